@@ -1,0 +1,142 @@
+// What a CPU kernel is: a factory that turns a problem into a plan, and the plan that runs it.
+//
+// A plan is immutable and shared between threads: it holds all that follows from the shapes (tiling,
+// offsets, work split). run() allocates nothing, keeps no state and may be called concurrently; the
+// caller provides the output and workspace_bytes() of 64-byte aligned workspace.
+//
+// A kernel file ends with PYCV_KERNEL("op", "algorithm", factory). Files are compiled once per
+// instruction set (isa.h); the entries land in a linker section that find_kernel() searches, so that
+// adding an algorithm touches no list and runs no static initialiser built for another machine.
+#pragma once
+
+#include "../common/problem.h"
+#include "isa.h"
+
+namespace pycv::cpu {
+
+struct ConvArguments {
+    // The tensor that the pass computes is written, the other two are read. In forward and grad_input
+    // `weight` is what prepare_weight() made (the plain weight where prepared_weight_bytes() is 0).
+    void* input;
+    void* weight;
+    void* output;
+    const void* bias;
+    const void* residual;
+    void* workspace;
+};
+
+class ConvPlan {
+public:
+    virtual ~ConvPlan();
+    virtual int64_t workspace_bytes() const = 0;
+    virtual int64_t prepared_weight_bytes() const = 0;
+    virtual void prepare_weight(const void* weight, void* prepared) const = 0;
+    virtual void run(const ConvArguments&) const = 0;
+};
+
+struct GemmArguments {
+    const void* a;
+    const void* b;                           // prepared where prepared_weight_bytes() is not 0
+    void* out;
+    const void* bias;
+    const void* residual;
+    double alpha, beta;
+    void* workspace;
+    bool b_prepared;                         // b is what prepare_weight() made
+};
+
+class GemmPlan {
+public:
+    virtual ~GemmPlan();
+    virtual int64_t workspace_bytes() const = 0;
+    virtual int64_t prepared_weight_bytes() const = 0;
+    virtual void prepare_weight(const void* b, void* prepared) const = 0;
+    virtual void run(const GemmArguments&) const = 0;
+};
+
+struct PoolArguments {
+    void* input;                             // grad_input in that pass (written, all of it)
+    void* output;                            // grad_output in that pass (read)
+    int64_t* indices;                        // laid out as output; written forward, read backward; may be null
+};
+
+class PoolPlan {
+public:
+    virtual ~PoolPlan();
+    virtual void run(const PoolArguments&) const = 0;
+};
+
+struct NormArguments {
+    const void* input;
+    const void* grad_output;                 // grad_input pass
+    void* output;                            // forward: y (channel_sum: c values); grad_input pass: grad_input, null if not asked
+    const void* weight;                      // may be null, as bias
+    const void* bias;
+    void* running_mean;                      // updated in training where not null; read in eval
+    void* running_var;
+    void* mean;                              // batch_norm training: written forward, read backward (c values)
+    void* invstd;
+    void* grad_weight;                       // may be null
+    void* grad_bias;
+    double eps, momentum;                    // batch_norm
+    double alpha, beta, k;                   // local_response_norm
+    void* workspace;
+};
+
+class NormPlan {
+public:
+    virtual ~NormPlan();
+    virtual int64_t workspace_bytes() const = 0;
+    virtual void run(const NormArguments&) const = 0;
+};
+
+struct PointwiseArguments {
+    const void* input;                       // relu grad_input: the forward's output (its sign is the mask)
+    const void* grad_output;
+    void* output;                            // may be the input (in place)
+};
+
+class PointwisePlan {
+public:
+    virtual ~PointwisePlan();
+    virtual void run(const PointwiseArguments&) const = 0;
+};
+
+// A factory returns a new plan that the caller owns. `workspace_limit` is in bytes; a plan exceeds it
+// only where its algorithm cannot work in less.
+using ConvFactory = ConvPlan* (*)(const ConvProblem&, int threads, int64_t workspace_limit);
+using GemmFactory = GemmPlan* (*)(const GemmProblem&, int threads, int64_t workspace_limit);
+using PoolFactory = PoolPlan* (*)(const PoolProblem&, int threads);
+using NormFactory = NormPlan* (*)(const NormProblem&, int threads);
+using PointwiseFactory = PointwisePlan* (*)(const PointwiseProblem&, int threads);
+
+struct KernelEntry {
+    const char* op;
+    const char* algorithm;
+    Isa isa;
+    union {
+        ConvFactory conv;
+        GemmFactory gemm;
+        PoolFactory pool;
+        NormFactory norm;
+        PointwiseFactory pointwise;
+    };
+    constexpr KernelEntry(const char* o, const char* a, Isa i, ConvFactory f) : op(o), algorithm(a), isa(i), conv(f) {}
+    constexpr KernelEntry(const char* o, const char* a, Isa i, GemmFactory f) : op(o), algorithm(a), isa(i), gemm(f) {}
+    constexpr KernelEntry(const char* o, const char* a, Isa i, PoolFactory f) : op(o), algorithm(a), isa(i), pool(f) {}
+    constexpr KernelEntry(const char* o, const char* a, Isa i, NormFactory f) : op(o), algorithm(a), isa(i), norm(f) {}
+    constexpr KernelEntry(const char* o, const char* a, Isa i, PointwiseFactory f)
+        : op(o), algorithm(a), isa(i), pointwise(f) {}
+};
+
+// The entry for the instruction set in use, or null.
+const KernelEntry* find_kernel(const char* op, const char* algorithm);
+
+}  // namespace pycv::cpu
+
+#define PYCV_KERNEL(op, algorithm, factory)                                                                     \
+    __attribute__((section("pycv_kernels"), used)) static constinit pycv::cpu::KernelEntry PYCV_ENTRY_NAME{     \
+        op, algorithm, PYCV_ISA_LEVEL, factory}
+#define PYCV_ENTRY_NAME PYCV_CONCAT(kernel_entry_, __COUNTER__)
+#define PYCV_CONCAT(a, b) PYCV_CONCAT_(a, b)
+#define PYCV_CONCAT_(a, b) a##b

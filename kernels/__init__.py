@@ -1,0 +1,45 @@
+"""Kernels, by backend. A kernel is one entry: what it computes, what it supports, and how to plan it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Plan(Protocol):
+    """What a kernel prepares for one problem: immutable, shared between threads, run with raw pointers.
+
+    ``run`` takes the pointers of its family (csrc/bindings) and allocates nothing. Convolution and GEMM plans also
+    have ``workspace_bytes``, ``prepared_weight_bytes`` (0: the weight is used as it is) and
+    ``prepare_weight(weight, prepared)``.
+    """
+
+    def run(self, *pointers: int, **scalars: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One registry entry.
+
+    Attributes
+    ----------
+    op, pass_ : what it computes, as in the text of a problem.
+    backend, algorithm : its name.
+    numeric_class : "strict", "default" or "fast"; asserted by tests.
+    supports : returns None, or in words why it cannot run this problem.
+    plan : (problem, threads, workspace_limit in bytes) -> Plan. None for the torch backend, which the op calls itself.
+    """
+
+    op: str
+    pass_: str
+    backend: str
+    algorithm: str
+    supports: Callable[[Any], str | None]
+    plan: Callable[[Any, int, int], Any] | None
+    numeric_class: str = "strict"
+    deterministic: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend}:{self.algorithm}"

@@ -1,0 +1,68 @@
+"""What every op needs to know before it runs: which path it is on, and what a tensor is in a problem's words.
+
+Direct path: plain dense tensors, nothing watching. The op looks its plan up by a plain tuple and calls the kernel.
+Anything else (compilation, tracing, a torch mode, autocast, functorch, forward-mode AD, tensor subclasses) takes
+the op's other path: its torch.library op, or torch's own op where that is the better citizen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+from ..problem import Layout
+from ..registry import Choice
+from ..settings import Settings
+
+_C = torch._C
+_PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
+_peek_functorch = _C._functorch.peek_interpreter_stack
+_is_compiling = torch.compiler.is_compiling
+_strided = torch.strided
+
+DTYPES = {
+    torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16",
+    torch.int8: "i8", torch.uint8: "u8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64",
+    torch.bool: "bool", torch.complex32: "c32", torch.complex64: "c64", torch.complex128: "c128",
+}  # fmt: skip
+
+MAX_CHOICES = 4096  # entries an op's dictionary of choices may hold before it is emptied
+
+
+def plain(x: torch.Tensor) -> bool:
+    """A dense tensor whose memory holds its values: no subclass, sparse layout or lazy negation."""
+    return type(x) in _PLAIN_TYPES and x.layout is _strided and not x.is_neg()
+
+
+def watched() -> bool:
+    """Somebody wants to see the torch ops that run: a compiler, tracer, mode, transform, autocast or dual level.
+
+    The order matters: torch.compile folds the first test to True and must not meet the others.
+    """
+    return bool(
+        _is_compiling()
+        or _C._len_torch_dispatch_stack()
+        or _C._len_torch_function_stack()
+        or _peek_functorch() is not None
+        or _C._is_tracing()
+        or forward_ad._current_level >= 0
+        or _C._is_any_autocast_enabled()
+    )
+
+
+def context_key(settings: Settings) -> tuple:
+    """The part of a choice's key that does not come from the arguments. Settings are interned, so id() is enough."""
+    return (id(settings), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+
+
+def remember(choices: dict[tuple, Choice], key: tuple, choice: Choice) -> Choice:
+    """Keeps a choice under its key; the dictionary stays bounded when shapes vary for ever."""
+    if len(choices) >= MAX_CHOICES:
+        choices.clear()
+    choices[key] = choice
+    return choice
+
+
+def layout_of(x: torch.Tensor) -> Layout | None:
+    """The layout of a batched (N, C, spatial...) tensor, or None if only a copy has one."""
+    return Layout.of(tuple(x.shape), x.stride())
