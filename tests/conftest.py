@@ -17,7 +17,8 @@ hypothesis.settings.load_profile("pycv")
 
 
 def pytest_report_header() -> str:
-    return f"pycv: seed {SEED} (PYCV_SEED={SEED} repeats it), torch {torch.__version__}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"pycv: seed {SEED} (PYCV_SEED={SEED} repeats it), torch {torch.__version__}, {threads} threads"
 
 
 @pytest.fixture(autouse=True)

@@ -193,7 +193,8 @@ def matrix(source: Source, rows: int, columns: int, read: bool) -> Matrix:
         row, column, batch = leading * step, step, batch * step
         if read and source.integer(0, 1):
             return Matrix("any", source.pick(((0, 1, batch), (row, 0, batch), (0, 0, 0))))
-        return Matrix("any", (row, column, batch) if source.integer(0, 1) else (step, rows * step, rows * columns * step))
+        transposed = (step, rows * step, rows * columns * step)
+        return Matrix("any", (row, column, batch) if source.integer(0, 1) else transposed)
     if source.integer(0, 1):
         return Matrix(kind)
     return Matrix(kind, (leading, 0 if read and source.integer(0, 2) == 0 else batch))
@@ -363,7 +364,7 @@ def _scalars(p: Problem, kind: str, rng: np.random.Generator) -> dict[str, float
 
 
 def _batch_norm_statistics(p: NormProblem, arrays: dict, scalars: dict, rng: np.random.Generator) -> None:
-    """Variances are positive; mean and invstd of the backward are those of the forward. Options are left out at random."""
+    """Variances are positive; mean and invstd of the backward are the forward's. Options are left out at random."""
     if "running_var" in arrays:
         arrays["running_var"] = np.abs(arrays["running_var"]) + 0.5
     if "mean" in arrays:

@@ -1,8 +1,8 @@
 """Runs a kernel's plan on raw memory, as its op would, with everything around the tensors under guard.
 
-Each tensor lies at its own strides in a larger block, off alignment. What the plan writes starts as NaN (an element that
-it misses shows); so do the gaps, the margins, the workspace and the prepared weight (reading them shows in the result,
-writing them in the check after the run).
+Each tensor lies at its own strides in a larger block, off alignment. What the plan writes starts as NaN (an element
+that it misses shows); so do the gaps, the margins, the workspace and the prepared weight (reading them shows in the
+result, writing them in the check after the run).
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from pycv.problem import PoolProblem
 def run(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """forward reads ``input``, grad_input reads ``output`` (and ``indices`` for max)."""
     if "max" in problem.op:
-        return _max_forward(problem, arrays["input"]) if problem.pass_ == "forward" else _max_grad_input(problem, arrays)
-    if problem.pass_ == "forward":
-        return _avg_forward(problem, arrays["input"])
-    return _avg_grad_input(problem, arrays["output"])
+        forward, grad_input = _max_forward, _max_grad_input
+    else:
+        forward, grad_input = _avg_forward, _avg_grad_input
+    return forward(problem, arrays) if problem.pass_ == "forward" else grad_input(problem, arrays)
 
 
 def windows(problem: PoolProblem) -> Iterator[tuple[tuple[int, ...], tuple[list[int], ...]]]:
@@ -53,10 +53,10 @@ def _flat_positions(problem: PoolProblem, window: tuple[list[int], ...]) -> np.n
     return flat
 
 
-def _max_forward(problem: PoolProblem, x: np.ndarray) -> dict[str, np.ndarray]:
+def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     shape = (problem.n, problem.c, *problem.output_size)
     output, indices = np.empty(shape), np.empty(shape, np.int64)
-    planes = x.reshape(problem.n, problem.c, int(np.prod(problem.size)))
+    planes = arrays["input"].reshape(problem.n, problem.c, int(np.prod(problem.size)))
     for out, window in windows(problem):
         positions = _flat_positions(problem, window)
         values = planes[..., positions]
@@ -86,9 +86,9 @@ def _divisor(problem: PoolProblem, out: tuple[int, ...], window: tuple[list[int]
     return int(np.prod([end - start for start, end in zip(starts, ends, strict=True)]))
 
 
-def _avg_forward(problem: PoolProblem, x: np.ndarray) -> dict[str, np.ndarray]:
+def _avg_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     output = np.zeros((problem.n, problem.c, *problem.output_size))
-    planes = x.reshape(problem.n, problem.c, int(np.prod(problem.size)))
+    planes = arrays["input"].reshape(problem.n, problem.c, int(np.prod(problem.size)))
     for out, window in windows(problem):
         positions = _flat_positions(problem, window)
         if len(positions):
@@ -96,8 +96,8 @@ def _avg_forward(problem: PoolProblem, x: np.ndarray) -> dict[str, np.ndarray]:
     return {"output": output}
 
 
-def _avg_grad_input(problem: PoolProblem, grad: np.ndarray) -> dict[str, np.ndarray]:
-    grad_input = np.zeros((problem.n, problem.c, int(np.prod(problem.size))))
+def _avg_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    grad, grad_input = arrays["output"], np.zeros((problem.n, problem.c, int(np.prod(problem.size))))
     for out, window in windows(problem):
         positions = _flat_positions(problem, window)
         if len(positions):

@@ -50,10 +50,10 @@ def torch_conv(problem: ConvProblem, t):
     """Padded by hand to exactly what the last window reads, so that any explicit output size can be had."""
     function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(problem.size)]
     pads = []
-    for i, o, f, u, p, d in zip(
-        problem.size, problem.output_size, problem.filter, problem.stride, problem.padding, problem.dilation, strict=True
-    ):
-        pads = [p, (o - 1) * u + d * (f - 1) + 1 - i - p, *pads]
+    for axis in range(len(problem.size)):
+        reach = (problem.output_size[axis] - 1) * problem.stride[axis]
+        reach += problem.dilation[axis] * (problem.filter[axis] - 1) + 1
+        pads = [problem.padding[axis], reach - problem.size[axis] - problem.padding[axis], *pads]
     x = t.get("input", torch.ones(problem.n, problem.c, *problem.size, dtype=torch.float64)).requires_grad_()
     group = problem.c // problem.groups
     w = t.get("weight", torch.ones(problem.k, group, *problem.filter, dtype=torch.float64)).requires_grad_()
@@ -119,7 +119,8 @@ def torch_pool(problem: PoolProblem, x):
     function, options = getattr(F, f"avg_pool{rank}d"), {}
     if rank != "1":
         options = {"divisor_override": problem.divisor or None}
-    return function(x, problem.filter, problem.stride, problem.padding, ceil, problem.count_include_pad, **options), None
+    window = (problem.filter, problem.stride, problem.padding)
+    return function(x, *window, ceil, problem.count_include_pad, **options), None
 
 
 def floor_size(problem: PoolProblem):
@@ -186,7 +187,7 @@ def test_batch_norm():
 
 
 def test_local_response_norm():
-    for problem, kind, arrays, scalars in drawn("local_response_norm"):
+    for problem, _, arrays, scalars in drawn("local_response_norm"):
         if problem.n == 0 or not problem.size:
             continue  # torch wants a spatial axis
         t = tensors(arrays)
