@@ -10,7 +10,7 @@ import contextvars
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 BACKENDS = ("cpu", "cuda", "triton", "numba", "torch")
@@ -30,6 +30,11 @@ class Settings:
     precision: str | None = None
     deterministic: bool | None = None
     workspace_limit: int = DEFAULT_WORKSPACE_LIMIT
+    _text: str = field(init=False, compare=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
+        object.__setattr__(self, "_text", json.dumps(changed, sort_keys=True) if changed else "")
 
     def wanted(self, choice: AlgorithmChoice, op: str, pass_: str) -> str | None:
         """The algorithm that ``algorithm`` or ``prefer`` names for this op and pass, if any."""
@@ -38,9 +43,9 @@ class Settings:
         return choice
 
     def text(self) -> str:
-        """A canonical form that :func:`from_text` reads back; op argument in compiled graphs."""
-        changed = {name: value for name, value in asdict(self).items() if value != getattr(_PLAIN, name)}
-        return json.dumps(changed, sort_keys=True) if changed else ""
+        """A canonical form that :func:`from_text` reads back; op argument in compiled graphs (which read it, so it is
+        made beforehand)."""
+        return self._text
 
 
 _PLAIN = Settings()
@@ -59,6 +64,26 @@ def interned(settings: Settings) -> Settings:
 def current() -> Settings:
     """The settings in force here (interned)."""
     return _current.get() or _default
+
+
+class _Traceable:
+    """``settings`` is what the context variable holds, or this object itself where it holds nothing.
+
+    torch.compile cannot trace ContextVar.get, but it reads a property whose getter is written in C, and guards on what
+    it read; the guard asks the context variable again on every call of the compiled function, on the calling thread.
+    So compiled code is compiled anew where the settings differ, and only there. None of this is needed in eager mode.
+    """
+
+    settings = property(_current.get)
+
+
+_traceable = _Traceable()
+
+
+def current_text() -> str:
+    """The text of the settings in force here, readable under torch.compile(fullgraph=True)."""
+    settings = _traceable.settings
+    return _default.text() if settings is _traceable or settings is None else settings.text()
 
 
 @lru_cache(maxsize=256)
