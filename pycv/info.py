@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -194,7 +194,7 @@ def _gpu_state(kernels: dict[str, int]) -> str:
 # ---------------------------------------------------------------------------------------- facts about the machine
 
 
-@lru_cache(maxsize=None)
+@cache
 def cpu_model() -> str:
     """The CPU's name as the system gives it."""
     try:
@@ -212,7 +212,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def commit() -> str | None:
     """The git commit of the checkout that pycv runs from, with ``+`` if files were changed; None outside one."""
     root = Path(__file__).resolve().parent.parent
@@ -220,8 +220,8 @@ def commit() -> str | None:
         return None
 
     def git(*arguments: str) -> str:
-        run = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
-        return run.stdout.strip()
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -62,33 +62,39 @@ def peaks(threads: int | None = None) -> Peaks:
     return _measure(min(threads or torch.get_num_threads(), _info.cores()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _measure(threads: int) -> Peaks:
     try:
         from .. import _cpu
     except ImportError as error:
         raise RuntimeError(f"measuring the machine's peaks needs the C++ kernels: {error}") from None
 
-    flops = {dtype: _best(lambda d=dtype: _cpu.fma_flops(threads, d, BURST_SECONDS)) for dtype in ("f32", "f64")}
+    def flops(dtype: str) -> float:
+        return _best(threads, lambda team: _cpu.fma_flops(team, dtype, BURST_SECONDS))
+
+    def bandwidth(bytes: int) -> float:
+        return _best(threads, lambda team: _cpu.read_bandwidth(team, bytes, BURST_SECONDS))
+
     caches = cache_sizes(threads)
-    beyond = min(max([4 * capacity for _, capacity in caches] + [128 << 20]), 512 << 20)
-    bandwidth = _best(lambda: _cpu.read_bandwidth(threads, beyond, BURST_SECONDS))
-    levels = [Level("memory", float("inf"), bandwidth)]
+    beyond_caches = min(max([4 * capacity for _, capacity in caches] + [128 << 20]), 512 << 20)
+    levels = [Level("memory", float("inf"), bandwidth(beyond_caches))]
     for name, capacity in reversed(caches):
         # Half of a cache: the other half is for whatever else is in it. No cache is slower than what is behind it.
-        bandwidth = max(bandwidth, _best(lambda c=capacity: _cpu.read_bandwidth(threads, c // 2, BURST_SECONDS)))
-        levels.insert(0, Level(name, capacity, bandwidth))
-    return Peaks(threads, _cpu.isa(), flops, tuple(levels))
+        levels.insert(0, Level(name, capacity, max(bandwidth(capacity // 2), levels[0].bandwidth)))
+    return Peaks(threads, _cpu.isa(), {dtype: flops(dtype) for dtype in ("f32", "f64")}, tuple(levels))
 
 
-def _best(burst: Callable[[], float]) -> float:
-    """The best of several bursts: other processes make a machine slower, never faster."""
+def _best(threads: int, burst: Callable[[int], float]) -> float:
+    """The best of several bursts: other processes make a machine slower, never faster.
+
+    On a machine so busy that the team never runs together one thread alone may do better than all; then that counts.
+    """
     rates: list[float] = []
     while len(rates) < MAX_BURSTS:
-        rates = sorted([*rates, burst()])
+        rates = sorted([*rates, burst(threads)])
         if len(rates) >= 3 and rates[-3] > (1 - AGREEMENT) * rates[-1]:
             break
-    return rates[-1]
+    return max(rates[-1], burst(1))
 
 
 def cache_sizes(threads: int) -> list[tuple[str, int]]:
