@@ -51,6 +51,7 @@ class BuildKernels(build_ext):
         ext.extra_objects = self.compile_all(jobs, flags)
         ext.depends = ext.extra_objects  # distutils links again only if one of these is newer
         ext.extra_link_args = ext.extra_link_args + link
+        ext.depends = ext.extra_objects  # link again when one is newer
         super().build_extension(ext)
 
     def compile_all(self, jobs, flags):
