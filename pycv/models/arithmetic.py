@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .. import problem
+
 
 def parameter_count(model: nn.Module, trainable_only: bool = True) -> int:
     """The number of parameters, each shared one counted once; frozen ones only with ``trainable_only=False``."""
@@ -70,10 +72,9 @@ def output_size(
     ):  # fmt: skip
         if value < least:
             raise ValueError(f"{name}={value}: expected at least {least}")
-    span = size + 2 * padding - dilation * (kernel - 1) - 1
-    if span < 0:
+    window = dilation * (kernel - 1) + 1
+    if window > size + 2 * padding:
         raise ValueError(f"kernel={kernel} with dilation={dilation} is larger than the padded input {size + 2 * padding}")
-    if not ceil_mode:
-        return span // stride + 1
-    positions = -(-span // stride) + 1
-    return positions - 1 if (positions - 1) * stride >= size + padding else positions
+    reach = size + stride - 1 if ceil_mode else size
+    (positions,) = problem.output_size((reach,), (kernel,), (stride,), (padding,), (dilation,))
+    return positions - 1 if ceil_mode and (positions - 1) * stride >= size + padding else positions
