@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,7 @@ from .data import Digits, upsampled
 from .training import Trained
 
 INK, GREY, BLUE, ORANGE, RED = "#22252a", "#8a9099", "#2f6db3", "#e08a1e", "#c8352b"
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -116,7 +117,8 @@ def feature_maps(model: LeNet5, digits: Digits, index: int) -> Figure:
     left, right = figure.subfigures(1, 2, width_ratios=(1.0, 2.9))
     _digit_and_verdict(left, image[0, 0], int(digits.labels[index]), probabilities)
     heights = [_rows(maps) * (8 / min(8, maps.shape[1])) ** 0.35 + 0.45 for _, maps in stages]
-    for part, (title, maps) in zip(right.subfigures(len(stages), 1, height_ratios=heights), stages, strict=True):
+    parts = np.ravel(right.subfigures(len(stages), 1, height_ratios=heights))
+    for part, (title, maps) in zip(parts, stages, strict=True):
         part.suptitle(title, fontweight="bold", fontsize=10)
         panels = part.subplots(_rows(maps), min(8, maps.shape[1]), squeeze=False).ravel()
         for axes, plane in zip(panels, maps[0], strict=True):
@@ -158,12 +160,10 @@ def misclassified(digits: Digits, logits: Tensor, most: int = 18) -> Figure:
         true, read = int(digits.labels[index]), int(predicted[index])
         sure = 100 * float(probabilities[index, read])
         text = f"{true} read as {read}" if read != true else f"{true} read rightly"
-        axes.set_title(f"{text}\n{sure:.0f} % sure", color=RED if read != true else GREY, fontsize=9, fontweight="normal")
-    count = int(wrong.sum())
-    figure.suptitle(
-        f"{count or 'None'} of {len(digits)} test digits misread (red, true digit first), and the nearest calls (grey)\n",
-        fontweight="bold",
-    )
+        colour = RED if read != true else GREY
+        axes.set_title(f"{text}\n{sure:.0f} % sure", color=colour, fontsize=9, fontweight="normal")
+    count = f"{int(wrong.sum()) or 'None'} of {len(digits)} test digits misread (red, true digit first)"
+    figure.suptitle(f"{count}, and the nearest calls (grey)\n", fontweight="bold")
     return figure
 
 

@@ -13,7 +13,6 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("pycv demo", description="Train LeNet-5 on handwritten digits with pycv's kernels.")
+    parser = argparse.ArgumentParser("pycv demo", description="Train LeNet-5 on digits with pycv's kernels.")
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/demo"), help="folder for metrics.json and the pictures (%(default)s)")
     add("--seed", type=int, default=0, help="of split, initialisation and order (%(default)s)")
@@ -105,12 +104,12 @@ def _pictures(outcome: Outcome) -> dict[str, bytes]:
     from . import figures
 
     model, test, logits = outcome.trained.model, outcome.split.test, outcome.test_logits
-    sure = logits.softmax(1).gather(1, test.labels[:, None]).argmax().item()
+    surest = int(logits.softmax(1).gather(1, test.labels[:, None]).argmax())
     with figures.style(), pycv.use(backend="cpu"):
         drawn = {
             "curves": figures.curves(outcome.trained),
             "filters": figures.filters(model),
-            "feature_maps": figures.feature_maps(model, test, sure),
+            "feature_maps": figures.feature_maps(model, test, surest),
             "misclassified": figures.misclassified(test, logits),
             "confusion_matrix": figures.confusion_matrix(test.labels, logits.argmax(1)),
         }
@@ -119,7 +118,7 @@ def _pictures(outcome: Outcome) -> dict[str, bytes]:
 
 def _metrics(outcome: Outcome, recipe: Recipe, seed: int, table: list[dict], seconds: float) -> dict:
     trained, split = outcome.trained, outcome.split
-    packages = ("torch", "numpy", *EXTRAS)
+    versions = {"python": platform.python_version(), "pycv": pycv.__version__}
     return {
         "test_accuracy": outcome.test_accuracy,
         "validation_accuracy": trained.best.validation_accuracy,
@@ -129,7 +128,7 @@ def _metrics(outcome: Outcome, recipe: Recipe, seed: int, table: list[dict], sec
         "best_epoch": trained.best_epoch + 1,
         "seconds": {"training": outcome.seconds, "total": seconds},
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "pycv": pycv.__version__} | {name: version(name) for name in packages},
+        "versions": versions | {name: version(name) for name in ("torch", "numpy", *EXTRAS)},
         "recipe": asdict(recipe),
         "history": [asdict(epoch) for epoch in trained.epochs],
         "kernels": table,

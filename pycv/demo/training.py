@@ -49,13 +49,20 @@ class Epoch:
 class Trained:
     """The averaged network of the best validation epoch (counted from 0), and all epochs."""
 
-    model: nn.Module
+    model: LeNet5
     best_epoch: int
     epochs: list[Epoch]
 
     @property
     def best(self) -> Epoch:
         return self.epochs[self.best_epoch]
+
+
+Report = Callable[[int, Epoch], None]
+
+
+def _silent(number: int, epoch: Epoch) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Outcome:
         return (self.test_logits.argmax(1) == self.split.test.labels).double().mean().item()
 
 
-def learn_digits(recipe: Recipe, seed: int, report: Callable[[int, Epoch], None] = lambda number, epoch: None) -> Outcome:
+def learn_digits(recipe: Recipe, seed: int, report: Report = _silent) -> Outcome:
     """Split, initialise and train LeNet-5 from one seed on pycv's CPU kernels alone, then read the test digits once.
 
     Raises
@@ -113,18 +120,18 @@ def one_cycle(step: int, steps: int, warm_up: float = 0.15) -> float:
 
 
 def train(
-    model: nn.Module,
+    model: LeNet5,
     split: Split,
     recipe: Recipe,
     seed: int,
-    report: Callable[[int, Epoch], None] = lambda number, epoch: None,
+    report: Report = _silent,
 ) -> Trained:
     """Trains ``model`` in place on ``split.train``; ``split.test`` is never looked at.
 
     Parameters
     ----------
-    model : Module
-        Takes images (N, 1, 32, 32), gives logits (N, 10).
+    model : LeNet5
+        Newly initialised.
     seed : int
         Decides the order of the images and their augmentation; initialisation is the caller's.
     report : callable

@@ -5,5 +5,6 @@ from .lenet import LeNet5, LeNet5Original, lenet5, lenet5_original
 from .registry import create, list_models
 
 __all__ = [
-    "LeNet5", "LeNet5Original", "create", "lenet5", "lenet5_original", "list_models", "macs", "output_size", "parameter_count",
+    "LeNet5", "LeNet5Original", "create", "lenet5", "lenet5_original", "list_models", "macs", "output_size",
+    "parameter_count",
 ]  # fmt: skip

@@ -67,14 +67,14 @@ def output_size(
     ValueError
         If an argument is out of its range or the window is larger than the padded input.
     """
-    for name, value, least in (
-        ("size", size, 0), ("kernel", kernel, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)
-    ):  # fmt: skip
+    at_least_one = (("kernel", kernel, 1), ("stride", stride, 1), ("dilation", dilation, 1))
+    for name, value, least in (("size", size, 0), ("padding", padding, 0), *at_least_one):
         if value < least:
             raise ValueError(f"{name}={value}: expected at least {least}")
     window = dilation * (kernel - 1) + 1
     if window > size + 2 * padding:
-        raise ValueError(f"kernel={kernel} with dilation={dilation} is larger than the padded input {size + 2 * padding}")
+        padded = size + 2 * padding
+        raise ValueError(f"kernel={kernel} with dilation={dilation} is larger than the padded input, {padded}")
     reach = size + stride - 1 if ceil_mode else size
     (positions,) = problem.output_size((reach,), (kernel,), (stride,), (padding,), (dilation,))
     return positions - 1 if ceil_mode and (positions - 1) * stride >= size + padding else positions

@@ -68,6 +68,8 @@ class PartialConvolution(Module):
         (0, 1, 2, 3, 4, 5),
     )  # fmt: skip
 
+    gathered: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.of_three = nn.Conv2d(18, 6, 5, groups=6)
