@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 BACKENDS = ("cpu", "cuda", "triton", "numba", "torch")
 NUMERIC_CLASSES = ("strict", "default", "fast")
@@ -37,6 +37,7 @@ class Settings:
             return dict(choice).get(f"{op}.{pass_}")
         return choice
 
+    @cached_property
     def text(self) -> str:
         """A canonical form that :func:`from_text` reads back; op argument in compiled graphs."""
         changed = {name: value for name, value in asdict(self).items() if value != getattr(_PLAIN, name)}
@@ -46,6 +47,10 @@ class Settings:
 _PLAIN = Settings()
 _default = _PLAIN
 _current: contextvars.ContextVar[Settings | None] = contextvars.ContextVar("pycv_settings", default=None)
+# The text of the settings entered last, for torch.compile alone: it cannot trace a context variable, but it guards
+# on a module's variable, so that a compiled function recompiles when settings change. Process-wide: functions
+# compiled once and called by threads with different settings at the same time must be compiled per thread.
+traced_text = ""
 
 
 _interned: dict[Settings, Settings] = {_PLAIN: _PLAIN}
@@ -63,7 +68,7 @@ def current() -> Settings:
 
 @lru_cache(maxsize=256)
 def from_text(text: str) -> Settings:
-    """The settings that :meth:`Settings.text` wrote."""
+    """The settings that :attr:`Settings.text` holds."""
     values = json.loads(text) if text else {}
     for name in ("algorithm", "prefer"):
         if isinstance(values.get(name), list):
@@ -135,24 +140,31 @@ def use(**settings) -> Iterator[None]:
     ValueError, TypeError
         For a value that no kernel knows, before anything changes.
     """
-    token = _current.set(interned(replace(current(), **_checked(**settings))))
-    try:
+    with applied(interned(replace(current(), **_checked(**settings)))):
         yield
-    finally:
-        _current.reset(token)
 
 
-@contextmanager
-def applied(settings: Settings) -> Iterator[None]:
+class applied:  # noqa: N801 (a context manager, named as the verb it is used as; a class costs half of a generator)
     """Exactly these settings for a block: what a backward pass runs under."""
-    token = _current.set(settings)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_outer_text", "_settings", "_token")
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+
+    def __enter__(self) -> None:
+        global traced_text
+        self._token, self._outer_text = _current.set(self._settings), traced_text
+        traced_text = self._settings.text
+
+    def __exit__(self, *exception) -> None:
+        global traced_text
+        _current.reset(self._token)
+        traced_text = self._outer_text
 
 
 def set_default(**settings) -> None:
     """Change the process-wide settings that hold outside every ``with pycv.use(...)``. Arguments as :func:`use`."""
-    global _default
+    global _default, traced_text
     _default = interned(replace(_default, **_checked(**settings)))
+    traced_text = current().text
