@@ -50,6 +50,7 @@ class BuildKernels(build_ext):
             jobs += [(source, name, macros + options) for source in KERNELS]
         ext.extra_objects = self.compile_all(jobs, flags)
         ext.extra_link_args = ext.extra_link_args + link
+        ext.depends = ext.extra_objects  # link again when one is newer
         super().build_extension(ext)
 
     def compile_all(self, jobs, flags):
