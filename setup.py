@@ -49,6 +49,7 @@ class BuildKernels(build_ext):
             macros = [f"-DPYCV_ISA={name}", f"-DPYCV_ISA_LEVEL=pycv::cpu::Isa::{name}", f"-DPYCV_VECTOR_BYTES={width}"]
             jobs += [(source, name, macros + options) for source in KERNELS]
         ext.extra_objects = self.compile_all(jobs, flags)
+        ext.depends = ext.extra_objects  # distutils links again only if one of these is newer
         ext.extra_link_args = ext.extra_link_args + link
         ext.depends = ext.extra_objects  # link again when one is newer
         super().build_extension(ext)
