@@ -21,6 +21,8 @@ import torch
 
 import pycv
 
+from .. import bench
+from ..bench import report
 from .data import upsampled
 from .training import Epoch, Outcome, Recipe, learn_digits
 
@@ -66,10 +68,10 @@ def run(out: Path, recipe: Recipe, seed: int, quick: bool = False) -> dict:
     out.mkdir(parents=True, exist_ok=True)  # an output folder that cannot be made should fail now
     print(f"{pycv.info()}\n")
     outcome = _learn(recipe, seed)
-    table = _kernels_beside_torch(quick)
+    rows = _kernels_beside_torch(quick)
     x = upsampled(outcome.split.test.images[:64])
     print(pycv.explain(outcome.trained.model, x))
-    metrics = _metrics(outcome, recipe, seed, table, time.perf_counter() - start)
+    metrics = _metrics(outcome, recipe, seed, rows, time.perf_counter() - start)
     files = _pictures(outcome) | {"metrics.json": (json.dumps(metrics, indent=1) + "\n").encode()}
     write_whole(out, files)
     print(f"\n{out}{os.sep}: {', '.join(files)}")
@@ -82,14 +84,14 @@ def _learn(recipe: Recipe, seed: int) -> Outcome:
 
     with tqdm(total=recipe.epochs, unit="epoch", desc="LeNet-5 on digits") as bar:
 
-        def report(number: int, epoch: Epoch) -> None:
+        def show(number: int, epoch: Epoch) -> None:
             bar.set_postfix_str(
                 f"loss {epoch.train_loss:.3f}, accuracy {epoch.train_accuracy:.1%}, "
                 f"validation {epoch.validation_accuracy:.2%}"
             )
             bar.update()
 
-        outcome = learn_digits(recipe, seed, report)
+        outcome = learn_digits(recipe, seed, show)
     trained, split = outcome.trained, outcome.split
     print(
         f"trained on {len(split.train)} digits in {outcome.seconds:.1f} s with {torch.get_num_threads()} threads\n"
@@ -97,6 +99,22 @@ def _learn(recipe: Recipe, seed: int) -> Outcome:
         f"test accuracy {outcome.test_accuracy:.2%} on {len(split.test)} digits, looked at once\n"
     )
     return outcome
+
+
+def _kernels_beside_torch(quick: bool) -> list[dict]:
+    """Times the network's layers, and eight larger ones, in pycv and in torch; prints the table."""
+    from tqdm import tqdm
+
+    cases = bench.load("lenet5") + ([] if quick else bench.load("demo"))
+    with tqdm(total=len(cases), unit="layer", desc="pycv beside torch") as bar:
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(done - bar.n)
+            bar.set_postfix_str(name)
+
+        rows = bench.run(cases, ("pycv", "torch:nchw"), budget=(0.1 if quick else 1.2) * len(cases), progress=progress)
+    print(f"{bench.table(rows)}\n")
+    return rows
 
 
 def _pictures(outcome: Outcome) -> dict[str, bytes]:
@@ -116,7 +134,7 @@ def _pictures(outcome: Outcome) -> dict[str, bytes]:
         return {f"{name}.png": figures.png(figure) for name, figure in drawn.items()}
 
 
-def _metrics(outcome: Outcome, recipe: Recipe, seed: int, table: list[dict], seconds: float) -> dict:
+def _metrics(outcome: Outcome, recipe: Recipe, seed: int, rows: list[dict], seconds: float) -> dict:
     trained, split = outcome.trained, outcome.split
     versions = {"python": platform.python_version(), "pycv": pycv.__version__}
     return {
@@ -131,7 +149,7 @@ def _metrics(outcome: Outcome, recipe: Recipe, seed: int, table: list[dict], sec
         "versions": versions | {name: version(name) for name in ("torch", "numpy", *EXTRAS)},
         "recipe": asdict(recipe),
         "history": [asdict(epoch) for epoch in trained.epochs],
-        "kernels": table,
+        "kernels": report.document(rows),
     }
 
 
