@@ -141,7 +141,6 @@ def digit_codes() -> Tensor:
     return torch.tensor([[1.0 if pixel == "#" else -1.0 for pixel in digit] for digit in digits])
 
 
-# Digits that look alike have pictures that do, so that confusing them costs less (section II.B).
 _PICTURES = """
 ..###.. ...##.. .#####. ####### ##...## ####### ..####. ####### .#####. .#####.
 .##.##. ..###.. ##...## #.....# ##...## ##..... .##.... #....## ##...## ##...##
