@@ -53,11 +53,10 @@ def explain(model: torch.nn.Module, *inputs: Any, **keywords: Any) -> Explanatio
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces its start and end on stderr otherwise
     log: list[registry.Call]
-    with registry.record() as log, _layer_ranges(model):
-        with torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True, with_flops=True
-        ) as profile:
-            output = model(*inputs, **keywords)
+    with registry.record() as log, _layer_ranges(model), torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True, with_flops=True
+    ) as profile:
+        output = model(*inputs, **keywords)
     return Explanation(_rows(profile.events(), log, dict(model.named_modules())), output)
 
 
@@ -221,7 +220,10 @@ class Explanation:
         widths = [max(len(line[i]) for line in table) for i in range(len(header))]
         numeric = (3, 4, 5)
         lines = [
-            "  ".join(cell.rjust(w) if i in numeric else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+            "  ".join(
+                cell.rjust(w) if i in numeric else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
             for line in table
         ]
         return "\n".join([*(line.rstrip() for line in lines), self._summary()])

@@ -37,7 +37,9 @@ class _ConvTranspose(WeightedLayer, _ConvTransposeNd):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """``output_size`` picks one of the sizes that the stride leaves open: spatial only, or the whole shape."""
         if self.padding_mode != "zeros":
-            raise ValueError(f"Only `zeros` padding mode is supported for {type(self).__name__}, got {self.padding_mode!r}")
+            raise ValueError(
+                f"Only `zeros` padding mode is supported for {type(self).__name__}, got {self.padding_mode!r}"
+            )
         rank = len(self.kernel_size)
         output_padding = self._output_padding(
             input, output_size, self.stride, self.padding, self.kernel_size, rank, self.dilation

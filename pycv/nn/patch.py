@@ -110,7 +110,9 @@ class Patch:
             module.__class__ = before
         self._undo.clear()
         if changed:
-            warnings.warn(f"left as they are, their class was changed after the patch: {', '.join(changed)}", stacklevel=2)
+            warnings.warn(
+                f"left as they are, their class was changed after the patch: {', '.join(changed)}", stacklevel=2
+            )
 
     def __repr__(self) -> str:
         lines = [f"Patch of {self.model}: {len(self.swapped)} layers swapped, {len(self.left)} left on torch"]
