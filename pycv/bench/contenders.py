@@ -102,6 +102,8 @@ def _gradient(forward: Call, target: Tensor, grad_output: Tensor) -> Call:
     target.requires_grad_()
     with torch.enable_grad():
         output = forward()
+    if isinstance(output, tuple):  # pooling with indices
+        output = output[0]
     if output.shape != grad_output.shape:
         raise Unavailable(f"the forward pass gives {tuple(output.shape)}, the problem says {tuple(grad_output.shape)}")
     return lambda: torch.autograd.grad(output, target, grad_output, retain_graph=True)[0]

@@ -18,13 +18,15 @@ DTYPES = {
 }  # fmt: skip
 
 
-def random_data(problem: Problem, seed: int) -> Data:
-    """The tensors that a problem names, contiguous, on the problem's device. The same seed gives the same values.
-
-    Raises ValueError for a dtype that random numbers are not drawn for.
-    """
+def require_dtype(problem: Problem) -> None:
+    """Raises ValueError for a dtype that random numbers are not drawn for."""
     if problem.dtype not in DTYPES:
         raise ValueError(f"problem '{problem}': benchmarks draw {', '.join(DTYPES)}, not {problem.dtype}")
+
+
+def random_data(problem: Problem, seed: int) -> Data:
+    """The tensors that a problem names, contiguous, on the problem's device. The same seed gives the same values."""
+    require_dtype(problem)
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:

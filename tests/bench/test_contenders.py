@@ -15,7 +15,7 @@ PROBLEMS = [
     "conv3d.forward n1c2d4h5w6 k3t2r3s3 f64",
     "conv2d.grad_input n2c6h9w8 k8r3s3 u2 p1x0",
     "conv2d.grad_input n2c6h9w8 k8r3s3 u2 bias",
-    "conv2d.grad_weight n2c6h9w8 k8r3s3 nhwc",
+    "conv2d.grad_weight n2c6h9w8 k8r3s3 nhwc w=nhwc",
     "gemm.forward m5n7k11 b=col bias",
     "gemm.forward m5n7k11 b=col bias+residual+relu",
     "gemm.forward b3m5n7k11 f64",

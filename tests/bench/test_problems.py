@@ -49,13 +49,14 @@ def test_a_bad_line_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("foo.forward n1c1h1w1", "there is no op foo"),
+        ("foo.forward n1c1h1w1", "op 'foo' is not known"),
         ("relu.grad_weight e3", "relu has no pass grad_weight, only forward, grad_input"),
         ("conv2d.forward n1c3h8w8 k4r3s3 g2", "3 and 4 channels do not divide into 2 groups"),
         ("conv2d.forward n1c3h8w8 k4r3s3 g0", "3 and 4 channels do not divide into 0 groups"),
         ("conv2d.forward n1c3h8 k4r3", "needs 2 spatial sizes, not 1"),
-        ("conv2d.forward n1c3h8w8 k4r3s3 u0", "stride|division"),
+        ("conv2d.forward n1c3h8w8 k4r3s3 u0", "stride 0 must be 1 or more"),
         ("conv2d.forward n1c3h8w8 k4r0s3", "filter 0x3 must be 1 or more"),
+        ("gemm.forward f32", "'m' is missing"),
         ("conv2d.forward n1c3h8w8 banana", "'banana' is not understood"),
     ],
 )
