@@ -1,7 +1,7 @@
 """What a call costs beyond torch's: pycv and torch on tensors too small for the kernel to matter.
 
 Run ``python benchmarks/overhead.py``. One thread; microseconds per call; "grad" records the graph, "backward" runs
-forward and backward. The design allows pycv 1 us more for relu (4 with grad) and 3 us for conv and linear (6 with grad).
+forward and backward. pycv may take 1 us more for relu (4 with grad) and 3 us for conv and linear (6 with grad).
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def case(item: str | Problem | Case) -> Case:
 
 def _complete(problem: Problem) -> Problem:
     """A residual whose layout was not given lies as the tensor that it is added to."""
-    if "residual" not in getattr(problem, "epilogue", ()) or problem.residual is not None:
+    if not isinstance(problem, (ConvProblem, GemmProblem)) or "residual" not in problem.epilogue or problem.residual:
         return problem
     if isinstance(problem, GemmProblem):
         return replace(problem, residual=problem.out)

@@ -9,12 +9,8 @@ import torch
 from pycv import bench
 from pycv.bench import machine, readme, report, runner
 
-PEAKS = machine.Peaks(
-    1,
-    "avx2",
-    {"f32": 100e9, "f64": 50e9},
-    (machine.Level("L1", 1000, 50e9), machine.Level("memory", float("inf"), 10e9)),
-)
+LEVELS = (machine.Level("L1", 1000, 50e9), machine.Level("memory", float("inf"), 10e9))
+PEAKS = machine.Peaks(1, "avx2", {"f32": 100e9, "f64": 50e9}, LEVELS)
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +67,8 @@ def test_the_thread_count_is_given_back(rows):
 
 def test_progress_is_reported_from_start_to_end():
     seen = []
-    bench.run(
-        ["a: relu.forward e10", "b: relu.forward e11"],
-        ["torch:nchw"],
-        budget=0.1,
-        progress=lambda *now: seen.append(now),
-    )
+    problems = ["a: relu.forward e10", "b: relu.forward e11"]
+    bench.run(problems, ["torch:nchw"], budget=0.1, progress=lambda *now: seen.append(now))
     assert seen == [(0, 2, "this machine's peaks"), (0, 2, "a"), (1, 2, "b"), (2, 2, "")]
 
 
