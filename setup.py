@@ -24,7 +24,11 @@ FLAGS = ["-std=c++20", "-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno
 X86 = {
     "baseline": (0, 16, []),
     "avx2": (1, 32, ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]),
-    "avx512": (2, 64, ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mbmi2", "-mprefer-vector-width=512"]),
+    "avx512": (
+        2,
+        64,
+        ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mbmi2", "-mprefer-vector-width=512"],
+    ),
 }
 PORTABLE = {"baseline": (0, 16, [])}
 
@@ -73,7 +77,9 @@ class BuildKernels(build_ext):
             print(f"  compiled {source} ({name}) in {time.time() - start:.1f} s", file=sys.stderr, flush=True)
             return built
 
-        self.compiler.compiler_so = [f for f in self.compiler.compiler_so if f not in ("-g", "-O2", "-O3", "-Wstrict-prototypes")]
+        self.compiler.compiler_so = [
+            f for f in self.compiler.compiler_so if f not in ("-g", "-O2", "-O3", "-Wstrict-prototypes")
+        ]
         workers = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(compile_one, jobs))

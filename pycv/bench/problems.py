@@ -69,21 +69,23 @@ def checked(problem: Problem) -> Problem:
 
     Text can say anything; a plan trusts its problem.
     """
-    known = registry.algorithms()
-    if f"{problem.op}.{problem.pass_}" not in known:
-        raise ValueError(f"problem '{problem}': there is no {problem.op}.{problem.pass_}; there are {', '.join(known)}")
+    text = f"problem '{problem}'"
+    registered = [name.partition(".") for name in registry.algorithms()]
+    if problem.op not in (ops := list(dict.fromkeys(op for op, _, _ in registered))):
+        raise ValueError(f"{text}: there is no op {problem.op}; there are {', '.join(ops)}")
+    if problem.pass_ not in (passes := [pass_ for op, _, pass_ in registered if op == problem.op]):
+        raise ValueError(f"{text}: {problem.op} has no pass {problem.pass_}, only {', '.join(passes)}")
     if isinstance(problem, (ConvProblem, PoolProblem)):
+        if len(problem.size) != int(problem.op[-2]):
+            raise ValueError(f"{text}: {problem.op} needs {problem.op[-2]} spatial sizes, not {len(problem.size)}")
         for name in ("size", "filter", "output_size", "stride", "dilation"):
             if min(getattr(problem, name), default=1) < 1:
                 sizes = "x".join(map(str, getattr(problem, name)))
-                raise ValueError(f"problem '{problem}': {name.replace('_', ' ')} {sizes} must be 1 or more")
-    if hasattr(problem, "size") and f"{len(problem.size)}d" != problem.op[-2:] and problem.op[-1] == "d":
-        raise ValueError(f"problem '{problem}': {problem.op} needs {problem.op[-2]} spatial sizes")
-    if isinstance(problem, ConvProblem) and (problem.groups < 1 or problem.c % problem.groups or problem.k % problem.groups):
-        raise ValueError(
-            f"problem '{problem}': {problem.c} input and {problem.k} output channels must be multiples of "
-            f"{problem.groups} groups"
-        )
+                raise ValueError(f"{text}: {name.replace('_', ' ')} {sizes} must be 1 or more")
+    if isinstance(problem, ConvProblem):
+        groups = problem.groups
+        if groups < 1 or problem.c % groups or problem.k % groups:
+            raise ValueError(f"{text}: {problem.c} and {problem.k} channels do not divide into {groups} groups")
     return problem
 
 

@@ -189,7 +189,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [cell.ljust(width) if column < 3 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))]
+    padded = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
+    return padded + [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
 
 
 def _cells(row: Row, times_faster: float | None) -> tuple[str, ...]:
@@ -221,13 +222,13 @@ def markdown(recorded: Mapping[str, Any]) -> str:
         errors = [row["error"] for row in group if row["contender"] in others and row["error"] is not None]
         line = [f"`{group[0]['name']}`", *(_ms(seconds.get(name)) for name in others + torches)]
         line += [_times(seconds.get(base), seconds.get(name)) for name in others for base in torches]
-        lines.append([*line, f"{max(errors):.0e}" if errors else "–"])
+        lines.append([*line, f"{max(errors):.0e}" if errors else "-"])
     mean = ["geometric mean", *[""] * len(others + torches)]
     for name in others:
         for base in torches:
             pairs = [({r["contender"]: r["seconds"] for r in group}) for group in groups]
             logs = [math.log(p[base] / p[name]) for p in pairs if p.get(base) and p.get(name)]
-            mean.append(f"**{math.exp(sum(logs) / len(logs)):.2f}×**" if logs else "–")
+            mean.append(f"**{math.exp(sum(logs) / len(logs)):.2f}x**" if logs else "-")
     lines.append([*mean, ""])
     machine, threads = recorded["machine"], sorted({row["threads"] for row in recorded["rows"]})
     where = (
@@ -239,8 +240,8 @@ def markdown(recorded: Mapping[str, Any]) -> str:
 
 
 def _ms(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{1e3 * seconds:.3g}"
+    return "-" if seconds is None else f"{1e3 * seconds:.3g}"
 
 
 def _times(base: float | None, seconds: float | None) -> str:
-    return "–" if not base or not seconds else f"{base / seconds:.2f}×"
+    return "-" if not base or not seconds else f"{base / seconds:.2f}x"

@@ -39,7 +39,7 @@ def run(
     problems : texts (``"conv2d.forward n8c64h56w56 k64r3s3 p1"``, optionally after ``NAME:``), problems or cases.
     contenders : names out of :func:`pycv.bench.contender_names`, or :class:`Contender` objects of your own.
     threads : for torch and pycv alike; ``torch.get_num_threads()`` if None. Restored afterwards.
-    budget : seconds for everything, checks included (exceeded only where two rounds do not fit); 2 per problem if None.
+    budget : seconds for everything, checks included, exceeded only where three rounds do not fit; None: 2 per problem.
     precision : half the width of a median's 95 % confidence interval, as a share of it, at which sampling stops.
     seed : of the random data.
     progress : called as ``progress(done, total, name)`` before each problem and once at the end.
@@ -59,6 +59,8 @@ def run(
     rows: list[Row] = []
     deadline = time.perf_counter() + (SECONDS_PER_PROBLEM * len(cases) if budget is None else budget)
     with _threads(threads), torch.no_grad():
+        if progress:
+            progress(0, len(cases), "this machine's peaks")
         peaks = _peaks()
         for done, one in enumerate(cases):
             if progress:

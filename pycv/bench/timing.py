@@ -19,6 +19,7 @@ from statistics import median, quantiles
 SAMPLE_SECONDS = 1e-3
 WARMUP_SECONDS = 0.02
 MIN_SAMPLES = 9  # the fewest whose second and second-last values enclose the median with 95 % confidence
+FEW_SAMPLES = 3  # undisturbed samples that are better than many disturbed ones
 MAX_SAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -27,8 +28,8 @@ CONFIDENCE = 0.95
 class Timing:
     """Seconds per call: the median, its 95 % confidence interval ``low``..``high``, and the quartiles of the samples.
 
-    ``disturbed`` samples were set aside. ``noisy``: too few undisturbed ones were left, so that all had to be used,
-    or the interval is wider than the precision that was asked for.
+    ``disturbed`` samples were set aside. ``noisy``: fewer than 9 undisturbed ones were left (all are used where fewer
+    than 3 were), or the interval is wider than the precision that was asked for.
     """
 
     seconds: float
@@ -42,7 +43,7 @@ class Timing:
 
 
 def measure(calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02) -> dict[str, Timing]:
-    """Times every call. ``budget`` in seconds for all of them together; at least two rounds are run.
+    """Times every call. ``budget`` in seconds for all of them together; at least three rounds are run.
 
     ``precision``: half the width of the confidence interval of a median, as a share of it, at which to stop.
     """
@@ -58,7 +59,7 @@ def measure(calls: Mapping[str, Callable[[], object]], budget: float, precision:
             for i in range(len(samplers)):
                 samplers[(rounds + i) % len(samplers)].sample()
             rounds += 1
-            if rounds >= 2 and time.perf_counter() > deadline:
+            if rounds >= FEW_SAMPLES and time.perf_counter() > deadline:
                 break
             if rounds >= MIN_SAMPLES and all(sampler.settled(precision) for sampler in samplers):
                 break
@@ -106,11 +107,10 @@ class _Sampler:
         return high - low <= 2 * precision * middle
 
     def result(self, precision: float) -> Timing:
-        enough = len(self.clean) >= MIN_SAMPLES
-        values = sorted(self.clean if enough else self.clean + self.disturbed)
+        values = sorted(self.clean if len(self.clean) >= FEW_SAMPLES else self.clean + self.disturbed)
         middle, low, high = _interval(values)
         q25, _, q75 = quantiles(values, n=4, method="inclusive")
-        noisy = not enough or high - low > 2 * precision * middle
+        noisy = len(self.clean) < MIN_SAMPLES or high - low > 2 * precision * middle
         return Timing(middle, low, high, q25, q75, len(values), len(self.disturbed), noisy)
 
 
