@@ -31,7 +31,7 @@ class UsageError(Exception):
 
 @contextmanager
 def _user_input() -> Iterator[None]:
-    """Around the reading of what the user gave and nothing else: elsewhere a ValueError is a bug, and looks like one."""
+    """Around the reading of what the user gave only: elsewhere a ValueError is a bug and looks like one."""
     try:
         yield
     except (ValueError, OSError) as error:
