@@ -1,6 +1,8 @@
 """Hand-written convolution, pooling, normalisation and GEMM kernels as drop-in PyTorch layers."""
 
 from . import settings as _settings
+from .info import info
+from .listing import kernels
 from .explain import explain
 from .nn.enable import enable
 from .nn.patch import patch
@@ -11,4 +13,14 @@ use = _settings.use
 set_default = _settings.set_default
 
 __version__ = "0.1.0"
-__all__ = ["UnsupportedError", "enable", "explain", "invalidate", "patch", "set_default", "use"]
+__all__ = [
+    "UnsupportedError",
+    "enable",
+    "explain",
+    "info",
+    "invalidate",
+    "kernels",
+    "patch",
+    "set_default",
+    "use",
+]

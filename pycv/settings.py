@@ -10,8 +10,8 @@ import contextvars
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 
 BACKENDS = ("cpu", "cuda", "triton", "numba", "torch")
 NUMERIC_CLASSES = ("strict", "default", "fast")
@@ -32,6 +32,11 @@ class Settings:
     deterministic: bool | None = None
     workspace_limit: int = DEFAULT_WORKSPACE_LIMIT
     weight_cache_limit: int = DEFAULT_WEIGHT_CACHE_LIMIT
+    _text: str = field(init=False, compare=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
+        object.__setattr__(self, "_text", json.dumps(changed, sort_keys=True) if changed else "")
 
     def wanted(self, choice: AlgorithmChoice, op: str, pass_: str) -> str | None:
         """The algorithm that ``algorithm`` or ``prefer`` names for this op and pass, if any."""
@@ -39,20 +44,15 @@ class Settings:
             return dict(choice).get(f"{op}.{pass_}")
         return choice
 
-    @cached_property
     def text(self) -> str:
-        """A canonical form that :func:`from_text` reads back; op argument in compiled graphs."""
-        changed = {name: value for name, value in asdict(self).items() if value != getattr(_PLAIN, name)}
-        return json.dumps(changed, sort_keys=True) if changed else ""
+        """A canonical form that :func:`from_text` reads back; op argument in compiled graphs (which read it, so it is
+        made beforehand)."""
+        return self._text
 
 
 _PLAIN = Settings()
 _default = _PLAIN
 _current: contextvars.ContextVar[Settings | None] = contextvars.ContextVar("pycv_settings", default=None)
-# The text of the settings entered last, for torch.compile alone: it cannot trace a context variable, but it guards
-# on a module's variable, so that a compiled function recompiles when settings change. Process-wide: functions
-# compiled once and called by threads with different settings at the same time must be compiled per thread.
-traced_text = ""
 
 
 _interned: dict[Settings, Settings] = {_PLAIN: _PLAIN}
@@ -68,9 +68,29 @@ def current() -> Settings:
     return _current.get() or _default
 
 
+class _Traceable:
+    """``settings`` is what the context variable holds, or this object itself where it holds nothing.
+
+    torch.compile cannot trace ContextVar.get, but it reads a property whose getter is written in C, and guards on what
+    it read; the guard asks the context variable again on every call of the compiled function, on the calling thread.
+    So compiled code is compiled anew where the settings differ, and only there. None of this is needed in eager mode.
+    """
+
+    settings = property(_current.get)
+
+
+_traceable = _Traceable()
+
+
+def current_text() -> str:
+    """The text of the settings in force here, readable under torch.compile(fullgraph=True)."""
+    settings = _traceable.settings
+    return _default.text() if settings is _traceable or settings is None else settings.text()
+
+
 @lru_cache(maxsize=256)
 def from_text(text: str) -> Settings:
-    """The settings that :attr:`Settings.text` holds."""
+    """The settings that :meth:`Settings.text` wrote."""
     values = json.loads(text) if text else {}
     for name in ("algorithm", "prefer"):
         if isinstance(values.get(name), list):
@@ -147,31 +167,29 @@ def use(**settings) -> Iterator[None]:
     ValueError, TypeError
         For a value that no kernel knows, before anything changes.
     """
-    with applied(interned(replace(current(), **_checked(**settings)))):
+    token = _current.set(interned(replace(current(), **_checked(**settings))))
+    try:
         yield
+    finally:
+        _current.reset(token)
 
 
 class applied:  # noqa: N801 (a context manager, named as the verb it is used as; a class costs half of a generator)
     """Exactly these settings for a block: what a backward pass runs under."""
 
-    __slots__ = ("_outer_text", "_settings", "_token")
+    __slots__ = ("_settings", "_token")
 
     def __init__(self, settings: Settings):
         self._settings = settings
 
     def __enter__(self) -> None:
-        global traced_text
-        self._token, self._outer_text = _current.set(self._settings), traced_text
-        traced_text = self._settings.text
+        self._token = _current.set(self._settings)
 
     def __exit__(self, *exception) -> None:
-        global traced_text
         _current.reset(self._token)
-        traced_text = self._outer_text
 
 
 def set_default(**settings) -> None:
     """Change the process-wide settings that hold outside every ``with pycv.use(...)``. Arguments as :func:`use`."""
-    global _default, traced_text
+    global _default
     _default = interned(replace(_default, **_checked(**settings)))
-    traced_text = current().text

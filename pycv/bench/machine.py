@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .. import info as _info
+from ..info import cores, info
 
 BURST_SECONDS = 0.03
 AGREEMENT = 0.02  # the three best bursts must agree this well ...
@@ -59,7 +59,7 @@ def peaks(threads: int | None = None) -> Peaks:
     ``threads`` is ``torch.get_num_threads()`` if None, and never more than the cores that this process may use.
     Raises RuntimeError where the C++ kernels are not built.
     """
-    return _measure(min(threads or torch.get_num_threads(), _info.cores()))
+    return _measure(min(threads or torch.get_num_threads(), cores()))
 
 
 @cache
@@ -120,6 +120,6 @@ def _cpu_list(text: str) -> list[int]:
 
 def describe() -> dict[str, str | int | None]:
     """What a reader of a recorded result needs to know about where it came from."""
-    found = _info.info()
+    found = info()
     names = ("cpu", "cores", "isa", "compiler", "platform", "python", "torch", "version", "commit")
     return {name: getattr(found, name) for name in names}

@@ -37,6 +37,11 @@ def plain(x: torch.Tensor) -> bool:
     return type(x) in _PLAIN_TYPES and x.layout is _strided and not x.is_neg()
 
 
+def library_takes(x: torch.Tensor) -> bool:
+    """As :func:`plain`, for the library op: the dispatcher resolves a lazy negation, and the test is traceable."""
+    return type(x) in _PLAIN_TYPES and x.layout is _strided
+
+
 def watched() -> bool:
     """Somebody wants to see the torch ops that run: a compiler, tracer, mode, transform, autocast or dual level.
 
@@ -50,6 +55,19 @@ def watched() -> bool:
         or _C._is_tracing()
         or forward_ad._current_level >= 0
         or _C._is_any_autocast_enabled()
+    )
+
+
+def wants_torch() -> bool:
+    """Whoever is watching is better served by torch's own op than by one of ours: export, a tracer, a transform, a
+    torch_function mode, forward-mode AD. Ask only where :func:`watched`."""
+    if _is_compiling():
+        return torch.compiler.is_exporting()
+    return bool(
+        _C._len_torch_function_stack()
+        or _peek_functorch() is not None
+        or _C._is_tracing()
+        or forward_ad._current_level >= 0
     )
 
 

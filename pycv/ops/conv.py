@@ -23,7 +23,7 @@ from torch._prims_common import suggest_memory_format
 from .. import registry, settings
 from ..problem import ConvProblem, Layout, Sizes
 from ._library import define
-from ._dispatch import DTYPES, context_key, layout_of, plain, remember, watched
+from ._dispatch import DTYPES, context_key, layout_of, plain, remember, wants_torch, watched
 from .channel_sum import channel_sum
 from .conv_arguments import (
     Geometry,
@@ -170,18 +170,10 @@ def _watched_conv_transpose(
 
 
 def _prefers_torch(*operands: Tensor | None) -> bool:
-    """Transforms, tracing, export, torch_function modes and foreign tensor types get torch's own op: they know it."""
-    if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting()
-    if (
-        torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._is_tracing()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_function_stack()
-    ):
-        return True
-    foreign = any(isinstance(t, Tensor) and not plain(t) for t in operands)
-    return foreign and not torch._C._len_torch_dispatch_stack()
+    """Who watches is better served by torch's op, or an operand is of a foreign type that no dispatch mode explains."""
+    if wants_torch() or torch.compiler.is_compiling():
+        return wants_torch()
+    return _foreign(*operands) and not torch._C._len_torch_dispatch_stack()
 
 
 def _autocasts(input: Tensor) -> bool:
@@ -229,7 +221,7 @@ class _LibraryConvolution(torch.autograd.Function):
     def forward(ctx, pass_, geometry, relu, a, b, bias, residual):
         out = _library_op(pass_, geometry, relu, a, b, bias, residual)
         ctx.save_for_backward(a, b, out if relu else None)
-        ctx.pass_, ctx.geometry, ctx.settings_text = pass_, geometry, settings.traced_text
+        ctx.pass_, ctx.geometry, ctx.settings_text = pass_, geometry, settings.current_text()
         return out
 
     @staticmethod
@@ -424,9 +416,7 @@ def _torch_pass(pass_: str, g: Geometry, a: Tensor, b: Tensor) -> Tensor:
         return full[(slice(None), slice(None), *(slice(s) for s in g.size))].contiguous()
     like = a.new_empty(1).expand((a.shape[1], b.shape[1] // g.groups, *g.filter))
     mask = [False, True, False]
-    return torch.ops.aten.convolution_backward(
-        a, F.pad(b, widths), like, None, *tail, False, zeros, g.groups, mask
-    )[1]
+    return torch.ops.aten.convolution_backward(a, F.pad(b, widths), like, None, *tail, False, zeros, g.groups, mask)[1]
 
 
 # -------------------------------------------------------------------------------------------- library op
@@ -440,7 +430,7 @@ def _library(pass_, geometry, relu, a, b, bias, residual) -> Tensor:
 
 def _library_op(pass_, geometry, relu, a, b, bias, residual) -> Tensor:
     return torch.ops.pycv.convolution(
-        a, b, bias, residual, pass_, *geometry[1:], relu, settings.traced_text
+        a, b, bias, residual, pass_, *geometry[1:], relu, settings.current_text()
     )  # fmt: skip
 
 
