@@ -187,10 +187,10 @@ class Explanation:
     Attributes
     ----------
     rows : list of dict, in the order in which the calls began: ``layer`` (module path, "" for the model itself),
-        ``op``, ``problem`` (its one-line text; for torch ops the input shapes), ``kernel`` ("backend:algorithm"), ``reason``,
-        ``rejected`` (kernels that could not run it, and why), ``seconds``, ``gflops`` (GFLOP/s of the direct algorithm,
-        or None) and ``roofline`` (share of what the machine's peaks allow, 0 to 1, or None). Ops that move no data
-        (views, allocation) have no row.
+        ``op``, ``problem`` (its one-line text; for torch ops the input shapes), ``kernel`` ("backend:algorithm"),
+        ``reason``, ``rejected`` (kernels that could not run it, and why), ``seconds``, ``gflops`` (GFLOP/s of the
+        direct algorithm, or None) and ``roofline`` (share of what the machine's peaks allow, 0 to 1, or None). Ops that
+        move no data (views, allocation) have no row.
     output : what the model returned.
     """
 
