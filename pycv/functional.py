@@ -2,11 +2,230 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from .ops.conv import conv as _conv
+from .ops.conv import conv_transpose as _conv_transpose
+from .ops import linear as _linear
+from .ops import matmul as _matmul
 from .ops.relu import relu as _relu
+
+Ints = int | Sequence[int]
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """1-D convolution of input (N, C, W) or (C, W) with weight (K, C / groups, S); see :func:`conv2d`."""
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, residual, activation)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """2-D cross-correlation, as torch.nn.functional.conv2d, with an optional fused epilogue.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) or (C, H, W), any dtype and memory format. float32 and float64 run on pycv's CPU kernels,
+        everything else on torch.
+    weight : (K, C / groups, R, S), dtype of input.
+    bias : (K), optional.
+    stride, padding, dilation : int or (vertical, horizontal). padding may be "valid" or "same" (stride 1 only; an
+        uneven amount is padded on the right).
+    groups : int that divides C and K.
+    residual : tensor of the output's shape, optional. Added after the bias.
+    activation : None or "relu". Applied last.
+
+    Returns
+    -------
+    (N, K, H', W') with H' = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1; channels_last if input or
+    weight is.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        The class that torch raises for the same mistake; the message names the argument and its value.
+    """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, residual, activation)
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """3-D convolution of input (N, C, D, H, W) or (C, D, H, W), weight (K, C / groups, T, R, S); see :func:`conv2d`."""
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, residual, activation)
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """1-D transposed convolution; see :func:`conv_transpose2d`."""
+    arguments = (stride, padding, output_padding, groups, dilation, residual, activation)
+    return _conv_transpose(1, input, weight, bias, *arguments)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """2-D transposed convolution (the gradient of conv2d in its input), with an optional fused epilogue.
+
+    Parameters
+    ----------
+    input : (N, C, H, W) or (C, H, W).
+    weight : (C, K / groups, R, S), dtype of input.
+    bias : (K), optional.
+    stride, padding, output_padding, dilation : int or (vertical, horizontal); output_padding below stride or dilation.
+    groups : int that divides C and K.
+    residual, activation : as in :func:`conv2d`.
+
+    Returns
+    -------
+    (N, K, H', W') with H' = (H - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1; channels_last if input
+    or weight is.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        The class that torch raises for the same mistake; the message names the argument and its value.
+    """
+    arguments = (stride, padding, output_padding, groups, dilation, residual, activation)
+    return _conv_transpose(2, input, weight, bias, *arguments)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """3-D transposed convolution; see :func:`conv_transpose2d`."""
+    arguments = (stride, padding, output_padding, groups, dilation, residual, activation)
+    return _conv_transpose(3, input, weight, bias, *arguments)
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0) per element; NaN stays NaN. Any shape and dtype; the result keeps shape, dtype and memory format."""
     return _relu(input, inplace)
+
+
+def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Matrix product of input (m, k) and mat2 (k, n), as :func:`torch.mm`.
+
+    Raises RuntimeError where the operands are no matrices, do not fit together or differ in dtype.
+    """
+    return _matmul.mm(input, mat2, out=out)
+
+
+def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Matrix products of input (batch, m, k) and mat2 (batch, k, n), one per batch entry, as :func:`torch.bmm`.
+
+    Raises RuntimeError where the operands are not 3-D, do not fit together or differ in dtype.
+    """
+    return _matmul.bmm(input, mat2, out=out)
+
+
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Matrix product with broadcast leading axes, as :func:`torch.matmul`: (..., m, k) and (..., k, n).
+
+    A 1-D input is a row, a 1-D other a column; the result then has no such axis.
+    Raises RuntimeError where an operand is 0-D or the two do not fit together or differ in dtype.
+    """
+    return _matmul.matmul(input, other, out=out)
+
+
+def addmm(
+    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor | None = None
+) -> Tensor:
+    """beta * input + alpha * mat1 @ mat2, as :func:`torch.addmm`: mat1 (m, k), mat2 (k, n), input broadcast to (m, n).
+
+    With beta = 0 the input is not read: its NaN do not spread.
+    Raises RuntimeError where the operands do not fit together or differ in dtype.
+    """
+    return _matmul.addmm(input, mat1, mat2, beta=beta, alpha=alpha, out=out)
+
+
+def linear(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """input @ weight^T + bias, as :func:`torch.nn.functional.linear`, and more in the same pass over the result.
+
+    Parameters
+    ----------
+    input : (..., in_features)
+    weight : (out_features, in_features)
+    bias : (out_features), optional
+    residual : optional
+        Added after the bias; broadcast to the result's shape (..., out_features).
+    activation : {"relu"}, optional
+        Applied last.
+
+    Raises
+    ------
+    RuntimeError
+        Where the operands do not fit together or differ in dtype.
+    ValueError
+        For an activation that is not known.
+    """
+    return _linear.linear(input, weight, bias, residual=residual, activation=activation)

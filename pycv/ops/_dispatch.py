@@ -7,12 +7,15 @@ the op's other path: its torch.library op, or torch's own op where that is the b
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch.autograd import forward_ad
 
 from ..problem import Layout
-from ..registry import Choice
 from ..settings import Settings
+
+T = TypeVar("T")
 
 _C = torch._C
 _PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
@@ -34,6 +37,11 @@ def plain(x: torch.Tensor) -> bool:
     return type(x) in _PLAIN_TYPES and x.layout is _strided and not x.is_neg()
 
 
+def library_takes(x: torch.Tensor) -> bool:
+    """As :func:`plain`, for the library op: the dispatcher resolves a lazy negation, and the test is traceable."""
+    return type(x) in _PLAIN_TYPES and x.layout is _strided
+
+
 def watched() -> bool:
     """Somebody wants to see the torch ops that run: a compiler, tracer, mode, transform, autocast or dual level.
 
@@ -50,12 +58,25 @@ def watched() -> bool:
     )
 
 
+def wants_torch() -> bool:
+    """Whoever is watching is better served by torch's own op than by one of ours: export, a tracer, a transform, a
+    torch_function mode, forward-mode AD. Ask only where :func:`watched`."""
+    if _is_compiling():
+        return torch.compiler.is_exporting()
+    return bool(
+        _C._len_torch_function_stack()
+        or _peek_functorch() is not None
+        or _C._is_tracing()
+        or forward_ad._current_level >= 0
+    )
+
+
 def context_key(settings: Settings) -> tuple:
     """The part of a choice's key that does not come from the arguments. Settings are interned, so id() is enough."""
     return (id(settings), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
 
 
-def remember(choices: dict[tuple, Choice], key: tuple, choice: Choice) -> Choice:
+def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:
     """Keeps a choice under its key; the dictionary stays bounded when shapes vary for ever."""
     if len(choices) >= MAX_CHOICES:
         choices.clear()
