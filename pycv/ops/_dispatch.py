@@ -7,12 +7,15 @@ the op's other path: its torch.library op, or torch's own op where that is the b
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch.autograd import forward_ad
 
 from ..problem import Layout
-from ..registry import Choice
 from ..settings import Settings
+
+T = TypeVar("T")
 
 _C = torch._C
 _PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
@@ -73,7 +76,7 @@ def context_key(settings: Settings) -> tuple:
     return (id(settings), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
 
 
-def remember(choices: dict[tuple, Choice], key: tuple, choice: Choice) -> Choice:
+def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:
     """Keeps a choice under its key; the dictionary stays bounded when shapes vary for ever."""
     if len(choices) >= MAX_CHOICES:
         choices.clear()

@@ -1,13 +1,18 @@
-"""The torch.library namespace of pycv: where compilers and dispatch modes meet the ops as ``torch.ops.pycv.*``.
+"""The torch.library namespace ``pycv``: the ops as compilers and dispatch modes see them.
 
-An op defined here carries the settings in force at the call as its argument ``settings`` (``Settings.text()``), so
-that a compiled graph runs forward and backward under them wherever and whenever it runs. The Python code that emits
-the op is traced, so it reads them with ``settings.current_text()``: torch.compile cannot trace a context variable,
-but guards on that reading of it, and compiles again when the settings change (tests/ops/test_gemm.py proves both).
+Every op carries the settings in force at the call as text, its last argument, so that a compiled graph runs forward
+and backward under them wherever and whenever it runs. The Python code that emits the op is traced, so it reads them
+with ``settings.current_text()``: torch.compile guards on that reading and compiles again when the settings change.
 """
-
-from __future__ import annotations
 
 import torch
 
 LIB = torch.library.Library("pycv", "DEF")
+
+
+def define(schema: str, implementation, fake) -> None:
+    """Adds an op: its schema, the function that runs it eagerly, and the one that only says shape and strides."""
+    name = schema.partition("(")[0]
+    LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIB.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"pycv::{name}", fake, lib=LIB)

@@ -24,6 +24,15 @@ def relu(x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
     return _Relu.apply(x, inplace)
 
 
+def relu_grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
+    """grad_output where the relu's output y is not <= 0, else 0. Differentiable in grad_output."""
+    if watched() or not (plain(y) and plain(grad_output)):
+        return torch.ops.aten.threshold_backward(grad_output, y, 0)
+    if torch.is_grad_enabled() and grad_output.requires_grad:
+        return _ReluGradInput.apply(y, grad_output)
+    return _grad_input(y, grad_output)
+
+
 def _choice(pass_: str, x: torch.Tensor) -> registry.Choice:
     current = settings.current()
     key = (pass_, x.numel(), x.dtype, x.device, context_key(current))
@@ -60,11 +69,6 @@ def _run_forward(choice: registry.Choice, x: torch.Tensor, inplace: bool) -> tor
     return x.copy_(out) if inplace else out
 
 
-def relu_grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    """grad_output where y, the result of relu, let it through; differentiable in grad_output."""
-    return _ReluGradInput.apply(y, grad_output)
-
-
 def _grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
     choice = _choice("grad_input", y)
     if registry.recorders:
@@ -99,7 +103,7 @@ class _Relu(torch.autograd.Function):
     def backward(ctx, grad_output):
         (y,) = ctx.saved_tensors
         with settings.applied(ctx.settings):
-            return _ReluGradInput.apply(y, grad_output), None
+            return relu_grad_input(y, grad_output), None
 
 
 class _ReluGradInput(torch.autograd.Function):
@@ -115,4 +119,4 @@ class _ReluGradInput(torch.autograd.Function):
     def backward(ctx, grad):
         (y,) = ctx.saved_tensors
         with settings.applied(ctx.settings):
-            return None, _ReluGradInput.apply(y, grad)
+            return None, relu_grad_input(y, grad)
