@@ -41,11 +41,15 @@ def test_info_is_printed(capsys):
 def test_kernels_as_table_and_json(capsys):
     code, out, _ = run(capsys, "kernels", "--op", "relu")
     assert code == 0
-    assert out.splitlines()[2].split() == ["relu", "forward", "cpu", "direct", "strict", "yes"]
+    assert out.splitlines()[2].split() == [
+        *("relu", "forward", "cpu", "direct", "strict", "yes", "f32", "f64", "-", "cpu")
+    ]
     _, out, _ = run(capsys, "kernels", "--json")
     rows = json.loads(out)
     assert len(rows) == len(pycv.kernels())
-    assert set(rows[0]) == {"op", "pass", "backend", "algorithm", "numeric class", "deterministic"}
+    direct = next(r for r in rows if (r["op"], r["pass"], r["algorithm"]) == ("conv3d", "grad_weight", "direct"))
+    assert direct["dtypes"] == ["f32", "f64"] and direct["layouts"] == ["nchw", "nhwc"] and direct["devices"] == ["cpu"]
+    assert all(row["devices"] == ["cpu", "cuda"] for row in rows if row["backend"] == "torch")
 
 
 def test_kernels_for_a_problem(capsys):
