@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import pycv
+import pycv.demo
 from pycv import bench, cli
 from pycv.bench import machine, readme
 
@@ -95,6 +96,27 @@ def test_bench_without_options_is_what_make_bench_runs(capsys, monkeypatch):
     assert run(capsys, "bench")[0] == 0
     assert len(seen["cases"]) == 20 and seen["budget"] == 100
     assert seen["contenders"] == ["pycv", "torch:nchw", "torch:nhwc"]
+
+
+def test_progress_is_plain_lines_without_tqdm(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    code, _, err = run(capsys, "bench", "run", "a: relu.forward e10", "b: relu.forward e11", "--budget", "0.1")
+    assert code == 0
+    assert err.splitlines() == ["[0/2] this machine's peaks", "[0/2] a", "[1/2] b", "[2/2] done"]
+
+
+def test_demo_gets_its_own_options(capsys, monkeypatch):
+    monkeypatch.setattr(pycv.demo, "main", lambda arguments: print(arguments))
+    assert run(capsys, "demo", "--anything", "1")[:2] == (0, "['--anything', '1']\n")
+
+
+def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "run", interrupted)
+    code, _, err = run(capsys, "bench", "run", "relu.forward e10")
+    assert code == 130 and err.endswith("pycv: interrupted\n")
 
 
 def test_bench_lists_sets_and_contenders(capsys):
