@@ -177,7 +177,7 @@ class WeightedLayer(torch.nn.Module):
     def _run(self, op: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """op(*arguments), with the prepared weights where they may be kept.
 
-        Inference under ``pycv.enable()`` takes its mode off: through torch's function the prepared weights would be lost.
+        Inference under ``pycv.enable()`` takes the mode off: on the way through torch's function they would be lost.
         """
         if self.training or _is_grad_enabled() or _is_compiling():
             return op(*arguments)
