@@ -50,8 +50,8 @@ class _ConvTranspose(WeightedLayer, _ConvTransposeNd):
         if self.padding_mode != "zeros":
             raise ValueError(f"padding_mode={self.padding_mode!r}: {type(self).__name__} only takes 'zeros'")
         rank = len(self.kernel_size)
-        known: tuple[Any, ...] = (self.stride, self.padding, self.kernel_size)
-        output_padding = self._output_padding(input, output_size, *known, rank, self.dilation)  # type: ignore[arg-type]
+        window: Any = (self.stride, self.padding, self.kernel_size, rank, self.dilation)
+        output_padding = self._output_padding(input, output_size, *window)
         sizes = (self.stride, self.padding, output_padding, self.groups, self.dilation)
         return self._run(conv_transpose, rank, input, self.weight, self.bias, *sizes)
 

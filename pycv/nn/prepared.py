@@ -149,7 +149,7 @@ def _watched_elements(weight: Tensor) -> np.ndarray:
     """
     count, itemsize = weight.numel(), weight.element_size()
     memory = (ctypes.c_ubyte * (count * itemsize)).from_address(weight.data_ptr())
-    elements = np.frombuffer(memory, dtype=f"u{itemsize}")
+    elements = np.frombuffer(memoryview(memory), dtype=np.dtype(f"u{itemsize}"))
     if elements.nbytes <= FULL_CHECK_BYTES:
         return elements
     return elements[:: _sample_step(count, count // weight.shape[0])]

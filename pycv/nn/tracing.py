@@ -14,5 +14,5 @@ from torch.fx import Proxy
 
 def leaf(layer: torch.nn.Module, input: Proxy, *arguments: Any) -> Proxy:
     """The node that calls this layer in the graph being traced."""
-    tracer = input.tracer
+    tracer: Any = input.tracer
     return tracer.create_proxy("call_module", tracer.path_of_module(layer), (input, *arguments), {})
