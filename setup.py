@@ -24,18 +24,11 @@ class BuildKernels(build_ext):
         toolchain = native.Toolchain()
         if problems := native.missing(toolchain):
             sys.exit(native.explain(problems))
-        sets = native.instruction_sets()
-        names = " ".join(isa.name for isa in sets)
-        print(
-            f"pycv._cpu: {toolchain.version}; instruction sets {names}; {native.worker_count()} jobs; "
-            f"flags {' '.join(toolchain.flags)}",
-            file=sys.stderr,
-        )
         includes = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
         # Run-time speed is in the kernels; -O3 on pybind11's templates buys none and takes twice as long.
         bindings = native.Job(BINDINGS, sysconfig.get_config_var("SOABI"), (*includes, "-O1"))
         try:
-            objects = toolchain.compile([bindings, *native.kernel_jobs(sets)])
+            objects = toolchain.compile([bindings, *native.kernel_jobs(native.instruction_sets())])
             toolchain.link(objects, Path(self.get_ext_fullpath(ext.name)), ["-shared"])
         except native.BuildError as error:
             sys.exit(f"pycv cannot be built: the compiler says\n{error}")

@@ -122,6 +122,9 @@ class Toolchain:
         targets = [self.object_path(job, root) for job in jobs]
         stale = [(job, target) for job, target in zip(jobs, targets, strict=True) if not _up_to_date(target, root)]
         started = time.monotonic()
+        if stale and progress:
+            print(f"{self.version}, flags {' '.join(self.flags)}", file=sys.stderr)
+            print(f"compiling {len(stale)} of {len(jobs)} objects, {worker_count()} at a time", file=sys.stderr)
         with ThreadPoolExecutor(worker_count()) as pool:
             futures = {pool.submit(self._compile_one, job, target, root): job for job, target in stale}
             try:

@@ -82,13 +82,15 @@ inline GatherProblem gather_problem(const ConvProblem& p) {
             p.output, weight, p.residual, k * p.weight.n, p.bias, p.has_residual, p.relu};
 }
 
+inline Gather forward_gather(const ConvProblem& p) {
+    return {forward_axis(p.size.d, p.filter.d, p.out.d, p.stride.d, p.padding.d, p.dilation.d),
+            forward_axis(p.size.h, p.filter.h, p.out.h, p.stride.h, p.padding.h, p.dilation.h),
+            forward_axis(p.size.w, p.filter.w, p.out.w, p.stride.w, p.padding.w, p.dilation.w)};
+}
+
 // Phase number `index` of prod(phases).
 inline Gather gather_phase(const ConvProblem& p, int64_t index) {
-    if (p.pass == Pass::forward) {
-        return {forward_axis(p.size.d, p.filter.d, p.out.d, p.stride.d, p.padding.d, p.dilation.d),
-                forward_axis(p.size.h, p.filter.h, p.out.h, p.stride.h, p.padding.h, p.dilation.h),
-                forward_axis(p.size.w, p.filter.w, p.out.w, p.stride.w, p.padding.w, p.dilation.w)};
-    }
+    if (p.pass == Pass::forward) return forward_gather(p);
     const int64_t w = index % p.stride.w, h = index / p.stride.w % p.stride.h, d = index / p.stride.w / p.stride.h;
     return {grad_input_axis(d, p.size.d, p.filter.d, p.out.d, p.stride.d, p.padding.d, p.dilation.d),
             grad_input_axis(h, p.size.h, p.filter.h, p.out.h, p.stride.h, p.padding.h, p.dilation.h),

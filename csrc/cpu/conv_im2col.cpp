@@ -1,11 +1,398 @@
-#include "conv_naive.h"
+// Convolution as a matrix product with the im2col matrix, all passes: see conv_gather.h for forward and grad_input.
+//
+// forward, grad_input: computed[channel][position] = weight[channel][tap, c] x im2col[tap, c][position]. The weight is
+//   the stationary operand, packed by prepare_weight(). The lanes run along positions where those are contiguous in
+//   the computed tensor (nchw), else along channels (nhwc).
+// grad_weight: weight[k][tap, c] = output[k][position] x im2col[position][tap, c], the depth being all n * positions.
+//   Threads share the weight's elements; where those are too few, they share the depth, and their sums are added in the
+//   order of the threads.
+//
+// The im2col matrix is materialised only in the packed panels of one block per thread (at most the workspace limit).
+// 2 * n * k * out * (c / groups) * filter FLOPs; the im2col elements are written and read through L2 once per
+// block, one copy for every k / groups multiply-adds.
+#include "conv_operands.h"
+#include "gemm_product.h"
+#include "plan.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
-ConvPlan* plan_im2col(const ConvProblem& problem, int threads, int64_t) {
-    if (problem.dtype == DType::f64) return new NaiveConv<double>(problem, threads);
-    return new NaiveConv<float>(problem, threads);
+// Whether neighbours along c are neighbours in memory, and those along w are not.
+bool channels_contiguous(const Strides& strides, int64_t channels) {
+    return strides.c == 1 && (strides.w != 1 || channels > 1);
+}
+
+// Merges h into w (and d into h) where a gather without padding, steps or taps makes them one axis in every tensor.
+bool plain(const AxisGather& axis) {
+    return axis.taps == 1 && axis.source_step == 1 && axis.step == 1 && axis.first == 0 && axis.offset_first == 0 &&
+           axis.count == axis.source_size;
+}
+
+AxisGather plain_axis(int64_t count) { return {0, 1, count, 1, count, 1, 0, 1, 0, 0}; }
+
+bool mergeable(const AxisGather& outer, const AxisGather& inner) { return plain(outer) && plain(inner); }
+
+bool dense(int64_t outer_stride, int64_t inner_stride, int64_t inner_size) {
+    return outer_stride == inner_stride * inner_size;
+}
+
+struct MergedGather {
+    Gather gather;
+    Strides computed, source, residual;
+};
+
+MergedGather merge_axes(Gather g, Strides computed, Strides source, Strides residual) {
+    const int64_t w = g.w.count, h = g.h.count;
+    const bool rows = mergeable(g.h, g.w) && dense(computed.h, computed.w, w) && dense(source.h, source.w, w) &&
+                      dense(residual.h, residual.w, w);
+    if (!rows) return {g, computed, source, residual};
+    const bool planes = mergeable(g.d, g.h) && dense(computed.d, computed.h, h) && dense(source.d, source.h, h) &&
+                        dense(residual.d, residual.h, h);
+    g.w = plain_axis(w * h * (planes ? g.d.count : 1));
+    g.h = plain_axis(1);
+    if (planes) g.d = plain_axis(1);
+    return {g, computed, source, residual};
+}
+
+// ------------------------------------------------------------------------------------------ forward, grad_input
+
+// One phase of a gather as a product.
+template <class T>
+struct GatherProduct {
+    MergedGather merged;
+    Product<T> product;
+    TapAxes axes;
+    int64_t filter_first;                    // offset of the phase's first tap in the weight
+    int64_t prepared;                        // where its packed weight begins, in elements
+    bool channels_inside;
+
+    int64_t elements() const { return aligned(product.stationary_elements() * static_cast<int64_t>(sizeof(T))) / static_cast<int64_t>(sizeof(T)); }
+};
+
+// The streamed operand of a phase: im2col panels, and where their results belong.
+template <class T>
+struct Im2colPanels {
+    const GatherProblem& problem;
+    const GatherProduct<T>& phase;
+    const T* source;
+
+    void pack(int64_t group, Range index, Range depth, T* to, T* scratch) const {
+        const GatherSource<T> from{source + group * problem.source_channels * phase.merged.source.c,
+                                   phase.merged.source, problem.source_channels, phase.merged.gather};
+        if (phase.channels_inside) {
+            pack_panel<T>(phase.product.streamed, ChannelRuns<T>{from, false}, index, depth, to, scratch);
+        } else {
+            pack_panel<T>(phase.product.streamed, PositionRuns<T>{from, false}, index, depth, to, scratch);
+        }
+    }
+
+    void place(int64_t group, Range index, int64_t* out, int64_t* residual) const {
+        const Gather& g = phase.merged.gather;
+        const Strides &o = phase.merged.computed, &r = phase.merged.residual;
+        int64_t rest = index.begin;
+        int64_t w = rest % g.w.count;
+        rest /= g.w.count;
+        int64_t h = rest % g.h.count;
+        rest /= g.h.count;
+        int64_t d = rest % g.d.count;
+        int64_t n = rest / g.d.count;
+        for (int64_t i = index.begin; i < index.end; ++i) {
+            const int64_t pd = g.d.first + d * g.d.step, ph = g.h.first + h * g.h.step, pw = g.w.first + w * g.w.step;
+            const int64_t channel = group * problem.channels;
+            *out++ = n * o.n + channel * o.c + pd * o.d + ph * o.h + pw * o.w;
+            *residual++ = n * r.n + channel * r.c + pd * r.d + ph * r.h + pw * r.w;
+            if (++w < g.w.count) continue;
+            w = 0;
+            if (++h < g.h.count) continue;
+            h = 0;
+            if (++d < g.d.count) continue;
+            d = 0;
+            ++n;
+        }
+    }
+};
+
+template <class T>
+class Im2colGather final : public ConvPlan {
+public:
+    Im2colGather(const ConvProblem& problem, int threads, int64_t workspace_limit)
+        : conv_(problem), problem_(gather_problem(problem)), threads_(threads > 1 ? threads : 1),
+          phases_(static_cast<int>(problem_.phases.count())), phase_(new GatherProduct<T>[phases_]) {
+        prepared_ = thread_bytes_ = 0;
+        for (int i = 0; i < phases_; ++i) {
+            phase_[i] = plan_phase(i, workspace_limit);
+            phase_[i].prepared = prepared_;
+            prepared_ += phase_[i].elements();
+            thread_bytes_ = larger(thread_bytes_, thread_space_bytes(phase_[i].product));
+        }
+    }
+    ~Im2colGather() override { delete[] phase_; }
+    Im2colGather(const Im2colGather&) = delete;
+    Im2colGather& operator=(const Im2colGather&) = delete;
+
+    int64_t workspace_bytes() const override { return threads_ * thread_bytes_; }
+    int64_t prepared_weight_bytes() const override { return larger(prepared_ * kSize, kSize); }
+
+    void prepare_weight(const void* weight, void* prepared) const override {
+        parallel(threads_, [&](int thread, int team) {
+            alignas(64) T scratch[kScratchElements<T>];
+            for (int i = 0; i < phases_; ++i) {
+                const GatherProduct<T>& phase = phase_[i];
+                const auto operand = [&](int64_t group) {
+                    return weight_operand(phase, static_cast<const T*>(weight) + group * problem_.weight_group);
+                };
+                pack_stationary<T>(phase.product, operand, static_cast<T*>(prepared) + phase.prepared, scratch, thread,
+                                   team);
+            }
+        });
+    }
+
+    void run(const ConvArguments& arguments) const override {
+        const bool forward = conv_.pass == Pass::forward;
+        const T* source = static_cast<const T*>(forward ? arguments.input : arguments.output);
+        const Sink<T> sink{static_cast<T*>(forward ? arguments.output : arguments.input),
+                           problem_.has_residual ? static_cast<const T*>(arguments.residual) : nullptr,
+                           problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr,
+                           problem_.computed.c,
+                           problem_.residual.c,
+                           T(1),
+                           T(1),
+                           problem_.relu};
+        parallel(threads_, [&](int thread, int team) {
+            void* workspace = static_cast<char*>(arguments.workspace) + thread * thread_bytes_;
+            for (int i = 0; i < phases_; ++i) {
+                const GatherProduct<T>& phase = phase_[i];
+                multiply_share<T>(phase.product, Im2colPanels<T>{problem_, phase, source},
+                                  static_cast<const T*>(arguments.weight) + phase.prepared, sink, problem_.channels,
+                                  thread_space(phase.product, workspace, 0), thread, team);
+            }
+        });
+    }
+
+private:
+    static constexpr int64_t kSize = sizeof(T);
+
+    GatherProduct<T> plan_phase(int index, int64_t workspace_limit) const {
+        GatherProduct<T> phase{};
+        const Gather gather = gather_phase(conv_, index);
+        const Strides residual = problem_.has_residual ? problem_.residual : problem_.computed;
+        phase.merged = merge_axes(gather, problem_.computed, problem_.source, residual);
+        const Gather& g = phase.merged.gather;
+        phase.channels_inside = channels_contiguous(problem_.source, problem_.source_channels);
+        phase.axes = tap_axes(gather, problem_.weight, problem_.source_channels, phase.channels_inside);
+        phase.filter_first = gather.d.filter_first * problem_.weight.d + gather.h.filter_first * problem_.weight.h +
+                             gather.w.filter_first * problem_.weight.w;
+        const int64_t positions = problem_.n * g.positions();
+        Product<T>& product = phase.product;
+        if (channels_contiguous(problem_.computed, problem_.channels)) {
+            product.streamed = rows_side<T>(positions, phase.channels_inside);
+            product.stationary = lanes_side<T>(problem_.channels);
+        } else {
+            product.streamed = lanes_side<T>(positions);
+            product.stationary =
+                rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous());
+        }
+        product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
+        product.groups = problem_.groups;
+        product.block_panels = choose_block_panels<T>(product.streamed, product.depth, threads_, workspace_limit);
+        return phase;
+    }
+
+    WeightOperand<T> weight_operand(const GatherProduct<T>& phase, const T* weight) const {
+        return {weight + phase.filter_first, problem_.weight.n, phase.axes};
+    }
+
+    ConvProblem conv_;
+    GatherProblem problem_;
+    int threads_, phases_;
+    GatherProduct<T>* phase_;
+    int64_t prepared_, thread_bytes_;
+};
+
+// ------------------------------------------------------------------------------------------------- grad_weight
+
+template <class T>
+class Im2colGradWeight final : public ConvPlan {
+public:
+    Im2colGradWeight(const ConvProblem& problem, int threads, int64_t workspace_limit)
+        : conv_(problem), threads_(threads > 1 ? threads : 1) {
+        const int64_t groups = larger(problem.groups, 1);
+        channels_ = problem.c / groups;
+        outputs_ = problem.k / groups;
+        input_channels_inside_ = channels_contiguous(problem.input, channels_);
+        output_channels_inside_ = channels_contiguous(problem.output, outputs_);
+        const Gather forward = forward_gather(problem);
+        const MergedGather merged = merge_axes(forward, problem.output, problem.input, problem.output);
+        gather_ = merged.gather;
+        outputs_gather_ = {plain_axis(gather_.d.count), plain_axis(gather_.h.count), plain_axis(gather_.w.count)};
+        axes_ = tap_axes(forward, problem.weight, channels_, input_channels_inside_);
+        product_.streamed = lanes_side<T>(forward.taps() * channels_);
+        product_.stationary = rows_side<T>(outputs_, !output_channels_inside_);
+        product_.depth = depth_in_blocks<T>(problem.n * gather_.positions());
+        product_.groups = groups;
+        product_.block_panels =
+            choose_block_panels<T>(product_.streamed, product_.depth, threads_, workspace_limit / 2);
+    }
+
+    int64_t workspace_bytes() const override { return threads_ * thread_bytes() + partial_bytes() * depth_threads(threads_); }
+    int64_t prepared_weight_bytes() const override { return 0; }
+    void prepare_weight(const void*, void*) const override {}
+
+    void run(const ConvArguments& arguments) const override {
+        const int64_t elements = product_.groups * outputs_ * product_.streamed.size;
+        if (elements == 0) return;
+        parallel(threads_, [&](int thread, int team) {
+            char* mine = static_cast<char*>(arguments.workspace) + thread * thread_bytes();
+            const Workspace space{thread_space(product_, mine, 0),
+                                  reinterpret_cast<T*>(mine + thread_space_bytes(product_))};
+            const int64_t panels = product_.groups * product_.streamed.panels();
+            const Range blocks{0, product_.depth.blocks()};
+            if (depth_threads(team) == 1) {
+                const Sink<T> sink{static_cast<T*>(arguments.weight), nullptr, nullptr, conv_.weight.n, 0, 1, 1, false};
+                multiply(arguments, sink, false, blocks, share(panels, thread, team), space);
+                return;
+            }
+            T* sums = partial_sums(arguments) + thread * partial_bytes() / kSize;
+            const Sink<T> sink{sums, nullptr, nullptr, product_.streamed.size, 0, 1, 1, false};
+            multiply(arguments, sink, true, share(blocks.end, thread, team), {0, panels}, space);
+            team_barrier(team);
+            add_partials(arguments, share(product_.groups * outputs_, thread, team), team);
+        });
+    }
+
+private:
+    static constexpr int64_t kSize = sizeof(T);
+
+    struct Workspace {
+        ThreadSpace<T> streamed;
+        T* stationary;                       // all panels of one depth block
+    };
+
+    int64_t thread_bytes() const { return thread_space_bytes(product_) + stationary_bytes(); }
+    int64_t stationary_bytes() const {
+        return aligned(product_.stationary.panels() * product_.stationary.panel_elements(product_.depth.block) * kSize);
+    }
+    int64_t partial_bytes() const { return aligned(product_.groups * outputs_ * product_.streamed.size * kSize); }
+
+    // The threads among which the depth is split: all of them where the weight has too few tiles to share evenly and the
+    // depth is long enough, else 1.
+    int depth_threads(int team) const {
+        const int64_t tiles = product_.groups * product_.streamed.panels();
+        const bool uneven = divide_up(tiles, team) * team * 4 > tiles * 5;
+        return team > 1 && uneven && product_.depth.blocks() >= 2 * team ? team : 1;
+    }
+
+    T* partial_sums(const ConvArguments& arguments) const {
+        return reinterpret_cast<T*>(static_cast<char*>(arguments.workspace) + threads_ * thread_bytes());
+    }
+
+    // The sums over some depth blocks for some of all groups' lane panels.
+    void multiply(const ConvArguments& arguments, const Sink<T>& sink, bool partial, Range blocks, Range work,
+                  const Workspace& space) const {
+        const int64_t panels = product_.streamed.panels();
+        for (int64_t first = work.begin; first < work.end;) {
+            const int64_t group = first / panels, begin = first % panels;
+            const int64_t end = smaller(panels, begin + work.end - first);
+            first += end - begin;
+            multiply_group(arguments, sink, partial, blocks, group, {begin, end}, space);
+        }
+    }
+
+    void multiply_group(const ConvArguments& arguments, const Sink<T>& sink, bool partial, Range blocks, int64_t group,
+                        Range panels, const Workspace& workspace) const {
+        const ThreadSpace<T>& space = workspace.streamed;
+        T* stationary = workspace.stationary;
+        const Range fixed{0, product_.stationary.panels()};
+        for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+            const Range depth = product_.depth.range(block);
+            pack_outputs(arguments, group, depth, stationary, space.scratch);
+            for (int64_t begin = panels.begin; begin < panels.end; begin += product_.block_panels) {
+                const int64_t end = smaller(panels.end, begin + product_.block_panels);
+                for (int64_t panel = begin; panel < end; ++panel)
+                    pack_inputs(arguments, group, product_.streamed.range(panel), depth,
+                                space.panels + (panel - begin) * product_.streamed.panel_elements(product_.depth.block),
+                                space.scratch);
+                const Range range{begin * product_.streamed.width,
+                                  smaller(end * product_.streamed.width, product_.streamed.size)};
+                place(group, range, partial, space.out);
+                multiply_block<T>(product_, sink, nullptr, stationary, space.panels, range, fixed,
+                                  depth.end - depth.begin, {space.out, space.out}, block > blocks.begin, false);
+            }
+        }
+    }
+
+    void pack_outputs(const ConvArguments& arguments, int64_t group, Range depth, T* to, T* scratch) const {
+        const GatherSource<T> source{static_cast<const T*>(arguments.output) + group * outputs_ * conv_.output.c,
+                                     conv_.output, outputs_, outputs_gather_};
+        for (int64_t panel = 0; panel < product_.stationary.panels(); ++panel) {
+            T* at = to + panel * product_.stationary.panel_elements(product_.depth.block);
+            const Range index = product_.stationary.range(panel);
+            if (output_channels_inside_) {
+                pack_panel<T>(product_.stationary, ChannelRuns<T>{source, true}, index, depth, at, scratch);
+            } else {
+                pack_panel<T>(product_.stationary, PositionRuns<T>{source, true}, index, depth, at, scratch);
+            }
+        }
+    }
+
+    void pack_inputs(const ConvArguments& arguments, int64_t group, Range index, Range depth, T* to,
+                     T* scratch) const {
+        const GatherSource<T> source{static_cast<const T*>(arguments.input) + group * channels_ * conv_.input.c,
+                                     conv_.input, channels_, gather_};
+        if (input_channels_inside_) {
+            pack_panel<T>(product_.streamed, ChannelRuns<T>{source, true}, index, depth, to, scratch);
+        } else {
+            pack_panel<T>(product_.streamed, PositionRuns<T>{source, true}, index, depth, to, scratch);
+        }
+    }
+
+    // Offsets of the weight's [c][tap] or [tap][c] elements, in the weight or in a thread's dense partial sums.
+    void place(int64_t group, Range index, bool partial, int64_t* out) const {
+        for (int64_t i = index.begin; i < index.end; ++i) *out++ = partial ? partial_offset(group, 0, i) : weight_offset(group, 0, i);
+    }
+
+    int64_t partial_offset(int64_t group, int64_t output, int64_t index) const {
+        return (group * outputs_ + output) * product_.streamed.size + index;
+    }
+
+    int64_t weight_offset(int64_t group, int64_t output, int64_t index) const {
+        int64_t at = (group * outputs_ + output) * conv_.weight.n;
+        for (int axis = 0; axis < axes_.count; ++axis) {
+            at += index % axes_.size[axis] * axes_.stride[axis];
+            index /= axes_.size[axis];
+        }
+        return at;
+    }
+
+    void add_partials(const ConvArguments& arguments, Range rows, int team) const {
+        const T* partials = partial_sums(arguments);
+        const int64_t stride = partial_bytes() / kSize, size = product_.streamed.size;
+        for (int64_t row = rows.begin; row < rows.end; ++row)
+            for (int64_t i = 0; i < size; ++i) {
+                T sum = partials[row * size + i];
+                for (int thread = 1; thread < team; ++thread) sum += partials[thread * stride + row * size + i];
+                static_cast<T*>(arguments.weight)[weight_offset(0, row, i)] = sum;
+            }
+    }
+
+    ConvProblem conv_;
+    int threads_;
+    int64_t channels_, outputs_;             // per group
+    bool input_channels_inside_, output_channels_inside_;
+    Gather gather_, outputs_gather_;
+    TapAxes axes_;
+    Product<T> product_;
+};
+
+template <class T>
+ConvPlan* plan(const ConvProblem& problem, int threads, int64_t workspace_limit) {
+    if (problem.pass == Pass::grad_weight) return new Im2colGradWeight<T>(problem, threads, workspace_limit);
+    return new Im2colGather<T>(problem, threads, workspace_limit);
+}
+
+ConvPlan* plan_im2col(const ConvProblem& problem, int threads, int64_t workspace_limit) {
+    if (problem.dtype == DType::f64) return plan<double>(problem, threads, workspace_limit);
+    return plan<float>(problem, threads, workspace_limit);
 }
 
 }  // namespace

@@ -1,46 +1,131 @@
-#include "parallel.h"
+// GEMM: out = relu(alpha * a @ b + beta * residual + bias), batched, any strides.
+//
+// b is the stationary operand of a blocked product (gemm_product.h): packed once, by prepare_weight() or at the start of
+// run(), in chunks of the batch where the workspace limit asks for it. The lanes run along whichever index of `out` is
+// contiguous. 2 * batch * m * n * k FLOPs; every operand is read once from memory where b fits the workspace.
+#include "gemm_product.h"
 #include "plan.h"
-#include "simd.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
 template <class T>
-class NaiveGemm final : public GemmPlan {
-public:
-    NaiveGemm(const GemmProblem& problem, int threads) : p_(problem), threads_(threads) {}
-    int64_t workspace_bytes() const override { return 0; }
-    int64_t prepared_weight_bytes() const override { return 0; }
-    void prepare_weight(const void*, void*) const override {}
+struct RowsOfA {
+    const GemmProblem& problem;
+    const Side<T>& side;
+    const T* a;
+    int64_t first_batch;
 
-    void run(const GemmArguments& g) const override {
-        parallel_for(threads_, p_.batch * p_.m, [&](int64_t row) {
-            const int64_t batch = row / p_.m, i = row % p_.m;
-            const T* a = static_cast<const T*>(g.a) + batch * p_.a.batch + i * p_.a.row;
-            const T* b = static_cast<const T*>(g.b) + batch * p_.b.batch;
-            T* out = static_cast<T*>(g.out) + batch * p_.out.batch + i * p_.out.row;
-            for (int64_t j = 0; j < p_.n; ++j) {
-                T sum = 0;
-                for (int64_t k = 0; k < p_.k; ++k) sum += a[k * p_.a.column] * b[k * p_.b.row + j * p_.b.column];
-                sum *= static_cast<T>(g.alpha);
-                if (p_.has_residual && g.beta != 0) {
-                    const T* residual = static_cast<const T*>(g.residual) + batch * p_.residual.batch + i * p_.residual.row;
-                    sum += static_cast<T>(g.beta) * residual[j * p_.residual.column];
-                }
-                if (p_.bias) sum += static_cast<const T*>(g.bias)[j];
-                out[j * p_.out.column] = p_.relu ? relu<T>(sum) : sum;
+    void pack(int64_t group, Range index, Range depth, T* to, T* scratch) const {
+        const T* data = a + (first_batch + group) * problem.a.batch;
+        pack_panel<T>(side, MatrixOperand<T>{data, problem.a.row, problem.a.column}, index, depth, to, scratch);
+    }
+    void place(int64_t group, Range index, int64_t* out, int64_t* residual) const {
+        for (int64_t i = index.begin; i < index.end; ++i) {
+            *out++ = (first_batch + group) * problem.out.batch + i * problem.out.row;
+            *residual++ = (first_batch + group) * problem.residual.batch + i * problem.residual.row;
+        }
+    }
+};
+
+template <class T>
+class PackedGemm final : public GemmPlan {
+public:
+    PackedGemm(const GemmProblem& problem, int threads, int64_t workspace_limit)
+        : problem_(problem), threads_(threads > 1 ? threads : 1) {
+        const bool lanes_along_n = problem.out.column == 1 || problem.out.row != 1;
+        const MatrixOperand<T> a{nullptr, problem.a.row, problem.a.column};
+        const MatrixOperand<T> b{nullptr, problem.b.column, problem.b.row};
+        product_.streamed = lanes_along_n ? rows_side<T>(problem.m, a.k_contiguous()) : lanes_side<T>(problem.m);
+        product_.stationary = lanes_along_n ? lanes_side<T>(problem.n) : rows_side<T>(problem.n, b.k_contiguous());
+        product_.depth = depth_in_blocks<T>(problem.k);
+        product_.groups = problem.batch;
+        product_.block_panels =
+            choose_block_panels<T>(product_.streamed, product_.depth, threads_, workspace_limit / 2);
+        const int64_t per_batch = aligned(problem.batch > 0 ? packed_bytes() / problem.batch : 0);
+        batch_chunk_ = smaller(larger(problem.batch, 1), larger(1, workspace_limit / 2 / larger(per_batch, 1)));
+    }
+
+    int64_t workspace_bytes() const override {
+        return threads_ * thread_space_bytes(product_) + aligned(chunk(0, batch_chunk_).stationary_elements() * kSize);
+    }
+    int64_t prepared_weight_bytes() const override { return packed_bytes(); }
+
+    void prepare_weight(const void* b, void* prepared) const override {
+        parallel(threads_, [&](int thread, int team) {
+            alignas(64) T scratch[kScratchElements<T>];
+            pack_b(product_, static_cast<const T*>(b), 0, static_cast<T*>(prepared), scratch, thread, team);
+        });
+    }
+
+    void run(const GemmArguments& arguments) const override {
+        if (problem_.batch == 0 || problem_.m == 0 || problem_.n == 0) return;
+        const Sink<T> sink{static_cast<T*>(arguments.out),
+                           problem_.has_residual && arguments.beta != 0 ? static_cast<const T*>(arguments.residual)
+                                                                        : nullptr,
+                           problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr,
+                           problem_.out.column,
+                           problem_.residual.column,
+                           static_cast<T>(arguments.alpha),
+                           static_cast<T>(arguments.beta),
+                           problem_.relu};
+        parallel(threads_, [&](int thread, int team) {
+            const ThreadSpace<T> space = thread_space(product_, arguments.workspace, thread);
+            if (arguments.b_prepared) {
+                multiply(product_, 0, arguments, static_cast<const T*>(arguments.b), sink, space, thread, team);
+            } else {
+                pack_and_multiply(arguments, sink, space, thread, team);
             }
         });
     }
 
 private:
-    GemmProblem p_;
+    static constexpr int64_t kSize = sizeof(T);
+
+    int64_t packed_bytes() const { return product_.stationary_elements() * kSize; }
+
+    Product<T> chunk(int64_t begin, int64_t end) const {
+        Product<T> part = product_;
+        part.groups = smaller(end, problem_.batch) - begin;
+        return part;
+    }
+
+    void pack_b(const Product<T>& part, const T* b, int64_t first_batch, T* to, T* scratch, int thread,
+                int team) const {
+        const auto operand = [&](int64_t group) {
+            return MatrixOperand<T>{b + (first_batch + group) * problem_.b.batch, problem_.b.column, problem_.b.row};
+        };
+        pack_stationary<T>(part, operand, to, scratch, thread, team);
+    }
+
+    void pack_and_multiply(const GemmArguments& arguments, const Sink<T>& sink, const ThreadSpace<T>& space,
+                           int thread, int team) const {
+        T* packed = reinterpret_cast<T*>(static_cast<char*>(arguments.workspace) +
+                                         threads_ * thread_space_bytes(product_));
+        for (int64_t begin = 0; begin < problem_.batch; begin += batch_chunk_) {
+            const Product<T> part = chunk(begin, begin + batch_chunk_);
+            if (begin > 0) team_barrier(team);
+            pack_b(part, static_cast<const T*>(arguments.b), begin, packed, space.scratch, thread, team);
+            team_barrier(team);
+            multiply(part, begin, arguments, packed, sink, space, thread, team);
+        }
+    }
+
+    void multiply(const Product<T>& part, int64_t first_batch, const GemmArguments& arguments, const T* packed,
+                  const Sink<T>& sink, const ThreadSpace<T>& space, int thread, int team) const {
+        const RowsOfA<T> rows{problem_, product_.streamed, static_cast<const T*>(arguments.a), first_batch};
+        multiply_share<T>(part, rows, packed, sink, 0, space, thread, team);
+    }
+
+    GemmProblem problem_;
     int threads_;
+    Product<T> product_;
+    int64_t batch_chunk_;                    // products whose b is packed at a time
 };
 
-GemmPlan* plan_packed(const GemmProblem& problem, int threads, int64_t) {
-    if (problem.dtype == DType::f64) return new NaiveGemm<double>(problem, threads);
-    return new NaiveGemm<float>(problem, threads);
+GemmPlan* plan_packed(const GemmProblem& problem, int threads, int64_t workspace_limit) {
+    if (problem.dtype == DType::f64) return new PackedGemm<double>(problem, threads, workspace_limit);
+    return new PackedGemm<float>(problem, threads, workspace_limit);
 }
 
 }  // namespace

@@ -108,4 +108,83 @@ inline void pool(const pycv::PoolProblem& p, Tensor& input, Tensor& output, std:
             });
 }
 
+// batch_norm, local_response_norm and channel_sum, forward and gradients, with their per-channel results.
+struct Norm {
+    pycv::NormProblem p;
+    Tensor input, grad_output, output;
+    std::vector<double> weight{}, bias{}, running_mean{}, running_var{}, mean{}, invstd{}, grad_weight{}, grad_bias{},
+        sums{};
+    double eps = 1e-3, momentum = 0.25, alpha = 0.3, beta = 0.75, k = 1.5;
+
+    void run() {
+        if (p.kind == pycv::NormKind::local_response_norm) return local_response();
+        for (int64_t c = 0; c < p.c; ++c) channel(c);
+    }
+
+    // Calls body(index) for each element of a channel.
+    template <class Body>
+    void each(int64_t c, const Body& body) {
+        for (int64_t n = 0; n < p.n; ++n)
+            box(p.size, [&](int64_t z, int64_t y, int64_t x) { body(input.index(n, c, z, y, x)); });
+    }
+
+    void channel(int64_t c) {
+        const size_t i = static_cast<size_t>(c);
+        const double count = static_cast<double>(p.n * p.size.count());
+        double sum = 0, squares = 0;
+        each(c, [&](size_t e) { sum += input.values[e]; });
+        sums.push_back(sum);
+        each(c, [&](size_t e) { squares += (input.values[e] - sum / count) * (input.values[e] - sum / count); });
+        const double m = p.training ? sum / count : running_mean[i];
+        const double inv = 1 / std::sqrt((p.training ? squares / count : running_var[i]) + eps);
+        mean.push_back(m);
+        invstd.push_back(inv);
+        double g_sum = 0, g_dot = 0;
+        each(c, [&](size_t e) {
+            g_sum += grad_output.values[e];
+            g_dot += grad_output.values[e] * (input.values[e] - m) * inv;
+        });
+        grad_bias.push_back(g_sum);
+        grad_weight.push_back(g_dot);
+        each(c, [&](size_t e) {
+            const double normalised = (input.values[e] - m) * inv, g = grad_output.values[e];
+            const double through = p.training ? (g_sum + normalised * g_dot) / count : 0;
+            output.values[e] =
+                p.pass == pycv::Pass::forward ? normalised * weight[i] + bias[i] : weight[i] * inv * (g - through);
+        });
+        if (p.training && p.pass == pycv::Pass::forward) {
+            running_mean[i] += momentum * (m - running_mean[i]);
+            running_var[i] += momentum * (squares / (count - 1) - running_var[i]);
+        }
+    }
+
+    // The channels in the sum of channel c.
+    template <class Body>
+    void neighbours(int64_t c, const Body& body) {
+        for (int64_t j = c - p.window / 2; j < c - p.window / 2 + p.window; ++j)
+            if (j >= 0 && j < p.c) body(j);
+    }
+
+    void local_response() {
+        const double share = alpha / static_cast<double>(p.window);
+        for (int64_t n = 0; n < p.n; ++n)
+            box(p.size, [&](int64_t z, int64_t y, int64_t x) {
+                for (int64_t c = 0; c < p.c; ++c) {
+                    double s = k;
+                    neighbours(c, [&](int64_t j) { s += share * std::pow(input.at(n, j, z, y, x), 2); });
+                    const double in = input.at(n, c, z, y, x), g = grad_output.at(n, c, z, y, x);
+                    if (p.pass == pycv::Pass::forward) {
+                        output.at(n, c, z, y, x) = in * std::pow(s, -beta);
+                        continue;
+                    }
+                    output.at(n, c, z, y, x) += g * std::pow(s, -beta);
+                    neighbours(c, [&](int64_t j) {
+                        output.at(n, j, z, y, x) -=
+                            2 * beta * share * g * in * std::pow(s, -beta - 1) * input.at(n, j, z, y, x);
+                    });
+                }
+            });
+    }
+};
+
 }  // namespace reference

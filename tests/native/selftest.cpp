@@ -5,9 +5,10 @@
 // runs in a number of variants (dtype, layout, epilogue, threads, side of the guard page) drawn from a fixed seed.
 //
 //     selftest [variants per problem]       PYCV_CPU_ISA picks the instruction set
-#include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <memory>
+#include <sstream>
 #include <string>
 
 #include "../../csrc/cpu/plan.h"
@@ -30,21 +31,45 @@ T pick(std::initializer_list<T> values) {
 }
 bool coin() { return random_bits() % 2; }
 
-// Exact where the data are integers: what is allowed is rounding of an average or a root, never of a sum.
-void report(double error, double allowed, const std::string& what) {
+// What runs now, told when a kernel leaves its buffers (under AddressSanitizer it tells the rest).
+std::string current;
+
+void tell_current() {
+    const std::string line = "while running " + current + "\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+}
+
+[[maybe_unused]] void crashed(int signal) {
+    tell_current();
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+}
+
+// Exact (allowed = 0) where the data are integers.
+void report(double error, double allowed) {
     ++runs;
     if (error <= allowed) return;
     ++failures;
-    std::printf("FAILED %s: error %g, allowed %g\n", what.c_str(), error, allowed);
+    std::printf("FAILED %s: error %g, allowed %g\n", current.c_str(), error, allowed);
     if (failures >= 10) {
         std::printf("too many failures\n");
         std::exit(1);
     }
 }
 
-std::string text(Spatial s) {
-    return std::to_string(s.d) + "x" + std::to_string(s.h) + "x" + std::to_string(s.w);
+template <class... Parts>
+void describe(const Parts&... parts) {
+    std::ostringstream line;
+    ((line << parts << ' '), ...);
+    current = line.str();
 }
+
+template <class T>
+constexpr const char* dtype_name = sizeof(T) == 8 ? "f64" : "f32";
+template <class T>
+constexpr DType dtype_of = sizeof(T) == 8 ? DType::f64 : DType::f32;
+
+std::string text(Spatial s) { return std::to_string(s.d) + "x" + std::to_string(s.h) + "x" + std::to_string(s.w); }
 std::string text(Pass pass) {
     return pass == Pass::forward ? "forward" : pass == Pass::grad_input ? "grad_input" : "grad_weight";
 }
@@ -71,12 +96,12 @@ const ConvCase kConvCases[] = {
     {1, 6, 18, 6, {1, 10, 5}, {1, 5, 1}, {1, 3, 1}, {0, 2, 2}, kOne, kZero},
     {1, 2, 3, 1, {4, 5, 6}, {3, 2, 3}, {1, 2, 2}, {1, 1, 1}, {1, 2, 1}, kZero},
     {3, 5, 4, 1, {1, 1, 37}, {1, 1, 5}, {1, 1, 2}, {0, 0, 4}, {1, 1, 3}, kZero},
-    {1, 3, 4, 1, {1, 6, 6}, {1, 3, 3}, {1, 2, 2}, {0, 4, 4}, kOne, kZero},      // whole windows in the padding
-    {1, 2, 3, 1, {1, 5, 5}, {1, 3, 3}, {1, 4, 4}, kZero, kOne, kZero},          // input that no window reaches
-    {1, 2, 3, 1, {1, 5, 6}, {1, 4, 4}, kOne, {0, 1, 1}, kOne, {0, 1, 1}},       // "same" padding of an even filter
+    {1, 3, 4, 1, {1, 6, 6}, {1, 3, 3}, {1, 2, 2}, {0, 4, 4}, kOne, kZero},  // whole windows in the padding
+    {1, 2, 3, 1, {1, 5, 5}, {1, 3, 3}, {1, 4, 4}, kZero, kOne, kZero},      // input that no window reaches
+    {1, 2, 3, 1, {1, 5, 6}, {1, 4, 4}, kOne, {0, 1, 1}, kOne, {0, 1, 1}},   // "same" padding of an even filter
     {2, 65, 7, 1, {1, 3, 3}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
-    {0, 3, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},           // empty batch
-    {2, 0, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},           // no input channels
+    {0, 3, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // empty batch
+    {2, 0, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // no input channels
 };
 
 int64_t out_extent(int64_t size, int64_t filter, int64_t stride, int64_t padding, int64_t dilation, int64_t extra) {
@@ -89,7 +114,7 @@ void run_conv(const KernelEntry& entry, ConvProblem p, Tensor input, Tensor weig
     Tensor& computed = p.pass == Pass::forward ? output : p.pass == Pass::grad_input ? input : weight;
     const Layout layout = kLayouts[random_bits() % 4], output_layout = kLayouts[random_bits() % 4];
     const Layout weight_layout = coin() ? Layout::nchw : Layout::nhwc;
-    p.dtype = sizeof(T) == 8 ? DType::f64 : DType::f32;
+    p.dtype = dtype_of<T>;
     p.input = strides_of(layout, input.c, input.size);
     p.weight = strides_of(weight_layout, weight.c, weight.size);
     p.output = strides_of(output_layout, output.c, output.size);
@@ -122,6 +147,9 @@ void run_conv(const KernelEntry& entry, ConvProblem p, Tensor input, Tensor weig
         if (p.relu) v = std::max(v, 0.0);
     }
 
+    describe("conv", entry.algorithm, text(p.pass), dtype_name<T>, "n", p.n, "c", p.c, "k", p.k, "g", p.groups, "size",
+             text(p.size), "filter", text(p.filter), "layouts", layout, output_layout, weight_layout, "bias", p.bias,
+             "residual", p.has_residual, "relu", p.relu, "threads", threads, "limit", limit, side);
     const std::unique_ptr<ConvPlan> plan(entry.conv(p, threads, limit));
     Guarded prepared(plan->prepared_weight_bytes(), side, 64), workspace(plan->workspace_bytes(), side, 64);
     void* used_weight = weight_image.data();
@@ -137,14 +165,7 @@ void run_conv(const KernelEntry& entry, ConvProblem p, Tensor input, Tensor weig
                                                             : weight_image;
     double error = computed_image.error(computed, 1);
     if (!prepared.intact() || !workspace.intact()) error = INFINITY;
-    report(error, 0,
-           std::string("conv ") + entry.algorithm + " " + text(p.pass) + (sizeof(T) == 8 ? " f64" : " f32") + " n" +
-               std::to_string(p.n) + " c" + std::to_string(p.c) + " k" + std::to_string(p.k) + " g" +
-               std::to_string(p.groups) + " size " + text(p.size) + " filter " + text(p.filter) + " layouts " +
-               std::to_string(static_cast<int>(layout)) + std::to_string(static_cast<int>(output_layout)) +
-               std::to_string(static_cast<int>(weight_layout)) + " bias " + std::to_string(p.bias) + " residual " +
-               std::to_string(p.has_residual) + " relu " + std::to_string(p.relu) + " threads " +
-               std::to_string(threads) + " limit " + std::to_string(limit) + (side == Side::back ? " back" : " front"));
+    report(error, 0);
 }
 
 void test_conv(const KernelEntry& entry, int variants) {
@@ -193,7 +214,7 @@ template <class T>
 void run_gemm(const KernelEntry& entry, const GemmCase& k) {
     const Side side = coin() ? Side::front : Side::back;
     const int kinds[] = {pick({0, 1, 2, 3}), pick({0, 1, 2, 3}), pick({0, 1, 2}), pick({0, 1, 2, 4})};
-    GemmProblem p{sizeof(T) == 8 ? DType::f64 : DType::f32,
+    GemmProblem p{dtype_of<T>,
                   k.batch,
                   k.m,
                   k.n,
@@ -227,23 +248,20 @@ void run_gemm(const KernelEntry& entry, const GemmCase& k) {
     Image<T> residual_image(residual, spatial(p.residual), side), bias_image(bias, {1, 1, 1, 1, 1}, side);
     a_image.write(a), b_image.write(b), residual_image.write(residual), bias_image.write(bias);
 
+    const bool prepare = coin();
+    describe("gemm", entry.algorithm, dtype_name<T>, "b", k.batch, "m", k.m, "n", k.n, "k", k.k, "layouts", kinds[0],
+             kinds[1], kinds[2], kinds[3], "alpha", alpha, "beta", beta, "bias", p.bias, "residual", p.has_residual,
+             "relu", p.relu, "threads", threads, "prepared", prepare, side);
     const std::unique_ptr<GemmPlan> plan(entry.gemm(p, threads, pick<int64_t>({0, 1 << 28})));
     Guarded prepared(plan->prepared_weight_bytes(), side, 64), workspace(plan->workspace_bytes(), side, 64);
-    const bool prepare = coin() && plan->prepared_weight_bytes();
-    if (prepare) plan->prepare_weight(b_image.data(), prepared.data());
-    plan->run({a_image.data(), prepare ? prepared.data() : b_image.data(), out_image.data(),
+    if (prepare && plan->prepared_weight_bytes()) plan->prepare_weight(b_image.data(), prepared.data());
+    const bool use_prepared = prepare && plan->prepared_weight_bytes();
+    plan->run({a_image.data(), use_prepared ? prepared.data() : b_image.data(), out_image.data(),
                p.bias ? bias_image.data() : nullptr, p.has_residual ? residual_image.data() : nullptr, alpha, beta,
-               workspace.data(), prepare});
+               workspace.data(), use_prepared});
     double error = out_image.error(out, 1);
     if (!prepared.intact() || !workspace.intact()) error = INFINITY;
-    report(error, 0,
-           std::string("gemm ") + entry.algorithm + (sizeof(T) == 8 ? " f64" : " f32") + " b" +
-               std::to_string(k.batch) + " m" + std::to_string(k.m) + " n" + std::to_string(k.n) + " k" +
-               std::to_string(k.k) + " layouts " + std::to_string(kinds[0]) + std::to_string(kinds[1]) +
-               std::to_string(kinds[2]) + std::to_string(kinds[3]) + " alpha " + std::to_string(alpha) + " beta " +
-               std::to_string(beta) + " bias " + std::to_string(p.bias) + " residual " +
-               std::to_string(p.has_residual) + " relu " + std::to_string(p.relu) + " threads " +
-               std::to_string(threads) + " prepared " + std::to_string(prepare));
+    report(error, 0);
 }
 
 void test_gemm(const KernelEntry& entry, int variants) {
@@ -291,7 +309,7 @@ void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
     Tensor input(k.n, k.c, k.size), output(k.n, k.c, out);
     const PoolProblem p{kind,
                         pass,
-                        sizeof(T) == 8 ? DType::f64 : DType::f32,
+                        dtype_of<T>,
                         k.n,
                         k.c,
                         k.size,
@@ -325,15 +343,13 @@ void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
         std::fill(input.values.begin(), input.values.end(), 0.0);
         reference::pool(p, input, output, expected_indices);
     }
+    describe(entry.op, entry.algorithm, text(pass), dtype_name<T>, "n", k.n, "c", k.c, "size", text(k.size), "filter",
+             text(k.filter), "out", text(out), "layouts", layout, output_layout, "threads", threads, side);
     const std::unique_ptr<PoolPlan> plan(entry.pool(p, threads));
     plan->run({input_image.data(), output_image.data(), p.indices ? indices_image.data() : nullptr});
     double error = pass == Pass::forward ? output_image.error(output, 1) : input_image.error(input, 1);
     if (pass == Pass::forward && p.indices) error = std::max(error, indices_image.error(indices, 1));
-    report(error, max ? 0 : 1e-6,
-           std::string(entry.op) + " " + entry.algorithm + " " + text(pass) + (sizeof(T) == 8 ? " f64" : " f32") +
-               " n" + std::to_string(k.n) + " c" + std::to_string(k.c) + " size " + text(k.size) + " filter " +
-               text(k.filter) + " out " + text(out) + " layouts " + std::to_string(static_cast<int>(layout)) +
-               std::to_string(static_cast<int>(output_layout)) + " threads " + std::to_string(threads));
+    report(error, max ? 0 : 1e-6);
 }
 
 void test_pool(const KernelEntry& entry, int variants) {
@@ -341,6 +357,111 @@ void test_pool(const KernelEntry& entry, int variants) {
         for (Pass pass : {Pass::forward, Pass::grad_input})
             for (int v = 0; v < 2 * variants; ++v)
                 v % 4 == 3 ? run_pool<double>(entry, k, pass) : run_pool<float>(entry, k, pass);
+}
+
+// ------------------------------------------------------------------------------------------------ normalisation
+
+struct NormCase {
+    int64_t n, c;
+    Spatial size;
+};
+
+const NormCase kNormCases[] = {{2, 1, kOne},   {3, 5, {1, 4, 5}},  {2, 17, {1, 7, 3}}, {1, 33, {2, 3, 17}},
+                               {4, 130, kOne}, {2, 3, {1, 1, 70}}, {1, 64, {1, 5, 5}}, {2, 7, {1, 31, 33}}};
+
+// A per-channel array of the kernel; null where the problem does without.
+template <class T>
+struct Channels {
+    Tensor values;
+    Image<T> image;
+    bool used;
+
+    Channels(int64_t c, Side side, bool used) : values(1, c, kOne), image(values, {c, 1, 1, 1, 1}, side), used(used) {}
+    void set(std::mt19937& random, double low, double high) {
+        for (double& v : values.values) v = static_cast<T>(std::uniform_real_distribution<double>(low, high)(random));
+        image.write(values);
+    }
+    double& operator[](int64_t i) { return values.values[static_cast<size_t>(i)]; }
+    T* data() const { return used ? image.data() : nullptr; }
+    double error(double scale) { return used ? image.error(values, scale) : 0; }
+};
+
+template <class T>
+void run_norm(const KernelEntry& entry, const NormCase& k, Pass pass) {
+    const Side side = coin() ? Side::front : Side::back;
+    const std::string op = entry.op;
+    const bool training = op == "batch_norm" && coin(), affine = coin();
+    const int64_t window = pick<int64_t>({1, 4, 5});
+    const Layout layout = kLayouts[random_bits() % 4], output_layout = kLayouts[random_bits() % 4];
+    const NormKind kind = op == "batch_norm"            ? NormKind::batch_norm
+                          : op == "local_response_norm" ? NormKind::local_response_norm
+                                                        : NormKind::channel_sum;
+    const NormProblem p{kind,
+                        pass,
+                        dtype_of<T>,
+                        k.n,
+                        k.c,
+                        k.size,
+                        strides_of(layout, k.c, k.size),
+                        strides_of(output_layout, k.c, k.size),
+                        training,
+                        window};
+    const int threads = pick({1, 3});
+    describe(op, text(pass), dtype_name<T>, "n", k.n, "c", k.c, "size", text(k.size), "layouts", layout, output_layout,
+             "training", training, "affine", affine, "window", window, "threads", threads, side);
+
+    const bool backward = pass == Pass::grad_input;
+    reference::Norm r{p, Tensor(k.n, k.c, k.size), Tensor(k.n, k.c, k.size), Tensor(k.n, k.c, k.size)};
+    for (Tensor* t : {&r.input, &r.grad_output})
+        for (double& v : t->values) v = static_cast<T>(std::uniform_real_distribution<double>(-2, 3)(random_bits));
+    Channels<T> weight(k.c, side, affine), bias(k.c, side, affine), running_mean(k.c, side, true),
+        running_var(k.c, side, true), mean(k.c, side, training), invstd(k.c, side, training),
+        grad_weight(k.c, side, backward && affine), grad_bias(k.c, side, backward && affine), sum(k.c, side, true);
+    weight.set(random_bits, 0.5, 2), bias.set(random_bits, -1, 1);
+    running_mean.set(random_bits, -1, 1), running_var.set(random_bits, 0.5, 2);
+    r.weight = affine ? weight.values.values : std::vector<double>(static_cast<size_t>(k.c), 1.0);
+    r.bias = affine ? bias.values.values : std::vector<double>(static_cast<size_t>(k.c), 0.0);
+    r.running_mean = running_mean.values.values, r.running_var = running_var.values.values;
+    r.run();
+    if (training && backward) {
+        mean.values.values = r.mean, invstd.values.values = r.invstd;
+        mean.image.write(mean.values), invstd.image.write(invstd.values);
+    }
+
+    Image<T> input(r.input, p.input, side), grad_output(r.input, p.output, side);
+    Image<T> output(r.output, backward ? p.input : p.output, side);
+    input.write(r.input), grad_output.write(r.grad_output);
+    const std::unique_ptr<NormPlan> plan(entry.norm(p, threads));
+    Guarded workspace(plan->workspace_bytes(), side, 64);
+    const bool is_sum = kind == NormKind::channel_sum;
+    plan->run({input.data(), backward ? grad_output.data() : nullptr, is_sum ? sum.data() : output.data(),
+               weight.data(), bias.data(), running_mean.data(), running_var.data(), mean.data(), invstd.data(),
+               grad_weight.data(), grad_bias.data(), r.eps, r.momentum, r.alpha, r.beta, r.k, workspace.data()});
+
+    const double scale = std::max(1.0, static_cast<double>(k.n * k.size.count()) / 8);
+    double error = 0;
+    if (is_sum) {
+        sum.values.values = r.sums;
+        error = sum.error(scale);
+    } else {
+        error = output.error(r.output, scale);
+        running_mean.values.values = r.running_mean, running_var.values.values = r.running_var;
+        mean.values.values = r.mean, invstd.values.values = r.invstd;
+        grad_weight.values.values = r.grad_weight, grad_bias.values.values = r.grad_bias;
+        if (kind == NormKind::batch_norm)
+            for (Channels<T>* c : {&running_mean, &running_var, &mean, &invstd, &grad_weight, &grad_bias})
+                error = std::max(error, c->error(scale));
+    }
+    report(workspace.intact() ? error : INFINITY, sizeof(T) == 8 ? 1e-12 : 2e-5);
+}
+
+void test_norm(const KernelEntry& entry, int variants) {
+    for (const NormCase& k : kNormCases)
+        for (Pass pass : {Pass::forward, Pass::grad_input}) {
+            if (std::string(entry.op) == "channel_sum" && pass != Pass::forward) continue;
+            for (int v = 0; v < variants; ++v)
+                v % 4 == 3 ? run_norm<double>(entry, k, pass) : run_norm<float>(entry, k, pass);
+        }
 }
 
 // ------------------------------------------------------------------------------------------------ relu
@@ -356,10 +477,11 @@ void run_relu(const KernelEntry& entry, int64_t count, Pass pass) {
     x_image.write(x), grad_image.write(grad);
     for (size_t i = 0; i < y.values.size(); ++i)
         y.values[i] = pass == Pass::forward ? std::max(x.values[i], 0.0) : x.values[i] > 0 ? grad.values[i] : 0.0;
-    const PointwiseProblem p{PointwiseKind::relu, pass, sizeof(T) == 8 ? DType::f64 : DType::f32, count};
+    const PointwiseProblem p{PointwiseKind::relu, pass, dtype_of<T>, count};
+    describe("relu", text(pass), dtype_name<T>, "elements", count, side);
     const std::unique_ptr<PointwisePlan> plan(entry.pointwise(p, pick({1, 3})));
     plan->run({x_image.data(), pass == Pass::forward ? nullptr : grad_image.data(), y_image.data()});
-    report(y_image.error(y, 1), 0, "relu " + text(pass) + " e" + std::to_string(count));
+    report(y_image.error(y, 1), 0);
 }
 
 void test_relu(const KernelEntry& entry, int) {
@@ -375,6 +497,12 @@ void test_relu(const KernelEntry& entry, int) {
 int main(int count, char** arguments) {
     const int variants = count > 1 ? std::atoi(arguments[1]) : 12;
     int kernels = 0;
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_set_death_callback(tell_current);
+#else
+    std::signal(SIGSEGV, crashed);
+    std::signal(SIGBUS, crashed);
+#endif
     for (const KernelEntry* e = __start_pycv_kernels; e != __stop_pycv_kernels; ++e) {
         if (e->isa != current_isa()) continue;
         const std::string op = e->op;
@@ -382,6 +510,7 @@ int main(int count, char** arguments) {
         if (op == "conv") test_conv(*e, variants);
         if (op == "gemm") test_gemm(*e, variants);
         if (op.ends_with("_pool")) test_pool(*e, variants);
+        if (op.ends_with("_norm") || op == "channel_sum") test_norm(*e, variants);
         if (op == "relu") test_relu(*e, variants);
         kernels += runs > before;
         std::printf("  %-20s %-10s %-9s %6d runs\n", e->op, e->algorithm, isa_name(e->isa), runs - before);

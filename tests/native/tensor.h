@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ostream>
 #include <random>
 #include <vector>
 
@@ -33,11 +34,18 @@ inline void fill_integers(std::vector<double>& values, std::mt19937& random) {
 enum class Layout { nchw, nhwc, nchw_slice, nhwc_slice };
 constexpr Layout kLayouts[] = {Layout::nchw, Layout::nhwc, Layout::nchw_slice, Layout::nhwc_slice};
 
+inline std::ostream& operator<<(std::ostream& out, Layout layout) {
+    constexpr const char* kNames[] = {"nchw", "nhwc", "nchw_slice", "nhwc_slice"};
+    return out << kNames[static_cast<int>(layout)];
+}
+inline std::ostream& operator<<(std::ostream& out, Side side) {
+    return out << (side == Side::front ? "front" : "back");
+}
+
 // A slice is a range of the channels of a wider tensor.
 inline pycv::Strides strides_of(Layout layout, int64_t c, pycv::Spatial s) {
     const int64_t wide = layout == Layout::nchw_slice || layout == Layout::nhwc_slice ? c + 3 : c;
-    if (layout == Layout::nchw || layout == Layout::nchw_slice)
-        return {wide * s.count(), s.count(), s.h * s.w, s.w, 1};
+    if (layout == Layout::nchw || layout == Layout::nchw_slice) return {wide * s.count(), s.count(), s.h * s.w, s.w, 1};
     return {wide * s.count(), 1, wide * s.h * s.w, wide * s.w, wide};
 }
 
