@@ -1,9 +1,9 @@
 """Hand-written convolution, pooling, normalisation and GEMM kernels as drop-in PyTorch layers."""
 
 from . import settings as _settings
+from .explain import explain
 from .info import info
 from .listing import kernels
-from .explain import explain
 from .nn.enable import enable
 from .nn.patch import patch
 from .nn.prepared import invalidate

@@ -31,7 +31,7 @@ class UsageError(Exception):
 
 @contextmanager
 def _user_input() -> Iterator[None]:
-    """Around the reading of what the user gave and nothing else: elsewhere a ValueError is a bug, and looks like one."""
+    """Around the reading of what the user gave only: elsewhere a ValueError is a bug and looks like one."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -105,11 +105,14 @@ def _bench_run(arguments: list[str]) -> int:
     from . import bench
     from .bench import report
     from .bench.contenders import contender
+    from .bench.data import require_dtype
 
     with _user_input():
         cases = [case for name in options.set for case in bench.load(name)]
         cases += [bench.problems.case(text) for text in options.problem]
         cases = bench.variants(cases, _names(options.passes), _names(options.dtype))
+        for case in cases:
+            require_dtype(case.problem)
         contenders = [contender(name) for name in _names(options.contender)]
         if not cases:
             raise ValueError("nothing to measure: give --set NAME or the text of a problem (pycv bench run --help)")

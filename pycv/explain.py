@@ -52,13 +52,12 @@ def explain(model: torch.nn.Module, *inputs: Any, **keywords: Any) -> Explanatio
         If another torch profiler is running.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces its start and end on stderr otherwise
-    log: list[registry.Call]
-    with registry.record() as log, _layer_ranges(model):
-        with torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True, with_flops=True
-        ) as profile:
-            output = model(*inputs, **keywords)
-    return Explanation(_rows(profile.events(), log, dict(model.named_modules())), output)
+    profiler = torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True, with_flops=True
+    )
+    with registry.record() as log, _layer_ranges(model), profiler:
+        output = model(*inputs, **keywords)
+    return Explanation(_rows(profiler.events(), log, dict(model.named_modules())), output)
 
 
 @contextmanager
@@ -187,11 +186,11 @@ class Explanation:
 
     Attributes
     ----------
-    rows : list of dict, in the order in which the calls began: ``layer`` (module path, "" for the model itself), ``op``,
-        ``problem`` (its one-line text; for torch ops the input shapes), ``kernel`` ("backend:algorithm"), ``reason``,
-        ``rejected`` (kernels that could not run it, and why), ``seconds``, ``gflops`` (GFLOP/s of the direct algorithm,
-        or None) and ``roofline`` (share of what the machine's peaks allow, 0 to 1, or None). Ops that move no data
-        (views, allocation) have no row.
+    rows : list of dict, in the order in which the calls began: ``layer`` (module path, "" for the model itself),
+        ``op``, ``problem`` (its one-line text; for torch ops the input shapes), ``kernel`` ("backend:algorithm"),
+        ``reason``, ``rejected`` (kernels that could not run it, and why), ``seconds``, ``gflops`` (GFLOP/s of the
+        direct algorithm, or None) and ``roofline`` (share of what the machine's peaks allow, 0 to 1, or None). Ops that
+        move no data (views, allocation) have no row.
     output : what the model returned.
     """
 
@@ -219,11 +218,7 @@ class Explanation:
         header = ("layer", "op", "kernel", "ms", "GFLOP/s", "roofline", "why", "problem")
         table = [header, *map(_cells, self.rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(header))]
-        numeric = (3, 4, 5)
-        lines = [
-            "  ".join(cell.rjust(w) if i in numeric else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
-            for line in table
-        ]
+        lines = ["  ".join(map(_justified, line, widths, _RIGHT)) for line in table]
         return "\n".join([*(line.rstrip() for line in lines), self._summary()])
 
     def _summary(self) -> str:
@@ -237,6 +232,13 @@ class Explanation:
 
     def __repr__(self) -> str:
         return f"<Explanation: {self._summary()}>"
+
+
+_RIGHT = (False, False, False, True, True, True, False, False)  # the numbers of a row
+
+
+def _justified(cell: str, width: int, right: bool) -> str:
+    return cell.rjust(width) if right else cell.ljust(width)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .ops.conv import conv as _conv
-from .ops.conv import conv_transpose as _conv_transpose
 from .ops import linear as _linear
 from .ops import matmul as _matmul
+from .ops.conv import conv as _conv
+from .ops.conv import conv_transpose as _conv_transpose
 from .ops.relu import relu as _relu
 
 Ints = int | Sequence[int]

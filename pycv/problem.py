@@ -503,8 +503,8 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
         matrices = {name: Matrix.parse(fields[name]) for name in ("a", "b", "out") if name in fields}
         if "res" in fields:
             matrices["residual"] = Matrix.parse(fields["res"])
-        sizes = {name: fields[name] for name in ("batch", "m", "n", "k") if name in fields}
-        return GemmProblem(**sizes, **matrices, **common, epilogue=_epilogue(flags))
+        sizes = {name: fields[name] for name in ("m", "n", "k")}
+        return GemmProblem(**sizes, batch=fields.get("batch", 1), **matrices, **common, epilogue=_epilogue(flags))
     if not _OPS.match(op):
         raise ValueError(f"op {op!r} is not known")
     if "e" in fields:
@@ -521,6 +521,8 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
         name: () if adaptive else _per_axis(fields.get(letter, (default,)), rank, name)
         for name, letter, default in (("stride", "u", 1), ("padding", "p", 0), ("dilation", "d", 1))
     }
+    if 0 in window["stride"]:
+        raise ValueError("stride 0 must be 1 or more")
     filter = () if adaptive else fields["filter"]
     if "o" in fields:
         out = _per_axis(fields["o"], rank, "output size")

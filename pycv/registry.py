@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def _always(problem: Problem) -> None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     table: dict[tuple[str, str], list[Kernel]] = {}
     for kernel in _cpu_backend.KERNELS:
@@ -56,7 +56,7 @@ def kernels(op: str | None = None, pass_: str | None = None) -> list[Kernel]:
     return [k for (o, p), ks in _by_op().items() if op in (None, o) and pass_ in (None, p) for k in ks]
 
 
-@lru_cache(maxsize=None)
+@cache
 def algorithms() -> dict[str, set[str]]:
     """The algorithm names of each ``op.pass``."""
     return {f"{op}.{pass_}": {k.algorithm for k in ks} for (op, pass_), ks in _by_op().items()}

@@ -174,7 +174,7 @@ def use(**settings) -> Iterator[None]:
         _current.reset(token)
 
 
-class applied:  # noqa: N801 (a context manager, named as the verb it is used as; a class costs half of a generator)
+class applied:
     """Exactly these settings for a block: what a backward pass runs under."""
 
     __slots__ = ("_settings", "_token")

@@ -72,6 +72,9 @@ struct TapCounter {
     void next() {
         if (++w < g.w.taps) return;
         w = 0;
+        next_row();
+    }
+    void next_row() {
         if (++h < g.h.taps) return;
         h = 0;
         if (++d < g.d.taps) return;
@@ -89,21 +92,31 @@ struct PositionRuns {
     bool k_contiguous() const { return positions_are_depth; }
 
     void copy(T* to, int64_t to_stride, Range x, Range y) const {
+        if (source.gather.w.source_step == 1 && source.strides.w == 1) {
+            copy_taps<true>(to, to_stride, x, y);
+        } else {
+            copy_taps<false>(to, to_stride, x, y);
+        }
+    }
+
+    template <bool Neighbours>
+    void copy_taps(T* to, int64_t to_stride, Range x, Range y) const {
         GridRun runs[kPackChunk];
         for (int64_t begin = y.begin; begin < y.end; begin += kPackChunk) {
             const int count = grid_runs(source, {begin, smaller(y.end, begin + kPackChunk)}, runs);
             TapCounter tap(source.gather, x.begin);
             for (int64_t i = x.begin; i < x.end; ++i, tap.next())
-                copy_tap(to + (i - x.begin) * to_stride + (begin - y.begin), runs, count, tap);
+                copy_tap<Neighbours>(to + (i - x.begin) * to_stride + (begin - y.begin), runs, count, tap);
         }
     }
 
+    template <bool Neighbours>
     void copy_tap(T* to, const GridRun* runs, int count, const TapCounter& tap) const {
         const Gather& g = source.gather;
         const Strides& s = source.strides;
         const int64_t od = g.d.source(0, tap.d), oh = g.h.source(0, tap.h), ow = g.w.source(0, tap.w);
         const T* from = source.data + tap.c * s.c + od * s.d + oh * s.h + ow * s.w;
-        const int64_t step = g.w.source_step;
+        const int64_t step = Neighbours ? 1 : g.w.source_step;
         for (int r = 0; r < count; ++r) {
             const GridRun& run = runs[r];
             int64_t low = 0, high = 0;
@@ -111,14 +124,24 @@ struct PositionRuns {
                 const int64_t first = run.w + ow;
                 high = run.length;
                 if (first + (high - 1) * step >= g.w.source_size)
-                    high = g.w.source_size > first ? divide_up(g.w.source_size - first, step) : 0;
-                if (first < 0) low = smaller(divide_up(-first, step), high);
+                    high = larger(0, positions(g.w.source_size - first, step));
+                if (first < 0) low = smaller(positions(-first, step), high);
             }
             zero_run(to, low);
-            copy_strided<T>(to + low, from + run.at + low * step * s.w, high - low, step * s.w);
+            const T* begin = from + run.at + low * step * (Neighbours ? 1 : s.w);
+            if (Neighbours) {
+                copy_run<T>(to + low, begin, high - low);
+            } else {
+                copy_strided<T>(to + low, begin, high - low, step * s.w);
+            }
             zero_run(to + high, run.length - high);
             to += run.length;
         }
+    }
+
+    // How many steps it takes to cover a distance.
+    static int64_t positions(int64_t distance, int64_t step) {
+        return step == 1 || distance <= 0 ? distance : divide_up(distance, step);
     }
 };
 
@@ -138,6 +161,10 @@ struct ChannelRuns {
     void copy(T* to, int64_t to_stride, Range x, Range y) const {
         GridRun runs[kPackChunk];
         const Gather& g = source.gather;
+        const bool rows = rows_of_taps();
+        const int64_t inner = rows ? g.w.taps * source.channels : source.channels;
+        const int64_t first_tap = y.begin / inner * (rows ? g.w.taps : 1);
+        const TapCounter tap(g, first_tap);
         for (int64_t begin = x.begin; begin < x.end; begin += kPackChunk) {
             const int count = grid_runs(source, {begin, smaller(x.end, begin + kPackChunk)}, runs);
             for (int r = 0; r < count; ++r)
@@ -145,63 +172,55 @@ struct ChannelRuns {
                     const int64_t step = j * g.w.source_step;
                     const GridRun position{1, runs[r].at + step * source.strides.w, runs[r].d, runs[r].h,
                                            runs[r].w + step};
-                    if (rows_of_taps()) {
-                        copy_tap_rows(to, position, y);
+                    if (rows) {
+                        copy_tap_rows(to, position, tap, y.begin % inner, y.end - y.begin);
                     } else {
-                        copy_taps(to, position, y);
+                        copy_taps(to, position, tap, y.begin % inner, y.end - y.begin);
                     }
                 }
         }
     }
 
-    // y in [d][h] rows of [w][c].
-    void copy_tap_rows(T* to, const GridRun& position, Range y) const {
+    // `count` elements from element `begin` of a tap row on, the elements of a tap row being [w][c].
+    void copy_tap_rows(T* to, const GridRun& position, TapCounter tap, int64_t begin, int64_t count) const {
         const Gather& g = source.gather;
         const Strides& s = source.strides;
         const int64_t row = g.w.taps * source.channels;
         const int64_t first = position.w + g.w.offset_first;
         const int64_t low = smaller(g.w.taps, larger(0, -first)) * source.channels;
         const int64_t high = larger(0, smaller(g.w.taps, g.w.source_size - first)) * source.channels;
-        int64_t begin = y.begin % row;
-        int64_t h = y.begin / row % g.h.taps, d = y.begin / row / g.h.taps;
-        for (int64_t left = y.end - y.begin; left > 0; begin = 0) {
-            const int64_t length = smaller(left, row - begin);
-            const int64_t sd = position.d + g.d.source(0, d), sh = position.h + g.h.source(0, h);
-            if (g.d.inside(sd) && g.h.inside(sh)) {
-                const int64_t from = smaller(larger(low - begin, 0), length);
-                const int64_t end = larger(smaller(high - begin, length), from);
-                zero_run(to, from);
-                copy_run<T>(to + from,
-                            source.data + position.at + g.d.source(0, d) * s.d + g.h.source(0, h) * s.h +
-                                g.w.offset_first * s.w + begin + from,
-                            end - from);
-                zero_run(to + end, length - end);
-            } else {
-                zero_run(to, length);
+        const T* from = source.data + position.at + g.w.offset_first * s.w;
+        for (; count > 0; begin = 0, tap.next_row()) {
+            const int64_t length = smaller(count, row - begin);
+            const int64_t od = g.d.source(0, tap.d), oh = g.h.source(0, tap.h);
+            int64_t start = length, end = length;
+            if (g.d.inside(position.d + od) && g.h.inside(position.h + oh)) {
+                start = smaller(larger(low - begin, 0), length);
+                end = larger(smaller(high - begin, length), start);
             }
+            zero_run(to, start);
+            copy_run<T>(to + start, from + od * s.d + oh * s.h + begin + start, end - start);
+            zero_run(to + end, length - end);
             to += length;
-            left -= length;
-            if (++h == g.h.taps) h = 0, ++d;
+            count -= length;
         }
     }
 
-    void copy_taps(T* to, const GridRun& position, Range y) const {
+    // `count` elements from channel `begin` of a tap on.
+    void copy_taps(T* to, const GridRun& position, TapCounter tap, int64_t begin, int64_t count) const {
         const Gather& g = source.gather;
         const Strides& s = source.strides;
-        int64_t begin = y.begin % source.channels;
-        TapCounter tap(g, y.begin / source.channels);
-        for (int64_t left = y.end - y.begin; left > 0; begin = 0, tap.next()) {
-            const int64_t length = smaller(left, source.channels - begin);
+        const T* from = source.data + position.at;
+        for (; count > 0; begin = 0, tap.next()) {
+            const int64_t length = smaller(count, source.channels - begin);
             const int64_t od = g.d.source(0, tap.d), oh = g.h.source(0, tap.h), ow = g.w.source(0, tap.w);
             if (g.d.inside(position.d + od) && g.h.inside(position.h + oh) && g.w.inside(position.w + ow)) {
-                copy_strided<T>(to,
-                                source.data + position.at + od * s.d + oh * s.h + ow * s.w + begin * s.c,
-                                length, s.c);
+                copy_run<T>(to, from + od * s.d + oh * s.h + ow * s.w + begin, length);
             } else {
                 zero_run(to, length);
             }
             to += length;
-            left -= length;
+            count -= length;
         }
     }
 };
@@ -234,6 +253,30 @@ inline TapAxes tap_axes(const Gather& g, const Strides& weight, int64_t channels
     return axes;
 }
 
+// Counts through nested axes, keeping the offset in memory.
+struct TapCursor {
+    const TapAxes& axes;
+    int64_t position[4], at;
+
+    TapCursor(const TapAxes& nested, int64_t index) : axes(nested), at(0) {
+        for (int axis = 0; axis < axes.count; ++axis) {
+            position[axis] = index % axes.size[axis];
+            index /= axes.size[axis];
+            at += position[axis] * axes.stride[axis];
+        }
+    }
+    // Moves on by `steps`, which lead at most to the end of the innermost axis.
+    void advance(int64_t steps) {
+        position[0] += steps;
+        at += steps * axes.stride[0];
+        for (int axis = 0; axis + 1 < axes.count && position[axis] == axes.size[axis]; ++axis) {
+            at += axes.stride[axis + 1] - axes.size[axis] * axes.stride[axis];
+            position[axis] = 0;
+            ++position[axis + 1];
+        }
+    }
+};
+
 // A weight: index = computed channel, depth = the [c][tap] or [tap][c] index of the im2col matrix.
 template <class T>
 struct WeightOperand {
@@ -241,7 +284,12 @@ struct WeightOperand {
     int64_t channel_stride;
     TapAxes axes;
 
-    bool k_contiguous() const { return channel_stride != 1; }
+    // Short runs along the depth lose to strided reads along close channels (grad_input of a small filter).
+    bool k_contiguous() const {
+        constexpr int64_t kShortRun = 16, kCloseChannels = 64;
+        const int64_t run = axes.stride[0] == 1 ? axes.size[0] : 1;
+        return channel_stride != 1 && (run >= kShortRun || channel_stride > kCloseChannels);
+    }
 
     void copy(T* to, int64_t to_stride, Range x, Range y) const {
         if (k_contiguous()) {
@@ -249,28 +297,19 @@ struct WeightOperand {
                 copy_depth(to + (i - x.begin) * to_stride, data + i * channel_stride, y);
             return;
         }
-        for (int64_t k = x.begin; k < x.end; ++k) {
-            int64_t rest = k, at = 0;
-            for (int axis = 0; axis < axes.count; ++axis) {
-                at += rest % axes.size[axis] * axes.stride[axis];
-                rest /= axes.size[axis];
-            }
-            copy_run<T>(to + (k - x.begin) * to_stride, data + at + y.begin, y.end - y.begin);
-        }
+        TapCursor cursor(axes, x.begin);
+        for (int64_t k = x.begin; k < x.end; ++k, cursor.advance(1), to += to_stride)
+            copy_strided<T>(to, data + cursor.at + y.begin * channel_stride, y.end - y.begin, channel_stride);
     }
 
     void copy_depth(T* to, const T* from, Range y) const {
-        for (int64_t k = y.begin; k < y.end;) {
-            int64_t rest = k / axes.size[0], at = 0;
-            for (int axis = 1; axis < axes.count; ++axis) {
-                at += rest % axes.size[axis] * axes.stride[axis];
-                rest /= axes.size[axis];
-            }
-            const int64_t begin = k % axes.size[0];
-            const int64_t length = smaller(axes.size[0] - begin, y.end - k);
-            copy_strided<T>(to, from + at + begin * axes.stride[0], length, axes.stride[0]);
+        TapCursor cursor(axes, y.begin);
+        for (int64_t left = y.end - y.begin; left > 0;) {
+            const int64_t length = smaller(axes.size[0] - cursor.position[0], left);
+            copy_strided<T>(to, from + cursor.at, length, axes.stride[0]);
+            cursor.advance(length);
             to += length;
-            k += length;
+            left -= length;
         }
     }
 };

@@ -79,11 +79,32 @@ inline void finish_sums(const Sink<T>& sink, const T* sums, T* out, const T* res
     }
 }
 
+// A row of a tile whose columns lie anywhere.
+template <class T>
+inline void scatter_row(const Sink<T>& sink, const Tile<T>& tile, int64_t i, bool add, bool last) {
+    const T* sums = tile.sums + i * kTileWidth<T>;
+    T* out = sink.out + tile.row.out[i];
+    const T* residual = sink.residual && last ? sink.residual + tile.row.residual[i] : nullptr;
+    for (int64_t j = 0; j < tile.columns; ++j) {
+        T v = sums[j];
+        if (add) v += out[tile.column.out[j]];
+        if (last) v = v * sink.alpha;
+        if (residual) v += sink.beta * residual[tile.column.residual[j]];
+        if (last && tile.bias) v += tile.bias[tile.bias_on_rows ? i : j];
+        out[tile.column.out[j]] = last && sink.relu ? relu<T>(v) : v;
+    }
+}
+
 // Adds a tile to the output (`add`) or starts it, and with the last depth block applies the epilogue.
 template <class T>
 void write_tile(const Sink<T>& sink, const Tile<T>& tile, bool add, bool last) {
+    const bool residual_read = sink.residual != nullptr && last;
+    if (tile.columns > 1 && contiguous_columns(tile.column, 0, tile.columns, residual_read) == 1) {
+        for (int64_t i = 0; i < tile.rows; ++i) scatter_row<T>(sink, tile, i, add, last);
+        return;
+    }
     for (int64_t j = 0; j < tile.columns;) {
-        const int64_t count = contiguous_columns(tile.column, j, tile.columns, sink.residual != nullptr);
+        const int64_t count = contiguous_columns(tile.column, j, tile.columns, residual_read);
         for (int64_t i = 0; i < tile.rows; ++i) {
             const T* sums = tile.sums + i * kTileWidth<T> + j;
             T* out = sink.out + tile.row.out[i] + tile.column.out[j];
@@ -92,7 +113,7 @@ void write_tile(const Sink<T>& sink, const Tile<T>& tile, bool add, bool last) {
                 continue;
             }
             const T* residual =
-                sink.residual ? sink.residual + tile.row.residual[i] + tile.column.residual[j] : nullptr;
+                residual_read ? sink.residual + tile.row.residual[i] + tile.column.residual[j] : nullptr;
             const T* bias = tile.bias && !tile.bias_on_rows ? tile.bias + j : nullptr;
             // -0 is what adding no bias must add.
             const T row_bias = tile.bias && tile.bias_on_rows ? tile.bias[i] : T(-0.0);

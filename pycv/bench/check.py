@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..problem import ConvProblem, GemmProblem, Layout, Matrix, Problem
+from ..problem import ConvProblem, GemmProblem, Layout, Matrix, PointwiseProblem, Problem
 from .contenders import Call, call
 from .data import Data, arranged
 
@@ -19,10 +19,11 @@ def reference(problem: Problem, data: Data) -> Tensor:
     if isinstance(dense, GemmProblem):
         residual = None if dense.residual is None else Matrix()
         dense = replace(dense, a=Matrix(), out=Matrix(), residual=residual)
-    elif hasattr(dense, "input"):
+    elif isinstance(dense, ConvProblem):
+        residual_layout = None if dense.residual is None else Layout()
+        dense = replace(dense, input=Layout(), output=Layout(), weight=Layout(), residual=residual_layout)
+    elif not isinstance(dense, PointwiseProblem):
         dense = replace(dense, input=Layout(), output=Layout())
-        if isinstance(dense, ConvProblem):
-            dense = replace(dense, weight=Layout(), residual=None if dense.residual is None else Layout())
     exact = {name: value.to("cpu", torch.float64) for name, value in data.items()}
     return call(torch.nn, torch.nn.functional, dense, arranged(dense, exact))()
 

@@ -59,11 +59,12 @@ def contender(name: str) -> Contender:
 
 
 def _torch(layout: str, problem: Problem, data: Data) -> Call:
-    if hasattr(problem, "input"):
-        problem = replace(problem, **{name: Layout(layout) for name in ("input", "output")})
-        if isinstance(problem, ConvProblem):
-            residual = Layout(layout) if "residual" in problem.epilogue else None
-            problem = replace(problem, weight=Layout(layout), residual=residual)
+    own = Layout(layout)
+    if isinstance(problem, ConvProblem):
+        residual = own if "residual" in problem.epilogue else None
+        problem = replace(problem, input=own, output=own, weight=own, residual=residual)
+    elif isinstance(problem, (PoolProblem, NormProblem)):
+        problem = replace(problem, input=own, output=own)
     elif layout != "nchw":
         raise Unavailable(f"{problem.op} has no image layout: see torch:nchw")
     return call(torch.nn, torch.nn.functional, problem, arranged(problem, data))
@@ -102,6 +103,8 @@ def _gradient(forward: Call, target: Tensor, grad_output: Tensor) -> Call:
     target.requires_grad_()
     with torch.enable_grad():
         output = forward()
+    if isinstance(output, tuple):  # pooling with indices
+        output = output[0]
     if output.shape != grad_output.shape:
         raise Unavailable(f"the forward pass gives {tuple(output.shape)}, the problem says {tuple(grad_output.shape)}")
     return lambda: torch.autograd.grad(output, target, grad_output, retain_graph=True)[0]
@@ -208,6 +211,6 @@ def _pointwise(nn: ModuleType, functional: ModuleType, p: PointwiseProblem, data
     return _Forward(partial(getattr(functional, p.op), data["input"]))
 
 
-_FORWARD: dict[type, Callable[[ModuleType, ModuleType, Problem, Data], _Forward]] = {
+_FORWARD: dict[type, Callable[..., _Forward]] = {
     ConvProblem: _conv, GemmProblem: _gemm, PoolProblem: _pool, NormProblem: _norm, PointwiseProblem: _pointwise,
 }  # fmt: skip

@@ -13,18 +13,21 @@ from torch import Tensor
 from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, PointwiseProblem, PoolProblem, Problem
 
 Data = dict[str, Tensor]
+Shape = tuple[tuple[int, ...], float]  # sizes, and the scale of the values
 DTYPES = {
     "f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16,
 }  # fmt: skip
 
 
-def random_data(problem: Problem, seed: int) -> Data:
-    """The tensors that a problem names, contiguous, on the problem's device. The same seed gives the same values.
-
-    Raises ValueError for a dtype that random numbers are not drawn for.
-    """
+def require_dtype(problem: Problem) -> None:
+    """Raises ValueError for a dtype that random numbers are not drawn for."""
     if problem.dtype not in DTYPES:
         raise ValueError(f"problem '{problem}': benchmarks draw {', '.join(DTYPES)}, not {problem.dtype}")
+
+
+def random_data(problem: Problem, seed: int) -> Data:
+    """The tensors that a problem names, contiguous, on the problem's device. The same seed gives the same values."""
+    require_dtype(problem)
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -36,12 +39,12 @@ def random_data(problem: Problem, seed: int) -> Data:
     return {name: value.to(problem.device, DTYPES[problem.dtype]) for name, value in values.items()}
 
 
-def _shapes(p: Problem) -> dict[str, tuple[tuple[int, ...], float]]:
+def _shapes(p: Problem) -> dict[str, Shape]:
     """Shape and scale of each tensor."""
     if isinstance(p, PointwiseProblem):
         return {"input": ((p.count,), 1.0), "grad_output": ((p.count,), 1.0)}
     if isinstance(p, GemmProblem):
-        shapes = {"a": ((p.batch, p.m, p.k), 1.0), "b": ((p.batch, p.k, p.n), _he(p.k))}
+        shapes: dict[str, Shape] = {"a": ((p.batch, p.m, p.k), 1.0), "b": ((p.batch, p.k, p.n), _he(p.k))}
         if p.residual is not None or "residual" in p.epilogue:
             shapes["residual"] = ((p.batch, p.m, p.n), 1.0)
         return shapes | ({"bias": ((p.n,), 1.0)} if "bias" in p.epilogue else {})
@@ -82,6 +85,7 @@ def arranged(problem: Problem, data: Data) -> Data:
 def _laid_out(value: Tensor, layout: Layout | Matrix | None) -> Tensor:
     if layout is None:
         return value.clone(memory_format=torch.contiguous_format)
+    strides: tuple[int, ...]
     if isinstance(layout, Matrix):
         strides = layout.strides(value.shape[1], value.shape[2])
     else:

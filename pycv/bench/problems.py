@@ -55,13 +55,21 @@ def case(item: str | Problem | Case) -> Case:
     """A problem, its text, or ``NAME: TEXT`` as a case. Raises ValueError if no kernel could ever run it."""
     if isinstance(item, Case):
         return item
-    if not isinstance(item, str):
-        return Case(str(item), checked(item))
-    name, colon, text = item.partition(":")
-    if not colon:
-        name, text = "", item
-    problem = checked(parse(text))
+    name = ""
+    if isinstance(item, str):
+        name, _, text = item.rpartition(":")
+        item = parse(text)
+    problem = _complete(checked(item))
     return Case(name.strip() or str(problem), problem)
+
+
+def _complete(problem: Problem) -> Problem:
+    """A residual whose layout was not given lies as the tensor that it is added to."""
+    if not isinstance(problem, (ConvProblem, GemmProblem)) or "residual" not in problem.epilogue or problem.residual:
+        return problem
+    if isinstance(problem, GemmProblem):
+        return replace(problem, residual=problem.out)
+    return replace(problem, residual=problem.output if problem.pass_ == "forward" else problem.input)
 
 
 def checked(problem: Problem) -> Problem:

@@ -13,7 +13,7 @@ from .. import registry
 from ..problem import Problem
 from . import check, machine
 from .contenders import DEFAULT, Call, Contender, Unavailable, contender
-from .data import random_data
+from .data import random_data, require_dtype
 from .problems import Case, case
 from .timing import Timing, measure
 
@@ -56,6 +56,8 @@ def run(
     """
     cases = [case(item) for item in problems]
     chosen = [contender(item) if isinstance(item, str) else item for item in contenders]
+    for one in cases:
+        require_dtype(one.problem)
     rows: list[Row] = []
     deadline = time.perf_counter() + (SECONDS_PER_PROBLEM * len(cases) if budget is None else budget)
     with _threads(threads), torch.no_grad():

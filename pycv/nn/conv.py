@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,7 @@ from .prepared import WeightedLayer
 
 class _Conv(WeightedLayer, _ConvNd):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
@@ -37,11 +39,10 @@ class _ConvTranspose(WeightedLayer, _ConvTransposeNd):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """``output_size`` picks one of the sizes that the stride leaves open: spatial only, or the whole shape."""
         if self.padding_mode != "zeros":
-            raise ValueError(f"Only `zeros` padding mode is supported for {type(self).__name__}, got {self.padding_mode!r}")
+            raise ValueError(f"padding_mode={self.padding_mode!r}: {type(self).__name__} only takes 'zeros'")
         rank = len(self.kernel_size)
-        output_padding = self._output_padding(
-            input, output_size, self.stride, self.padding, self.kernel_size, rank, self.dilation
-        )
+        known: tuple[Any, ...] = (self.stride, self.padding, self.kernel_size)
+        output_padding = self._output_padding(input, output_size, *known, rank, self.dilation)  # type: ignore[arg-type]
         sizes = (self.stride, self.padding, output_padding, self.groups, self.dilation)
         return self._run(conv_transpose, rank, input, self.weight, self.bias, *sizes)
 
@@ -51,7 +52,7 @@ class ConvTranspose1d(_ConvTranspose, torch.nn.ConvTranspose1d):
 
 
 class ConvTranspose2d(_ConvTranspose, torch.nn.ConvTranspose2d):
-    """torch.nn.ConvTranspose2d on pycv's kernels: input (N, C, H, W) or (C, H, W); same arguments, state_dict and repr."""
+    """torch.nn.ConvTranspose2d on pycv's kernels: input (N, C, H, W) or unbatched; same arguments and state_dict."""
 
 
 class ConvTranspose3d(_ConvTranspose, torch.nn.ConvTranspose3d):

@@ -72,9 +72,9 @@ class FunctionalMode(TorchFunctionMode):
 def enable() -> FunctionalMode:
     """A context manager: inside the block, on this thread, torch's functional calls run on pycv's kernels.
 
-    Reached are the functions of ``torch.nn.functional`` that :mod:`pycv.functional` has, ``torch.relu``, ``mm``, ``bmm``,
-    ``matmul``, ``addmm`` and the tensor methods of those names (``a @ b`` included), also where torch.nn layers call them.
-    Not reached: calls inside composite torch functions, TorchScript and torch.compile.
+    Reached are the functions of ``torch.nn.functional`` that :mod:`pycv.functional` has, ``torch.relu``, ``mm``,
+    ``bmm``, ``matmul``, ``addmm`` and the tensor methods of those names (``a @ b`` included), also where torch.nn
+    layers call them. Not reached: calls inside composite torch functions, TorchScript and torch.compile.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def enable() -> FunctionalMode:
 
 def on_top() -> bool:
     """This thread is inside ``enable()`` and no other torch_function mode was entered since."""
-    return bool(torch._C._len_torch_function_stack()) and type(_get_current_function_mode()) is FunctionalMode
+    return type(_get_current_function_mode()) is FunctionalMode
 
 
 def suspended() -> AbstractContextManager:

@@ -110,7 +110,8 @@ class Patch:
             module.__class__ = before
         self._undo.clear()
         if changed:
-            warnings.warn(f"left as they are, their class was changed after the patch: {', '.join(changed)}", stacklevel=2)
+            names = ", ".join(changed)
+            warnings.warn(f"left as they are, their class was changed after the patch: {names}", stacklevel=2)
 
     def __repr__(self) -> str:
         lines = [f"Patch of {self.model}: {len(self.swapped)} layers swapped, {len(self.left)} left on torch"]
@@ -212,10 +213,11 @@ def _functional_calls(kind: type) -> Counter[str]:
     Read off the source: what is called through a variable, an attribute or a library's code is not found.
     """
     found: Counter[str] = Counter()
-    pending: list[Any] = [kind.forward]
+    pending: list[Any] = [inspect.getattr_static(kind, "forward")]
     seen = set()
     while pending:
-        function = inspect.unwrap(pending.pop())
+        function = pending.pop()
+        function = inspect.unwrap(function) if isinstance(function, types.FunctionType) else None
         if function in seen or not isinstance(function, types.FunctionType):
             continue
         seen.add(function)

@@ -1,8 +1,9 @@
 """Prepared weights: what a kernel packs or transforms a weight into, kept by the layer between inference calls.
 
-A layer keeps a prepared weight only in eval mode, with grad mode off, for a plain leaf ``Parameter`` on the CPU. An entry
-is valid while the weight is the same object, at the same address, with the same ``_version``, shape and strides, for
-the same plan; the entry holds the weight's storage, so that its address cannot be given to another tensor meanwhile.
+A layer keeps a prepared weight only in eval mode, with grad mode off, for a plain leaf ``Parameter`` on the CPU. An
+entry is valid while the weight is the same object, at the same address, with the same ``_version``, shape and
+strides, for the same plan; the entry holds the weight's storage, so that its address cannot be given to another tensor
+meanwhile.
 
 Writes that torch does not count (through ``p.data``, a NumPy view, another tensor on the same memory) leave all of
 that as it was. They are looked for in the weight's bytes: all of them up to ``FULL_CHECK_BYTES``, beyond that
@@ -13,8 +14,8 @@ that as it was. They are looked for in the weight's bytes: all of them up to ``F
 - an uncounted write that changes every element of a larger weight (``mul_``, ``copy_``, an EMA swap) is noticed;
 - an uncounted write that changes a part of a larger weight can be missed: call :func:`pycv.invalidate` after it.
 
-``train()``, ``to()`` and whatever else goes through ``_apply``, ``load_state_dict``, pickle and deepcopy drop all entries.
-Inference tensors have no ``_version``; for them nothing is kept.
+``train()``, ``to()`` and whatever else goes through ``_apply``, ``load_state_dict``, pickle and deepcopy drop all
+entries. Inference tensors have no ``_version``; for them nothing is kept.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ from torch.nn import Parameter
 from .. import settings
 from ..registry import Choice
 from . import enable
+
+_function_modes = torch._C._len_torch_function_stack
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
 
 FULL_CHECK_BYTES = 4096
 SAMPLES = 32
@@ -68,7 +73,7 @@ class PreparedWeights:
         entry = self._entries.get(id(choice))
         if entry is not None and entry.valid(weight):
             return entry.buffer
-        if not _keepable(weight):
+        if choice.plan.prepared_weight_bytes == 0 or not _keepable(weight):
             return None
         return self._keep(weight, choice)
 
@@ -83,7 +88,7 @@ class PreparedWeights:
                 del current[next(iter(current))]
             self._entries = current
             _stores.add(self)
-            if size == 0 or _kept_bytes() + size > settings.current().weight_cache_limit:
+            if _kept_bytes() + size > settings.current().weight_cache_limit:
                 return None
             entry = _Entry(weight, choice)
             self._entries = {**current, id(choice): entry}
@@ -126,7 +131,7 @@ class _Entry:
         choice.plan.prepare_weight(self.address, self.buffer.data_ptr())
 
     def valid(self, weight: Tensor) -> bool:
-        """The weight is the one this was made from, as far as can be seen. The address is compared before it is read."""
+        """The weight is the one this was made from, as far as can be seen. Only a live address is read."""
         return (
             id(weight) == self.weight_id
             and weight.data_ptr() == self.address
@@ -167,16 +172,19 @@ def _sample_step(count: int, row: int) -> int:
 class WeightedLayer(torch.nn.Module):
     """What layers with a prepared weight add to their torch.nn class: holding it, and dropping it in time."""
 
+    _prepared_weights: PreparedWeights | None = None
+
     def _run(self, op: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """op(*arguments), beneath pycv's own torch_function mode, with the prepared weights if they may be kept."""
-        if torch.compiler.is_compiling():
+        """op(*arguments), with the prepared weights where they may be kept.
+
+        Inference under ``pycv.enable()`` takes its mode off: through torch's function the prepared weights would be lost.
+        """
+        if self.training or _is_grad_enabled() or _is_compiling():
             return op(*arguments)
-        if enable.on_top():
+        if _function_modes() and enable.on_top():
             with enable.suspended():
                 return self._run(op, *arguments)
-        if self.training or torch.is_grad_enabled():
-            return op(*arguments)
-        store = self.__dict__.get("_prepared_weights")
+        store = self._prepared_weights
         if store is None:
             store = self.__dict__.setdefault("_prepared_weights", PreparedWeights())
         return op(*arguments, prepared=store)

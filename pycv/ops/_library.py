@@ -6,13 +6,17 @@ with ``settings.current_text()``: torch.compile guards on that reading and compi
 """
 
 import torch
+from torch.utils.flop_counter import register_flop_formula
 
 LIB = torch.library.Library("pycv", "DEF")
 
 
-def define(schema: str, implementation, fake) -> None:
-    """Adds an op: its schema, the function that runs it eagerly, and the one that only says shape and strides."""
+def define(schema: str, implementation, fake, flops, setup_context, backward) -> None:
+    """Adds an op: its schema, the function that runs it eagerly, the one that only says shape and strides, and the one
+    that counts floating-point operations from shapes for torch's FlopCounterMode, and its autograd formula."""
     name = schema.partition("(")[0]
     LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     LIB.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pycv::{name}", fake, lib=LIB)
+    torch.library.register_autograd(f"pycv::{name}", backward, setup_context=setup_context, lib=LIB)
+    register_flop_formula(getattr(torch.ops.pycv, name))(flops)

@@ -13,6 +13,7 @@ The epilogue (+ bias, + residual, relu) belongs to the tensor computed.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from torch._prims_common import suggest_memory_format
 
 from .. import registry, settings
 from ..problem import ConvProblem, Layout, Sizes
-from ._library import define
 from ._dispatch import DTYPES, context_key, layout_of, plain, remember, wants_torch, watched
+from ._library import define
 from .channel_sum import channel_sum
 from .conv_arguments import (
     Geometry,
@@ -145,7 +146,7 @@ def _watched_conv(rank, input, weight, bias, stride, padding, dilation, groups, 
             return conv(rank, input, weight, bias, stride, padding, dilation, groups, residual, activation)
     geometry = forward_geometry(rank, input, weight, bias, stride, padding, dilation, groups)
     require_residual(residual, (input.shape[0], weight.shape[0], *geometry.output_size), input.dtype)
-    return _library("forward", geometry, relu, input, weight, bias, residual)
+    return _library("forward", geometry, relu, input, weight, bias, residual, settings.current_text())
 
 
 def _watched_conv_transpose(
@@ -166,7 +167,7 @@ def _watched_conv_transpose(
             return conv_transpose(rank, input, weight, bias, *windows, residual, activation)
     geometry = transposed_geometry(rank, input, weight, bias, *windows)
     require_residual(residual, (input.shape[0], weight.shape[1] * groups, *geometry.size), input.dtype)
-    return _library("grad_input", geometry, relu, input, weight, bias, residual)
+    return _library("grad_input", geometry, relu, input, weight, bias, residual, settings.current_text())
 
 
 def _prefers_torch(*operands: Tensor | None) -> bool:
@@ -198,7 +199,7 @@ def _epilogue(out: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """The direct path: ``call`` knows the pass, the kernel and the settings."""
+    """The direct path's: ``call`` knows the pass, the kernel and the settings."""
 
     @staticmethod
     def forward(ctx, call, a, b, bias, residual):
@@ -211,35 +212,20 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, grad):
         call = ctx.call
         with settings.applied(call.settings):
-            return None, *_gradients(ctx, call.pass_, call.derivative, grad)
+            return None, *_gradients(ctx, ctx.needs_input_grad[1:], call.pass_, call.derivative, grad)
 
 
-class _LibraryConvolution(torch.autograd.Function):
-    """The same over the library op, as compilers trace it."""
+def _gradients(ctx, needs, pass_: str, derivative, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of a, b, bias and residual where ``needs`` says so.
 
-    @staticmethod
-    def forward(ctx, pass_, geometry, relu, a, b, bias, residual):
-        out = _library_op(pass_, geometry, relu, a, b, bias, residual)
-        ctx.save_for_backward(a, b, out if relu else None)
-        ctx.pass_, ctx.geometry, ctx.settings_text = pass_, geometry, settings.current_text()
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        def derivative(pass_, a, b):
-            return _library(pass_, ctx.geometry, False, a, b, None, None)
-
-        return None, None, None, *_gradients(ctx, ctx.pass_, derivative, grad)
-
-
-def _gradients(ctx, pass_: str, derivative, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of a, b, bias and residual; ``derivative(pass_, a, b)`` runs another pass of the same geometry."""
+    ``derivative(pass_, a, b)`` runs another pass of the same geometry.
+    """
     a, b, out = ctx.saved_tensors
     if grad.is_complex():
         a, b = a.conj(), b.conj()
     if out is not None:
         grad = relu_grad_input(out, grad)
-    need_a, need_b, need_bias, need_residual = ctx.needs_input_grad[-4:]
+    need_a, need_b, need_bias, need_residual = needs
     grad_a = grad_b = None
     if pass_ == "forward":
         grad_a = derivative("grad_input", grad, b) if need_a else None
@@ -335,8 +321,7 @@ class _Call:
     def derivative(self, pass_: str, a: Tensor, b: Tensor) -> Tensor:
         """Another pass of the same geometry under the same settings."""
         if watched() or _foreign(a, b):
-            with settings.applied(self.settings):
-                return _library(pass_, self.geometry, False, a, b, None, None)
+            return _library(pass_, self.geometry, False, a, b, None, None, self.settings.text())
         key = (pass_, a.stride(), b.stride(), *context_key(self.settings))
         call = self.derivatives.get(key)
         if call is None:
@@ -357,7 +342,7 @@ class _Call:
         if self.copy_a:
             a = a.contiguous()
         if self.copy_b:
-            b = b.contiguous()
+            b, prepared = b.contiguous(), None
         if self.copy_bias:
             bias = bias.contiguous()
         if self.copy_residual:
@@ -422,16 +407,8 @@ def _torch_pass(pass_: str, g: Geometry, a: Tensor, b: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------- library op
 
 
-def _library(pass_, geometry, relu, a, b, bias, residual) -> Tensor:
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (a, b, bias, residual)):
-        return _LibraryConvolution.apply(pass_, geometry, relu, a, b, bias, residual)
-    return _library_op(pass_, geometry, relu, a, b, bias, residual)
-
-
-def _library_op(pass_, geometry, relu, a, b, bias, residual) -> Tensor:
-    return torch.ops.pycv.convolution(
-        a, b, bias, residual, pass_, *geometry[1:], relu, settings.current_text()
-    )  # fmt: skip
+def _library(pass_, geometry, relu, a, b, bias, residual, text) -> Tensor:
+    return torch.ops.pycv.convolution(a, b, bias, residual, pass_, *geometry[1:], relu, text)
 
 
 def _library_convolution(
@@ -460,10 +437,34 @@ def _library_convolution_fake(
     return a.new_empty_strided(shape, layout.strides(shape[1], shape[2:]))
 
 
+def _library_setup_context(ctx, inputs, output) -> None:
+    a, b, _, _, ctx.pass_, *sizes, relu, ctx.text = inputs
+    ctx.geometry = Geometry(a.dim() - 2, *sizes)
+    ctx.save_for_backward(a, b, output if relu else None)
+
+
+def _library_backward(ctx, grad: Tensor):
+    def derivative(pass_, a, b):
+        return _library(pass_, ctx.geometry, False, a, b, None, None, ctx.text)
+
+    return *_gradients(ctx, ctx.needs_input_grad[:4], ctx.pass_, derivative, grad), *[None] * 10
+
+
+def _library_convolution_flops(
+    a, b, bias, residual, pass_, size, filter, output_size, stride, padding, dilation, groups, *_, **__
+) -> int:
+    """For torch's FlopCounterMode, from shapes: two per multiply-add of the direct algorithm, as torch counts."""
+    weights = b[0] * math.prod(b[1:]) if pass_ != "grad_weight" else a[1] * b[1] // groups * math.prod(filter)
+    return 2 * a[0] * math.prod(output_size) * weights
+
+
 define(
     "convolution(Tensor a, Tensor b, Tensor? bias, Tensor? residual, str pass_, SymInt[] size, SymInt[] filter, "
     "SymInt[] output_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, bool relu, str settings) "
     "-> Tensor",
     _library_convolution,
     _library_convolution_fake,
+    _library_convolution_flops,
+    _library_setup_context,
+    _library_backward,
 )

@@ -67,12 +67,7 @@ def gemm(
     if (
         call.choice.plan is not None
         and torch.is_grad_enabled()
-        and (
-            a.requires_grad
-            or b.requires_grad
-            or (bias is not None and bias.requires_grad)
-            or (residual is not None and residual.requires_grad)
-        )
+        and any(x is not None and x.requires_grad for x in (a, b, bias, residual))
     ):
         return _Gemm.apply(*arguments, call)
     return _run(call, op, arguments, prepared)
@@ -169,7 +164,7 @@ def _run_torch(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
 
 
 def _run_plan(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
-    a, b, bias, residual, alpha, beta, transposed, relu = arguments
+    a, b, bias, residual, alpha, beta, transposed, _ = arguments
     if call.bias_broadcasts:
         bias, residual, beta = None, bias, 1.0
     packed = None if prepared is None else prepared.get(b, call.choice)
@@ -177,7 +172,7 @@ def _run_plan(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
         a, _, residual = _matrices(call.shape, a, b, residual, transposed)
         bias = None if bias is None else bias.contiguous()
     out = torch.empty(call.shape, dtype=a.dtype)
-    workspace, address = _workspace(call.workspace_bytes)
+    workspace = _workspace(call.workspace_bytes) if call.workspace_bytes else None
     call.choice.plan.run(
         a.data_ptr(),
         b.data_ptr() if packed is None else packed.data_ptr(),
@@ -186,18 +181,16 @@ def _run_plan(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
         0 if residual is None else residual.data_ptr(),
         alpha,
         beta,
-        address,
+        0 if workspace is None else workspace.data_ptr(),
         packed is not None,
     )
     return out
 
 
-def _workspace(size: int) -> tuple[Tensor | None, int]:
-    """Aligned memory: who holds it, and its address."""
-    if size == 0:
-        return None, 0
-    holder = torch.empty(size + _ALIGNMENT - 1, dtype=torch.uint8)
-    return holder, -(-holder.data_ptr() // _ALIGNMENT) * _ALIGNMENT
+def _workspace(size: int) -> Tensor:
+    """``size`` bytes, aligned."""
+    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+    return memory[-memory.data_ptr() % _ALIGNMENT :]
 
 
 def _torch_gemm(op, a, b, bias, residual, alpha, beta, transposed, relu) -> Tensor:
@@ -238,18 +231,17 @@ def _result_shape(op, a, b, bias, residual, transposed) -> tuple[int, ...]:
             f"{names[0]} has shape {tuple(a.shape)}, {names[1]} {tuple(b.shape)}"
         )
     shape = (*a.shape[:-1], n)
-    addends = {"bias": bias, "input" if op == "addmm" else "residual": residual}
-    operands = {names[0]: a, names[1]: b, **{name: x for name, x in addends.items() if x is not None}}
-    for name, x in operands.items():
+    addends = ((bias, "bias"), (residual, "input" if op == "addmm" else "residual"))
+    for x, name in ((b, names[1]), *addends):
+        if x is None:
+            continue
         if x.dtype != a.dtype:
-            raise RuntimeError(
-                f"expected {names[0]} and {name} to have the same dtype, but got {a.dtype} and {x.dtype}"
-            )
+            both = f"{names[0]} and {name}"
+            raise RuntimeError(f"expected {both} to have the same dtype, but got {a.dtype} and {x.dtype}")
         if x.device != a.device:
-            raise RuntimeError(
-                f"Expected all tensors to be on the same device, but {names[0]} is on {a.device} and {name} on {x.device}"
-            )
-        if name in addends and not _expands_to(x.shape, shape):
+            where = f"{names[0]} is on {a.device} and {name} on {x.device}"
+            raise RuntimeError(f"Expected all tensors to be on the same device, but {where}")
+        if x is not b and not _expands_to(x.shape, shape):
             raise RuntimeError(f"{op}: {name} of shape {tuple(x.shape)} does not broadcast to the result's {shape}")
     if bias is not None and residual is not None and bias.shape != shape[-1:]:
         raise RuntimeError(f"{op}: beside a residual, bias must have shape ({n},), got {tuple(bias.shape)}")
@@ -363,9 +355,8 @@ def _library_fake(a, b, bias, residual, alpha, beta, transposed, relu, text) -> 
 
 def _library_backward(ctx, grad_output) -> tuple:
     """Mask and sums are torch's here: the compiler fuses them with their neighbours."""
-    return _gradients(
-        ctx, grad_output, partial(_library_gemm, ctx.settings), _torch_relu_grad_input, Tensor.sum_to_size
-    )
+    gemm = partial(_library_gemm, ctx.settings)
+    return _gradients(ctx, grad_output, gemm, _torch_relu_grad_input, Tensor.sum_to_size)
 
 
 def _torch_relu_grad_input(y: Tensor, grad_output: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from torch import Tensor
 from ._dispatch import library_takes, plain, wants_torch, watched
 from .gemm import gemm
 
+_REAL = (int, float)
+
 
 def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """See :func:`pycv.functional.mm`."""
@@ -27,7 +29,8 @@ def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1, out: Tensor | None = None
 ) -> Tensor:
     """See :func:`pycv.functional.addmm`."""
-    if not (_is_real(beta) and _is_real(alpha)) or (out is not None and _needs_torch(out, input, mat1, mat2)):
+    ours = isinstance(input, Tensor) and isinstance(beta, _REAL) and isinstance(alpha, _REAL)
+    if not ours or (out is not None and _needs_torch(out, input, mat1, mat2)):
         return torch.addmm(input, mat1, mat2, beta=beta, alpha=alpha, out=out)
     return _into(out, gemm("addmm", mat1, mat2, None, input, alpha, beta))
 
@@ -46,13 +49,14 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     if a.dim() > 0 and b.dim() == 2:
         return gemm("matmul", a, b)
     if a.dim() == 0 or b.dim() == 0 or a.shape[-1] != b.shape[max(b.dim() - 2, 0)]:
-        raise RuntimeError(
-            f"matmul: input of shape {tuple(a.shape)} and other of shape {tuple(b.shape)} cannot be multiplied"
-        )
+        shapes = f"input of shape {tuple(a.shape)} and other of shape {tuple(b.shape)}"
+        raise RuntimeError(f"matmul: {shapes} cannot be multiplied")
     if b.dim() == 1:
         return gemm("matmul", a, b.unsqueeze(-1)).squeeze(-1)
     if a.dim() == 1:
         return _matmul(a.unsqueeze(0), b).squeeze(-2)
+    if b.shape[:-2].numel() == 1 and b.dim() <= a.dim():
+        return gemm("matmul", a, b.reshape(b.shape[-2:]))
     try:
         batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except RuntimeError:
@@ -62,10 +66,6 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     a = a.expand(*batch, *a.shape[-2:]).flatten(0, -3)
     b = b.expand(*batch, *b.shape[-2:]).flatten(0, -3)
     return gemm("matmul", a, b).unflatten(0, batch)
-
-
-def _is_real(scalar) -> bool:
-    return isinstance(scalar, (int, float))
 
 
 def _needs_torch(out: Tensor, *operands: Tensor) -> bool:

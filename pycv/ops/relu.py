@@ -69,11 +69,6 @@ def _run_forward(choice: registry.Choice, x: torch.Tensor, inplace: bool) -> tor
     return x.copy_(out) if inplace else out
 
 
-def relu_grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    """grad_output where y, the result of relu, let it through; differentiable in grad_output."""
-    return _ReluGradInput.apply(y, grad_output)
-
-
 def _grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
     choice = _choice("grad_input", y)
     if registry.recorders:

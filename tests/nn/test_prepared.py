@@ -31,7 +31,9 @@ class DoublingPlan:
         self.prepared = 0
 
     def prepare_weight(self, weight, buffer):
-        source, target = (np.frombuffer((ctypes.c_float * self.count).from_address(p), np.float32) for p in (weight, buffer))
+        source, target = (
+            np.frombuffer((ctypes.c_float * self.count).from_address(p), np.float32) for p in (weight, buffer)
+        )
         target[:] = 2 * source
         self.prepared += 1
 
@@ -163,7 +165,9 @@ def test_functional_call_sees_its_own_weights(layer):
     _check(layer)
     other = {"weight": torch.randn_like(layer.weight), "bias": torch.randn_like(layer.bias)}
     with torch.no_grad():
-        torch.testing.assert_close(torch.func.functional_call(layer, other, X), F.conv2d(X, other["weight"], other["bias"]))
+        torch.testing.assert_close(
+            torch.func.functional_call(layer, other, X), F.conv2d(X, other["weight"], other["bias"])
+        )
     _check(layer)
 
 
@@ -214,7 +218,14 @@ def test_none_for_weights_that_are_no_plain_parameters():
         inference = torch.nn.Parameter(torch.randn(8, 4, 3, 3), requires_grad=False)
     strided = torch.nn.Parameter(torch.randn(8, 4, 3, 6)[..., ::2])
     subclass = type("Sub", (torch.nn.Parameter,), {})(weight)
-    for unkeepable in (weight, torch.nn.Parameter(weight) * 1, inference, strided, subclass, torch.nn.Parameter(weight[:0])):
+    for unkeepable in (
+        weight,
+        torch.nn.Parameter(weight) * 1,
+        inference,
+        strided,
+        subclass,
+        torch.nn.Parameter(weight[:0]),
+    ):
         assert PreparedWeights().get(unkeepable, _choice(unkeepable)) is None
 
 
