@@ -42,7 +42,7 @@ def assert_same(name, source, x, others, arguments, exact, tolerance=1e-6):
     ours, theirs = getattr(PF, name), getattr(F, name, None) or getattr(torch, name)
     y = theirs(x.double(), *(t.double() for t in others), **arguments)
     shape = tuple((y[0] if isinstance(y, tuple) else y).shape)
-    grad = tensor(source, shape, x.dtype) if len(shape) > 2 else torch.randint(-3, 4, shape).to(x.dtype)
+    grad = tensor(source, shape, x.dtype) if len(shape) > 2 else matrices(source, shape or (1,), x.dtype).reshape(shape)
     with pycv.use(backend="cpu"):
         computed = outputs(ours, x, others, grad, arguments)
     expected = outputs(theirs, x.double(), [t.double() for t in others], grad.double(), arguments)
@@ -75,28 +75,22 @@ def test_pooling(name, data):
 @properties(40)
 def test_batch_norm(data):
     source = draw.Strategy(data)
-    x = tensor(source, (source.pick((2, 3)), draw.extent(source, 33), source.integer(2, 19), 3), torch.float64)
-    x = x + torch.randn(x.shape, dtype=torch.float64) if source.integer(0, 1) else x * 1.0
-    weight, bias = torch.randn(2, x.shape[1], dtype=torch.float64)
-    running = torch.randn(x.shape[1]).double(), torch.rand(x.shape[1]).double() + 0.5
-    training = bool(source.integer(0, 1))
-
-    for functions in (PF, F):
-        functions_running = [r.clone() for r in running]
-        y = functions.batch_norm(x, *functions_running, weight, bias, training)
-        if functions is PF:
-            ours, our_running = y, functions_running
-    torch.testing.assert_close(ours, y, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(our_running, functions_running, rtol=1e-9, atol=1e-9)
-    arguments = {"running_mean": None, "running_var": None, "training": True}
-
-    def call(function):
-        return lambda x, weight, bias: function(x, **arguments, weight=weight, bias=bias)
-
-    grad = tensor(source, tuple(x.shape), x.dtype)
+    shape = (source.pick((2, 3)), draw.extent(source, 33), source.integer(2, 19), 3)
+    x = tensor(source, shape, torch.float64) * source.pick((1.0, 0.3))
+    weight, bias, mean, var = (tensor(source, (shape[1],), x.dtype) for _ in range(4))
+    grad_output = tensor(source, shape, x.dtype)
+    results = []
     with pycv.use(backend="cpu"):
-        computed = outputs(call(PF.batch_norm), x, [weight, bias], grad, {})
-    torch.testing.assert_close(computed, outputs(call(F.batch_norm), x, [weight, bias], grad, {}), rtol=1e-8, atol=1e-8)
+        training, tracked = bool(source.integer(0, 1)), bool(source.integer(0, 1))
+        for functions in (PF, F):
+            running = (mean.clone(), var.abs() + 0.5) if tracked or not training else (None, None)
+
+            def call(x, weight, bias, functions=functions, running=running):
+                return functions.batch_norm(x, *running, weight, bias, training)
+
+            computed = outputs(call, x, [weight, bias], grad_output, {})
+            results.append([*computed, *(r for r in running if r is not None)])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-8, atol=1e-8)
 
 
 @given(st.data())
@@ -138,21 +132,25 @@ def test_linear(data):
     dtype = source.pick((torch.float32, torch.float64))
     others = [matrices(source, (n, k), dtype)]
     if source.integer(0, 1):
-        others.append(torch.randint(-3, 4, (n,)).to(dtype))
+        others.append(matrices(source, (n,), dtype))
     assert_same("linear", source, matrices(source, shape, dtype), others, {}, exact=True)
 
 
 def matrices(source, shape, dtype):
-    """Integers in the kinds of memory that matrices come in."""
+    """Small integers in the kinds of memory that matrices come in."""
     kind = source.pick(("dense", "transposed", "slice", "steps", "expanded"))
-    if len(shape) < 2:
-        return torch.randint(-3, 4, (2 * shape[0],)).to(dtype)[:: 2 if kind == "steps" else 1][: shape[0]]
-    if kind == "transposed":
-        return torch.randint(-3, 4, (*shape[:-2], shape[-1], shape[-2])).to(dtype).mT
-    if kind == "slice":
-        return torch.randint(-3, 4, (*shape[:-1], shape[-1] + 3)).to(dtype)[..., 1 : 1 + shape[-1]]
+    generator = torch.Generator().manual_seed(source.integer(0, 10**6))
+
+    def values(*shape):
+        return torch.randint(-3, 4, shape, generator=generator).to(dtype)
+
+    *batch, columns = shape
     if kind == "steps":
-        return torch.randint(-3, 4, (*shape[:-1], 2 * shape[-1])).to(dtype)[..., ::2]
-    if kind == "expanded":
-        return torch.randint(-3, 4, (*[1] * (len(shape) - 1), shape[-1])).to(dtype).expand(shape)
-    return torch.randint(-3, 4, shape).to(dtype)
+        return values(*batch, 2 * columns)[..., ::2]
+    if kind == "slice":
+        return values(*batch, columns + 3)[..., 1 : 1 + columns]
+    if kind == "transposed" and batch:
+        return values(*batch[:-1], columns, batch[-1]).mT
+    if kind == "expanded" and batch:
+        return values(*[1] * len(batch), columns).expand(shape)
+    return values(*shape)
