@@ -11,7 +11,7 @@ import torch
 from .seed import SEED
 
 hypothesis.settings.register_profile(
-    "pycv", deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    "pycv", deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("pycv")
 
