@@ -114,7 +114,7 @@ def feature_maps(model: LeNet5, digits: Digits, index: int) -> Figure:
     )  # fmt: skip
     probabilities = model(image).softmax(1)[0]
     figure = Figure(figsize=(11, 6.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 2.9))
+    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.0, 2.9)))
     _digit_and_verdict(left, image[0, 0], int(digits.labels[index]), probabilities)
     heights = [_rows(maps) * (8 / min(8, maps.shape[1])) ** 0.35 + 0.45 for _, maps in stages]
     parts = np.ravel(right.subfigures(len(stages), 1, height_ratios=heights))
@@ -159,11 +159,14 @@ def misclassified(digits: Digits, logits: Tensor, most: int = 18) -> Figure:
         axes.imshow(image, cmap="gray_r", vmin=float(images.min()), vmax=float(images.max()))
         true, read = int(digits.labels[index]), int(predicted[index])
         sure = 100 * float(probabilities[index, read])
-        text = f"{true} read as {read}" if read != true else f"{true} read rightly"
+        text = f"{true} read as {read}" if read != true else f"{true} read correctly"
         colour = RED if read != true else GREY
         axes.set_title(f"{text}\n{sure:.0f} % sure", color=colour, fontsize=9, fontweight="normal")
-    count = f"{int(wrong.sum()) or 'None'} of {len(digits)} test digits misread (red, true digit first)"
-    figure.suptitle(f"{count}, and the nearest calls (grey)\n", fontweight="bold")
+    if wrong.any():
+        title = f"{int(wrong.sum())} of {len(digits)} test digits misread (red, true digit first), and the nearest calls"
+    else:
+        title = f"None of {len(digits)} test digits misread: these were the nearest calls"
+    figure.suptitle(f"{title}\n", fontweight="bold")
     return figure
 
 

@@ -23,6 +23,7 @@ import pycv
 
 from .. import bench
 from ..bench import report
+from ..explain import Explanation
 from .data import upsampled
 from .training import Epoch, Outcome, Recipe, learn_digits
 
@@ -69,8 +70,7 @@ def run(out: Path, recipe: Recipe, seed: int, quick: bool = False) -> dict:
     print(f"{pycv.info()}\n")
     outcome = _learn(recipe, seed)
     rows = _kernels_beside_torch(quick)
-    x = upsampled(outcome.split.test.images[:64])
-    print(pycv.explain(outcome.trained.model, x))
+    print(_explained(outcome))
     metrics = _metrics(outcome, recipe, seed, rows, time.perf_counter() - start)
     files = _pictures(outcome) | {"metrics.json": (json.dumps(metrics, indent=1) + "\n").encode()}
     write_whole(out, files)
@@ -115,6 +115,14 @@ def _kernels_beside_torch(quick: bool) -> list[dict]:
         rows = bench.run(cases, ("pycv", "torch:nchw"), budget=(0.1 if quick else 1.2) * len(cases), progress=progress)
     print(f"{bench.table(rows)}\n")
     return rows
+
+
+@torch.no_grad()
+def _explained(outcome: Outcome) -> Explanation:
+    """What runs in the network for a batch of 64, warm."""
+    model, x = outcome.trained.model, upsampled(outcome.split.train.images[:64])
+    model(x)
+    return pycv.explain(model, x)
 
 
 def _pictures(outcome: Outcome) -> dict[str, bytes]:
