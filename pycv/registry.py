@@ -18,7 +18,7 @@ import torch
 
 from .kernels import Kernel
 from .kernels import cpu as _cpu_backend
-from .problem import ConvProblem, Problem
+from .problem import Problem
 from .settings import NUMERIC_CLASSES, Settings
 
 
@@ -108,16 +108,13 @@ def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None
 
 
 def _default(problem: Problem, allowed: list[Kernel], settings: Settings) -> tuple[Kernel, str]:
-    """The first supporting kernel in registry order, but direct where im2col would leave the GEMM too thin."""
-    if len(allowed) == 1 or (settings.backend, settings.algorithm) != (None, None):
-        why = "asked for" if (settings.backend, settings.algorithm) != (None, None) else "the only one that supports it"
-    else:
-        why = "first in registry order"
-    if isinstance(problem, ConvProblem) and min(problem.k, problem.c) // max(problem.groups, 1) < 4:
-        thin = [k for k in allowed if k.algorithm == "direct"]
-        if thin and problem.groups > 1:
-            return thin[0], "fewer than 4 channels per group"
-    return allowed[0], why
+    """The first supporting kernel in registry order that does not leave the problem to a later one."""
+    best = next((kernel for kernel in allowed if kernel.shuns(problem) is None), allowed[0])
+    if (settings.backend, settings.algorithm) != (None, None):
+        return best, "asked for"
+    if len(allowed) == 1:
+        return best, "the only one that supports it"
+    return best, allowed[0].shuns(problem) or "first in registry order"
 
 
 def _planned(problem, kernel, settings, threads, reason, rejected) -> Choice:

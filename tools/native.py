@@ -31,7 +31,9 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FLAGS = ("-std=c++20", "-O3", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall")
+FLAGS = (
+    "-std=c++20", "-O3", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall",
+)  # fmt: skip
 OLDEST_GCC = 11  # C++20: constinit, concepts
 
 PACKAGES = {
@@ -70,6 +72,13 @@ X86 = (
 def instruction_sets(machine: str = platform.machine()) -> tuple[InstructionSet, ...]:
     """Those to compile for a machine, as ``uname -m`` names it."""
     return X86 if machine in ("x86_64", "AMD64") else (BASELINE,)
+
+
+def runnable() -> list[InstructionSet]:
+    """Those of this machine's build that its processor has."""
+    flags = Path("/proc/cpuinfo").read_text()
+    needs = {"avx2": (" avx2 ", " fma "), "avx512": (" avx512f ", " avx512bw ", " avx512dq ", " avx512vl ")}
+    return [isa for isa in instruction_sets() if all(word in flags for word in needs.get(isa.name, ()))]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Makes .venv ready for one of the project's extras: tools/setup.sh demo|test|lint
+# Makes a virtual environment ready for one of the project's extras: tools/setup.sh demo|test|lint
 #
 # Checks the machine, makes the virtual environment, compiles with a line of progress per object and installs the
 # package in editable mode under constraints.txt. Each step that is already done costs nothing.
-# PYTHON names the interpreter, PIP_ARGS goes to every pip install.
+# PYTHON names the interpreter, PIP_ARGS goes to every pip install, VENV (.venv) and CONSTRAINTS (constraints.txt) are
+# where and under which versions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=$1
 python=${PYTHON:-python3}
+venv=${VENV:-.venv}
+constraints=${CONSTRAINTS:-constraints.txt}
 read -ra pip_args <<<"${PIP_ARGS:-}"
 
 say() { printf '== %s\n' "$*" >&2; }
@@ -24,13 +27,13 @@ END
     exit 1
 fi
 
-if [[ ! -x .venv/bin/pip ]]; then
+if [[ ! -x $venv/bin/pip ]]; then
     "$python" tools/native.py --venv
-    say "making .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv
+    say "making $venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv"
 fi
-venv=.venv/bin/python
-install=("$venv" -m pip install --disable-pip-version-check -c constraints.txt "${pip_args[@]}")
+python=$venv/bin/python
+install=("$python" -m pip install --disable-pip-version-check -c "$constraints" "${pip_args[@]}")
 
 # A stamp is newer than all that decides what it stands for.
 fresh() {
@@ -41,20 +44,19 @@ fresh() {
     return 0
 }
 
-stamp=.venv/installed-$extra
-if ! fresh "$stamp" pyproject.toml constraints.txt tools/setup.sh; then
-    say "installing under constraints.txt: torch for the CPU is about 200 MB, the rest ($extra) about 150 MB"
-    if [[ ${#pip_args[@]} -eq 0 ]] && ! "$venv" -c 'import torch' 2>/dev/null; then
+stamp=$venv/installed-$extra
+if ! fresh "$stamp" pyproject.toml "$constraints" tools/setup.sh; then
+    say "installing under $constraints: torch for the CPU is about 200 MB, the rest ($extra) about 150 MB"
+    if [[ ${#pip_args[@]} -eq 0 ]] && ! "$python" -c 'import torch' 2>/dev/null; then
         say "the default index may serve a CUDA build of several GB; for a smaller download point PIP_ARGS at a" \
             "CPU-only index, e.g. make demo PIP_ARGS=\"--extra-index-url URL\""
     fi
     "${install[@]}" -q setuptools wheel pybind11
 fi
 
-say "compiling the kernels (only what changed)"
-"$venv" -W ignore setup.py -q build_ext --inplace
+"$python" -W ignore setup.py -q build_ext --inplace
 
-if ! fresh "$stamp" pyproject.toml constraints.txt tools/setup.sh; then
+if ! fresh "$stamp" pyproject.toml "$constraints" tools/setup.sh; then
     say "installing pycv[$extra]"
     "${install[@]}" --no-build-isolation -e ".[$extra]"
     touch "$stamp"
