@@ -19,7 +19,7 @@ from .data import Digits, upsampled
 from .training import Trained
 
 INK, GREY, BLUE, ORANGE, RED = "#22252a", "#8a9099", "#2f6db3", "#e08a1e", "#c8352b"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -114,10 +114,11 @@ def feature_maps(model: LeNet5, digits: Digits, index: int) -> Figure:
     )  # fmt: skip
     probabilities = model(image).softmax(1)[0]
     figure = Figure(figsize=(11, 6.6), layout="constrained")
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.0, 2.9)))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.0, 2.9))
+    left, right = halves
     _digit_and_verdict(left, image[0, 0], int(digits.labels[index]), probabilities)
     heights = [_rows(maps) * (8 / min(8, maps.shape[1])) ** 0.35 + 0.45 for _, maps in stages]
-    parts = np.ravel(right.subfigures(len(stages), 1, height_ratios=heights))
+    parts: Any = right.subfigures(len(stages), 1, height_ratios=heights)
     for part, (title, maps) in zip(parts, stages, strict=True):
         part.suptitle(title, fontweight="bold", fontsize=10)
         panels = part.subplots(_rows(maps), min(8, maps.shape[1]), squeeze=False).ravel()
@@ -162,8 +163,8 @@ def misclassified(digits: Digits, logits: Tensor, most: int = 18) -> Figure:
         text = f"{true} read as {read}" if read != true else f"{true} read correctly"
         colour = RED if read != true else GREY
         axes.set_title(f"{text}\n{sure:.0f} % sure", color=colour, fontsize=9, fontweight="normal")
-    if wrong.any():
-        title = f"{int(wrong.sum())} of {len(digits)} test digits misread (red, true digit first), and the nearest calls"
+    if count := int(wrong.sum()):
+        title = f"{count} of {len(digits)} test digits misread (red, true digit first), and the nearest calls"
     else:
         title = f"None of {len(digits)} test digits misread: these were the nearest calls"
     figure.suptitle(f"{title}\n", fontweight="bold")
