@@ -94,7 +94,7 @@ def filters(model: LeNet5) -> Figure:
     figure = Figure(figsize=(10, 2.35), layout="constrained")
     panels = figure.subplots(1, len(weight))
     for number, (axes, kernel) in enumerate(zip(panels, weight, strict=True)):
-        image = axes.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        image = axes.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         _bare(axes, f"filter {number + 1}")
     figure.colorbar(image, ax=list(panels), label="weight", fraction=0.02, pad=0.01, shrink=0.85)
     figure.suptitle("What the first layer looks for: its 5×5 filters", fontweight="bold")
@@ -123,7 +123,7 @@ def feature_maps(model: LeNet5, digits: Digits, index: int) -> Figure:
         part.suptitle(title, fontweight="bold", fontsize=10)
         panels = part.subplots(_rows(maps), min(8, maps.shape[1]), squeeze=False).ravel()
         for axes, plane in zip(panels, maps[0], strict=True):
-            axes.imshow(plane, cmap="magma", vmin=0, vmax=float(maps.max()))
+            axes.imshow(plane.numpy(), cmap="magma", vmin=0, vmax=float(maps.max()))
             _bare(axes)
     return figure
 
@@ -134,10 +134,10 @@ def _rows(maps: Tensor) -> int:
 
 def _digit_and_verdict(part, image: Tensor, label: int, probabilities: Tensor) -> None:
     picture, bars = part.subplots(2, 1, height_ratios=(1, 1.1))
-    picture.imshow(image, cmap="gray_r")
+    picture.imshow(image.numpy(), cmap="gray_r")
     _bare(picture, f"The digit {label}, 32×32")
     colours = [BLUE if digit == label else GREY for digit in range(10)]
-    bars.barh(range(10), 100 * probabilities, color=colours)
+    bars.barh(range(10), 100 * probabilities.numpy(), color=colours)
     bars.set(title="What the network reads", xlabel="probability (%)", ylabel="digit", yticks=range(10), xlim=(0, 100))
     bars.invert_yaxis()
 
@@ -157,7 +157,7 @@ def misclassified(digits: Digits, logits: Tensor, most: int = 18) -> Figure:
         axes.axis("off")
     images = upsampled(digits.images[order])[:, 0]
     for axes, image, index in zip(panels, images, order.tolist(), strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=float(images.min()), vmax=float(images.max()))
+        axes.imshow(image.numpy(), cmap="gray_r", vmin=float(images.min()), vmax=float(images.max()))
         true, read = int(digits.labels[index]), int(predicted[index])
         sure = 100 * float(probabilities[index, read])
         text = f"{true} read as {read}" if read != true else f"{true} read correctly"

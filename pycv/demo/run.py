@@ -40,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     recipe = Recipe(epochs=arguments.epochs or (QUICK_EPOCHS if arguments.quick else Recipe.epochs))
     try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"pycv demo: --out {arguments.out}: {error.strerror}", file=sys.stderr)
+        return 1
+    try:
         run(arguments.out, recipe, arguments.seed, arguments.quick)
     except KeyboardInterrupt:
         print(f"\ninterrupted: {arguments.out} is as it was", file=sys.stderr)
@@ -64,9 +69,8 @@ def _positive(text: str) -> int:
 
 
 def run(out: Path, recipe: Recipe, seed: int, quick: bool = False) -> dict:
-    """The whole demo; prints as it goes, leaves its files in ``out`` and returns what metrics.json holds."""
+    """The whole demo; prints as it goes, leaves its files in the folder ``out`` and returns what metrics.json holds."""
     start = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)  # an output folder that cannot be made should fail now
     print(f"{pycv.info()}\n")
     outcome = _learn(recipe, seed)
     rows = _kernels_beside_torch(quick)
