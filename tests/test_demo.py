@@ -181,12 +181,13 @@ def test_unusable_folder_is_named(tmp_path, capsys):
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "2.5", "many"])
-def test_bad_epochs_are_refused(text, capsys):
+@pytest.mark.parametrize("option", ["--epochs=0", "--epochs=2.5", "--epochs=many", "--seed=-1", "--seed=4294967296"])
+def test_bad_numbers_are_refused(option, capsys):
     with pytest.raises(SystemExit) as error:
-        demo.main(["--epochs", text])
+        demo.main([option])
     assert error.value.code == 2
-    assert f"--epochs: '{text}': expected a whole number" in capsys.readouterr().err
+    name, text = option.split("=")
+    assert f"{name}: '{text}': expected a whole number" in capsys.readouterr().err
 
 
 def test_missing_package_is_named(monkeypatch, capsys):

@@ -13,6 +13,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted: {arguments.out} is as it was", file=sys.stderr)
         return 130
+    except pycv.UnsupportedError as error:
+        print(f"pycv demo: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -56,16 +60,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("pycv demo", description="Train LeNet-5 on digits with pycv's kernels.")
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/demo"), help="folder for metrics.json and the pictures (%(default)s)")
-    add("--seed", type=int, default=0, help="of split, initialisation and order (%(default)s)")
-    add("--epochs", type=_positive, help=f"passes over the training digits ({Recipe.epochs})")
+    add("--seed", type=_whole(0), default=0, help="of split, initialisation and order (%(default)s)")
+    add("--epochs", type=_whole(1), help=f"passes over the training digits ({Recipe.epochs})")
     add("--quick", action="store_true", help=f"a smoke test: {QUICK_EPOCHS} epochs, LeNet's own layers timed alone")
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
-    return int(text)
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**32:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, {least} or more")
+        return int(text)
+
+    return parse
 
 
 def run(out: Path, recipe: Recipe, seed: int, quick: bool = False) -> dict:
