@@ -14,7 +14,7 @@ from .ops import local_response_norm as _lrn
 from .ops import max_pool as _max
 from .ops.conv import conv as _conv
 from .ops.conv import conv_transpose as _conv_transpose
-from .ops.relu import relu as _relu
+from .ops.relu import relu
 
 Ints = int | Sequence[int]
 
@@ -162,11 +162,6 @@ def conv_transpose3d(
     """3-D transposed convolution; see :func:`conv_transpose2d`."""
     arguments = (stride, padding, output_padding, groups, dilation, residual, activation)
     return _conv_transpose(3, input, weight, bias, *arguments)
-
-
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(input, 0) per element; NaN stays NaN. Any shape and dtype; the result keeps shape, dtype and memory format."""
-    return _relu(input, inplace)
 
 
 def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
