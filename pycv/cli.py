@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"pycv: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("pycv: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # `pycv kernels | head`
         sys.stderr.close()
         return 0

@@ -9,6 +9,7 @@ counted a second time. The profiler adds about a microsecond to each torch op.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -38,8 +39,9 @@ def explain(model: torch.nn.Module, *inputs: Any, **keywords: Any) -> Explanatio
     """Run ``model(*inputs, **keywords)`` once and report every call of a pycv op and every torch op that ran besides.
 
     The model runs as it would have: in its own mode, under the grad mode and settings in force, with its effects on
-    running statistics and random state. A first call includes what only first calls cost (cold memory, kernels that
-    torch compiles): run the model once before, if that should not be in the times. Only the forward pass is reported.
+    running statistics and random state. What other threads do is not reported, nor is a later backward pass. A first
+    call includes what only first calls cost (cold memory, kernels that torch compiles): run the model once before, if
+    that should not be in the times.
 
     Returns
     -------
@@ -57,7 +59,8 @@ def explain(model: torch.nn.Module, *inputs: Any, **keywords: Any) -> Explanatio
     )
     with registry.record() as log, _layer_ranges(model), profiler:
         output = model(*inputs, **keywords)
-    return Explanation(_rows(profiler.events(), log, dict(model.named_modules())), output)
+    calls = [call for call in log if call.thread == threading.get_ident()]
+    return Explanation(_rows(profiler.events(), calls, dict(model.named_modules())), output)
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def _hooked(module: torch.nn.Module, name: str, opened: list[_Range]):
 def _rows(events: Any, log: list[registry.Call], modules: dict[str, torch.nn.Module]) -> list[dict[str, Any]]:
     tops = sorted((e for e in events if e.cpu_parent is None), key=lambda e: e.time_range.start)
     ranges = sorted((e for e in events if e.name == registry.RANGE), key=lambda e: e.time_range.end)
-    calls = {e.id: call for e, call in zip(ranges, log, strict=False)}
+    calls = {e.id: call for e, call in zip(ranges, log, strict=True)}
     rows: list[dict[str, Any]] = []
     for event in tops:
         _visit(event, "", calls, modules, rows)
@@ -210,7 +213,7 @@ class Explanation:
         for row in self.rows:
             backend = row["kernel"].partition(":")[0]
             kernels.setdefault(row["layer"], set()).add(backend)
-            if backend == "torch" and "." in row["op"]:
+            if backend == "torch" and "::" not in row["op"]:
                 fallen_back.add(row["layer"])
         return [layer for layer, backends in kernels.items() if backends == {"torch"} or layer in fallen_back]
 

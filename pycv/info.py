@@ -23,7 +23,7 @@ BUILD_HINT = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Info:
     """The answer of :func:`info`; ``str(...)`` is the report that ``pycv info`` prints.
 
@@ -77,6 +77,8 @@ class Info:
         width = max(len(name) for name, _ in lines)
         text = [f"{name:<{width}}  {value}" for name, value in lines]
         return "\n".join(text + [f"! {problem}" for problem in self.problems])
+
+    __repr__ = __str__
 
 
 def info() -> Info:

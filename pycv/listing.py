@@ -13,9 +13,12 @@ import torch
 from . import kernels as _package
 from . import registry, settings
 from .kernels import Kernel
-from .problem import Problem
+from .problem import Problem, parse
 
-_COLUMNS = ("op", "pass", "backend", "algorithm", "numeric class", "deterministic")
+_COLUMNS = ("op", "pass", "backend", "algorithm", "numeric class", "deterministic", "dtypes", "layouts", "devices")
+_DTYPES = ("f32", "f64", "f16", "bf16")
+_LAYOUTS = ("nchw", "nhwc")
+_DEVICES = ("cpu", "cuda")
 
 
 class KernelList(list[Kernel]):
@@ -23,12 +26,47 @@ class KernelList(list[Kernel]):
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per kernel, with the table's columns as keys."""
-        values = [(k.op, k.pass_, k.backend, k.algorithm, k.numeric_class, k.deterministic) for k in self]
-        return [dict(zip(_COLUMNS, row, strict=True)) for row in values]
+        names = ((k.op, k.pass_, k.backend, k.algorithm, k.numeric_class, k.deterministic) for k in self)
+        return [dict(zip(_COLUMNS, (*row, *_supported(k)), strict=True)) for row, k in zip(names, self, strict=True)]
 
     def __str__(self) -> str:
-        shown = {True: "yes", False: "no"}
-        return _table([_COLUMNS, *([shown.get(v, v) for v in row.values()] for row in self.rows())])
+        return _table([_COLUMNS, *([_shown(value) for value in row.values()] for row in self.rows())])
+
+    __repr__ = __str__
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else " ".join(value) or "-"
+
+
+def _supported(kernel: Kernel) -> tuple[list[str], list[str], list[str]]:
+    """The dtypes, layouts and devices that a kernel takes, found by asking it about a small plain problem."""
+
+    def takes(dtype: str, layout: str, device: str) -> bool:
+        return kernel.supports(parse(_small_problem(kernel, dtype, layout, device))) is None
+
+    devices = [device for device in _DEVICES if takes("f32", "nchw", device)]
+    if not devices:
+        return [], [], []
+    has_layouts = kernel.op not in ("gemm", "relu")
+    layouts = [layout for layout in _LAYOUTS if takes("f32", layout, devices[0])] if has_layouts else []
+    return [dtype for dtype in _DTYPES if takes(dtype, "nchw", devices[0])], layouts, devices
+
+
+def _small_problem(kernel: Kernel, dtype: str, layout: str, device: str) -> str:
+    head = f"{kernel.op}.{kernel.pass_}"
+    if kernel.op == "relu":
+        return f"{head} e64 {dtype} {device}"
+    if kernel.op == "gemm":
+        return f"{head} m8n8k8 {dtype} {device}"
+    rank = int(kernel.op[-2]) if kernel.op[-1] == "d" else 2
+    axes = slice(3 - rank, 3)
+    sizes = "n2c8" + "".join(f"{axis}9" for axis in "dhw"[axes])
+    window = "".join(f"{axis}3" for axis in "trs"[axes])
+    shape = {"conv": f"k8{window}", "max_": window, "avg_": window, "adap": "o3", "loca": "l5"}.get(kernel.op[:4], "")
+    return f"{head} {sizes} {shape} {dtype} {layout} {device}"
 
 
 class Answers(list[tuple[Kernel, str]]):
@@ -46,6 +84,8 @@ class Answers(list[tuple[Kernel, str]]):
     def __str__(self) -> str:
         header = ("kernel", "numeric class", "answer")
         return f"{self.problem}\n" + _table([header, *(row.values() for row in self.rows())])
+
+    __repr__ = __str__
 
 
 def list_kernels(problem: str | Problem | None = None, *, op: str | None = None) -> KernelList | Answers:

@@ -30,7 +30,7 @@ from . import raw
 
 T = TypeVar("T")
 EDGES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70)
-BUDGET = 60_000  # multiply-adds of a drawn problem, roughly: what keeps the reference fast
+BUDGET = 150_000  # multiply-adds of a drawn problem, roughly: what keeps the reference fast
 KINDS = ("integers", "normal", "nonfinite")
 
 
@@ -132,7 +132,7 @@ def conv(source: Source, op: str, budget: int) -> ConvProblem:
     budget = max(1, budget // _product(filter))
     c, k, groups = _channels(source, budget)
     budget = max(1, budget // max(1, c * k // groups))
-    n = source.pick((1, 1, 1, 2, 3, 0)) if source.integer(0, 7) else 0
+    n = source.pick((1, 1, 2, 3)) if source.integer(0, 24) else 0
     out = _extents(source, rank, budget // max(n, 1))
     size = tuple(
         max(1, (o - 1) * u + d * (f - 1) + 1 - 2 * p + source.integer(*source.pick(((0, 0), (0, u - 1), (-2, u + 1)))))
@@ -158,11 +158,11 @@ def _channels(source: Source, budget: int) -> tuple[int, int, int]:
     """Input channels, output channels, groups."""
     shape = source.pick(("dense", "dense", "dense", "grouped", "depthwise", "empty"))
     if shape == "depthwise":
-        groups = extent(source, budget // 8)
+        groups = extent(source, min(source.pick((4, 17, 70)), budget // 8))
         return groups, groups * source.pick((1, 1, 2)), groups
     groups = source.pick((2, 2, 3, 5)) if shape == "grouped" else 1
-    inside = extent(source, min(70, budget // 8))
-    outside = extent(source, min(70, budget // 8 // inside))
+    inside = extent(source, min(source.pick((4, 17, 70)), budget // 8))
+    outside = extent(source, min(source.pick((4, 17, 70)), budget // 8 // inside))
     if shape == "empty" and source.integer(0, 3) == 0:
         return (0, outside, 1) if source.integer(0, 1) else (inside, 0, 1)
     return groups * inside, groups * outside, groups
@@ -203,8 +203,8 @@ def matrix(source: Source, rows: int, columns: int, read: bool) -> Matrix:
 def pool(source: Source, op: str, budget: int) -> PoolProblem:
     rank = source.pick((1, 2, 2, 3))
     adaptive, largest = op.startswith("adaptive"), "max" in op
-    n, c = source.pick((1, 1, 2, 0)), extent(source, 33)
-    cap = max(1, budget // 20 // (c * max(n, 1)))
+    n, c = source.pick((1, 1, 2, 2)) if source.integer(0, 24) else 0, extent(source, source.pick((4, 33)))
+    cap = max(1, budget // 50 // (c * max(n, 1)))
     pass_ = source.pick(("forward", "grad_input"))
     window: dict[str, Sizes] = {}
     if adaptive:
@@ -246,8 +246,8 @@ def _unpadded(p: PoolProblem) -> Sizes:
 
 
 def norm(source: Source, op: str, budget: int) -> NormProblem:
-    n, c = source.pick((1, 2, 3)), extent(source, 70)
-    size = _extents(source, source.pick((0, 1, 2, 2, 3)), max(1, budget // 4 // (n * c)))
+    n, c = source.pick((1, 2, 3)), extent(source, source.pick((4, 70)))
+    size = _extents(source, source.pick((0, 1, 2, 2, 3)), max(1, budget // 10 // (n * c)))
     if source.integer(0, 19) == 0:
         n = 0
     training = op == "batch_norm" and n * _product(size) > 1 and bool(source.integer(0, 2))
@@ -316,7 +316,8 @@ def data(p: Problem, kind: str, rng: np.random.Generator) -> tuple[dict[str, np.
 
 
 def _values(o: raw.Operand, p: Problem, kind: str, rng: np.random.Generator) -> np.ndarray:
-    if kind == "normal":
+    repeated = any(stride == 0 and size > 1 for stride, size in zip(o.strides, o.shape, strict=True))
+    if kind == "normal" and not repeated:  # a sum of equal terms would round the same way every time
         values = rng.standard_normal(o.shape)
         if isinstance(p, NormProblem) and len(o.shape) > 1:
             values[:, ::3] += 10

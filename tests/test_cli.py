@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import pycv
+import pycv.demo
 from pycv import bench, cli
 from pycv.bench import machine, readme
 
@@ -41,11 +42,15 @@ def test_info_is_printed(capsys):
 def test_kernels_as_table_and_json(capsys):
     code, out, _ = run(capsys, "kernels", "--op", "relu")
     assert code == 0
-    assert out.splitlines()[2].split() == ["relu", "forward", "cpu", "direct", "strict", "yes"]
+    assert out.splitlines()[2].split() == [
+        *("relu", "forward", "cpu", "direct", "strict", "yes", "f32", "f64", "-", "cpu")
+    ]
     _, out, _ = run(capsys, "kernels", "--json")
     rows = json.loads(out)
     assert len(rows) == len(pycv.kernels())
-    assert set(rows[0]) == {"op", "pass", "backend", "algorithm", "numeric class", "deterministic"}
+    direct = next(r for r in rows if (r["op"], r["pass"], r["algorithm"]) == ("conv3d", "grad_weight", "direct"))
+    assert direct["dtypes"] == ["f32", "f64"] and direct["layouts"] == ["nchw", "nhwc"] and direct["devices"] == ["cpu"]
+    assert all(row["devices"] == ["cpu", "cuda"] for row in rows if row["backend"] == "torch")
 
 
 def test_kernels_for_a_problem(capsys):
@@ -91,6 +96,27 @@ def test_bench_without_options_is_what_make_bench_runs(capsys, monkeypatch):
     assert run(capsys, "bench")[0] == 0
     assert len(seen["cases"]) == 20 and seen["budget"] == 100
     assert seen["contenders"] == ["pycv", "torch:nchw", "torch:nhwc"]
+
+
+def test_progress_is_plain_lines_without_tqdm(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    code, _, err = run(capsys, "bench", "run", "a: relu.forward e10", "b: relu.forward e11", "--budget", "0.1")
+    assert code == 0
+    assert err.splitlines() == ["[0/2] this machine's peaks", "[0/2] a", "[1/2] b", "[2/2] done"]
+
+
+def test_demo_gets_its_own_options(capsys, monkeypatch):
+    monkeypatch.setattr(pycv.demo, "main", lambda arguments: print(arguments))
+    assert run(capsys, "demo", "--anything", "1")[:2] == (0, "['--anything', '1']\n")
+
+
+def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "run", interrupted)
+    code, _, err = run(capsys, "bench", "run", "relu.forward e10")
+    assert code == 130 and err.endswith("pycv: interrupted\n")
 
 
 def test_bench_lists_sets_and_contenders(capsys):

@@ -20,8 +20,8 @@ namespace {
 
 // Enough independent chains to hide the latency of two FMA units, few enough for 16 registers.
 constexpr int kChains = 12;
-constexpr int64_t kFmaSteps = 1 << 15;         // per round
-constexpr int64_t kRoundBytes = 4 << 20;       // per round and thread
+constexpr int64_t kFmaSteps = 1 << 15;    // per round
+constexpr int64_t kRoundBytes = 4 << 20;  // per round and thread
 
 double now() {
     timespec t;
@@ -36,7 +36,7 @@ double best_rate(int threads, double seconds, double amount, const Work& work) {
     const double deadline = now() + seconds;
     bool done = false;
     parallel(threads, [&](int thread, int team) {
-        work(thread, 0);                       // warm-up: clocks, caches
+        work(thread, 0);  // warm-up: clocks, caches
         for (int64_t round = 1;; ++round) {
             if (thread == 0) start = now();
             team_barrier(team);

@@ -70,7 +70,7 @@ def run(
             seconds = max(0.0, deadline - time.perf_counter()) / (len(cases) - done)
             rows += _measure_case(one, chosen, peaks, seconds, precision, seed)
         if progress:
-            progress(len(cases), len(cases), "")
+            progress(len(cases), len(cases), "done")
     return rows
 
 

@@ -7,13 +7,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..ops.conv import conv, conv_transpose
 from .prepared import WeightedLayer
+from .tracing import leaf
 
 
 class _Conv(WeightedLayer, _ConvNd):
+    def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input)
+        return self._conv_forward(input, self.weight, self.bias)
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Any = self.padding
         if self.padding_mode != "zeros":
@@ -38,11 +45,13 @@ class Conv3d(_Conv, torch.nn.Conv3d):
 class _ConvTranspose(WeightedLayer, _ConvTransposeNd):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """``output_size`` picks one of the sizes that the stride leaves open: spatial only, or the whole shape."""
+        if isinstance(input, Proxy):
+            return leaf(self, input, output_size)
         if self.padding_mode != "zeros":
             raise ValueError(f"padding_mode={self.padding_mode!r}: {type(self).__name__} only takes 'zeros'")
         rank = len(self.kernel_size)
-        known: tuple[Any, ...] = (self.stride, self.padding, self.kernel_size)
-        output_padding = self._output_padding(input, output_size, *known, rank, self.dilation)  # type: ignore[arg-type]
+        window: Any = (self.stride, self.padding, self.kernel_size, rank, self.dilation)
+        output_padding = self._output_padding(input, output_size, *window)
         sizes = (self.stride, self.padding, output_padding, self.groups, self.dilation)
         return self._run(conv_transpose, rank, input, self.weight, self.bias, *sizes)
 

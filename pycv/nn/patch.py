@@ -69,8 +69,9 @@ def patch(model: torch.nn.Module, *, functional: bool = False) -> Patch:
             handle._swap(name, module, TWINS[type(module)])
         elif reason is not None:
             handle.left[name] = reason
-        if not isinstance(model, _BeneathEnable) and type(module) not in TWINS.values():
-            handle.functional.update({(name, call): n for call, n in _functional_calls(type(module)).items()})
+        kind: Any = type(module)
+        if not isinstance(model, _BeneathEnable) and kind not in TWINS.values():
+            handle.functional.update({(name, call): n for call, n in _functional_calls(kind).items()})
     return handle
 
 
@@ -166,7 +167,7 @@ class _BeneathEnable:
 
 
 @functools.lru_cache(maxsize=64)
-def _beneath_enable(base: type) -> type:
+def _beneath_enable(base: Any) -> type[torch.nn.Module]:
     """A subclass of ``base`` whose forward runs inside ``enable()``, and whose instances pickle and copy as such."""
 
     @functools.wraps(base.forward)
@@ -184,7 +185,7 @@ def _beneath_enable(base: type) -> type:
     return type(base.__name__, (base, _BeneathEnable), {"forward": forward, "__reduce_ex__": __reduce_ex__, **same})
 
 
-def _blank_beneath_enable(base: type) -> torch.nn.Module:
+def _blank_beneath_enable(base: Any) -> torch.nn.Module:
     kind = _beneath_enable(base)
     return kind.__new__(kind)
 
@@ -198,7 +199,8 @@ def _swap_forward(model: torch.nn.Module, handle: Patch) -> None:
     elif "forward" in model.__dict__:
         handle.left[""] = _REPLACED
     else:
-        handle._swap("", model, _beneath_enable(type(model)))
+        kind: Any = type(model)
+        handle._swap("", model, _beneath_enable(kind))
 
 
 # ------------------------------------------------------------------------------------- functional calls
@@ -207,7 +209,7 @@ _METHODS = ("relu", "relu_", "mm", "bmm", "matmul", "addmm")
 
 
 @functools.lru_cache(maxsize=1024)
-def _functional_calls(kind: type) -> Counter[str]:
+def _functional_calls(kind: Any) -> Counter[str]:
     """The calls in ``kind.forward``, and in the methods and plain functions it calls, that ``enable()`` would reach.
 
     Read off the source: what is called through a variable, an attribute or a library's code is not found.

@@ -149,7 +149,7 @@ def _watched_elements(weight: Tensor) -> np.ndarray:
     """
     count, itemsize = weight.numel(), weight.element_size()
     memory = (ctypes.c_ubyte * (count * itemsize)).from_address(weight.data_ptr())
-    elements = np.frombuffer(memory, dtype=f"u{itemsize}")
+    elements = np.frombuffer(memoryview(memory), dtype=np.dtype(f"u{itemsize}"))
     if elements.nbytes <= FULL_CHECK_BYTES:
         return elements
     return elements[:: _sample_step(count, count // weight.shape[0])]
@@ -177,7 +177,7 @@ class WeightedLayer(torch.nn.Module):
     def _run(self, op: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """op(*arguments), with the prepared weights where they may be kept.
 
-        Inference under ``pycv.enable()`` takes its mode off: through torch's function the prepared weights would be lost.
+        Inference under ``pycv.enable()`` takes the mode off: on the way through torch's function they would be lost.
         """
         if self.training or _is_grad_enabled() or _is_compiling():
             return op(*arguments)

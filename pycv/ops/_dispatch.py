@@ -21,6 +21,12 @@ _C = torch._C
 _PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
 _peek_functorch = _C._functorch.peek_interpreter_stack
 _is_compiling = torch.compiler.is_compiling
+_is_tracing = _C._is_tracing
+_dispatch_modes = _C._len_torch_dispatch_stack
+_function_modes = _C._len_torch_function_stack
+_autocasts = _C._is_any_autocast_enabled
+_threads = torch.get_num_threads
+_deterministic = _C._get_deterministic_algorithms
 _strided = torch.strided
 
 DTYPES = {
@@ -47,14 +53,14 @@ def watched() -> bool:
 
     The order matters: torch.compile folds the first test to True and must not meet the others.
     """
-    return bool(
+    return (
         _is_compiling()
-        or _C._len_torch_dispatch_stack()
-        or _C._len_torch_function_stack()
+        or _dispatch_modes() > 0
+        or _function_modes() > 0
         or _peek_functorch() is not None
-        or _C._is_tracing()
+        or _is_tracing()
         or forward_ad._current_level >= 0
-        or _C._is_any_autocast_enabled()
+        or _autocasts()
     )
 
 
@@ -63,17 +69,12 @@ def wants_torch() -> bool:
     torch_function mode, forward-mode AD. Ask only where :func:`watched`."""
     if _is_compiling():
         return torch.compiler.is_exporting()
-    return bool(
-        _C._len_torch_function_stack()
-        or _peek_functorch() is not None
-        or _C._is_tracing()
-        or forward_ad._current_level >= 0
-    )
+    return _function_modes() > 0 or _peek_functorch() is not None or _is_tracing() or forward_ad._current_level >= 0
 
 
 def context_key(settings: Settings) -> tuple:
     """The part of a choice's key that does not come from the arguments. Settings are interned, so id() is enough."""
-    return (id(settings), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    return (id(settings), _threads(), _deterministic())
 
 
 def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:

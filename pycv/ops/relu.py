@@ -1,11 +1,16 @@
 """relu: y = max(x, 0). Gradient: grad_output where y > 0 (NaN lets it through, as in torch), else 0.
 
 Under torch.compile, export, transforms and modes the layer is torch's own op: it fuses there.
+
+A call on a tiny tensor costs about as much as torch's (measured by `pycv bench`), so every line that runs each time is
+weighed: one flat key, no keyword arguments, and autograd.Function's Python `apply`, which only prepares arguments for
+functorch, is passed by.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from .. import registry, settings
@@ -15,27 +20,34 @@ from ._dispatch import DTYPES, context_key, plain, remember, watched
 _choices: dict[tuple, registry.Choice] = {}
 
 
-def relu(x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+def relu(x: Tensor, inplace: bool = False) -> Tensor:
     """See :func:`pycv.functional.relu`."""
     if watched() or not plain(x):
         return torch.relu_(x) if inplace else torch.relu(x)
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return _forward(x, inplace)
-    return _Relu.apply(x, inplace)
+    current = settings.current()
+    choice = _choice("forward", x, current)
+    if choice.plan is not None and x.requires_grad and torch.is_grad_enabled():
+        return _apply_relu(x, inplace, choice, current)
+    return _forward(choice, x, inplace)
 
 
-def relu_grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    """grad_output where the relu's output y is not <= 0, else 0. Differentiable in grad_output."""
+def relu_grad_input(y: Tensor, grad_output: Tensor, current: settings.Settings | None = None) -> Tensor:
+    """grad_output where the relu's output y is not <= 0, else 0. Differentiable in grad_output.
+
+    ``current`` is None for the settings in force.
+    """
     if watched() or not (plain(y) and plain(grad_output)):
         return torch.ops.aten.threshold_backward(grad_output, y, 0)
-    if torch.is_grad_enabled() and grad_output.requires_grad:
-        return _ReluGradInput.apply(y, grad_output)
-    return _grad_input(y, grad_output)
+    if current is None:
+        current = settings.current()
+    choice = _choice("grad_input", y, current)
+    if choice.plan is not None and grad_output.requires_grad and torch.is_grad_enabled():
+        return _apply_relu_grad_input(y, grad_output, choice, current)
+    return _grad_input(choice, y, grad_output)
 
 
-def _choice(pass_: str, x: torch.Tensor) -> registry.Choice:
-    current = settings.current()
-    key = (pass_, x.numel(), x.dtype, x.device, context_key(current))
+def _choice(pass_: str, x: Tensor, current: settings.Settings) -> registry.Choice:
+    key = (pass_, x.numel(), x.dtype, x.device, *context_key(current))
     choice = _choices.get(key)
     if choice is None:
         problem = PointwiseProblem("relu", pass_, x.numel(), DTYPES.get(x.dtype, str(x.dtype)), x.device.type)
@@ -43,20 +55,19 @@ def _choice(pass_: str, x: torch.Tensor) -> registry.Choice:
     return choice
 
 
-def _is_dense(x: torch.Tensor) -> bool:
+def _is_dense(x: Tensor) -> bool:
     """Its elements fill one block of memory, in whatever order of axes."""
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
-def _forward(x: torch.Tensor, inplace: bool) -> torch.Tensor:
-    choice = _choice("forward", x)
+def _forward(choice: registry.Choice, x: Tensor, inplace: bool) -> Tensor:
     if registry.recorders:
         with registry.timed(choice):
             return _run_forward(choice, x, inplace)
     return _run_forward(choice, x, inplace)
 
 
-def _run_forward(choice: registry.Choice, x: torch.Tensor, inplace: bool) -> torch.Tensor:
+def _run_forward(choice: registry.Choice, x: Tensor, inplace: bool) -> Tensor:
     if choice.plan is None:
         return torch.relu_(x) if inplace else torch.relu(x)
     if inplace and _is_dense(x):
@@ -69,16 +80,15 @@ def _run_forward(choice: registry.Choice, x: torch.Tensor, inplace: bool) -> tor
     return x.copy_(out) if inplace else out
 
 
-def _grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    choice = _choice("grad_input", y)
+def _grad_input(choice: registry.Choice, y: Tensor, grad_output: Tensor) -> Tensor:
     if registry.recorders:
         with registry.timed(choice):
             return _run_grad_input(choice, y, grad_output)
     return _run_grad_input(choice, y, grad_output)
 
 
-def _run_grad_input(choice: registry.Choice, y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    if choice.plan is None or not plain(grad_output):
+def _run_grad_input(choice: registry.Choice, y: Tensor, grad_output: Tensor) -> Tensor:
+    if choice.plan is None:
         return torch.ops.aten.threshold_backward(grad_output, y, 0)
     if not _is_dense(y):
         y = y.contiguous()
@@ -91,32 +101,32 @@ def _run_grad_input(choice: registry.Choice, y: torch.Tensor, grad_output: torch
 
 class _Relu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, inplace):
-        y = _forward(x, inplace)
+    def forward(ctx, x, inplace, choice, current):
+        y = _forward(choice, x, inplace)
         if inplace:
             ctx.mark_dirty(x)
         ctx.save_for_backward(y)
-        ctx.settings = settings.current()
+        ctx.settings = current
         return y
 
     @staticmethod
     def backward(ctx, grad_output):
-        (y,) = ctx.saved_tensors
-        with settings.applied(ctx.settings):
-            return relu_grad_input(y, grad_output), None
+        return relu_grad_input(*ctx.saved_tensors, grad_output, ctx.settings), None, None, None
 
 
 class _ReluGradInput(torch.autograd.Function):
     """Linear in grad_output, constant almost everywhere in y: its own double backward is itself."""
 
     @staticmethod
-    def forward(ctx, y, grad_output):
+    def forward(ctx, y, grad_output, choice, current):
         ctx.save_for_backward(y)
-        ctx.settings = settings.current()
-        return _grad_input(y, grad_output)
+        ctx.settings = current
+        return _grad_input(choice, y, grad_output)
 
     @staticmethod
     def backward(ctx, grad):
-        (y,) = ctx.saved_tensors
-        with settings.applied(ctx.settings):
-            return None, relu_grad_input(y, grad)
+        return None, relu_grad_input(*ctx.saved_tensors, grad, ctx.settings), None, None
+
+
+_apply_relu = super(torch.autograd.Function, _Relu).apply
+_apply_relu_grad_input = super(torch.autograd.Function, _ReluGradInput).apply

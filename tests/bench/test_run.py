@@ -69,7 +69,7 @@ def test_progress_is_reported_from_start_to_end():
     seen = []
     problems = ["a: relu.forward e10", "b: relu.forward e11"]
     bench.run(problems, ["torch:nchw"], budget=0.1, progress=lambda *now: seen.append(now))
-    assert seen == [(0, 2, "this machine's peaks"), (0, 2, "a"), (1, 2, "b"), (2, 2, "")]
+    assert seen == [(0, 2, "this machine's peaks"), (0, 2, "a"), (1, 2, "b"), (2, 2, "done")]
 
 
 def test_own_contenders_take_part_and_wrong_ones_are_caught():
