@@ -92,7 +92,7 @@ def _hooked(module: torch.nn.Module, name: str, opened: list[_Range]):
 def _rows(events: Any, log: list[registry.Call], modules: dict[str, torch.nn.Module]) -> list[dict[str, Any]]:
     tops = sorted((e for e in events if e.cpu_parent is None), key=lambda e: e.time_range.start)
     ranges = sorted((e for e in events if e.name == registry.RANGE), key=lambda e: e.time_range.end)
-    calls = {e.id: call for e, call in zip(ranges, log, strict=True)}
+    calls = {id(e): call for e, call in zip(ranges, log, strict=True)}
     rows: list[dict[str, Any]] = []
     for event in tops:
         _visit(event, "", calls, modules, rows)
@@ -101,12 +101,12 @@ def _rows(events: Any, log: list[registry.Call], modules: dict[str, torch.nn.Mod
 
 def _visit(event: Any, layer: str, calls: dict, modules: dict, rows: list[dict[str, Any]]) -> None:
     """Adds the rows of one event: a pycv call, a torch op, or whatever a range or autograd function encloses."""
-    if event.id in calls:
-        rows.append(_call_row(layer, calls[event.id]))
+    if id(event) in calls:
+        rows.append(_call_row(layer, calls[id(event)]))
         return
     if event.name.startswith(_LAYER):
         layer = event.name[len(_LAYER) :]
-    elif not _contains(event, lambda e: e.id in calls or e.name.startswith(_LAYER)):
+    elif not _contains(event, lambda e: id(e) in calls or e.name.startswith(_LAYER)):
         if _contains(event, lambda e: e.name.removeprefix("aten::") not in _IDLE):
             rows.append(_torch_row(layer, event, modules.get(layer)))
         return

@@ -204,7 +204,7 @@ def pool(source: Source, op: str, budget: int) -> PoolProblem:
     rank = source.pick((1, 2, 2, 3))
     adaptive, largest = op.startswith("adaptive"), "max" in op
     n, c = source.pick((1, 1, 2, 2)) if source.integer(0, 24) else 0, extent(source, source.pick((4, 33)))
-    cap = max(1, budget // 50 // (c * max(n, 1)))
+    cap = max(1, min(400, budget // 50 // (c * max(n, 1))))  # the reference loops over windows
     pass_ = source.pick(("forward", "grad_input"))
     window: dict[str, Sizes] = {}
     if adaptive:
@@ -224,12 +224,15 @@ def pool(source: Source, op: str, budget: int) -> PoolProblem:
     forward = pass_ == "forward"
     drawn = PoolProblem(
         f"{op}{rank}d", pass_, n, c, size, out, dtype=_dtype(source), **window,
-        input=layout(source, c, size, forward), output=layout(source, c, out, not forward),
         indices=largest and (not forward or bool(source.integer(0, 1))),
         count_include_pad=op != "avg_pool" or bool(source.integer(0, 2)),
         divisor=source.integer(1, 7) if op == "avg_pool" and source.integer(0, 3) == 0 else 0,
     )  # fmt: skip
-    return drawn if valid(drawn) else replace(drawn, padding=(0,) * rank, size=_unpadded(drawn))
+    if not valid(drawn):
+        drawn = replace(drawn, padding=(0,) * rank, size=_unpadded(drawn))
+    return replace(
+        drawn, input=layout(source, c, drawn.size, forward), output=layout(source, c, drawn.output_size, not forward)
+    )
 
 
 def _pooled_axis(source: Source, out: int, filter: int, stride: int, padding: int, dilation: int) -> tuple[int, int]:

@@ -102,12 +102,12 @@ def test_training_needs_no_test_digits_and_keeps_the_best_epoch(digits):
     torch.manual_seed(0)
     seen = []
     with pycv.use(backend="cpu"):
-        trained = training.train(LeNet5(), split, training.Recipe(epochs=3), 0, lambda *args: seen.append(args))
+        trained = training.train(LeNet5(), split, training.Recipe(epochs=2), 0, lambda *args: seen.append(args))
         loss, accuracy = training.evaluate(trained.model, split.validation)
-    assert [number for number, _ in seen] == [0, 1, 2]
+    assert [number for number, _ in seen] == [0, 1]
     assert [epoch for _, epoch in seen] == trained.epochs
     assert trained.best.validation_accuracy == max(epoch.validation_accuracy for epoch in trained.epochs)
-    assert accuracy == trained.best.validation_accuracy > 0.7
+    assert accuracy == trained.best.validation_accuracy > 0.5
     assert loss == pytest.approx(trained.best.validation_loss, rel=1e-4)
     assert trained.epochs[-1].train_loss < trained.epochs[0].train_loss
 
@@ -152,6 +152,7 @@ def test_demo_leaves_metrics_and_pictures(tmp_path, capsys):
     assert str(pycv.info()).splitlines()[0] in printed
     for layer in ("c1", "s2", "c3", "s4", "c5", "f6", "output"):
         assert layer in printed
+    assert "; 0 on torch" in printed  # the last line of explain
 
 
 def test_interrupted_demo_leaves_what_was_there(tmp_path, monkeypatch, capsys):
@@ -174,12 +175,19 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
     assert sorted((path.name, path.read_text()) for path in tmp_path.iterdir()) == [("a", "new"), ("b", "new")]
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "2.5", "many"])
-def test_bad_epochs_are_refused(text, capsys):
+def test_unusable_folder_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert demo.main(["--out", str(tmp_path / "file")]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--epochs=0", "--epochs=2.5", "--epochs=many", "--seed=-1", "--seed=4294967296"])
+def test_bad_numbers_are_refused(option, capsys):
     with pytest.raises(SystemExit) as error:
-        demo.main(["--epochs", text])
+        demo.main([option])
     assert error.value.code == 2
-    assert f"--epochs: '{text}': expected a whole number" in capsys.readouterr().err
+    name, text = option.split("=")
+    assert f"{name}: '{text}': expected a whole number" in capsys.readouterr().err
 
 
 def test_missing_package_is_named(monkeypatch, capsys):

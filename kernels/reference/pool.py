@@ -69,10 +69,10 @@ def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[st
 
 
 def _max_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    planes = problem.n * problem.c
+    planes, windows = problem.n * problem.c, int(np.prod(problem.output_size))
     grad_input = np.zeros((planes, int(np.prod(problem.size))))
-    plane = np.arange(planes)[:, None]
-    np.add.at(grad_input, (plane, arrays["indices"].reshape(planes, -1)), arrays["output"].reshape(planes, -1))
+    indices, grad = arrays["indices"].reshape(planes, windows), arrays["output"].reshape(planes, windows)
+    np.add.at(grad_input, (np.arange(planes)[:, None], indices), grad)
     return {"input": grad_input.reshape(problem.n, problem.c, *problem.size)}
 
 

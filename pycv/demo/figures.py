@@ -19,7 +19,7 @@ from .data import Digits, upsampled
 from .training import Trained
 
 INK, GREY, BLUE, ORANGE, RED = "#22252a", "#8a9099", "#2f6db3", "#e08a1e", "#c8352b"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -94,7 +94,7 @@ def filters(model: LeNet5) -> Figure:
     figure = Figure(figsize=(10, 2.35), layout="constrained")
     panels = figure.subplots(1, len(weight))
     for number, (axes, kernel) in enumerate(zip(panels, weight, strict=True)):
-        image = axes.imshow(kernel, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        image = axes.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         _bare(axes, f"filter {number + 1}")
     figure.colorbar(image, ax=list(panels), label="weight", fraction=0.02, pad=0.01, shrink=0.85)
     figure.suptitle("What the first layer looks for: its 5×5 filters", fontweight="bold")
@@ -114,15 +114,16 @@ def feature_maps(model: LeNet5, digits: Digits, index: int) -> Figure:
     )  # fmt: skip
     probabilities = model(image).softmax(1)[0]
     figure = Figure(figsize=(11, 6.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 2.9))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.0, 2.9))
+    left, right = halves
     _digit_and_verdict(left, image[0, 0], int(digits.labels[index]), probabilities)
     heights = [_rows(maps) * (8 / min(8, maps.shape[1])) ** 0.35 + 0.45 for _, maps in stages]
-    parts = np.ravel(right.subfigures(len(stages), 1, height_ratios=heights))
+    parts: Any = right.subfigures(len(stages), 1, height_ratios=heights)
     for part, (title, maps) in zip(parts, stages, strict=True):
         part.suptitle(title, fontweight="bold", fontsize=10)
         panels = part.subplots(_rows(maps), min(8, maps.shape[1]), squeeze=False).ravel()
         for axes, plane in zip(panels, maps[0], strict=True):
-            axes.imshow(plane, cmap="magma", vmin=0, vmax=float(maps.max()))
+            axes.imshow(plane.numpy(), cmap="magma", vmin=0, vmax=float(maps.max()))
             _bare(axes)
     return figure
 
@@ -133,10 +134,10 @@ def _rows(maps: Tensor) -> int:
 
 def _digit_and_verdict(part, image: Tensor, label: int, probabilities: Tensor) -> None:
     picture, bars = part.subplots(2, 1, height_ratios=(1, 1.1))
-    picture.imshow(image, cmap="gray_r")
+    picture.imshow(image.numpy(), cmap="gray_r")
     _bare(picture, f"The digit {label}, 32×32")
     colours = [BLUE if digit == label else GREY for digit in range(10)]
-    bars.barh(range(10), 100 * probabilities, color=colours)
+    bars.barh(range(10), 100 * probabilities.numpy(), color=colours)
     bars.set(title="What the network reads", xlabel="probability (%)", ylabel="digit", yticks=range(10), xlim=(0, 100))
     bars.invert_yaxis()
 
@@ -156,14 +157,17 @@ def misclassified(digits: Digits, logits: Tensor, most: int = 18) -> Figure:
         axes.axis("off")
     images = upsampled(digits.images[order])[:, 0]
     for axes, image, index in zip(panels, images, order.tolist(), strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=float(images.min()), vmax=float(images.max()))
+        axes.imshow(image.numpy(), cmap="gray_r", vmin=float(images.min()), vmax=float(images.max()))
         true, read = int(digits.labels[index]), int(predicted[index])
         sure = 100 * float(probabilities[index, read])
-        text = f"{true} read as {read}" if read != true else f"{true} read rightly"
+        text = f"{true} read as {read}" if read != true else f"{true} read correctly"
         colour = RED if read != true else GREY
         axes.set_title(f"{text}\n{sure:.0f} % sure", color=colour, fontsize=9, fontweight="normal")
-    count = f"{int(wrong.sum()) or 'None'} of {len(digits)} test digits misread (red, true digit first)"
-    figure.suptitle(f"{count}, and the nearest calls (grey)\n", fontweight="bold")
+    if count := int(wrong.sum()):
+        title = f"{count} of {len(digits)} test digits misread (red, true digit first), and the nearest calls"
+    else:
+        title = f"None of {len(digits)} test digits misread: these were the nearest calls"
+    figure.suptitle(f"{title}\n", fontweight="bold")
     return figure
 
 

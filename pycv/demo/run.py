@@ -13,6 +13,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ import pycv
 
 from .. import bench
 from ..bench import report
+from ..explain import Explanation
 from .data import upsampled
 from .training import Epoch, Outcome, Recipe, learn_digits
 
@@ -39,10 +41,18 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     recipe = Recipe(epochs=arguments.epochs or (QUICK_EPOCHS if arguments.quick else Recipe.epochs))
     try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"pycv demo: --out {arguments.out}: {error.strerror}", file=sys.stderr)
+        return 1
+    try:
         run(arguments.out, recipe, arguments.seed, arguments.quick)
     except KeyboardInterrupt:
         print(f"\ninterrupted: {arguments.out} is as it was", file=sys.stderr)
         return 130
+    except pycv.UnsupportedError as error:
+        print(f"pycv demo: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -50,27 +60,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("pycv demo", description="Train LeNet-5 on digits with pycv's kernels.")
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/demo"), help="folder for metrics.json and the pictures (%(default)s)")
-    add("--seed", type=int, default=0, help="of split, initialisation and order (%(default)s)")
-    add("--epochs", type=_positive, help=f"passes over the training digits ({Recipe.epochs})")
+    add("--seed", type=_whole(0), default=0, help="of split, initialisation and order (%(default)s)")
+    add("--epochs", type=_whole(1), help=f"passes over the training digits ({Recipe.epochs})")
     add("--quick", action="store_true", help=f"a smoke test: {QUICK_EPOCHS} epochs, LeNet's own layers timed alone")
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
-    return int(text)
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**32:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, {least} or more")
+        return int(text)
+
+    return parse
 
 
 def run(out: Path, recipe: Recipe, seed: int, quick: bool = False) -> dict:
-    """The whole demo; prints as it goes, leaves its files in ``out`` and returns what metrics.json holds."""
+    """The whole demo; prints as it goes, leaves its files in the folder ``out`` and returns what metrics.json holds."""
     start = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)  # an output folder that cannot be made should fail now
     print(f"{pycv.info()}\n")
     outcome = _learn(recipe, seed)
     rows = _kernels_beside_torch(quick)
-    x = upsampled(outcome.split.test.images[:64])
-    print(pycv.explain(outcome.trained.model, x))
+    print(_explained(outcome))
     metrics = _metrics(outcome, recipe, seed, rows, time.perf_counter() - start)
     files = _pictures(outcome) | {"metrics.json": (json.dumps(metrics, indent=1) + "\n").encode()}
     write_whole(out, files)
@@ -115,6 +126,14 @@ def _kernels_beside_torch(quick: bool) -> list[dict]:
         rows = bench.run(cases, ("pycv", "torch:nchw"), budget=(0.1 if quick else 1.2) * len(cases), progress=progress)
     print(f"{bench.table(rows)}\n")
     return rows
+
+
+@torch.no_grad()
+def _explained(outcome: Outcome) -> Explanation:
+    """What runs in the network for a batch of 64, warm."""
+    model, x = outcome.trained.model, upsampled(outcome.split.train.images[:64])
+    model(x)
+    return pycv.explain(model, x)
 
 
 def _pictures(outcome: Outcome) -> dict[str, bytes]:

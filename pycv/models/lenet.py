@@ -119,8 +119,8 @@ class LeNet5Original(Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 bound = 2.4 / module.weight[0].numel()  # appendix A: 2.4 over the fan-in
-                init.uniform_(module.weight, -bound, bound)
-                init.zeros_(module.bias)
+                for parameter in module.parameters():
+                    init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         x = squash(self.s2(squash(self.c1(x))))

@@ -42,10 +42,9 @@ def _handlers() -> dict[Callable, _Handler]:
     families = ("conv", "conv_transpose", "max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
     names = [family + rank for family in families for rank in ranks]
     names += ["linear", "relu", "batch_norm", "local_response_norm"]
-    names = [name for name in names if hasattr(functional, name)]  # TEMPORARY until pooling lands
     table = {getattr(F, name): _Handler(getattr(functional, name)) for name in names}
     for name in names:
-        if "max_pool" in name and hasattr(functional, name):
+        if "max_pool" in name:
             table[getattr(F, name + "_with_indices")] = _Handler(getattr(functional, name), return_indices=True)
     for owner in (torch, Tensor):
         for name in ("mm", "bmm", "matmul", "addmm"):

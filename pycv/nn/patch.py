@@ -33,6 +33,8 @@ TWINS: dict[type, type] = {
 }
 """The pycv layer of each torch.nn class."""
 
+_OURS = frozenset(TWINS.values())
+_WORKLESS = (torch.nn.Identity, torch.nn.Flatten, torch.nn.Unflatten)  # views: there is nothing to run
 _REPLACED = "its forward was replaced on the instance"
 
 
@@ -70,19 +72,20 @@ def patch(model: torch.nn.Module, *, functional: bool = False) -> Patch:
         elif reason is not None:
             handle.left[name] = reason
         kind: Any = type(module)
-        if not isinstance(model, _BeneathEnable) and kind not in TWINS.values():
+        if not isinstance(model, _BeneathEnable) and kind not in _OURS:
             handle.functional.update({(name, call): n for call, n in _functional_calls(kind).items()})
     return handle
 
 
-@dataclass
+@dataclass(eq=False)
 class Patch:
     """What :func:`patch` did.
 
     Attributes
     ----------
     swapped : names of the modules now of a pycv class.
-    left : names of the layers that stay on torch, with the reason. Containers are not listed.
+    left : names of the layers that stay on torch, with the reason. Containers, and layers that only make a view of
+        their input, are not listed.
     functional : (module name, function) of calls in ``forward`` that have a pycv kernel but stay on torch, with how
         often they stand in the source. Empty where the model's forward runs inside ``enable()``.
     """
@@ -91,12 +94,12 @@ class Patch:
     swapped: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     functional: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _undo: list[tuple[str, torch.nn.Module, type, type]] = field(default_factory=list, repr=False)
+    _undo: list[tuple[str, torch.nn.Module, type, type]] = field(default_factory=list, init=False)
 
     def _swap(self, name: str, module: torch.nn.Module, after: type) -> None:
         self._undo.append((name, module, type(module), after))
         module.__class__ = after
-        if after in TWINS.values():
+        if after in _OURS:
             self.swapped.append(name)
 
     def undo(self) -> None:
@@ -139,7 +142,7 @@ def _names(names: list[str], shown: int = 4) -> str:
 def _why_left(module: torch.nn.Module) -> str | None:
     """Why a layer is not swapped; None for those to swap, those already of a pycv class, and containers."""
     kind = type(module)
-    if kind in TWINS.values() or issubclass(kind, _BeneathEnable):
+    if kind in _OURS or issubclass(kind, _BeneathEnable):
         return None
     twin = next((torch_class for torch_class in TWINS if isinstance(module, torch_class)), None)
     if isinstance(module, torch.jit.ScriptModule):
@@ -154,7 +157,8 @@ def _why_left(module: torch.nn.Module) -> str | None:
         if kind is not twin:
             return f"subclass of torch.nn.{twin.__name__}"
         return _REPLACED if "forward" in module.__dict__ else None
-    if next(module.children(), None) is None and kind.forward is not torch.nn.Module.forward:
+    is_layer = next(module.children(), None) is None and kind.forward is not torch.nn.Module.forward
+    if is_layer and not isinstance(module, _WORKLESS):
         return f"pycv has no layer for {kind.__name__}"
     return None
 
@@ -192,7 +196,7 @@ def _blank_beneath_enable(base: Any) -> torch.nn.Module:
 
 def _swap_forward(model: torch.nn.Module, handle: Patch) -> None:
     """Put the model's forward beneath ``enable()``, or the reason why not into the handle."""
-    if isinstance(model, _BeneathEnable) or type(model) in (*TWINS, *TWINS.values()):
+    if isinstance(model, _BeneathEnable) or type(model) in TWINS or type(model) in _OURS:
         return
     if isinstance(model, torch.jit.ScriptModule):
         handle.left[""] = "TorchScript"

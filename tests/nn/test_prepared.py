@@ -229,6 +229,19 @@ def test_none_for_weights_that_are_no_plain_parameters():
         assert PreparedWeights().get(unkeepable, _choice(unkeepable)) is None
 
 
+def test_other_objects_and_orders_on_the_same_memory_are_other_weights():
+    store, weight = PreparedWeights(), torch.nn.Parameter(torch.randn(16, 16, 3, 3))
+    choice = _choice(weight)
+    kept = store.get(weight, choice)
+    assert kept is not None and store.get(weight, choice) is kept
+    assert store.get(weight.data, choice) is None
+    other = torch.nn.Parameter(weight.data)
+    assert store.get(other, choice) is not kept
+    kept = store.get(weight, choice)
+    weight.data = weight.data.transpose(0, 1)
+    assert store.get(weight, choice) is not kept
+
+
 def test_inference_tensors_run_unprepared(layer):
     with torch.inference_mode():
         layer.weight = torch.nn.Parameter(torch.randn(24, 16, 3, 3), requires_grad=False)
