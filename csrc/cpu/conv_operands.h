@@ -171,8 +171,11 @@ struct ChannelRuns {
         for (int64_t begin = x.begin; begin < x.end; begin += kPackChunk) {
             const int count = grid_runs(source, {begin, smaller(x.end, begin + kPackChunk)}, runs);
             if (plain) {
-                for (int r = 0; r < count; ++r, to += runs[r - 1].length * to_stride)
-                    copy_pixels(to, to_stride, source.data + runs[r].at + y.begin, runs[r].length, y.end - y.begin);
+                const Strides& s = source.strides;
+                const T* from = source.data + g.d.offset_first * s.d + g.h.offset_first * s.h +
+                                g.w.offset_first * s.w + y.begin;
+                for (int r = 0; r < count; to += runs[r].length * to_stride, ++r)
+                    copy_pixels(to, to_stride, from + runs[r].at, runs[r].length, y.end - y.begin);
                 continue;
             }
             for (int r = 0; r < count; ++r)
