@@ -70,9 +70,9 @@ def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[st
 
 
 def _max_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    planes, windows = problem.n * problem.c, prod(problem.output_size)
+    planes, count = problem.n * problem.c, prod(problem.output_size)
     grad_input = np.zeros((planes, prod(problem.size)))
-    indices, grad = arrays["indices"].reshape(planes, windows), arrays["output"].reshape(planes, windows)
+    indices, grad = arrays["indices"].reshape(planes, count), arrays["output"].reshape(planes, count)
     np.add.at(grad_input, (np.arange(planes)[:, None], indices), grad)
     return {"input": grad_input.reshape(problem.n, problem.c, *problem.size)}
 
