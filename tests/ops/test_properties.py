@@ -19,11 +19,7 @@ from ..seed import properties
 from .agreement import assert_agrees
 
 
-@pytest.fixture(autouse=True)
-def _fresh_memory_is_nan():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
 
 # ---------------------------------------------------------------------------------------------- plans
