@@ -1,84 +1,37 @@
-"""Builds pycv._cpu: every kernel file of csrc/cpu once per instruction set. Needs pybind11, never torch.
+"""Builds pycv._cpu with pybind11 and no torch; tools/native.py says how the C++ is compiled."""
 
-PYCV_CXXFLAGS adds compiler flags, PYCV_SANITIZE=address,undefined builds with sanitizers, MAX_JOBS bounds
-parallel compilation.
-"""
-
-import os
-import platform
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
+import sysconfig
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = sorted(str(path) for path in Path("csrc/cpu").glob("*.cpp"))
-COMMON = ["csrc/cpu/dispatch.cc", "csrc/bindings/cpu.cpp"]
-HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
-FLAGS = ["-std=c++20", "-O3", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-Wall"]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tools import native  # noqa: E402
 
-# name: (level in isa.h, vector bytes, compiler flags)
-X86 = {
-    "baseline": (0, 16, []),
-    "avx2": (1, 32, ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]),
-    "avx512": (2, 64, ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mbmi2", "-mprefer-vector-width=512"]),
-}
-PORTABLE = {"baseline": (0, 16, [])}
-
-
-def instruction_sets():
-    """The sets to compile for the target, which PYCV_TARGET_MACHINE names when cross-compiling."""
-    machine = os.environ.get("PYCV_TARGET_MACHINE", platform.machine())
-    return X86 if machine in ("x86_64", "AMD64") else PORTABLE
+BINDINGS = "csrc/bindings/cpu.cpp"
 
 
 class BuildKernels(build_ext):
-    """Compiles each (file, instruction set) pair in parallel, with a line of progress each."""
+    """Every kernel file once per instruction set, the dispatcher and the bindings, linked into one module."""
 
     def build_extension(self, ext):
-        flags = FLAGS + os.environ.get("PYCV_CXXFLAGS", "").split()
-        link = ["-fopenmp"]
-        if sanitize := os.environ.get("PYCV_SANITIZE"):
-            flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
-            link.append(f"-fsanitize={sanitize}")
-        jobs = [(source, "common", []) for source in COMMON]
-        for name, (level, width, options) in instruction_sets().items():
-            macros = [f"-DPYCV_ISA={name}", f"-DPYCV_ISA_LEVEL=pycv::cpu::Isa::{name}", f"-DPYCV_VECTOR_BYTES={width}"]
-            jobs += [(source, name, macros + options) for source in KERNELS]
-        ext.extra_objects = self.compile_all(jobs, flags)
-        ext.extra_link_args = ext.extra_link_args + link
-        ext.depends = ext.extra_objects  # link again when one is newer
-        super().build_extension(ext)
-
-    def compile_all(self, jobs, flags):
-        newest_header = max(os.path.getmtime(header) for header in HEADERS + ["setup.py"])
-
-        def compile_one(job):
-            source, name, options = job
-            start = time.time()
-            target = Path(self.build_temp) / name
-            expected = target / Path(source).with_suffix(".o")
-            if expected.exists() and expected.stat().st_mtime > max(newest_header, os.path.getmtime(source)):
-                return str(expected)
-            (built,) = self.compiler.compile(
-                [source],
-                output_dir=str(target),
-                include_dirs=self.compiler.include_dirs + self.extensions[0].include_dirs,
-                extra_postargs=flags + options,
-            )
-            print(f"  compiled {source} ({name}) in {time.time() - start:.1f} s", file=sys.stderr, flush=True)
-            return built
-
-        self.compiler.compiler_so = [f for f in self.compiler.compiler_so if f not in ("-g", "-O2", "-O3", "-Wstrict-prototypes")]
-        workers = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(compile_one, jobs))
+        try:
+            import pybind11
+        except ImportError:
+            sys.exit("pycv cannot be built here: pybind11 is not installed.\nInstall: pip install pybind11")
+        toolchain = native.Toolchain()
+        if problems := native.missing(toolchain):
+            sys.exit(native.explain(problems))
+        includes = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
+        # Run-time speed is in the kernels; -O3 on pybind11's templates buys none and takes twice as long.
+        bindings = native.Job(BINDINGS, sysconfig.get_config_var("SOABI"), (*includes, "-O1"))
+        try:
+            objects = toolchain.compile([bindings, *native.kernel_jobs(native.instruction_sets())])
+            toolchain.link(objects, Path(self.get_ext_fullpath(ext.name)), ["-shared"])
+        except native.BuildError as error:
+            sys.exit(f"pycv cannot be built: the compiler says\n{error}")
 
 
-setup(
-    ext_modules=[Pybind11Extension("pycv._cpu", sources=[], language="c++", cxx_std=20)],
-    cmdclass={"build_ext": BuildKernels},
-)
+setup(ext_modules=[Extension("pycv._cpu", sources=[])], cmdclass={"build_ext": BuildKernels})

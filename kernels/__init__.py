@@ -18,6 +18,10 @@ class Plan(Protocol):
     def run(self, *pointers: int, **scalars: Any) -> None: ...
 
 
+def _never(problem: Any) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One registry entry.
@@ -28,6 +32,7 @@ class Kernel:
     backend, algorithm : its name.
     numeric_class : "strict", "default" or "fast"; asserted by tests.
     supports : returns None, or in words why it cannot run this problem.
+    shuns : returns None, or in words why a later kernel is the better default for a problem that this one supports.
     plan : (problem, threads, workspace_limit in bytes) -> Plan. None for the torch backend, which the op calls itself.
     """
 
@@ -39,6 +44,7 @@ class Kernel:
     plan: Callable[[Any, int, int], Any] | None
     numeric_class: str = "strict"
     deterministic: bool = True
+    shuns: Callable[[Any], str | None] = _never
 
     @property
     def name(self) -> str:

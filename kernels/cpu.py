@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
 
-from . import Kernel
+from . import Kernel, _never
 
 try:
     from pycv import _cpu
@@ -97,9 +97,17 @@ def _supports(problem) -> str | None:
     return None
 
 
+def _thin_groups(p: ConvProblem) -> str | None:
+    """Where the GEMM of im2col would be too thin."""
+    return "fewer than 4 channels per group" if p.groups > 1 and min(p.k, p.c) // p.groups < 4 else None
+
+
+_SHUNS = {"im2col": _thin_groups}
+
+
 def _entries(ops, passes, algorithms, plan):
     return [
-        Kernel(op, pass_, "cpu", algorithm, _supports, plan(algorithm))
+        Kernel(op, pass_, "cpu", algorithm, _supports, plan(algorithm), shuns=_SHUNS.get(algorithm, _never))
         for op in ops
         for pass_ in passes
         for algorithm in algorithms

@@ -431,6 +431,7 @@ def _layout_text(input: Layout, output: Layout, weight: Layout | None = None, re
     return text + (f" res={residual}" if residual is not None else "")
 
 
+_OPS = re.compile(r"((conv|(adaptive_)?(max|avg)_pool)[123]d|gemm|batch_norm|local_response_norm|channel_sum|relu)$")
 _TOKENS = {
     "sizes": re.compile(r"(?:n(?P<n>\d+)c(?P<c>\d+))(?:d(?P<d>\d+))?(?:h(?P<h>\d+))?(?:w(?P<w>\d+))?$"),
     "filter": re.compile(r"(?:k(?P<k>\d+))?(?:t(?P<t>\d+))?(?:r(?P<r>\d+))?(?:s(?P<s>\d+))?$"),
@@ -444,7 +445,7 @@ _TOKENS = {
 
 def parse(text: str) -> Problem:
     """The problem that a text describes (see this module's docstring). Raises ValueError naming the bad token."""
-    head, *tokens = text.split()
+    head, *tokens = text.split() or [""]
     op, _, pass_ = head.partition(".")
     pass_ = pass_ or "forward"
     if pass_ not in PASSES:
@@ -452,7 +453,9 @@ def parse(text: str) -> Problem:
     try:
         fields = _read_tokens(tokens)
         return _build(op, pass_, fields)
-    except (ValueError, KeyError) as error:
+    except KeyError as error:
+        raise ValueError(f"problem {text!r}: {error} is missing") from None
+    except ValueError as error:
         raise ValueError(f"problem {text!r}: {error}") from None
 
 
@@ -500,8 +503,10 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
         matrices = {name: Matrix.parse(fields[name]) for name in ("a", "b", "out") if name in fields}
         if "res" in fields:
             matrices["residual"] = Matrix.parse(fields["res"])
-        sizes = {name: fields[name] for name in ("batch", "m", "n", "k") if name in fields}
-        return GemmProblem(**sizes, **matrices, **common, epilogue=_epilogue(flags))
+        sizes = {name: fields[name] for name in ("m", "n", "k")}
+        return GemmProblem(**sizes, batch=fields.get("batch", 1), **matrices, **common, epilogue=_epilogue(flags))
+    if not _OPS.match(op):
+        raise ValueError(f"op {op!r} is not known")
     if "e" in fields:
         return PointwiseProblem(op, pass_, fields["e"], **common)
     layouts = {name: fields[name] for name in ("input", "output") if name in fields}
@@ -516,6 +521,8 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
         name: () if adaptive else _per_axis(fields.get(letter, (default,)), rank, name)
         for name, letter, default in (("stride", "u", 1), ("padding", "p", 0), ("dilation", "d", 1))
     }
+    if 0 in window["stride"]:
+        raise ValueError("stride 0 must be 1 or more")
     filter = () if adaptive else fields["filter"]
     if "o" in fields:
         out = _per_axis(fields["o"], rank, "output size")

@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
 
 from .kernels import Kernel
 from .kernels import cpu as _cpu_backend
-from .problem import ConvProblem, Problem
+from .problem import Problem
 from .settings import NUMERIC_CLASSES, Settings
 
 
@@ -41,7 +41,7 @@ def _always(problem: Problem) -> None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     table: dict[tuple[str, str], list[Kernel]] = {}
     for kernel in _cpu_backend.KERNELS:
@@ -56,7 +56,7 @@ def kernels(op: str | None = None, pass_: str | None = None) -> list[Kernel]:
     return [k for (o, p), ks in _by_op().items() if op in (None, o) and pass_ in (None, p) for k in ks]
 
 
-@lru_cache(maxsize=None)
+@cache
 def algorithms() -> dict[str, set[str]]:
     """The algorithm names of each ``op.pass``."""
     return {f"{op}.{pass_}": {k.algorithm for k in ks} for (op, pass_), ks in _by_op().items()}
@@ -108,16 +108,13 @@ def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None
 
 
 def _default(problem: Problem, allowed: list[Kernel], settings: Settings) -> tuple[Kernel, str]:
-    """The first supporting kernel in registry order, but direct where im2col would leave the GEMM too thin."""
-    if len(allowed) == 1 or (settings.backend, settings.algorithm) != (None, None):
-        why = "asked for" if (settings.backend, settings.algorithm) != (None, None) else "the only one that supports it"
-    else:
-        why = "first in registry order"
-    if isinstance(problem, ConvProblem) and min(problem.k, problem.c) // max(problem.groups, 1) < 4:
-        thin = [k for k in allowed if k.algorithm == "direct"]
-        if thin and problem.groups > 1:
-            return thin[0], "fewer than 4 channels per group"
-    return allowed[0], why
+    """The first supporting kernel in registry order that does not leave the problem to a later one."""
+    best = next((kernel for kernel in allowed if kernel.shuns(problem) is None), allowed[0])
+    if (settings.backend, settings.algorithm) != (None, None):
+        return best, "asked for"
+    if len(allowed) == 1:
+        return best, "the only one that supports it"
+    return best, allowed[0].shuns(problem) or "first in registry order"
 
 
 def _planned(problem, kernel, settings, threads, reason, rejected) -> Choice:
@@ -151,11 +148,15 @@ def record() -> Iterator[list[Call]]:
         recorders[:] = [calls_ for calls_ in recorders if calls_ is not calls]
 
 
+RANGE = "pycv.call"  # the profiler range around every recorded call
+
+
 @contextmanager
 def timed(choice: Choice) -> Iterator[None]:
-    """Times one run and hands it to the recorders."""
-    start = time.perf_counter()
-    yield
-    call = Call(choice, time.perf_counter() - start)
-    for calls in recorders:
-        calls.append(call)
+    """Times one run and hands it to the recorders. To torch's profiler the run is a range named ``RANGE``."""
+    with torch._C._profiler._RecordFunctionFast(RANGE):
+        start = time.perf_counter()
+        yield
+        call = Call(choice, time.perf_counter() - start)
+        for calls in recorders:
+            calls.append(call)

@@ -10,12 +10,13 @@ import contextvars
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 
 BACKENDS = ("cpu", "cuda", "triton", "numba", "torch")
 NUMERIC_CLASSES = ("strict", "default", "fast")
 DEFAULT_WORKSPACE_LIMIT = 256 * 2**20
+DEFAULT_WEIGHT_CACHE_LIMIT = 2**30
 _UNSET = object()
 AlgorithmChoice = str | tuple[tuple[str, str], ...] | None
 
@@ -30,6 +31,12 @@ class Settings:
     precision: str | None = None
     deterministic: bool | None = None
     workspace_limit: int = DEFAULT_WORKSPACE_LIMIT
+    weight_cache_limit: int = DEFAULT_WEIGHT_CACHE_LIMIT
+    _text: str = field(init=False, compare=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
+        object.__setattr__(self, "_text", json.dumps(changed, sort_keys=True) if changed else "")
 
     def wanted(self, choice: AlgorithmChoice, op: str, pass_: str) -> str | None:
         """The algorithm that ``algorithm`` or ``prefer`` names for this op and pass, if any."""
@@ -38,9 +45,9 @@ class Settings:
         return choice
 
     def text(self) -> str:
-        """A canonical form that :func:`from_text` reads back; op argument in compiled graphs."""
-        changed = {name: value for name, value in asdict(self).items() if value != getattr(_PLAIN, name)}
-        return json.dumps(changed, sort_keys=True) if changed else ""
+        """A canonical form that :func:`from_text` reads back; op argument in compiled graphs (which read it, so it is
+        made beforehand)."""
+        return self._text
 
 
 _PLAIN = Settings()
@@ -61,6 +68,26 @@ def current() -> Settings:
     return _current.get() or _default
 
 
+class _Traceable:
+    """``settings`` is what the context variable holds, or this object itself where it holds nothing.
+
+    torch.compile cannot trace ContextVar.get, but it reads a property whose getter is written in C, and guards on what
+    it read; the guard asks the context variable again on every call of the compiled function, on the calling thread.
+    So compiled code is compiled anew where the settings differ, and only there. None of this is needed in eager mode.
+    """
+
+    settings = property(_current.get)
+
+
+_traceable = _Traceable()
+
+
+def current_text() -> str:
+    """The text of the settings in force here, readable under torch.compile(fullgraph=True)."""
+    settings = _traceable.settings
+    return _default.text() if settings is _traceable or settings is None else settings.text()
+
+
 @lru_cache(maxsize=256)
 def from_text(text: str) -> Settings:
     """The settings that :meth:`Settings.text` wrote."""
@@ -72,8 +99,9 @@ def from_text(text: str) -> Settings:
 
 
 def _checked(
-    backend=_UNSET, algorithm=_UNSET, prefer=_UNSET, precision=_UNSET, deterministic=_UNSET, workspace_limit=_UNSET
-) -> dict:
+    backend=_UNSET, algorithm=_UNSET, prefer=_UNSET, precision=_UNSET, deterministic=_UNSET, workspace_limit=_UNSET,
+    weight_cache_limit=_UNSET,
+) -> dict:  # fmt: skip
     given = {name: value for name, value in locals().items() if value is not _UNSET}
     if given.get("backend") not in (None, *BACKENDS):
         raise ValueError(f"backend={backend!r}: expected one of {', '.join(BACKENDS)}")
@@ -81,8 +109,9 @@ def _checked(
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(NUMERIC_CLASSES)}")
     if given.get("deterministic") not in (None, True, False):
         raise ValueError(f"deterministic={deterministic!r}: expected True, False or None")
-    if "workspace_limit" in given and (not isinstance(workspace_limit, int) or workspace_limit < 0):
-        raise ValueError(f"workspace_limit={workspace_limit!r}: expected a number of bytes, 0 or more")
+    for name in ("workspace_limit", "weight_cache_limit"):
+        if name in given and (not isinstance(given[name], int) or given[name] < 0):
+            raise ValueError(f"{name}={given[name]!r}: expected a number of bytes, 0 or more")
     for name in ("algorithm", "prefer"):
         if name in given:
             given[name] = _algorithm_choice(name, given[name])
@@ -129,6 +158,9 @@ def use(**settings) -> Iterator[None]:
         Only kernels that are bit-identical from run to run. None: ``torch.use_deterministic_algorithms`` decides.
     workspace_limit : int
         Bytes of workspace that a kernel may ask for.
+    weight_cache_limit : int
+        Bytes of prepared weights that all layers of the process together may keep; a layer whose prepared weight would
+        exceed it prepares on every call.
 
     Raises
     ------
@@ -142,14 +174,19 @@ def use(**settings) -> Iterator[None]:
         _current.reset(token)
 
 
-@contextmanager
-def applied(settings: Settings) -> Iterator[None]:
+class applied:
     """Exactly these settings for a block: what a backward pass runs under."""
-    token = _current.set(settings)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_settings", "_token")
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._settings)
+
+    def __exit__(self, *exception) -> None:
+        _current.reset(self._token)
 
 
 def set_default(**settings) -> None:

@@ -1,0 +1,9 @@
+"""Tests of pycv, one module per module of the package.
+
+Threads that wait do so asleep: several test processes on few cores would otherwise spend their time spinning. The
+OpenMP runtime reads this when torch loads it, so it has to stand before the first import of torch.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -14,6 +14,12 @@
 
 #include "../cpu/plan.h"
 
+#ifdef __clang__
+#define PYCV_COMPILER "clang " __clang_version__
+#else
+#define PYCV_COMPILER "GCC " __VERSION__
+#endif
+
 namespace py = pybind11;
 using namespace pycv;
 
@@ -171,6 +177,21 @@ void run_pointwise(const cpu::PointwisePlan& plan, Address input, Address grad_o
     plan.run(arguments);
 }
 
+double measure_peak(const char* what, const std::string& dtype, int64_t bytes, int threads, double seconds) {
+    if (threads < 1) throw std::invalid_argument("threads must be 1 or more, not " + std::to_string(threads));
+    const cpu::PeakProbe probe = entry("peak", what).peak;
+    const PeakProblem problem{dtype_of(dtype), bytes};
+    py::gil_scoped_release release;
+    return probe(problem, threads, seconds);
+}
+
+std::vector<std::string> compiled_isas() {
+    std::vector<std::string> names;
+    for (cpu::Isa isa : {cpu::Isa::baseline, cpu::Isa::avx2, cpu::Isa::avx512})
+        if (cpu::isa_compiled(isa)) names.push_back(cpu::isa_name(isa));
+    return names;
+}
+
 template <class Plan>
 void prepare_weight(const Plan& plan, Address weight, Address prepared) {
     py::gil_scoped_release release;
@@ -183,6 +204,20 @@ PYBIND11_MODULE(_cpu, m) {
     cpu::watch_forks();
     m.doc() = "CPU kernels of pycv: plans over raw pointers.";
     m.def("isa", [] { return cpu::isa_name(cpu::current_isa()); }, "The instruction set in use.");
+    m.def("compiled_isas", &compiled_isas, "The instruction sets of this build.");
+    m.attr("compiler") = PYCV_COMPILER;
+
+    m.def(
+        "fma_flops",
+        [](int threads, const std::string& dtype, double seconds) {
+            return measure_peak("fma", dtype, 0, threads, seconds);
+        },
+        py::arg("threads"), py::arg("dtype"), py::arg("seconds"), "Measured multiply-add peak in FLOP/s.");
+    m.def(
+        "read_bandwidth",
+        [](int threads, int64_t bytes, double seconds) { return measure_peak("read", "f32", bytes, threads, seconds); },
+        py::arg("threads"), py::arg("bytes"), py::arg("seconds"),
+        "Measured bytes/s of reading a buffer of this size, split over the threads; 0 if it cannot be allocated.");
 
     py::class_<cpu::ConvPlan>(m, "ConvPlan")
         .def_property_readonly("workspace_bytes", &cpu::ConvPlan::workspace_bytes)

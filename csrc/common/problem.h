@@ -91,4 +91,10 @@ struct PointwiseProblem {
     int64_t count;                           // elements, dense
 };
 
+// What a measurement of the machine's peaks runs on; no tensor is involved.
+struct PeakProblem {
+    DType dtype;
+    int64_t bytes;                           // read: size of the buffer; fma: unused
+};
+
 }  // namespace pycv

@@ -35,23 +35,17 @@ bool cpu_has(Isa isa) {
     return isa == Isa::baseline;
 }
 
-bool compiled(Isa isa) {
-    for (const KernelEntry* e = __start_pycv_kernels; e != __stop_pycv_kernels; ++e)
-        if (e->isa == isa) return true;
-    return false;
-}
-
 Isa choose_isa() {
     if (const char* name = std::getenv("PYCV_CPU_ISA"); name && *name) {
         for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
             if (std::strcmp(name, isa_name(isa)) != 0) continue;
-            if (compiled(isa) && cpu_has(isa)) return isa;
+            if (isa_compiled(isa) && cpu_has(isa)) return isa;
             throw std::runtime_error("PYCV_CPU_ISA=" + std::string(name) + ": this machine or this build has no " + name);
         }
         throw std::runtime_error("PYCV_CPU_ISA=" + std::string(name) + ": expected baseline, avx2 or avx512");
     }
     for (Isa isa : {Isa::avx512, Isa::avx2})
-        if (compiled(isa) && cpu_has(isa)) return isa;
+        if (isa_compiled(isa) && cpu_has(isa)) return isa;
     return Isa::baseline;
 }
 
@@ -65,6 +59,12 @@ const char* isa_name(Isa isa) {
         case Isa::avx512: return "avx512";
         default: return "baseline";
     }
+}
+
+bool isa_compiled(Isa isa) {
+    for (const KernelEntry* e = __start_pycv_kernels; e != __stop_pycv_kernels; ++e)
+        if (e->isa == isa) return true;
+    return false;
 }
 
 Isa current_isa() {

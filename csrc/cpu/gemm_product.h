@@ -186,7 +186,8 @@ void multiply_block(const Product<T>& p, const Sink<T>& sink, const T* bias, con
                     Range streamed_range, Range stationary_panels, int64_t depth, const Offsets& offsets, bool add,
                     bool last) {
     alignas(64) T sums[kTileHeight * kTileWidth<T>];
-    int64_t out[kTileWidth<T>], residual[kTileWidth<T>];
+    constexpr int kLongest = kTileHeight > kTileWidth<T> ? kTileHeight : kTileWidth<T>;
+    int64_t out[kLongest], residual[kLongest];
     const int64_t width = p.streamed.width;
     const RowFormat format = p.streamed.is_lanes ? p.stationary.format : p.streamed.format;
     for (int64_t q = stationary_panels.begin; q < stationary_panels.end; ++q) {

@@ -109,6 +109,8 @@ using GemmFactory = GemmPlan* (*)(const GemmProblem&, int threads, int64_t works
 using PoolFactory = PoolPlan* (*)(const PoolProblem&, int threads);
 using NormFactory = NormPlan* (*)(const NormProblem&, int threads);
 using PointwiseFactory = PointwisePlan* (*)(const PointwiseProblem&, int threads);
+// Measures a rate of the machine itself (peak.cpp) for about `seconds`: FLOP/s or bytes/s. No plan.
+using PeakProbe = double (*)(const PeakProblem&, int threads, double seconds);
 
 struct KernelEntry {
     const char* op;
@@ -120,6 +122,7 @@ struct KernelEntry {
         PoolFactory pool;
         NormFactory norm;
         PointwiseFactory pointwise;
+        PeakProbe peak;
     };
     constexpr KernelEntry(const char* o, const char* a, Isa i, ConvFactory f) : op(o), algorithm(a), isa(i), conv(f) {}
     constexpr KernelEntry(const char* o, const char* a, Isa i, GemmFactory f) : op(o), algorithm(a), isa(i), gemm(f) {}
@@ -127,6 +130,7 @@ struct KernelEntry {
     constexpr KernelEntry(const char* o, const char* a, Isa i, NormFactory f) : op(o), algorithm(a), isa(i), norm(f) {}
     constexpr KernelEntry(const char* o, const char* a, Isa i, PointwiseFactory f)
         : op(o), algorithm(a), isa(i), pointwise(f) {}
+    constexpr KernelEntry(const char* o, const char* a, Isa i, PeakProbe f) : op(o), algorithm(a), isa(i), peak(f) {}
 };
 
 // The entry for the instruction set in use, or null.

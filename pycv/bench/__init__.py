@@ -1,1 +1,27 @@
+"""Measures kernels against each other and against torch: ``pycv.bench.run(problems, contenders)`` and ``pycv bench``.
 
+problems (what) and contenders (who) meet in runner; timing says how long, check how exact, machine what the machine
+could do at best, report how it is shown and recorded.
+"""
+
+from .contenders import Contender, Unavailable
+from .contenders import names as contender_names
+from .machine import peaks
+from .problems import Case, load, set_names, variants
+from .report import read, table, write
+from .runner import run
+
+__all__ = [
+    "Case",
+    "Contender",
+    "Unavailable",
+    "contender_names",
+    "load",
+    "peaks",
+    "read",
+    "run",
+    "set_names",
+    "table",
+    "variants",
+    "write",
+]

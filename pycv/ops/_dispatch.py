@@ -7,17 +7,28 @@ the op's other path: its torch.library op, or torch's own op where that is the b
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch.autograd import forward_ad
 
 from ..problem import Layout
-from ..registry import Choice
 from ..settings import Settings
+
+T = TypeVar("T")
 
 _C = torch._C
 _PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
 _peek_functorch = _C._functorch.peek_interpreter_stack
+is_functorch_wrapper = _C._functorch.is_functorch_wrapped_tensor
 _is_compiling = torch.compiler.is_compiling
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
+_is_tracing = _C._is_tracing
+_dispatch_modes = _C._len_torch_dispatch_stack
+_function_modes = _C._len_torch_function_stack
+_autocasts = _C._is_any_autocast_enabled
+threads = torch.get_num_threads
+deterministic = _C._get_deterministic_algorithms
 _strided = torch.strided
 
 DTYPES = {
@@ -30,32 +41,57 @@ MAX_CHOICES = 4096  # entries an op's dictionary of choices may hold before it i
 
 
 def plain(x: torch.Tensor) -> bool:
-    """A dense tensor whose memory holds its values: no subclass, sparse layout or lazy negation."""
-    return type(x) in _PLAIN_TYPES and x.layout is _strided and not x.is_neg()
+    """A dense tensor whose memory holds its values: no subclass, sparse or nested layout, lazy negation or wrapper
+    that outlived its functorch transform."""
+    return (
+        type(x) in _PLAIN_TYPES
+        and x.layout is _strided
+        and not x.is_neg()
+        and not x.is_nested
+        and not is_functorch_wrapper(x)
+    )
+
+
+def library_takes(x: torch.Tensor) -> bool:
+    """As :func:`plain`, for the library op: the dispatcher resolves a lazy negation, and the test is traceable."""
+    return type(x) in _PLAIN_TYPES and x.layout is _strided
+
+
+def observed() -> bool:
+    """Somebody wants to see the torch ops that run: a compiler, tracer, mode, transform or dual level.
+
+    The order matters: torch.compile folds the first test to True and must not meet the others. Export without dynamo
+    shows as a mode.
+    """
+    return (
+        _is_dynamo_compiling()
+        or _dispatch_modes() > 0
+        or _function_modes() > 0
+        or _peek_functorch() is not None
+        or _is_tracing()
+        or forward_ad._current_level >= 0
+    )
 
 
 def watched() -> bool:
-    """Somebody wants to see the torch ops that run: a compiler, tracer, mode, transform, autocast or dual level.
+    """:func:`observed`, or under autocast: what an op asks whose dtype autocast decides."""
+    return observed() or _autocasts()
 
-    The order matters: torch.compile folds the first test to True and must not meet the others.
-    """
-    return bool(
-        _is_compiling()
-        or _C._len_torch_dispatch_stack()
-        or _C._len_torch_function_stack()
-        or _peek_functorch() is not None
-        or _C._is_tracing()
-        or forward_ad._current_level >= 0
-        or _C._is_any_autocast_enabled()
-    )
+
+def wants_torch() -> bool:
+    """Whoever is watching is better served by torch's own op than by one of ours: export, a tracer, a transform, a
+    torch_function mode, forward-mode AD. Ask only where :func:`watched`."""
+    if _is_compiling():
+        return torch.compiler.is_exporting()
+    return _function_modes() > 0 or _peek_functorch() is not None or _is_tracing() or forward_ad._current_level >= 0
 
 
 def context_key(settings: Settings) -> tuple:
     """The part of a choice's key that does not come from the arguments. Settings are interned, so id() is enough."""
-    return (id(settings), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    return (id(settings), threads(), deterministic())
 
 
-def remember(choices: dict[tuple, Choice], key: tuple, choice: Choice) -> Choice:
+def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:
     """Keeps a choice under its key; the dictionary stays bounded when shapes vary for ever."""
     if len(choices) >= MAX_CHOICES:
         choices.clear()

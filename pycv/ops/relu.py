@@ -1,113 +1,181 @@
 """relu: y = max(x, 0). Gradient: grad_output where y > 0 (NaN lets it through, as in torch), else 0.
 
-Under torch.compile, export, transforms and modes the layer is torch's own op: it fuses there.
+Under torch.compile, export, transforms and modes the layer is torch's own op: it fuses there. Autocast leaves relu
+alone, and so do we.
+
+On a small tensor the call is what costs, so what runs every time is kept short: one flat key made without a Python
+call, ``Function.apply`` entered below its Python part (which serves functorch), no second lookup in backward. Tensors
+that are no plain memory are told from others where they first fail (_Call.forward, the RuntimeError of data_ptr).
 """
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
+from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from .. import registry, settings
 from ..problem import PointwiseProblem
-from ._dispatch import DTYPES, context_key, plain, remember, watched
+from ._dispatch import DTYPES, observed, plain, remember, threads
 
-_choices: dict[tuple, registry.Choice] = {}
-
-
-def relu(x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
-    """See :func:`pycv.functional.relu`."""
-    if watched() or not plain(x):
-        return torch.relu_(x) if inplace else torch.relu(x)
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return _forward(x, inplace)
-    return _Relu.apply(x, inplace)
+_empty_like = torch.empty_like
 
 
-def _choice(pass_: str, x: torch.Tensor) -> registry.Choice:
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(input, 0) per element, as :func:`torch.nn.functional.relu`; NaN stays NaN.
+
+    Any shape and dtype; the result keeps shape, dtype and memory format.
+    """
+    if observed():
+        return _torch_relu(input, inplace)
     current = settings.current()
-    key = (pass_, x.numel(), x.dtype, x.device, context_key(current))
-    choice = _choices.get(key)
-    if choice is None:
-        problem = PointwiseProblem("relu", pass_, x.numel(), DTYPES.get(x.dtype, str(x.dtype)), x.device.type)
-        choice = remember(_choices, key, registry.choose(problem, current, torch.get_num_threads()))
-    return choice
+    try:
+        key = (type(input), input.numel(), input.dtype, input.is_cpu, id(current), threads())
+    except AttributeError:  # no tensor: torch says so
+        return _torch_relu(input, inplace)
+    call = _calls.get(key)
+    if call is None:
+        if not plain(input):
+            return _torch_relu(input, inplace)
+        call = remember(_calls, key, _Call(input, current))
+    try:
+        if input.requires_grad and torch.is_grad_enabled() and call.run is not None:
+            return _apply_relu(input, inplace, call)
+        return call.forward(input, inplace)
+    except RuntimeError:
+        if plain(input):
+            raise
+        return _torch_relu(input, inplace)
 
 
-def _is_dense(x: torch.Tensor) -> bool:
+def relu_grad_input(y: Tensor, grad_output: Tensor) -> Tensor:
+    """grad_output where the relu's output y is not <= 0, else 0. Differentiable in grad_output."""
+    if observed() or not plain(y):
+        return _torch_relu_grad_input(y, grad_output)
+    current = settings.current()
+    key = (type(y), y.numel(), y.dtype, y.is_cpu, id(current), threads())
+    call = _calls.get(key) or remember(_calls, key, _Call(y, current))
+    return call.grad_input(y, grad_output)
+
+
+def _torch_relu(x: Tensor, inplace: bool) -> Tensor:
+    return torch.relu_(x) if inplace else torch.relu(x)
+
+
+def _torch_relu_grad_input(y: Tensor, grad_output: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(grad_output, y, 0)
+
+
+def _is_dense(x: Tensor) -> bool:
     """Its elements fill one block of memory, in whatever order of axes."""
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
-def _forward(x: torch.Tensor, inplace: bool) -> torch.Tensor:
-    choice = _choice("forward", x)
-    if registry.recorders:
-        with registry.timed(choice):
-            return _run_forward(choice, x, inplace)
-    return _run_forward(choice, x, inplace)
+class _Call:
+    """The kernels for tensors of one size and dtype under one setting, forward and (once asked for) backward.
+
+    All relu kernels are deterministic, so that switch of torch is no part of the key.
+    """
+
+    def __init__(self, x: Tensor, current: settings.Settings):
+        self._problem = (x.numel(), DTYPES.get(x.dtype, str(x.dtype)), x.device.type)
+        self._settings = current
+        self._choice = self._choose("forward")
+        self.run = self._choice.plan.run if self._choice.plan is not None else None
+
+    @cached_property
+    def _grad_input_choice(self) -> registry.Choice:
+        return self._choose("grad_input")
+
+    def _choose(self, pass_: str) -> registry.Choice:
+        return registry.choose(PointwiseProblem("relu", pass_, *self._problem), self._settings, threads())
+
+    def forward(self, x: Tensor, inplace: bool) -> Tensor:
+        if inplace or registry.recorders or self.run is None or not x.is_contiguous() or x.is_neg():
+            return self._forward_any(x, inplace)
+        out = _empty_like(x)
+        self.run(x.data_ptr(), 0, out.data_ptr())
+        return out
+
+    def _forward_any(self, x: Tensor, inplace: bool) -> Tensor:
+        if not plain(x):
+            return _torch_relu(x, inplace)
+        if not registry.recorders:
+            return self._run_forward(x, inplace)
+        with registry.timed(self._choice):
+            return self._run_forward(x, inplace)
+
+    def _run_forward(self, x: Tensor, inplace: bool) -> Tensor:
+        if self.run is None:
+            return _torch_relu(x, inplace)
+        if inplace and _is_dense(x):
+            self.run(x.data_ptr(), 0, x.data_ptr())
+            increment_version(x)
+            return x
+        source = x if _is_dense(x) else x.contiguous()
+        out = _empty_like(source)
+        self.run(source.data_ptr(), 0, out.data_ptr())
+        return x.copy_(out) if inplace else out
+
+    def grad_input(self, y: Tensor, grad_output: Tensor) -> Tensor:
+        """Differentiable in grad_output."""
+        if self._grad_input_choice.plan is None or observed() or not plain(grad_output):
+            return _torch_relu_grad_input(y, grad_output)
+        if grad_output.requires_grad and torch.is_grad_enabled():
+            return _apply_relu_grad_input(y, grad_output, self)
+        return self.run_grad_input(y, grad_output)
+
+    def run_grad_input(self, y: Tensor, grad_output: Tensor) -> Tensor:
+        if not registry.recorders:
+            return self._run_grad_input(y, grad_output)
+        with registry.timed(self._grad_input_choice):
+            return self._run_grad_input(y, grad_output)
+
+    def _run_grad_input(self, y: Tensor, grad_output: Tensor) -> Tensor:
+        if not _is_dense(y):
+            y = y.contiguous()
+        if grad_output.stride() != y.stride():
+            grad_output = _empty_like(y).copy_(grad_output)
+        grad_input = _empty_like(y)
+        self._grad_input_choice.plan.run(y.data_ptr(), grad_output.data_ptr(), grad_input.data_ptr())
+        return grad_input
 
 
-def _run_forward(choice: registry.Choice, x: torch.Tensor, inplace: bool) -> torch.Tensor:
-    if choice.plan is None:
-        return torch.relu_(x) if inplace else torch.relu(x)
-    if inplace and _is_dense(x):
-        choice.plan.run(x.data_ptr(), 0, x.data_ptr())
-        increment_version(x)
-        return x
-    source = x if _is_dense(x) else x.contiguous()
-    out = torch.empty_like(source)
-    choice.plan.run(source.data_ptr(), 0, out.data_ptr())
-    return x.copy_(out) if inplace else out
-
-
-def _grad_input(y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    choice = _choice("grad_input", y)
-    if registry.recorders:
-        with registry.timed(choice):
-            return _run_grad_input(choice, y, grad_output)
-    return _run_grad_input(choice, y, grad_output)
-
-
-def _run_grad_input(choice: registry.Choice, y: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    if choice.plan is None or not plain(grad_output):
-        return torch.ops.aten.threshold_backward(grad_output, y, 0)
-    if not _is_dense(y):
-        y = y.contiguous()
-    if grad_output.stride() != y.stride():
-        grad_output = torch.empty_like(y).copy_(grad_output)
-    grad_input = torch.empty_like(y)
-    choice.plan.run(y.data_ptr(), grad_output.data_ptr(), grad_input.data_ptr())
-    return grad_input
+_calls: dict[tuple, _Call] = {}
 
 
 class _Relu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, inplace):
-        y = _forward(x, inplace)
+    def forward(ctx, x, inplace, call):
+        y = call.forward(x, inplace)
         if inplace:
             ctx.mark_dirty(x)
         ctx.save_for_backward(y)
-        ctx.settings = settings.current()
+        ctx.call = call
         return y
 
     @staticmethod
     def backward(ctx, grad_output):
         (y,) = ctx.saved_tensors
-        with settings.applied(ctx.settings):
-            return _ReluGradInput.apply(y, grad_output), None
+        return ctx.call.grad_input(y, grad_output), None, None
 
 
 class _ReluGradInput(torch.autograd.Function):
     """Linear in grad_output, constant almost everywhere in y: its own double backward is itself."""
 
     @staticmethod
-    def forward(ctx, y, grad_output):
+    def forward(ctx, y, grad_output, call):
         ctx.save_for_backward(y)
-        ctx.settings = settings.current()
-        return _grad_input(y, grad_output)
+        ctx.call = call
+        return call.run_grad_input(y, grad_output)
 
     @staticmethod
     def backward(ctx, grad):
         (y,) = ctx.saved_tensors
-        with settings.applied(ctx.settings):
-            return None, _ReluGradInput.apply(y, grad)
+        return None, ctx.call.grad_input(y, grad), None
+
+
+_apply_relu = super(torch.autograd.Function, _Relu).apply
+_apply_relu_grad_input = super(torch.autograd.Function, _ReluGradInput).apply

@@ -1,0 +1,66 @@
+# What one does with a checkout. PYTHON names the interpreter, PIP_ARGS goes to pip (e.g. a CPU-only index).
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full test-native test-isa test-torch211 bench lint format clean
+export PYTHON PIP_ARGS
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo:  ## install, build and run the demo: a LeNet trained on real digits
+	@tools/setup.sh demo
+	@.venv/bin/pycv demo
+
+test:  ## install, build and run the tests (about 5 minutes on two cores)
+	@tools/setup.sh test
+	@$(PYTEST)
+
+test-full: test test-native test-isa test-torch211  ## everything, however long (an hour and more)
+	@$(PYTEST) -m full
+	@.venv/bin/python -m tests.mutants
+	@.venv/bin/python -m tests.fuzz --n 20000
+
+test-native:  ## the C++ kernels alone: as built, under sanitizers, and on aarch64 under qemu-user
+	@tools/setup.sh test
+	@.venv/bin/python -m tests.native
+	@.venv/bin/python -m tests.native --sanitize
+	@.venv/bin/python -m tests.native --target aarch64
+
+test-isa:  ## the tests of the kernels and ops with each instruction set of this machine forced in turn
+	@tools/setup.sh test
+	@for isa in $$(.venv/bin/python -c 'from tools import native; print(*[i.name for i in native.runnable()])'); do \
+	    echo "== PYCV_CPU_ISA=$$isa"; PYCV_CPU_ISA=$$isa $(PYTEST) tests/cpu tests/ops tests/nn || exit 1; done
+
+test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
+	@VENV=.venv-torch211 CONSTRAINTS=$< tools/setup.sh test
+	@.venv-torch211/bin/python -m pytest -n 2 tests/ops tests/nn
+
+# torch 2.11 excludes newer versions of setuptools.
+build/constraints-torch211.txt: constraints.txt
+	@mkdir -p build
+	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/' $< > $@
+
+PYTEST = .venv/bin/python -m pytest -n 2
+
+bench:  ## compare 20 ResNet and VGG layers with torch on this machine (under 2 minutes)
+	@tools/setup.sh demo
+	@.venv/bin/pycv bench
+
+lint:  ## ruff, mypy and clang-format
+	@tools/setup.sh lint
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/clang-format --dry-run --Werror $(CXX_FILES)
+
+format:  ## rewrite every file as lint wants it
+	@tools/setup.sh lint
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(CXX_FILES)
+
+CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.cc' -o -name '*.h')
+
+clean:  ## remove everything that was built or downloaded
+	rm -rf .venv .venv-torch211 build dist *.egg-info pycv/*.so runs
+	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,105 @@
+"""Max, average and adaptive pooling, and their gradients.
+
+A window is the positions o * stride - padding + r * dilation that lie inside the input; the adaptive ops instead split
+each axis into out overlapping parts, from floor(o * size / out) to ceil((o + 1) * size / out).
+
+max: the first of the largest values, but the last NaN if there is one; where all are -inf, the first position. Indices
+count within the spatial extent of the input (d * h * w). Its gradient goes to the index.
+avg: the sum over the window / divisor: the one given, or the window's size, padding included (up to the right padding,
+not beyond) or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from pycv.problem import PoolProblem
+
+
+def run(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """forward reads ``input``, grad_input reads ``output`` (and ``indices`` for max)."""
+    if "max" in problem.op:
+        forward, grad_input = _max_forward, _max_grad_input
+    else:
+        forward, grad_input = _avg_forward, _avg_grad_input
+    return forward(problem, arrays) if problem.pass_ == "forward" else grad_input(problem, arrays)
+
+
+def windows(problem: PoolProblem) -> Iterator[tuple[tuple[int, ...], tuple[list[int], ...]]]:
+    """For every output position: its index, and the input positions of its window, per axis."""
+    axes = [_axis_windows(problem, axis) for axis in range(len(problem.size))]
+    for out in product(*map(range, problem.output_size)):
+        yield out, tuple(windows[o] for windows, o in zip(axes, out, strict=True))
+
+
+def _axis_windows(problem: PoolProblem, axis: int) -> list[list[int]]:
+    size, out = problem.size[axis], problem.output_size[axis]
+    if problem.op.startswith("adaptive"):
+        return [list(range(o * size // out, -(-(o + 1) * size // out))) for o in range(out)]
+    filter, stride = problem.filter[axis], problem.stride[axis]
+    padding, dilation = problem.padding[axis], problem.dilation[axis]
+    positions = [[o * stride - padding + r * dilation for r in range(filter)] for o in range(out)]
+    return [[i for i in window if 0 <= i < size] for window in positions]
+
+
+def _flat_positions(problem: PoolProblem, window: tuple[list[int], ...]) -> np.ndarray:
+    """Offsets within the spatial extent, in the order in which the window is read."""
+    flat = np.zeros(1, np.int64)
+    for axis, positions in zip(problem.size, window, strict=True):
+        flat = (flat[:, None] * axis + np.array(positions, np.int64)).ravel()
+    return flat
+
+
+def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    shape = (problem.n, problem.c, *problem.output_size)
+    output, indices = np.empty(shape), np.empty(shape, np.int64)
+    planes = arrays["input"].reshape(problem.n, problem.c, int(np.prod(problem.size)))
+    for out, window in windows(problem):
+        positions = _flat_positions(problem, window)
+        values = planes[..., positions]
+        missing = np.isnan(values)
+        last_nan = len(positions) - 1 - np.argmax(missing[..., ::-1], -1)
+        which = np.where(missing.any(-1), last_nan, np.argmax(values, -1))
+        output[(..., *out)] = np.take_along_axis(values, which[..., None], -1)[..., 0]
+        indices[(..., *out)] = positions[which]
+    return {"output": output, "indices": indices} if problem.indices else {"output": output}
+
+
+def _max_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    planes, windows = problem.n * problem.c, int(np.prod(problem.output_size))
+    grad_input = np.zeros((planes, int(np.prod(problem.size))))
+    indices, grad = arrays["indices"].reshape(planes, windows), arrays["output"].reshape(planes, windows)
+    np.add.at(grad_input, (np.arange(planes)[:, None], indices), grad)
+    return {"input": grad_input.reshape(problem.n, problem.c, *problem.size)}
+
+
+def _divisor(problem: PoolProblem, out: tuple[int, ...], window: tuple[list[int], ...]) -> int:
+    if problem.divisor:
+        return problem.divisor
+    if problem.op.startswith("adaptive") or not problem.count_include_pad:
+        return int(np.prod([len(positions) for positions in window]))
+    starts = [o * u - p for o, u, p in zip(out, problem.stride, problem.padding, strict=True)]
+    ends = [min(s + f, i + p) for s, f, i, p in zip(starts, problem.filter, problem.size, problem.padding, strict=True)]
+    return int(np.prod([end - start for start, end in zip(starts, ends, strict=True)]))
+
+
+def _avg_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    output = np.zeros((problem.n, problem.c, *problem.output_size))
+    planes = arrays["input"].reshape(problem.n, problem.c, int(np.prod(problem.size)))
+    for out, window in windows(problem):
+        positions = _flat_positions(problem, window)
+        if len(positions):
+            output[(..., *out)] = planes[..., positions].sum(-1) / _divisor(problem, out, window)
+    return {"output": output}
+
+
+def _avg_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    grad, grad_input = arrays["output"], np.zeros((problem.n, problem.c, int(np.prod(problem.size))))
+    for out, window in windows(problem):
+        positions = _flat_positions(problem, window)
+        if len(positions):
+            grad_input[..., positions] += (grad[(..., *out)] / _divisor(problem, out, window))[..., None]
+    return {"input": grad_input.reshape(problem.n, problem.c, *problem.size)}

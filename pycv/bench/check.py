@@ -1,0 +1,48 @@
+"""Is what was timed also right? Compares a contender with float64 on data that it has not been timed on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..problem import ConvProblem, GemmProblem, Layout, Matrix, PointwiseProblem, Problem
+from .contenders import Call, call
+from .data import Data, arranged
+
+
+def reference(problem: Problem, data: Data) -> Tensor:
+    """The result of the problem in float64 on the CPU, by torch."""
+    dense = replace(problem, dtype="f64", device="cpu")
+    if isinstance(dense, GemmProblem):
+        residual = None if dense.residual is None else Matrix()
+        dense = replace(dense, a=Matrix(), out=Matrix(), residual=residual)
+    elif isinstance(dense, ConvProblem):
+        residual_layout = None if dense.residual is None else Layout()
+        dense = replace(dense, input=Layout(), output=Layout(), weight=Layout(), residual=residual_layout)
+    elif not isinstance(dense, PointwiseProblem):
+        dense = replace(dense, input=Layout(), output=Layout())
+    exact = {name: value.to("cpu", torch.float64) for name, value in data.items()}
+    return call(torch.nn, torch.nn.functional, dense, arranged(dense, exact))()
+
+
+def error(made: Call, expected: Tensor) -> float:
+    """max |result - expected| / max |expected|; infinite where the result has another shape or is not finite."""
+    result = made()
+    expected, result = _values(expected), _values(result)
+    if result.shape != expected.shape:
+        return math.inf
+    if expected.numel() == 0:
+        return 0.0
+    difference = (result.to("cpu", torch.float64) - expected).abs().max().item()
+    largest = expected.abs().max().item()
+    if not math.isfinite(difference):
+        return math.inf
+    return difference / largest if largest else difference
+
+
+def _values(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """Of a pooling that also returns indices only the values: a tie may be won by either of two equal elements."""
+    return result[0] if isinstance(result, tuple) else result

@@ -1,0 +1,247 @@
+"""What was measured, for people and for programs: JSON with a schema, a table for the terminal, a table for Markdown.
+
+A recorded file is a JSON object ``{"schema": 1, "recorded": ISO time, "machine": {...}, "rows": [...]}``. :data:`ROW`
+and :data:`DOCUMENT` are JSON Schema (draft 2020-12); :func:`validate` checks a document against them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .machine import describe
+from .runner import Row
+
+SCHEMA_VERSION = 1
+
+
+def _field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]:
+    return {"type": [kind, "null"] if nullable else kind, "description": description}
+
+
+ROW: dict[str, Any] = {
+    "type": "object",
+    "description": "One contender on one problem. Measured values are null where it could not run it.",
+    "additionalProperties": False,
+    "properties": {
+        "name": _field("string", "what the problem set calls the problem; its text if it has no name"),
+        "problem": _field("string", "text of the problem (pycv/problem.py)"),
+        "contender": _field("string", "its name: pycv, backend:algorithm, torch:nchw, ..."),
+        "kernel": _field("string", "what really ran, as recorded: backend:algorithm, or the contender's name", True),
+        "threads": _field("integer", "threads that torch and pycv were given"),
+        "flops": _field("integer", "floating-point operations of the direct algorithm"),
+        "bytes": _field("integer", "the fewest bytes that have to move: each tensor once"),
+        "seconds": _field("number", "median time of a call", True),
+        "low": _field("number", "lower end of the median's 95 % confidence interval, seconds", True),
+        "high": _field("number", "its upper end", True),
+        "q25": _field("number", "lower quartile of the samples, seconds per call", True),
+        "q75": _field("number", "upper quartile", True),
+        "samples": _field("integer", "samples used", True),
+        "disturbed": _field("integer", "samples during which the process lost a processor", True),
+        "noisy": _field("boolean", "disturbed samples had to be used, or the precision was not reached", True),
+        "gflops": _field("number", "effective rate: flops / seconds / 1e9", True),
+        "roofline": _field("number", "least time possible on this machine's measured peaks / seconds", True),
+        "error": _field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
+        "unavailable": _field("string", "why the contender cannot run the problem", True),
+    },
+}
+ROW["required"] = list(ROW["properties"])
+
+DOCUMENT: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "schema": {"const": SCHEMA_VERSION},
+        "recorded": _field("string", "when, ISO 8601, UTC"),
+        "machine": {
+            "type": "object",
+            "properties": {
+                "cpu": _field("string", "its name"),
+                "cores": _field("integer", "cores the process could use"),
+                "isa": _field("string", "instruction set of pycv's kernels", True),
+                "compiler": _field("string", "of pycv's kernels", True),
+                "platform": _field("string", "system"),
+                "python": _field("string", "version"),
+                "torch": _field("string", "version"),
+                "version": _field("string", "of pycv"),
+                "commit": _field("string", "of pycv's checkout, with + if files were changed", True),
+            },
+        },
+        "rows": {"type": "array", "items": ROW},
+    },
+}
+for _part in (DOCUMENT, DOCUMENT["properties"]["machine"]):
+    _part["required"] = list(_part["properties"])
+
+
+def validate(value: Any, schema: Mapping[str, Any] = DOCUMENT, where: str = "document") -> None:
+    """Raises ValueError naming the place where ``value`` departs from the schema.
+
+    Knows the words that :data:`DOCUMENT` uses: type, const, properties, required, additionalProperties, items.
+    """
+    if "const" in schema and value != schema["const"]:
+        raise ValueError(f"{where}: expected {schema['const']!r}, found {value!r}")
+    kinds = schema.get("type", [])
+    if kinds and not any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
+        raise ValueError(f"{where}: expected {kinds}, found {value!r}")
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        for name in schema.get("required", []):
+            if name not in value:
+                raise ValueError(f"{where}: {name!r} is missing")
+        for name, part in value.items():
+            if name in known:
+                validate(part, known[name], f"{where}.{name}")
+            elif not schema.get("additionalProperties", True):
+                raise ValueError(f"{where}: {name!r} is unknown")
+    if isinstance(value, list):
+        for i, part in enumerate(value):
+            validate(part, schema.get("items", {}), f"{where}[{i}]")
+
+
+def _is(value: Any, kind: str) -> bool:
+    types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int}
+    if kind == "number":
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, types[kind]) and not (kind == "integer" and isinstance(value, bool))
+
+
+# -------------------------------------------------------------------------------------------------------- files
+
+
+def document(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows with their machine and time, as they are recorded."""
+    finite = [{key: None if value in (math.inf, -math.inf) else value for key, value in row.items()} for row in rows]
+    recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"schema": SCHEMA_VERSION, "recorded": recorded, "machine": describe(), "rows": finite}
+
+
+def write(path: str | Path, rows: Sequence[Row]) -> None:
+    """Records rows in a new file. Raises FileExistsError rather than overwrite one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document(rows), indent=1, allow_nan=False)
+    with path.open("x") as file:
+        file.write(text + "\n")
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A recorded document. Raises ValueError, naming the file, if it is none of ours, OSError if it cannot be read."""
+    try:
+        value = json.loads(Path(path).read_text())
+        validate(value)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a recorded benchmark: {error}") from None
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+HEADER = ("problem", "contender", "ran", "ms", "±%", "ratio", "GFLOP/s", "roofline", "error")
+
+
+def baseline(rows: Sequence[Row]) -> Row | None:
+    """Of the rows of one problem the one that ratios refer to: torch in the layout of the problem."""
+    layout = "torch:nhwc" if " nhwc" in rows[0]["problem"] else "torch:nchw"
+    return next((row for row in rows if row["contender"] == layout and row["seconds"]), None)
+
+
+def ratio(row: Row, rows: Sequence[Row]) -> float | None:
+    """How many times faster than the baseline of its problem's rows."""
+    base = baseline(rows)
+    return base["seconds"] / row["seconds"] if base and row["seconds"] else None
+
+
+def by_problem(rows: Iterable[Row]) -> list[list[Row]]:
+    groups: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["name"], row["problem"], row["threads"]), []).append(row)
+    return list(groups.values())
+
+
+def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean ratio to the baseline of each contender over the problems that both ran."""
+    logs: dict[str, list[float]] = {}
+    for group in by_problem(rows):
+        for row in group:
+            if value := ratio(row, group):
+                logs.setdefault(row["contender"], []).append(math.log(value))
+    return {name: math.exp(sum(values) / len(values)) for name, values in logs.items()}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """For the terminal: one line per row, then the geometric means. Noisy rows are marked ``~``."""
+    lines = [HEADER]
+    for group in by_problem(rows):
+        for i, row in enumerate(group):
+            lines.append((group[0]["name"] if i == 0 else "", row["contender"], *_cells(row, ratio(row, group))))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+    text.insert(1, "-" * max(map(len, text)))
+    for group in by_problem(rows):
+        text += [f"{row['name']}, {row['contender']}: {row['unavailable']}" for row in group if row["unavailable"]]
+    means = ", ".join(f"{name} {value:.2f}x" for name, value in geometric_means(rows).items())
+    return "\n".join([*text, f"Geometric mean of the ratios to torch in the problem's layout: {means or 'none'}"])
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    padded = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
+    return padded + [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
+
+
+def _cells(row: Row, times_faster: float | None) -> tuple[str, ...]:
+    if row["seconds"] is None:
+        return ("-",) * 7
+    spread = 50 * (row["q75"] - row["q25"]) / row["seconds"]
+    return (
+        row["kernel"] or "-",
+        f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.3f}",
+        f"{spread:.0f}",
+        "-" if times_faster is None else f"{times_faster:.2f}x",
+        f"{row['gflops']:.1f}",
+        "-" if row["roofline"] is None else f"{100 * row['roofline']:.0f} %",
+        "inf" if row["error"] is None else f"{row['error']:.1e}",
+    )
+
+
+def markdown(recorded: Mapping[str, Any]) -> str:
+    """The ratio table of a recorded document: one line per problem, its machine below."""
+    groups = by_problem(recorded["rows"])
+    contenders = list(dict.fromkeys(row["contender"] for row in recorded["rows"]))
+    others = [name for name in contenders if not name.startswith("torch:")]
+    torches = [name for name in contenders if name.startswith("torch:")]
+    header = ["layer", *(f"{name} ms" for name in others + torches)]
+    header += [f"{name} vs {base}" for name in others for base in torches] + ["max error"]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    for group in groups:
+        seconds = {row["contender"]: row["seconds"] for row in group}
+        errors = [row["error"] for row in group if row["contender"] in others and row["error"] is not None]
+        line = [f"`{group[0]['name']}`", *(_ms(seconds.get(name)) for name in others + torches)]
+        line += [_times(seconds.get(base), seconds.get(name)) for name in others for base in torches]
+        lines.append([*line, f"{max(errors):.0e}" if errors else "-"])
+    mean = ["geometric mean", *[""] * len(others + torches)]
+    for name in others:
+        for base in torches:
+            pairs = [({r["contender"]: r["seconds"] for r in group}) for group in groups]
+            logs = [math.log(p[base] / p[name]) for p in pairs if p.get(base) and p.get(name)]
+            mean.append(f"**{math.exp(sum(logs) / len(logs)):.2f}x**" if logs else "-")
+    lines.append([*mean, ""])
+    machine, threads = recorded["machine"], sorted({row["threads"] for row in recorded["rows"]})
+    where = (
+        f"{machine['cpu']}, {machine['cores']} cores, {'/'.join(map(str, threads))} threads, {machine['isa']}; torch "
+        f"{machine['torch']}, pycv {machine['version']} ({machine['commit']}), {recorded['recorded'][:10]}. Median "
+        "times; a ratio above 1 means that pycv is faster; error is max|err|/max|ref| against float64."
+    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{where}\n"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.3g}"
+
+
+def _times(base: float | None, seconds: float | None) -> str:
+    return "-" if not base or not seconds else f"{base / seconds:.2f}x"

@@ -1,0 +1,154 @@
+"""``pycv.bench.run``: measures problems under contenders and gives rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .. import registry
+from ..problem import Problem
+from . import check, machine
+from .contenders import DEFAULT, Call, Contender, Unavailable, contender
+from .data import random_data, require_dtype
+from .problems import Case, case
+from .timing import Timing, measure
+
+Row = dict[str, Any]
+Progress = Callable[[int, int, str], None]
+SECONDS_PER_PROBLEM = 2.0
+
+
+def run(
+    problems: Iterable[str | Problem | Case],
+    contenders: Iterable[str | Contender] = DEFAULT,
+    *,
+    threads: int | None = None,
+    budget: float | None = None,
+    precision: float = 0.02,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Times every contender on every problem, then compares each with float64 on fresh data.
+
+    Parameters
+    ----------
+    problems : texts (``"conv2d.forward n8c64h56w56 k64r3s3 p1"``, optionally after ``NAME:``), problems or cases.
+    contenders : names out of :func:`pycv.bench.contender_names`, or :class:`Contender` objects of your own.
+    threads : for torch and pycv alike; ``torch.get_num_threads()`` if None. Restored afterwards.
+    budget : seconds for everything, checks included, exceeded only where three rounds do not fit; None: 2 per problem.
+    precision : half the width of a median's 95 % confidence interval, as a share of it, at which sampling stops.
+    seed : of the random data.
+    progress : called as ``progress(done, total, name)`` before each problem and once at the end.
+
+    Returns
+    -------
+    One dict per problem and contender, described by :data:`pycv.bench.report.ROW`. A contender that cannot run a
+    problem has ``seconds`` None and ``unavailable`` the reason.
+
+    Raises
+    ------
+    ValueError
+        For a problem or contender that does not exist, before anything is measured.
+    """
+    cases = [case(item) for item in problems]
+    chosen = [contender(item) if isinstance(item, str) else item for item in contenders]
+    for one in cases:
+        require_dtype(one.problem)
+    rows: list[Row] = []
+    deadline = time.perf_counter() + (SECONDS_PER_PROBLEM * len(cases) if budget is None else budget)
+    with _threads(threads), torch.no_grad():
+        if progress:
+            progress(0, len(cases), "this machine's peaks")
+        peaks = _peaks()
+        for done, one in enumerate(cases):
+            if progress:
+                progress(done, len(cases), one.name)
+            seconds = max(0.0, deadline - time.perf_counter()) / (len(cases) - done)
+            rows += _measure_case(one, chosen, peaks, seconds, precision, seed)
+        if progress:
+            progress(len(cases), len(cases), "done")
+    return rows
+
+
+def _measure_case(
+    one: Case, contenders: list[Contender], peaks: machine.Peaks | None, seconds: float, precision: float, seed: int
+) -> list[Row]:
+    start = time.perf_counter()
+    calls, reasons = _prepared(one.problem, contenders, seed)
+    # Checks and preparations come out of this problem's time: about as much again as has been spent so far.
+    timings = measure(calls, seconds - 2 * (time.perf_counter() - start), precision)
+    calls.clear()
+    fresh, _ = _prepared(one.problem, [c for c in contenders if c.name in timings], seed + 1)
+    expected = check.reference(one.problem, random_data(one.problem, seed + 1)) if fresh else None
+    rows = []
+    for each in contenders:
+        row = _row(one, each.name, timings.get(each.name), peaks)
+        if each.name in fresh and expected is not None:
+            with registry.record() as log:
+                row["error"] = check.error(fresh[each.name], expected)
+            row["kernel"] = _kernel_that_ran(log, one.problem) or each.name
+        row["unavailable"] = reasons.get(each.name)
+        rows.append(row)
+    return rows
+
+
+def _prepared(problem: Problem, contenders: list[Contender], seed: int) -> tuple[dict[str, Call], dict[str, str]]:
+    """The call of each contender that has one, and why the others do not."""
+    data = random_data(problem, seed)
+    calls, reasons = {}, {}
+    for each in contenders:
+        try:
+            calls[each.name] = each.prepare(problem, data)
+        except Unavailable as reason:
+            reasons[each.name] = str(reason)
+    return calls, reasons
+
+
+def _kernel_that_ran(log: list[registry.Call], problem: Problem) -> str | None:
+    """Of the recorded calls the one that did this problem's op and pass (a function may run several)."""
+    kernels = [call.choice.kernel for call in log]
+    exact = [kernel.name for kernel in kernels if (kernel.op, kernel.pass_) == (problem.op, problem.pass_)]
+    return next(iter(exact or [kernel.name for kernel in kernels]), None)
+
+
+def _row(one: Case, name: str, timing: Timing | None, peaks: machine.Peaks | None) -> Row:
+    problem = one.problem
+    row: Row = {
+        "name": one.name,
+        "problem": str(problem),
+        "contender": name,
+        "kernel": None,
+        "threads": torch.get_num_threads(),
+        "flops": problem.flops,
+        "bytes": problem.bytes,
+    }
+    measured = ("seconds", "low", "high", "q25", "q75", "samples", "disturbed", "noisy")
+    row |= {field: getattr(timing, field, None) for field in measured}
+    row["gflops"] = problem.flops / timing.seconds / 1e9 if timing else None
+    row["roofline"] = None
+    if timing and peaks and problem.device == "cpu":
+        row["roofline"] = peaks.roofline_seconds(problem.flops, problem.bytes, problem.dtype) / timing.seconds
+    return row | {"error": None, "unavailable": None}
+
+
+def _peaks() -> machine.Peaks | None:
+    try:
+        return machine.peaks()
+    except RuntimeError:  # no C++ kernels: torch can still be measured
+        return None
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None and count < 1:
+        raise ValueError(f"threads={count}: expected 1 or more")
+    try:
+        torch.set_num_threads(before if count is None else count)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,123 @@
+"""How long calls take, measured side by side in one process so that whatever disturbs one disturbs all.
+
+Rounds take one sample of every call, in rotating order; a sample is a loop of calls that lasts about a millisecond.
+Samples during which the system took the processor away from the process (``ru_nivcsw`` of getrusage) are set aside.
+Rounds end when the 95 % confidence interval of every median is within the wanted precision, or the budget is spent.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from statistics import median, quantiles
+
+SAMPLE_SECONDS = 1e-3
+WARMUP_SECONDS = 0.02
+MIN_SAMPLES = 9  # the fewest whose second and second-last values enclose the median with 95 % confidence
+FEW_SAMPLES = 3  # undisturbed samples that are better than many disturbed ones
+MAX_SAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call: the median, its 95 % confidence interval ``low``..``high``, and the quartiles of the samples.
+
+    ``disturbed`` samples were set aside. ``noisy``: fewer than 9 undisturbed ones were left (all are used where fewer
+    than 3 were), or the interval is wider than the precision that was asked for.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    q25: float
+    q75: float
+    samples: int
+    disturbed: int
+    noisy: bool
+
+
+def measure(calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02) -> dict[str, Timing]:
+    """Times every call. ``budget`` in seconds for all of them together; at least three rounds are run.
+
+    ``precision``: half the width of the confidence interval of a median, as a share of it, at which to stop.
+    """
+    samplers = [_Sampler(name, call) for name, call in calls.items()]
+    deadline = time.perf_counter() + budget
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for sampler in samplers:
+            sampler.warm_up()
+        rounds = 0
+        while samplers and rounds < MAX_SAMPLES:
+            for i in range(len(samplers)):
+                samplers[(rounds + i) % len(samplers)].sample()
+            rounds += 1
+            if rounds >= FEW_SAMPLES and time.perf_counter() > deadline:
+                break
+            if rounds >= MIN_SAMPLES and all(sampler.settled(precision) for sampler in samplers):
+                break
+    finally:
+        if was_enabled:
+            gc.enable()
+    return {sampler.name: sampler.result(precision) for sampler in samplers}
+
+
+class _Sampler:
+    def __init__(self, name: str, call: Callable[[], object]) -> None:
+        self.name = name
+        self.call = call
+        self.loops = 1
+        self.clean: list[float] = []
+        self.disturbed: list[float] = []
+
+    def warm_up(self) -> None:
+        """Runs the call until caches and clocks are warm, and sets the loop count of a sample."""
+        self.call()
+        deadline = time.perf_counter() + WARMUP_SECONDS
+        fastest = math.inf
+        while time.perf_counter() < deadline or fastest == math.inf:
+            fastest = min(fastest, self._run()[0])
+        self.loops = max(1, math.ceil(SAMPLE_SECONDS / max(fastest, 1e-9)))
+
+    def sample(self) -> None:
+        seconds, undisturbed = self._run()
+        (self.clean if undisturbed else self.disturbed).append(seconds)
+
+    def _run(self) -> tuple[float, bool]:
+        """Seconds per call, and whether the process kept its processors meanwhile."""
+        call = self.call
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        start = time.perf_counter()
+        for _ in repeat(None, self.loops):
+            call()
+        seconds = (time.perf_counter() - start) / self.loops
+        return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches
+
+    def settled(self, precision: float) -> bool:
+        if len(self.clean) < MIN_SAMPLES:
+            return False
+        middle, low, high = _interval(sorted(self.clean))
+        return high - low <= 2 * precision * middle
+
+    def result(self, precision: float) -> Timing:
+        values = sorted(self.clean if len(self.clean) >= FEW_SAMPLES else self.clean + self.disturbed)
+        middle, low, high = _interval(values)
+        q25, _, q75 = quantiles(values, n=4, method="inclusive")
+        noisy = len(self.clean) < MIN_SAMPLES or high - low > 2 * precision * middle
+        return Timing(middle, low, high, q25, q75, len(values), len(self.disturbed), noisy)
+
+
+def _interval(values: list[float]) -> tuple[float, float, float]:
+    """The median of sorted values and its 95 % confidence interval, by order statistics: no distribution assumed."""
+    count = len(values)
+    reach = 0.98 * math.sqrt(count)  # 1.96 standard deviations of the binomial rank of the median
+    low = max(0, math.floor(count / 2 - reach))
+    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
+    return median(values), values[low], values[high]

@@ -1,0 +1,119 @@
+"""avg_pool1d/2d/3d and adaptive_avg_pool1d/2d/3d: the sum of each window over its divisor.
+
+Linear: the gradient spreads each grad_output over its window, and the gradient of that is the pooling again.
+Under torch.compile, export, transforms and modes the op is torch's own.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+import torch.nn.functional as F
+
+from .. import registry, settings
+from ._dispatch import plain, watched
+from ._pool import Prepared, Spec, adaptive_spec, grad_input_choice, prepare, run_forward, run_grad_input, window_spec
+
+# Bound now: torch.nn.functional may be patched to lead here.
+_TORCH_AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_TORCH_ADAPTIVE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override) -> torch.Tensor:
+    """See :func:`pycv.functional.avg_pool2d`."""
+    if watched() or not plain(x):
+        divisor = () if rank == 1 else (divisor_override,)
+        return _TORCH_AVG[rank](x, kernel_size, stride, padding, ceil_mode, count_include_pad, *divisor)
+    divisor = None
+    if divisor_override is not None:
+        try:
+            divisor = operator.index(divisor_override)
+        except TypeError:
+            raise TypeError(
+                f"avg_pool{rank}d(): argument 'divisor_override' must be int, not {divisor_override!r}"
+            ) from None
+    spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor)
+    return _pool(spec, x)
+
+
+def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:
+    """See :func:`pycv.functional.adaptive_avg_pool2d`."""
+    if watched() or not plain(x):
+        return _TORCH_ADAPTIVE[rank](x, output_size)
+    return _pool(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x)
+
+
+def _pool(spec: Spec, x: torch.Tensor) -> torch.Tensor:
+    prepared = prepare(spec, x, False)
+    if prepared.choice.plan is None:
+        if registry.recorders:
+            with registry.timed(prepared.choice):
+                return _torch_op(spec, x)
+        return _torch_op(spec, x)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _AvgPool.apply(x, prepared)
+    return run_forward(prepared, x, False)[0]
+
+
+def _torch_op(spec: Spec, x: torch.Tensor) -> torch.Tensor:
+    if not spec.filter:
+        return _TORCH_ADAPTIVE[spec.rank](x, spec.output_size)
+    divisor = () if spec.rank == 1 else (spec.divisor,)
+    return _TORCH_AVG[spec.rank](
+        x, spec.filter, spec.stride, spec.padding, spec.ceil_mode, spec.count_include_pad, *divisor
+    )
+
+
+class _AvgPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, prepared):
+        ctx.prepared = prepared
+        ctx.settings = settings.current()
+        return run_forward(prepared, x, False)[0]
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        with settings.applied(ctx.settings):
+            return _grad_input(grad_output, ctx.prepared), None
+
+
+def _grad_input(grad_output: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    if watched() or not plain(grad_output):
+        return _spread(grad_output, prepared)
+    choice = grad_input_choice(prepared, grad_output, False)
+    if choice.plan is None:
+        if registry.recorders:
+            with registry.timed(choice):
+                return _spread(grad_output, prepared)
+        return _spread(grad_output, prepared)
+    if torch.is_grad_enabled() and grad_output.requires_grad:
+        return _AvgPoolGradInput.apply(grad_output, prepared, choice)
+    return run_grad_input(choice, prepared, grad_output, None)
+
+
+class _AvgPoolGradInput(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, grad_output, prepared, choice):
+        ctx.spec = prepared.spec
+        ctx.settings = settings.current()
+        return run_grad_input(choice, prepared, grad_output, None)
+
+    @staticmethod
+    def backward(ctx, grad):
+        if watched() or not plain(grad):
+            return _torch_op(ctx.spec, grad), None, None
+        with settings.applied(ctx.settings):
+            return _pool(ctx.spec, grad), None, None
+
+
+def _spread(grad_output: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    """The gradient by torch's own op: that of a linear function, at any point."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = torch.zeros(
+            prepared.input_shape, dtype=grad_output.dtype, device=grad_output.device, requires_grad=True
+        )
+        out = _torch_op(prepared.spec, x)
+        (grad_input,) = torch.autograd.grad(out, x, grad_output, create_graph=create_graph)
+    return grad_input

@@ -1,0 +1,190 @@
+"""Rows from `pycv.bench.run`, the JSON they are recorded as, and the tables made of them."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from pycv import bench
+from pycv.bench import machine, readme, report, runner
+
+LEVELS = (machine.Level("L1", 1000, 50e9), machine.Level("memory", float("inf"), 10e9))
+PEAKS = machine.Peaks(1, "avx2", {"f32": 100e9, "f64": 50e9}, LEVELS)
+
+
+@pytest.fixture(autouse=True)
+def known_peaks(monkeypatch):
+    monkeypatch.setattr(runner.machine, "peaks", lambda: PEAKS)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    before = machine.peaks
+    machine.peaks = lambda: PEAKS
+    try:
+        problems = ["a: relu.forward e1000", "b: conv2d.forward n1c4h8w8 k8r3s3 f16"]
+        return bench.run(problems, ["pycv", "cpu:direct", "torch:nchw"], threads=1, budget=0.5)
+    finally:
+        machine.peaks = before
+
+
+def synthetic(name, contender, seconds, **changes):
+    row = dict.fromkeys(report.ROW["properties"])
+    times = dict.fromkeys(("seconds", "low", "high", "q25", "q75"), seconds)
+    row |= {"name": name, "problem": f"relu.forward e{len(name)} f32 cpu", "contender": contender, "kernel": contender}
+    return row | times | {"threads": 2, "flops": 1, "bytes": 1, "noisy": False, "gflops": 1.0, "error": 1e-7} | changes
+
+
+def test_rows_hold_what_was_measured(rows):
+    relu = {row["contender"]: row for row in rows if row["name"] == "a"}
+    assert relu["pycv"]["kernel"] == relu["cpu:direct"]["kernel"] == "cpu:direct"
+    assert relu["torch:nchw"]["kernel"] == "torch:nchw"
+    for row in relu.values():
+        assert row["problem"] == "relu.forward e1000 f32 cpu"
+        assert row["low"] <= row["seconds"] <= row["high"]
+        assert row["gflops"] == pytest.approx(1000 / row["seconds"] / 1e9)
+        assert row["roofline"] == pytest.approx(8000 / 10e9 / row["seconds"])
+        assert row["error"] == 0
+        assert row["threads"] == 1
+
+
+def test_a_contender_that_cannot_run_is_a_row_with_the_reason(rows):
+    half = {row["contender"]: row for row in rows if row["name"] == "b"}
+    assert half["cpu:direct"]["seconds"] is None
+    assert "f16" in half["cpu:direct"]["unavailable"]
+    assert half["pycv"]["kernel"] == "torch:torch"
+    assert half["pycv"]["seconds"] and half["pycv"]["unavailable"] is None
+
+
+def test_the_thread_count_is_given_back(rows):
+    before = torch.get_num_threads()
+    bench.run(["relu.forward e10"], ["torch:nchw"], threads=before + 1, budget=0.1)
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="threads=0"):
+        bench.run(["relu.forward e10"], ["torch:nchw"], threads=0)
+
+
+def test_progress_is_reported_from_start_to_end():
+    seen = []
+    problems = ["a: relu.forward e10", "b: relu.forward e11"]
+    bench.run(problems, ["torch:nchw"], budget=0.1, progress=lambda *now: seen.append(now))
+    assert seen == [(0, 2, "this machine's peaks"), (0, 2, "a"), (1, 2, "b"), (2, 2, "done")]
+
+
+def test_own_contenders_take_part_and_wrong_ones_are_caught():
+    wrong = bench.Contender("wrong", lambda problem, data: lambda: data["input"].clone())
+    (row,) = bench.run(["relu.forward e100"], [wrong], budget=0.1)
+    assert row["kernel"] == "wrong" and row["error"] > 0.1
+
+
+def test_bad_input_is_refused_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(runner, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ValueError, match="'nobody'"):
+        bench.run(["relu.forward e10"], ["nobody"])
+    with pytest.raises(ValueError, match="op 'nothing' is not known"):
+        bench.run(["relu.forward e10", "nothing.forward n1c1h1w1"])
+
+
+# ---------------------------------------------------------------------------------------------------- recording
+
+
+def test_recorded_rows_follow_the_schema_and_come_back(rows, tmp_path):
+    path = tmp_path / "deep" / "out.json"
+    bench.write(path, rows)
+    recorded = bench.read(path)
+    assert recorded["rows"] == rows
+    assert set(rows[0]) == set(report.ROW["properties"])
+    with pytest.raises(FileExistsError):
+        bench.write(path, rows)
+
+
+def test_an_infinite_error_is_recorded_as_null(tmp_path):
+    bench.write(tmp_path / "out.json", [synthetic("a", "pycv", 1.0, error=float("inf"), roofline=0.5)])
+    assert bench.read(tmp_path / "out.json")["rows"][0]["error"] is None
+
+
+def test_every_departure_from_the_schema_is_found(rows):
+    good = report.document(rows)
+    report.validate(good)
+
+    def spoiled(change):
+        bad = copy.deepcopy(good)
+        change(bad)
+        return bad
+
+    changes = [lambda d, name=name: d["rows"][0].pop(name) for name in rows[0]]
+    changes += [lambda d, name=name: d.pop(name) for name in good]
+    changes += [lambda d, name=name: d["machine"].pop(name) for name in good["machine"]]
+    changes += [
+        lambda d: d["rows"][0].update(extra=1),
+        lambda d: d["rows"][0].update(seconds="fast"),
+        lambda d: d["rows"][0].update(seconds=float("nan")),
+        lambda d: d["rows"][0].update(threads=True),
+        lambda d: d["rows"][0].update(noisy=1),
+        lambda d: d["rows"][0].update(problem=None),
+        lambda d: d.update(schema=2),
+        lambda d: d.update(rows={}),
+    ]
+    for change in changes:
+        with pytest.raises(ValueError, match="document"):
+            report.validate(spoiled(change))
+
+
+def test_a_file_that_is_no_recording_is_named(tmp_path):
+    for text in ("{", "[]", json.dumps({"schema": 1})):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=r"bad\.json: not a recorded benchmark"):
+            bench.read(tmp_path / "bad.json")
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+TWO = [
+    synthetic("first", "pycv", 1e-3),
+    synthetic("first", "torch:nchw", 2e-3),
+    synthetic("first", "torch:nhwc", 4e-3),
+    synthetic("second", "pycv", 4e-3, noisy=True, error=None),
+    synthetic("second", "torch:nchw", 2e-3),
+    synthetic("second", "torch:nhwc", None, unavailable="no layout"),
+]
+
+
+def test_ratios_and_their_means():
+    assert report.geometric_means(TWO) == pytest.approx({"pycv": 1.0, "torch:nchw": 1.0, "torch:nhwc": 0.5})
+    nhwc = [dict(row, problem="conv2d.forward n1 f32 nhwc cpu") for row in TWO[:3]]
+    assert report.ratio(nhwc[0], nhwc) == 4.0
+
+
+def test_the_terminal_table_shows_losses_noise_and_what_is_missing():
+    lines = bench.table(TWO).splitlines()
+    assert lines[2].split() == ["first", "pycv", "pycv", "1.000", "0", "2.00x", "1.0", "-", "1.0e-07"]
+    assert lines[5].split() == ["second", "pycv", "pycv", "~4.000", "0", "0.50x", "1.0", "-", "inf"]
+    assert lines[8] == "second, torch:nhwc: no layout"
+
+
+def test_the_readme_table_is_rewritten_between_its_markers_only(tmp_path):
+    result, text = tmp_path / "r.json", tmp_path / "README.md"
+    bench.write(result, TWO)
+    text.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    readme.rewrite(result, text)
+    once = text.read_text()
+    assert once.startswith(f"before\n{readme.BEGIN}\n| layer |") and once.endswith(f"{readme.END}\nafter\n")
+    assert "old" not in once
+    assert "| `first` | 1 | 2 | 4 | 2.00x | 4.00x | 1e-07 |" in once
+    assert "| `second` | 4 | 2 | - | 0.50x | - | - |" in once
+    assert "| geometric mean |  |  |  | **1.00x** | **4.00x** |  |" in once
+    readme.rewrite(result, text)
+    assert text.read_text() == once
+
+
+def test_a_readme_without_markers_is_left_alone(tmp_path, monkeypatch):
+    text = tmp_path / "README.md"
+    text.write_text("no markers\n")
+    bench.write(tmp_path / "r.json", TWO)
+    with pytest.raises(ValueError, match="markers"):
+        readme.rewrite(tmp_path / "r.json", text)
+    assert text.read_text() == "no markers\n"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no recorded result"):
+        readme.rewrite()

@@ -1,0 +1,144 @@
+"""Per-element comparison with the float64 reference.
+
+The bound of an element is tolerance * what its terms add up to in absolute value: the reference run on absolute values,
+so that a large element cannot hide a wrong small one, and a missing term shows however long the sum is. The tolerance
+grows with the square root of the number of terms, as rounding does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pycv.kernels import reference
+from pycv.kernels.reference import norm
+from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem
+
+EPSILONS = {"f32": 2.0**-23, "f64": 2.0**-52}
+Arrays = dict[str, np.ndarray]
+
+
+def tolerance(dtype: str, terms: int) -> float:
+    """Relative to the sum of absolute values. Rounding errors of a sum of equal signs measure about sqrt(terms) / 6."""
+    return EPSILONS[dtype] * (4 + terms**0.5)
+
+
+def assert_close(problem: Problem, computed: Arrays, arrays: Arrays, exact: bool = False, **scalars: float) -> None:
+    """Raises AssertionError naming the tensor and its worst element unless ``computed`` is what ``problem`` asks for.
+
+    ``arrays`` and ``scalars`` are what the reference takes; ``computed`` holds any of the tensors that it returns.
+    ``exact``: the data are such that no sum rounds (sparse small integers), so every element has to be equal.
+    NaN and infinities have to be equal in any case.
+    """
+    expected = reference.run(problem, arrays, **scalars)
+    bounds = None if exact else magnitudes(problem, arrays, expected, **scalars)
+    terms = reduction_length(problem)
+    for name, values in computed.items():
+        limit = 0.0
+        if bounds is not None and name in bounds:
+            limit = tolerance(problem.dtype, terms) * bounds[name]
+        assert_elements(f"{problem}: {name}", values, expected[name], limit)
+
+
+def assert_elements(what: str, computed: np.ndarray, expected: np.ndarray, limit: np.ndarray | float = 0.0) -> None:
+    """Every element within ``limit`` of the expected one, rounded to the dtype of ``computed``; NaN equals NaN."""
+    assert computed.shape == expected.shape, f"{what}: shape {computed.shape}, expected {expected.shape}"
+    expected = expected.astype(computed.dtype)
+    with np.errstate(all="ignore"):
+        close = np.abs(computed.astype(np.float64) - expected) <= limit
+    wrong = ~(close | (computed == expected) | (np.isnan(computed) & np.isnan(expected)))
+    if not wrong.any():
+        return
+    where = tuple(int(i) for i in np.argwhere(wrong)[0])
+    limit_there = np.broadcast_to(limit, expected.shape)[where]
+    raise AssertionError(
+        f"{what}{list(where)} is {computed[where]!r}, expected {expected[where]!r} within {limit_there:.3g}"
+        f" ({int(wrong.sum())} of {wrong.size} elements are wrong)"
+    )
+
+
+def reduction_length(problem: Problem) -> int:
+    """How many terms the longest sum of one computed element has, at most."""
+    if isinstance(problem, ConvProblem):
+        taps, group = _count(problem.filter), problem.groups
+        positions = problem.n * _count(problem.output_size)
+        return {"forward": problem.c // group * taps, "grad_input": problem.k // group * taps}.get(
+            problem.pass_, positions
+        )
+    if isinstance(problem, GemmProblem):
+        return problem.k
+    if isinstance(problem, PoolProblem):
+        return _count(problem.size) if not problem.filter or problem.pass_ == "grad_input" else _count(problem.filter)
+    if isinstance(problem, NormProblem):
+        return problem.window if problem.op == "local_response_norm" else problem.n * _count(problem.size)
+    return 1
+
+
+def magnitudes(problem: Problem, arrays: Arrays, expected: Arrays, **scalars: float) -> Arrays:
+    """Per computed tensor, the sum of the absolute values of each element's terms; a tensor left out is exact."""
+    absolute = {name: np.abs(values) for name, values in arrays.items() if values.dtype.kind == "f"}
+    absolute |= {name: values for name, values in arrays.items() if values.dtype.kind != "f"}
+    if isinstance(problem, ConvProblem | GemmProblem):
+        linear = replace(problem, epilogue=tuple(step for step in problem.epilogue if step != "relu"))
+        return reference.run(linear, absolute, **{name: abs(value) for name, value in scalars.items()})
+    if isinstance(problem, PoolProblem):
+        exact = problem.pass_ == "forward" and "max" in problem.op
+        return {} if exact else reference.run(problem, absolute)
+    if isinstance(problem, PointwiseProblem):
+        return {}
+    if problem.op == "channel_sum":
+        return reference.run(problem, absolute)
+    if problem.op == "batch_norm":
+        return _batch_norm_magnitudes(problem, absolute, expected, **scalars)
+    return _lrn_magnitudes(problem, absolute, **scalars)
+
+
+def _batch_norm_magnitudes(problem: NormProblem, arrays: Arrays, expected: Arrays, eps=1e-5, momentum=0.1) -> Arrays:
+    """The difference x - mean and the sums of the gradient, with every minus sign a plus."""
+    x = arrays["input"]
+
+    def channels(values: np.ndarray) -> np.ndarray:
+        return values.reshape(-1, *[1] * (x.ndim - 2))
+
+    axes = (0, *range(2, x.ndim))
+    statistics = expected if "mean" in expected else arrays
+    if problem.training:
+        mean, invstd = np.maximum(np.abs(statistics["mean"]), x.mean(axes)), statistics["invstd"]
+    else:
+        mean, invstd = arrays["running_mean"], 1 / np.sqrt(arrays["running_var"] + eps)
+    normalized = (x + channels(mean)) * channels(invstd)
+    weight = arrays.get("weight", np.ones(problem.c))
+    if problem.pass_ == "grad_input":
+        grad = arrays["grad_output"]
+        sums = {"grad_weight": (grad * normalized).sum(axes), "grad_bias": grad.sum(axes)}
+        if problem.training:
+            count = max(1, x.size // max(problem.c, 1))
+            grad = grad + channels(sums["grad_bias"] / count) + normalized * channels(sums["grad_weight"] / count)
+        return {"output": grad * channels(invstd * weight), **sums}
+    bounds = {"output": normalized * channels(weight) + channels(arrays.get("bias", np.zeros(problem.c)))}
+    if problem.training:
+        # The variance is a difference: its error is one of the mean square, which may be much larger.
+        square = (x**2).mean(axes) + eps
+        bounds["output"] += normalized * channels(weight * invstd**2 * square)
+        bounds |= {"mean": mean, "invstd": invstd**3 * square}
+        if "running_mean" in arrays:
+            bounds["running_mean"] = mean + arrays["running_mean"]
+        if "running_var" in arrays:
+            bounds["running_var"] = 2 * square + arrays["running_var"]
+    return bounds
+
+
+def _lrn_magnitudes(problem: NormProblem, arrays: Arrays, alpha=1e-4, beta=0.75, k=1.0) -> Arrays:
+    """The power multiplies the relative error of its base by beta; the two terms of the gradient are added."""
+    x = arrays["input"]
+    d = norm.lrn_denominator(problem, x, alpha, k)
+    if problem.pass_ == "forward":
+        return {"output": (1 + beta) * x * d**-beta}
+    grad, w = arrays["grad_output"], problem.window
+    through = norm.window_sum(grad * x * d ** (-beta - 1), (w - 1) // 2, w // 2)
+    return {"output": (2 + beta) * (grad * d**-beta + 2 * alpha * beta / w * x * through)}
+
+
+def _count(sizes: tuple[int, ...]) -> int:
+    return int(np.prod(sizes))

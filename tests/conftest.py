@@ -1,0 +1,32 @@
+"""What every test run shares: its seed, which it prints, and a clean start for every test."""
+
+from __future__ import annotations
+
+import random
+
+import hypothesis
+import pytest
+import torch
+
+from .seed import SEED
+
+hypothesis.settings.register_profile(
+    "pycv", deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("pycv")
+
+
+def pytest_report_header() -> str:
+    threads = torch.get_num_threads()
+    return f"pycv: seed {SEED} (PYCV_SEED={SEED} repeats it), torch {torch.__version__}, {threads} threads"
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    """Tests neither depend on nor change each other's random numbers and thread count."""
+    threads = torch.get_num_threads()
+    torch.manual_seed(SEED)
+    random.seed(SEED)
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

@@ -1,0 +1,7 @@
+"""The fuzzer: random problems over every op, algorithm and layout, on raw memory, against the reference.
+
+    python -m tests.fuzz --n 100000 --seed 7          draw problems
+    python -m tests.fuzz --problem "..." --algorithm direct   repeat one
+
+A mismatch is shrunk to one small problem, printed as the second command.
+"""

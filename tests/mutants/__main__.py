@@ -1,0 +1,135 @@
+"""Breaks the C++ in small ways, one at a time, and expects the tests to notice.
+
+    python -m tests.mutants               all of them
+    python -m tests.mutants -k gemm       those whose file or edit contains a word
+
+Each mutant is applied in a copy of the tree, what includes it is compiled again for one instruction set, and the test
+that the mutant names runs: the native self-test, or a target of pytest. A mutant that no test notices survives, and
+the exit status is 1; so it is where an edit no longer applies, or the tests are red without any.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pybind11
+
+from tools import native
+
+from .mutants import MUTANTS, SELFTEST, Mutant
+
+FLAGS = (*native.FLAGS, "-O1", "-w")  # compile time is most of the time here
+TIMEOUT = 120  # seconds; a mutant that makes a kernel hang is noticed too
+COPIED = ("csrc", "kernels", "pycv", "tests", "tools", "pyproject.toml")
+
+
+def instruction_set() -> native.InstructionSet:
+    """AVX2 where the processor has it: full vectors, several per tile, quick to compile."""
+    sets = {isa.name: isa for isa in native.runnable()}
+    return sets.get("avx2", native.BASELINE)
+
+
+class Workshop:
+    """A tree with its objects, to be copied for each mutant."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.isa = instruction_set()
+        self.toolchain = native.Toolchain(flags=FLAGS)
+        includes = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
+        self.bindings = native.Job("csrc/bindings/cpu.cpp", "bindings", includes)
+        self.selftest = native.Job("tests/native/selftest.cpp", "selftest")
+        for name in COPIED:
+            copy_tree(native.ROOT / name, root / name)
+        (root / "pycv/kernels").symlink_to("../kernels")
+        objects = native.ROOT / "build/mutants"
+        if objects.exists():
+            copy_tree(objects, root / "build/objects")
+        jobs = [self.selftest, self.bindings, *native.kernel_jobs([self.isa])]
+        self.toolchain.compile(jobs, root)
+        shutil.rmtree(objects, ignore_errors=True)
+        copy_tree(root / "build/objects", objects)
+
+    def is_red(self, tree: Path, target: str) -> tuple[bool, str]:
+        """Builds what the target needs in a tree and runs it: whether it failed, and the line that says how."""
+        host = self.selftest if target == SELFTEST else self.bindings
+        try:
+            objects = self.toolchain.compile([host, *native.kernel_jobs([self.isa])], tree, progress=False)
+        except native.BuildError as error:
+            sys.exit(f"a mutant must compile: {error}")
+        if target == SELFTEST:
+            command = [str(self.toolchain.link(objects, tree / "build/selftest"))]
+        else:
+            suffix = sysconfig.get_config_var("EXT_SUFFIX")
+            self.toolchain.link(objects, tree / f"pycv/_cpu{suffix}", ["-shared"])
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *target.split()]
+        environment = {**os.environ, "PYCV_CPU_ISA": self.isa.name, "OMP_WAIT_POLICY": "passive"}
+        try:
+            result = subprocess.run(
+                command, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            return True, f"no end within {TIMEOUT} s"
+        return result.returncode != 0, telling_line(result.stdout + result.stderr)
+
+    def try_mutant(self, mutant: Mutant, number: int) -> tuple[bool, str]:
+        with tempfile.TemporaryDirectory(dir=self.root.parent) as folder:
+            tree = Path(folder, f"mutant{number}")
+            copy_tree(self.root, tree)
+            path = tree / mutant.file
+            source = path.read_text()
+            if source.count(mutant.original) != 1:
+                return False, f"the edit applies {source.count(mutant.original)} times, not once"
+            path.write_text(source.replace(mutant.original, mutant.replacement))
+            return self.is_red(tree, mutant.test)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """With times, so that objects stay newer than their sources."""
+    if source.is_dir():
+        ignored = shutil.ignore_patterns("__pycache__", "*.so")
+        shutil.copytree(source, target, symlinks=True, ignore=ignored)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+
+
+def telling_line(output: str) -> str:
+    words = ("FAILED", "while running", "ERROR", "terminate", "Error")
+    lines = [line for line in output.splitlines() if any(word in line for word in words)]
+    return (lines or ["crashed"])[0].strip()[:150]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
+    parser.add_argument("-k", default="", help="only the mutants whose file, edit or test contains this")
+    word = parser.parse_args().k
+    chosen = [m for m in MUTANTS if word in f"{m.file} {m.original} {m.replacement} {m.test}"]
+    started = time.monotonic()
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(Path(folder, "original"))
+        for target in sorted({mutant.test for mutant in chosen}):
+            red, line = workshop.is_red(workshop.root, target)
+            if red:
+                sys.exit(f"{target} is red without any mutant: {line}")
+        print(f"{len(chosen)} mutants, {workshop.isa.name}; all tests green without them", flush=True)
+        with ThreadPoolExecutor(native.worker_count()) as pool:
+            results = pool.map(workshop.try_mutant, chosen, range(len(chosen)))
+            for number, (mutant, (red, line)) in enumerate(zip(chosen, results, strict=True), 1):
+                if not red:
+                    survivors.append(mutant)
+                print(f"[{number}/{len(chosen)}] {'red     ' if red else 'SURVIVES'} {mutant}: {line}", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed in {time.monotonic() - started:.0f} s")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Builds and runs the native self-test.
+
+    python -m tests.native                      every instruction set of this machine, as the extension is compiled
+    python -m tests.native --sanitize           the same under AddressSanitizer and UBSan
+    python -m tests.native --target aarch64     cross-compiled, under qemu-user
+
+Exit status 1 if a kernel is wrong, touches memory outside its buffers or has undefined behaviour.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tools import native
+
+SELFTEST = "tests/native/selftest.cpp"
+SANITIZE = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+PROGRAMS = native.ROOT / "build/native"
+
+
+def build(toolchain: native.Toolchain, sets, name: str, link=()) -> Path:
+    jobs = [native.Job(SELFTEST, "selftest", ("-O1",)), *native.kernel_jobs(sets)]
+    print(f"{name}: compiling what changed", flush=True)
+    return toolchain.link(toolchain.compile(jobs), PROGRAMS / name, link)
+
+
+def run(program: Path, isa: str, variants: int | None, emulator=()) -> bool:
+    environment = {**os.environ, "PYCV_CPU_ISA": isa, "OMP_WAIT_POLICY": "passive"}
+    command = [*emulator, str(program), *([str(variants)] if variants else [])]
+    return subprocess.run(command, env=environment).returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.native", description=__doc__.splitlines()[0])
+    parser.add_argument("--sanitize", action="store_true", help="build with AddressSanitizer and UBSan")
+    parser.add_argument("--target", choices=["aarch64"], help="cross-compile for this machine and run under qemu-user")
+    parser.add_argument("--variants", type=int, help="variants per problem (more: slower and more thorough)")
+    options = parser.parse_args()
+    started = time.monotonic()
+    if options.target:
+        compiler, emulator = f"{options.target}-linux-gnu-g++", f"qemu-{options.target}-static"
+        for tool in (compiler, emulator):
+            if shutil.which(tool) is None:
+                sys.exit(
+                    f"{tool} is not installed.\nInstall:\n"
+                    f"  Debian/Ubuntu: apt-get install g++-{options.target}-linux-gnu qemu-user-static"
+                )
+        sets = native.instruction_sets(options.target)
+        program = build(native.Toolchain(compiler), sets, options.target, ["-static"])
+        passed = all(run(program, isa.name, options.variants or 2, [emulator]) for isa in sets)
+    else:
+        flags = (*native.FLAGS, *SANITIZE) if options.sanitize else native.FLAGS
+        name = "sanitized" if options.sanitize else "plain"
+        sets = native.runnable()
+        if absent := [isa.name for isa in native.instruction_sets() if isa not in sets]:
+            print(f"not run, this processor lacks it: {', '.join(absent)}", flush=True)
+        program = build(native.Toolchain(flags=flags), sets, name)
+        passed = all([run(program, isa.name, options.variants) for isa in sets])
+    print(f"native self-test {'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Runs a kernel's plan on raw memory, as its op would, with everything around the tensors under guard.
+
+Each tensor lies at its own strides in a larger block, off alignment. What the plan writes starts as NaN (an element
+that it misses shows); so do the gaps, the margins, the workspace and the prepared weight (reading them shows in the
+result, writing them in the check after the run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pycv.kernels import Kernel
+from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem
+
+Shape = tuple[int, ...]
+_DTYPES = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "i64": np.dtype(np.int64)}
+_MARGIN = 256  # bytes of guard before and after a tensor
+_GUARD = 0xFF  # every byte: NaN as a float, -1 as an index
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One tensor of a plan: where it lies, and whether the plan reads or writes it (or both)."""
+
+    name: str
+    shape: Shape
+    strides: Shape  # in elements
+    dtype: str
+    read: bool = True
+    written: bool = False
+
+
+def operands(problem: Problem, arrays: dict[str, np.ndarray] | None = None) -> list[Operand]:
+    """The tensors that a plan of this problem takes. Optional ones only where ``arrays`` (if given) has them."""
+    if isinstance(problem, ConvProblem):
+        return list(_conv_operands(problem))
+    if isinstance(problem, GemmProblem):
+        return list(_gemm_operands(problem))
+    if isinstance(problem, PoolProblem):
+        return list(_pool_operands(problem))
+    if isinstance(problem, NormProblem):
+        return [o for o in _norm_operands(problem) if arrays is None or not o.read or o.name in arrays]
+    names = ["input"] if problem.pass_ == "forward" else ["input", "grad_output"]
+    return [_dense(name, problem.count, problem.dtype) for name in names] + [
+        _dense("output", problem.count, problem.dtype, read=False, written=True)
+    ]
+
+
+def _dense(name: str, count: int, dtype: str, read: bool = True, written: bool = False) -> Operand:
+    return Operand(name, (count,), (1,), dtype, read, written)
+
+
+def _conv_operands(p: ConvProblem) -> Iterator[Operand]:
+    written = {"forward": "output", "grad_input": "input", "grad_weight": "weight"}[p.pass_]
+    group = p.c // p.groups
+    for name, layout, n, c, size in (
+        ("input", p.input, p.n, p.c, p.size),
+        ("weight", p.weight, p.k, group, p.filter),
+        ("output", p.output, p.n, p.k, p.output_size),
+    ):
+        yield Operand(name, (n, c, *size), layout.strides(c, size), p.dtype, name != written, name == written)
+    channels = p.k if p.pass_ == "forward" else p.c
+    if "bias" in p.epilogue:
+        yield _dense("bias", channels, p.dtype)
+    if "residual" in p.epilogue:
+        assert p.residual is not None
+        strides = p.residual.strides(channels, p.computed_size)
+        yield Operand("residual", (p.n, channels, *p.computed_size), strides, p.dtype)
+
+
+def _gemm_operands(p: GemmProblem) -> Iterator[Operand]:
+    yield Operand("a", (p.batch, p.m, p.k), p.a.strides(p.m, p.k), p.dtype)
+    yield Operand("b", (p.batch, p.k, p.n), p.b.strides(p.k, p.n), p.dtype)
+    yield Operand("out", (p.batch, p.m, p.n), p.out.strides(p.m, p.n), p.dtype, read=False, written=True)
+    if "bias" in p.epilogue:
+        yield _dense("bias", p.n, p.dtype)
+    if "residual" in p.epilogue:
+        assert p.residual is not None
+        yield Operand("residual", (p.batch, p.m, p.n), p.residual.strides(p.m, p.n), p.dtype)
+
+
+def _pool_operands(p: PoolProblem) -> Iterator[Operand]:
+    forward = p.pass_ == "forward"
+    out = (p.n, p.c, *p.output_size)
+    strides = p.output.strides(p.c, p.output_size)
+    yield Operand("input", (p.n, p.c, *p.size), p.input.strides(p.c, p.size), p.dtype, forward, not forward)
+    yield Operand("output", out, strides, p.dtype, not forward, forward)
+    if p.indices:
+        yield Operand("indices", out, strides, "i64", not forward, forward)
+
+
+def _norm_operands(p: NormProblem) -> Iterator[Operand]:
+    forward, batch_norm = p.pass_ == "forward", p.op == "batch_norm"
+    shape = (p.n, p.c, *p.size)
+    yield Operand("input", shape, p.input.strides(p.c, p.size), p.dtype)
+    if p.op == "channel_sum":
+        yield _dense("output", p.c, p.dtype, read=False, written=True)
+        return
+    if forward:
+        yield Operand("output", shape, p.output.strides(p.c, p.size), p.dtype, read=False, written=True)
+    else:
+        yield Operand("grad_output", shape, p.output.strides(p.c, p.size), p.dtype)
+        yield Operand("output", shape, p.input.strides(p.c, p.size), p.dtype, read=False, written=True)
+    if batch_norm:
+        yield from _batch_norm_vectors(p, forward)
+
+
+def _batch_norm_vectors(p: NormProblem, forward: bool) -> Iterator[Operand]:
+    yield _dense("weight", p.c, p.dtype)
+    if forward:
+        yield _dense("bias", p.c, p.dtype)
+    if forward or not p.training:
+        for name in ("running_mean", "running_var"):
+            yield _dense(name, p.c, p.dtype, written=p.training)
+    if p.training:
+        for name in ("mean", "invstd"):
+            yield _dense(name, p.c, p.dtype, read=not forward, written=forward)
+    if not forward:
+        for name in ("grad_weight", "grad_bias"):
+            yield _dense(name, p.c, p.dtype, read=False, written=True)
+
+
+class _Tensor:
+    """An operand in a guarded block of memory."""
+
+    def __init__(self, operand: Operand, values: np.ndarray | None, offset: int):
+        dtype = _DTYPES[operand.dtype]
+        extent = 0
+        if 0 not in operand.shape:
+            extent = 1 + sum((e - 1) * s for e, s in zip(operand.shape, operand.strides, strict=True))
+        start = _MARGIN + offset * dtype.itemsize
+        self.block = np.full(start + extent * dtype.itemsize + _MARGIN, _GUARD, np.uint8)
+        strides = tuple(s * dtype.itemsize for s in operand.strides)
+        self.view = np.ndarray(operand.shape, dtype, self.block, start if extent else 0, strides)
+        if values is not None:
+            self.view[...] = values
+        self.operand = operand
+        self.pointer = self.block.ctypes.data + start
+        self.before = self.block.copy()
+
+    def check(self) -> None:
+        """Nothing but the elements of a written tensor may have changed."""
+        changed = self.block != self.before
+        if self.operand.written:
+            strides = (*self.view.strides, 1)
+            start = self.pointer - self.block.ctypes.data
+            inside = np.ndarray((*self.view.shape, self.view.itemsize), bool, changed, start, strides)
+            inside[...] = False
+        if changed.any():
+            at = int(np.argmax(changed)) - (self.pointer - self.block.ctypes.data)
+            kind = "outside its elements" if self.operand.written else "though it is only read"
+            raise AssertionError(f"{self.operand.name} was written {kind}, at byte {at}")
+
+
+class _Scratch:
+    """64-byte aligned memory under guard: workspace or prepared weight."""
+
+    def __init__(self, name: str, size: int):
+        self.name, self.size = name, size
+        self.block = np.full(size + 64 + 2 * _MARGIN, _GUARD, np.uint8)
+        self.start = _MARGIN + -(self.block.ctypes.data + _MARGIN) % 64
+        self.pointer = self.block.ctypes.data + self.start
+
+    def check(self) -> None:
+        outside = (self.block[: self.start], self.block[self.start + self.size :])
+        assert all((part == _GUARD).all() for part in outside), f"{self.name}: written outside its {self.size} bytes"
+
+
+def _preparable(problem: Problem, prepare: bool) -> str | None:
+    """The operand that the plan takes in prepared form: optional for a GEMM."""
+    if isinstance(problem, GemmProblem):
+        return "b" if prepare else None
+    return "weight" if isinstance(problem, ConvProblem) and problem.pass_ != "grad_weight" else None
+
+
+def run(
+    problem: Problem,
+    kernel: Kernel,
+    arrays: dict[str, np.ndarray],
+    scalars: dict[str, float],
+    threads: int = 1,
+    workspace_limit: int = 2**28,
+    offset: int = 1,
+    prepare: bool = True,
+) -> dict[str, np.ndarray]:
+    """Plans and runs the problem once; returns what was written, in the problem's dtype.
+
+    ``arrays`` and ``scalars`` are named as for the reference. ``offset`` is how many elements each tensor starts after
+    an aligned address. ``prepare``: hand a GEMM its b in prepared form.
+    Raises AssertionError where memory was written that is not the plan's to write.
+    """
+    assert kernel.plan is not None
+    plan = kernel.plan(problem, threads, workspace_limit)
+    tensors = {o.name: _Tensor(o, arrays[o.name] if o.read else None, offset) for o in operands(problem, arrays)}
+    pointers = {name: tensor.pointer for name, tensor in tensors.items()}
+    guarded: list[_Tensor | _Scratch] = list(tensors.values())
+    if size := getattr(plan, "workspace_bytes", 0):
+        guarded.append(_Scratch("workspace", size))
+        pointers["workspace"] = guarded[-1].pointer
+    weight = _preparable(problem, prepare)
+    if weight and plan.prepared_weight_bytes:
+        guarded.append(_Scratch("prepared weight", plan.prepared_weight_bytes))
+        plan.prepare_weight(pointers[weight], guarded[-1].pointer)
+        pointers[weight] = guarded[-1].pointer
+        if weight == "b":
+            scalars = scalars | {"b_prepared": True}
+    if isinstance(problem, PointwiseProblem):
+        pointers.setdefault("grad_output", 0)
+    plan.run(**pointers, **scalars)
+    for memory in guarded:
+        memory.check()
+    return {name: tensor.view.copy() for name, tensor in tensors.items() if tensor.operand.written}

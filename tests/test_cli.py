@@ -1,0 +1,173 @@
+"""The command line: what it prints, where it records, and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import pycv
+import pycv.demo
+from pycv import bench, cli
+from pycv.bench import machine, readme
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Commands write below the current directory; peaks need not be measured again and again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "BURST_SECONDS", 0.001)
+    monkeypatch.setattr(machine, "MAX_BURSTS", 3)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    code = cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_and_version(capsys):
+    for arguments in ([], ["--help"]):
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0 and all(command in out for command in ("demo", "info", "kernels", "bench"))
+    assert run(capsys, "--version")[1].strip() == pycv.__version__
+
+
+def test_info_is_printed(capsys):
+    code, out, _ = run(capsys, "info")
+    assert code == 0 and out.startswith("pycv ") and "instruction" not in out and "OpenMP" in out
+
+
+def test_kernels_as_table_and_json(capsys):
+    code, out, _ = run(capsys, "kernels", "--op", "relu")
+    assert code == 0
+    assert out.splitlines()[2].split() == [
+        *("relu", "forward", "cpu", "direct", "strict", "yes", "f32", "f64", "-", "cpu")
+    ]
+    _, out, _ = run(capsys, "kernels", "--json")
+    rows = json.loads(out)
+    assert len(rows) == len(pycv.kernels())
+    direct = next(r for r in rows if (r["op"], r["pass"], r["algorithm"]) == ("conv3d", "grad_weight", "direct"))
+    assert direct["dtypes"] == ["f32", "f64"] and direct["layouts"] == ["nchw", "nhwc"] and direct["devices"] == ["cpu"]
+    assert all(row["devices"] == ["cpu", "cuda"] for row in rows if row["backend"] == "torch")
+
+
+def test_kernels_for_a_problem(capsys):
+    code, out, _ = run(capsys, "kernels", "conv2d.forward", "n1c4h8w8", "k8r3s3", "f16")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "conv2d.forward n1c4h8w8 k8r3s3 f16 nchw cpu"
+    assert lines[3].startswith("torch:torch") and "runs it" in lines[3]
+    assert any(line.startswith("cpu:direct") and "no: dtype f16" in line for line in lines)
+
+
+def test_bench_runs_prints_and_records(capsys, elsewhere):
+    arguments = ("bench", "run", "a: relu.forward e100", "--contender", "cpu:direct,torch:nchw", "--budget", "0.2")
+    code, out, _ = run(capsys, *arguments, "--pass", "forward,grad_input", "--dtype", "f64", "--threads", "1")
+    assert code == 0
+    (path,) = (elsewhere / "runs" / "bench").glob("*.json")
+    assert f"Recorded in {path.relative_to(elsewhere)}" in out
+    rows = bench.read(path)["rows"]
+    assert [(row["problem"], row["contender"]) for row in rows] == [
+        (f"relu.{pass_} e100 f64 cpu", name)
+        for pass_ in ("forward", "grad_input")
+        for name in ("cpu:direct", "torch:nchw")
+    ]
+    code, again, _ = run(capsys, "bench", "report", str(path))
+    assert code == 0 and again.strip() in out
+
+
+def test_bench_never_overwrites(capsys, elsewhere):
+    (elsewhere / "out.json").write_text("precious")
+    code, _, err = run(capsys, "bench", "run", "relu.forward e10", "--json", "out.json")
+    assert code == 2 and "never overwritten" in err
+    assert (elsewhere / "out.json").read_text() == "precious"
+
+
+def test_bench_without_options_is_what_make_bench_runs(capsys, monkeypatch):
+    seen = {}
+
+    def fake(cases, contenders, **options):
+        seen.update(options, cases=cases, contenders=[contender.name for contender in contenders])
+        return []
+
+    monkeypatch.setattr(bench, "run", fake)
+    assert run(capsys, "bench")[0] == 0
+    assert len(seen["cases"]) == 20 and seen["budget"] == 90
+    assert seen["contenders"] == ["pycv", "torch:nchw", "torch:nhwc"]
+
+
+def test_progress_is_plain_lines_without_tqdm(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    code, _, err = run(capsys, "bench", "run", "a: relu.forward e10", "b: relu.forward e11", "--budget", "0.1")
+    assert code == 0
+    assert err.splitlines() == ["[0/2] this machine's peaks", "[0/2] a", "[1/2] b", "[2/2] done"]
+
+
+def test_demo_gets_its_own_options(capsys, monkeypatch):
+    monkeypatch.setattr(pycv.demo, "main", lambda arguments: print(arguments))
+    assert run(capsys, "demo", "--anything", "1")[:2] == (0, "['--anything', '1']\n")
+
+
+def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "run", interrupted)
+    code, _, err = run(capsys, "bench", "run", "relu.forward e10")
+    assert code == 130 and err.endswith("pycv: interrupted\n")
+
+
+def test_bench_lists_sets_and_contenders(capsys):
+    code, out, _ = run(capsys, "bench", "list")
+    assert code == 0 and "resnet_vgg   20 problems" in out and "contender  cpu:im2col" in out
+
+
+def test_the_readme_is_rewritten(capsys, elsewhere):
+    (elsewhere / "README.md").write_text(f"{readme.BEGIN}{readme.END}")
+    results = elsewhere / "benchmarks" / "results"
+    code, _, _ = run(capsys, "bench", "run", "relu.forward e10", "--budget", "0.1", "--json", str(results / "a.json"))
+    assert code == 0
+    code, out, _ = run(capsys, "bench", "report", "--readme")
+    assert code == 0 and "a.json" in out
+    assert "| layer | pycv ms |" in (elsewhere / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bork"], "there is no command 'bork': expected one of demo, info, kernels, bench"),
+        (["kernels", "conv2d.forward", "banana"], "'banana' is not understood"),
+        (["kernels", "--op", "conv9d"], "op='conv9d': expected one of"),
+        (["bench", "bork"], "expected one of run, list, report"),
+        (["bench", "run"], "nothing to measure"),
+        (["bench", "run", "conv2d.forward n1c1h2w2 k1r3s3"], "output size 0x0 must be 1 or more"),
+        (["bench", "run", "--set", "nothere"], "problem set 'nothere'"),
+        (["bench", "run", "relu.forward e1", "--contender", "cpu:magic"], "contender 'cpu:magic'"),
+        (["bench", "run", "relu.forward e1", "--pass", "backward"], "'backward': expected one of forward"),
+        (["bench", "run", "relu.forward e1", "--threads", "0"], "--threads 0"),
+        (["bench", "run", "relu.forward e1", "--dtype", "i8"], "not i8"),
+        (["bench", "report"], "which file?"),
+        (["bench", "report", "nothere.json"], "nothere.json"),
+        (["bench", "report", "--readme"], "no recorded result"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_code_2(capsys, arguments, message):
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("pycv: error: ") and message in err and err.count("\n") == 1
+    assert not out
+
+
+def test_unknown_options_end_with_code_2(capsys):
+    for arguments in (["info", "--bork"], ["bench", "run", "--bork"], ["kernels", "--bork"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 2
+        assert "--bork" in capsys.readouterr().err
+
+
+def test_the_installed_command_ends_with_the_exit_code():
+    done = subprocess.run([sys.executable, "-m", "pycv.cli", "bork"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr

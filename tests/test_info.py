@@ -1,0 +1,105 @@
+"""`pycv.info()` tells the truth and never fails; `pycv.kernels` is a package and a function."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import pycv
+import pycv.kernels.cpu
+from pycv import _cpu, registry
+from pycv import settings as pycv_settings
+from pycv.listing import KernelList
+
+
+def test_info_says_what_is_there():
+    found = pycv.info()
+    assert found.version == pycv.__version__
+    assert found.torch == torch.__version__
+    assert found.threads == torch.get_num_threads()
+    assert found.isa == _cpu.isa() and found.isa in found.isas
+    assert found.isas[0] == "baseline"
+    assert found.kernels["cpu"] == sum(kernel.backend == "cpu" for kernel in registry.kernels())
+    assert found.openmp is None or len(found.openmp) == 1
+    assert found.verified == ()
+    for text in (found.version, found.torch, found.cpu, "GPU kernels"):
+        assert text in str(found)
+
+
+def test_two_openmp_runtimes_are_a_problem(monkeypatch):
+    module = sys.modules["pycv.info"]
+    monkeypatch.setattr(module, "_openmp_runtimes", lambda: ("/a/libgomp.so.1", "/b/libiomp5.so"))
+    assert any("2 OpenMP runtimes" in problem for problem in pycv.info().problems)
+    monkeypatch.setattr(module, "_openmp_runtimes", lambda: None)
+    assert "unknown on this system" in str(pycv.info())
+
+
+def test_a_backend_without_its_tool_is_a_problem():
+    missing = sys.modules["pycv.info"]._missing_tools
+    assert missing({"cpu": 1}, {"nvcc": None, "Triton": None, "Numba": None}) == []
+    (problem,) = missing({"numba": 3}, {"nvcc": None, "Triton": None, "Numba": None})
+    assert "pip install numba" in problem
+
+
+def in_a_new_process(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_the_extension_info_says_why_and_what_to_do():
+    out = in_a_new_process(
+        "import sys; sys.modules['pycv._cpu'] = None\n"
+        "import torch, pycv, pycv.functional as F\n"
+        "print(pycv.info())\n"
+        "print(F.relu(torch.tensor([-1.0, 2.0])).tolist())\n"
+        "print(pycv.kernels('relu.forward e10'))"
+    )
+    assert "! The C++ kernels cannot be loaded: " in out and "setup.py build_ext --inplace" in out
+    assert "torch runs everything" in out
+    assert "[0.0, 2.0]" in out
+    assert "the C++ kernels are not built" in out
+
+
+def test_an_instruction_set_that_does_not_exist_is_reported():
+    out = in_a_new_process("import pycv; print(pycv.info())", PYCV_CPU_ISA="mmx")
+    assert "! PYCV_CPU_ISA=mmx: expected baseline, avx2 or avx512" in out
+
+
+# ------------------------------------------------------------------------------------------------ pycv.kernels
+
+
+def test_kernels_is_a_package_that_can_be_called():
+    assert pycv.kernels.cpu is sys.modules["pycv.kernels.cpu"]
+    from pycv.kernels import Kernel
+
+    listed = pycv.kernels()
+    assert isinstance(listed, KernelList)
+    assert listed == registry.kernels() and all(isinstance(kernel, Kernel) for kernel in listed)
+    assert len(str(listed).splitlines()) == len(listed) + 2
+    assert pycv.kernels(op="relu") == registry.kernels("relu")
+    with pytest.raises(ValueError, match="op='conv9d'"):
+        pycv.kernels(op="conv9d")
+
+
+def test_kernels_answer_for_a_problem_under_the_settings_in_force():
+    text = "conv2d.forward n1c8h9w9 k8r3s3"
+    answers = {kernel.name: answer for kernel, answer in pycv.kernels(text)}
+    assert next(iter(answers)) == "cpu:im2col" and answers["cpu:im2col"].startswith("runs it: ")
+    assert answers["cpu:direct"] == "could run it"
+    with pycv.use(algorithm="direct"):
+        answers = {kernel.name: answer for kernel, answer in pycv.kernels(text)}
+    assert answers["cpu:direct"] == "runs it: asked for"
+    assert answers["cpu:im2col"] == "no: algorithm='direct' was asked for"
+    assert pycv_settings.current().algorithm is None
+
+
+def test_kernels_answer_where_nothing_may_run():
+    with pycv.use(backend="cpu"):
+        answers = {kernel.name: answer for kernel, answer in pycv.kernels("relu.forward e10 f16")}
+    assert "dtype f16" in answers["cpu:direct"]
+    assert answers["torch:torch"] == "no: excluded by the settings in force"
