@@ -25,10 +25,10 @@ from .. import registry, settings
 from ..problem import GemmProblem, Matrix
 from ._dispatch import DTYPES, deterministic, library_takes, plain, remember, threads, wants_torch, watched
 from ._library import LIB, define
+from ._workspace import workspace
 from .channel_sum import channel_sum
 from .relu import relu_grad_input
 
-_ALIGNMENT = 64  # bytes, of the workspace
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 _NAMES = {
     "mm": ("input", "mat2"),
@@ -194,10 +194,7 @@ def _run_unrecorded(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
         a, _, residual = _matrices(call.shape, a, b, residual, transposed)
         bias = None if bias is None else bias.contiguous()
     out = a.new_empty(*call.shape)  # the sizes one by one: torch takes 0.4 µs longer to read a tuple
-    workspace = 0
-    if call.workspace_bytes:
-        memory = torch.empty(call.workspace_bytes + _ALIGNMENT, dtype=torch.uint8)
-        workspace = memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT
+    _memory, address = workspace(call.workspace_bytes)
     call.run(
         a.data_ptr(),
         b.data_ptr() if packed is None else packed.data_ptr(),
@@ -206,7 +203,7 @@ def _run_unrecorded(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
         0 if residual is None else residual.data_ptr(),
         alpha,
         beta,
-        workspace,
+        address,
         packed is not None,
     )
     return out
