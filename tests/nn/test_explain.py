@@ -130,6 +130,17 @@ def test_fallbacks_and_other_paths_are_told():
     assert watched.torch_layers() == [""] and "torch mode" in watched.rows[0]["reason"]
 
 
+def test_views_have_no_row():
+    class Views(nn.Sequential):
+        def forward(self, x):
+            return super().forward(
+                x.mT.T.view(3, 13).unsqueeze(0)[0].detach().reshape(3, 1, 13).squeeze(1).contiguous()
+            )
+
+    rows = pycv.explain(Views(pycv.nn.Linear(13, 17)), torch.randn(3, 13)).rows
+    assert [row["op"] for row in rows] == ["gemm.forward"]
+
+
 def test_other_threads_do_not_get_in_between():
     model = Net().eval()
     pycv.patch(model)
