@@ -12,9 +12,6 @@ from pycv.bench import report
 from pycv.demo import data, run, training
 from pycv.models import LeNet5
 
-pytest.importorskip("sklearn", reason="the digits ship with scikit-learn")
-pytest.importorskip("matplotlib", reason="the demo draws with matplotlib")
-pytest.importorskip("tqdm", reason="the demo shows its progress with tqdm")
 
 PICTURES = {"curves.png", "filters.png", "feature_maps.png", "misclassified.png", "confusion_matrix.png"}
 
