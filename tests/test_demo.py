@@ -12,7 +12,6 @@ from pycv.bench import report
 from pycv.demo import data, run, training
 from pycv.models import LeNet5
 
-
 PICTURES = {"curves.png", "filters.png", "feature_maps.png", "misclassified.png", "confusion_matrix.png"}
 
 
