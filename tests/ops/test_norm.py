@@ -1,0 +1,152 @@
+"""batch_norm, local_response_norm and channel_sum against torch and float64."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+from torch.testing._internal.common_methods_invocations import op_db
+
+import pycv
+from pycv import functional as PF
+from pycv import registry
+from pycv.ops.channel_sum import channel_sum
+
+OPS = {op.name.removeprefix("nn.functional."): op for op in op_db}
+DTYPES = (torch.float32, torch.float64)
+
+
+def copies(values):
+    return [v.detach().clone().requires_grad_(v.requires_grad) if isinstance(v, torch.Tensor) else v for v in values]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["batch_norm", "local_response_norm"])
+def test_samples(name, dtype):
+    samples = list(OPS[name].sample_inputs("cpu", dtype, requires_grad=True))
+    assert len(samples) >= 10
+    for sample in samples:
+        names = list(sample.kwargs)
+        given = [copies([sample.input, *sample.args, *sample.kwargs.values()]) for _ in range(2)]
+        results = []
+        for function, values in zip((getattr(F, name), getattr(PF, name)), given, strict=True):
+            split = len(values) - len(names)
+            with registry.record() as calls:
+                y = function(*values[:split], **dict(zip(names, values[split:], strict=True)))
+            leaves = [v for v in values if isinstance(v, torch.Tensor) and v.requires_grad]
+            torch.manual_seed(0)
+            grads = torch.autograd.grad(y, leaves, torch.randn_like(y), allow_unused=True)
+            results.append((y, grads, [v for v in values if isinstance(v, torch.Tensor)]))  # running statistics too
+        assert not any(call.choice.plan is None for call in calls)
+        torch.testing.assert_close(results[1], results[0], check_stride=True)
+
+
+CASES = [(2, 5, 19, 37), (3, 33, 9, 8), (1, 70, 7, 7), (8, 3, 1, 1)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", CASES, ids=str)
+def test_batch_norm_is_close_to_float64(shape, channels_last, training):
+    """Within a few units of float32, with a mean a thousand times the deviation."""
+    x = torch.randn(shape) + 1000
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    c = shape[1]
+    weight, bias, mean, var = torch.randn(c), torch.randn(c), 1000 + torch.randn(c), torch.rand(c) + 0.5
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    exact = [t.double().requires_grad_() for t in (x, weight, bias)]
+    running, running64 = [mean.clone(), var.clone()], [mean.double(), var.double()]
+    y64 = F.batch_norm(exact[0], *running64, exact[1], exact[2], training)
+    with pycv.use(backend="cpu"):
+        y = PF.batch_norm(leaves[0], *running, leaves[1], leaves[2], training)
+        grad_output = torch.randn_like(y)
+        grads = torch.autograd.grad(y, leaves, grad_output)
+    grads64 = torch.autograd.grad(y64, exact, grad_output.double())
+    for got, wanted in zip((y, *grads, *running), (y64, *grads64, *running64), strict=True):
+        scale = wanted.abs().max().item() + 1
+        assert (got.double() - wanted).abs().max().item() <= 2e-4 * scale
+    assert y.stride() == x.stride() or not channels_last
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_batch_norm_gradients_of_gradients(training, affine, channels_last):
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    x = (x.to(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
+    parameters = [torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2)] if affine else []
+    mean, var = torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.5
+
+    def function(x, *parameters):
+        return PF.batch_norm(x, mean.clone(), var.clone(), *parameters, training=training)
+
+    assert gradcheck(function, (x, *parameters)) and gradgradcheck(function, (x, *parameters))
+
+
+def test_batch_norm_counts_what_it_changes():
+    mean, var = torch.zeros(3), torch.ones(3)
+    versions = mean._version, var._version
+    PF.batch_norm(torch.randn(4, 3, 5), mean, var, training=True)
+    assert (mean._version, var._version) > versions and mean.abs().sum() > 0
+    before = mean.clone()
+    PF.batch_norm(torch.randn(4, 3, 5), mean, var)
+    assert torch.equal(mean, before)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(x=(1, 3), training=True),
+        dict(x=(2, 3, 4), mean=2),
+        dict(x=(2, 3, 4), mean=None),
+        dict(x=(2, 3, 4), weight=4),
+        dict(x=(5,)),
+    ],
+    ids=str,
+)
+def test_batch_norm_refuses_what_torch_refuses_and_changes_nothing(arguments):
+    mean = None if arguments.get("mean", 3) is None else torch.zeros(arguments.get("mean", 3))
+    var = torch.ones(3)
+    weight = torch.randn(arguments["weight"]) if "weight" in arguments else None
+    raised = []
+    for function in (F.batch_norm, PF.batch_norm):
+        with pytest.raises(Exception) as error:  # noqa: B017 (the class is compared below)
+            function(torch.randn(arguments["x"]), mean, var, weight, training=arguments.get("training", False))
+        raised.append(error.type)
+    assert raised[0] is raised[1]
+    assert torch.equal(var, torch.ones(3)) and (mean is None or not mean.any())
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 40, 9), (2, 3, 2, 3, 4), (1, 6, 2, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_local_response_norm(shape, size):
+    x = torch.randn(shape, dtype=torch.float64)
+    for given in (x, x.transpose(0, -1).contiguous().transpose(0, -1)):
+        leaves = [given.detach().requires_grad_(), given.detach().requires_grad_()]
+        with pycv.use(backend="cpu"):
+            y = PF.local_response_norm(leaves[0], size, 0.3, 0.6, 0.8)
+            grad_output = torch.randn_like(y)
+            (gradient,) = torch.autograd.grad(y, leaves[0], grad_output)
+        expected = F.local_response_norm(leaves[1].contiguous(), size, 0.3, 0.6, 0.8)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, leaves[1], grad_output)[0])
+
+
+def test_local_response_norm_gradients_of_gradients():
+    x = torch.randn(2, 5, 3, 2, dtype=torch.float64, requires_grad=True)
+    for size in (2, 3):
+        assert gradcheck(lambda x, size=size: PF.local_response_norm(x, size, 0.3, 0.6, 0.8), (x,))
+        assert gradgradcheck(lambda x, size=size: PF.local_response_norm(x, size, 0.3, 0.6, 0.8), (x,))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 19, 37), (3, 33, 9, 8), (4, 7), (0, 3, 2), (2, 0, 3)], ids=str)
+def test_channel_sum(shape):
+    x = torch.randint(-9, 10, shape).float()
+    for given in (x, x.to(memory_format=torch.channels_last) if x.dim() == 4 else x.mT.contiguous().mT):
+        with pycv.use(backend="cpu"):
+            assert torch.equal(channel_sum(given), given.double().sum([0, *range(2, x.dim())]).float())
+
+
+def test_channel_sum_loses_nothing_to_a_large_count():
+    x = torch.full((1, 1, 1000, 4096), 0.1)
+    assert channel_sum(x).item() == pytest.approx(np.float32(0.1) * 4096000.0, rel=1e-6)

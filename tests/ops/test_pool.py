@@ -1,0 +1,209 @@
+"""Pooling against torch: its own samples and error inputs, layouts, awkward values and gradients of gradients."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+from torch.testing._internal.common_methods_invocations import op_db
+
+import pycv
+from pycv import functional as PF
+from pycv import registry
+
+from ..seed import sliced
+from .agreement import outcome
+
+KINDS = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
+NAMES = [f"{kind}{rank}d" for kind in KINDS for rank in (1, 2, 3)]
+OPS = {op.name.removeprefix("nn.functional."): op for op in op_db}
+DTYPES = (torch.float32, torch.float64)
+
+
+def assert_same(ours, theirs, name):
+    """Values, indices, strides and, for a random grad_output, gradients; every call of ours ran on the CPU kernels."""
+    x, run = ours
+    x0, run0 = theirs
+    expected = run0(x0)
+    with pycv.use(backend="cpu"), registry.record() as calls:
+        computed = run(x)
+        pairs = list(zip(*(t if isinstance(t, tuple) else (t,) for t in (computed, expected)), strict=True))
+        grad_output = torch.randn_like(pairs[0][1])
+        gradient = torch.autograd.grad(pairs[0][0], x, grad_output)[0]
+    assert {call.choice.kernel.backend for call in calls} == {"cpu"}, name
+    for got, wanted in pairs:
+        torch.testing.assert_close(got, wanted, check_stride=True, equal_nan=True)
+    torch.testing.assert_close(gradient, torch.autograd.grad(pairs[0][1], x0, grad_output)[0], equal_nan=True)
+
+
+SAMPLES = [
+    (name, dtype, index)
+    for name in NAMES
+    for dtype in DTYPES
+    for index in range(len(list(OPS[name].sample_inputs("cpu", dtype))))
+]
+
+
+@pytest.fixture(scope="module")
+def samples():
+    made: dict = {}
+
+    def of(name, dtype):
+        if (name, dtype) not in made:
+            made[name, dtype] = list(OPS[name].sample_inputs("cpu", dtype))
+        return made[name, dtype]
+
+    return of
+
+
+@pytest.mark.parametrize("case", sliced(SAMPLES, 400, id=lambda case: f"{case[0]}-{case[1]}-{case[2]}"))
+def test_samples(case, samples):
+    name, dtype, index = case
+    sample = samples(name, dtype)[index]
+    leaves = [sample.input.detach().clone().requires_grad_() for _ in range(2)]
+    ours = (leaves[0], lambda x: getattr(PF, name)(x, *sample.args, **sample.kwargs))
+    theirs = (leaves[1], lambda x: getattr(F, name)(x, *sample.args, **sample.kwargs))
+    if getattr(F, name)(sample.input, *sample.args, **sample.kwargs) is None or sample.input.numel() == 0:
+        assert outcome(ours[1], leaves[0]) is None
+        return
+    assert_same(ours, theirs, name)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if OPS[name].error_inputs_func is not None])
+def test_error_inputs(name):
+    for sample in OPS[name].error_inputs("cpu"):
+        arguments = (sample.sample_input.input, *sample.sample_input.args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = outcome(getattr(F, name), *arguments, **sample.sample_input.kwargs)
+            raised = outcome(getattr(PF, name), *arguments, **sample.sample_input.kwargs)
+        assert type(raised) is type(expected), f"{raised!r}, torch: {expected!r}"
+
+
+@pytest.mark.parametrize(
+    "name, arguments, said",
+    [
+        ("max_pool2d", dict(kernel_size=0), "kernel_size"),
+        ("max_pool2d", dict(kernel_size=3, stride=0), "stride"),
+        ("max_pool2d", dict(kernel_size=3, padding=2), "padding"),
+        ("max_pool2d", dict(kernel_size=3, padding=-1), "padding"),
+        ("max_pool2d", dict(kernel_size=3, dilation=0), "dilation"),
+        ("max_pool2d", dict(kernel_size=(3, 3, 3)), "kernel_size"),
+        ("max_pool2d", dict(kernel_size=99), "99"),
+        ("max_pool2d", dict(kernel_size="3"), "kernel_size"),
+        ("avg_pool2d", dict(kernel_size=3, divisor_override=0), "divisor"),
+        ("avg_pool2d", dict(kernel_size=3, padding=2), "padding"),
+        ("adaptive_avg_pool2d", dict(output_size=-1), "output_size"),
+        ("adaptive_max_pool2d", dict(output_size=(1, 2, 3)), "output_size"),
+    ],
+)
+def test_bad_arguments_are_named(name, arguments, said):
+    x = torch.randn(2, 3, 9, 9)
+    expected, raised = outcome(getattr(F, name), x, **arguments), outcome(getattr(PF, name), x, **arguments)
+    assert expected is not None and raised is not None
+    assert said in str(raised)
+
+
+def layouts(x):
+    """The same values dense, channels_last, transposed in place, and as a slice of something larger."""
+    yield "nchw", x
+    yield "nhwc", x.to(memory_format=torch.channels_last)
+    yield "transposed", x.transpose(2, 3).contiguous().transpose(2, 3)
+    n, c, h, w = x.shape
+    sliced_ = torch.full((n, c + 3, h, w), np.nan, dtype=x.dtype)
+    sliced_[:, 1 : c + 1] = x
+    yield "slice", sliced_[:, 1 : c + 1]
+    yield "expanded", x[:1].expand_as(x)
+
+
+WINDOWS = [
+    dict(kernel_size=3, stride=2, padding=1),
+    dict(kernel_size=2, stride=2),
+    dict(kernel_size=(5, 2), stride=(1, 3), padding=(2, 1), ceil_mode=True),
+    dict(kernel_size=3, stride=1, padding=1),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 19, 37), (3, 33, 9, 8), (1, 70, 7, 7)], ids=str)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("kind", ["max_pool2d", "avg_pool2d"])
+def test_layouts_and_vector_edges(kind, window, shape, dtype):
+    base = torch.randn(shape, dtype=dtype)
+    base.view(-1)[::17] = base.view(-1)[0]  # ties
+    for layout, x in layouts(base):
+        leaves = [x.detach().requires_grad_(), x.detach().requires_grad_()]
+        kwargs = window | ({"return_indices": True} if kind == "max_pool2d" else {"count_include_pad": False})
+        ours = (leaves[0], lambda x, kwargs=kwargs: getattr(PF, kind)(x, **kwargs))
+        theirs = (leaves[1], lambda x, kwargs=kwargs: getattr(F, kind)(x, **kwargs))
+        assert_same(ours, theirs, f"{kind} {layout}")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [1, (1, 1), 7, (3, 5), (None, 4)], ids=str)
+@pytest.mark.parametrize("kind", ["adaptive_max_pool2d", "adaptive_avg_pool2d"])
+def test_adaptive(kind, size, channels_last):
+    x = torch.randn(2, 37, 23, 14, dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    leaves = [x.detach().requires_grad_(), x.detach().requires_grad_()]
+    assert_same(
+        (leaves[0], lambda x: getattr(PF, kind)(x, size)), (leaves[1], lambda x: getattr(F, kind)(x, size)), kind
+    )
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("values", ["nan", "inf", "-inf", "ties", "mixed"])
+def test_max_of_awkward_values(values, channels_last):
+    x = torch.randint(-2, 3, (2, 20, 18, 35)).float()
+    flat = x.view(-1)
+    if values in ("nan", "mixed"):
+        flat[torch.randperm(flat.numel())[:2000]] = np.nan
+    if values in ("inf", "mixed"):
+        flat[torch.randperm(flat.numel())[:2000]] = np.inf
+    if values in ("-inf", "mixed"):
+        x[:, :, :9] = -np.inf
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    for kwargs in (*WINDOWS, dict(kernel_size=2, stride=2, dilation=3)):
+        with pycv.use(backend="cpu"):
+            computed = PF.max_pool2d(x, **kwargs, return_indices=True)
+            plain = PF.max_pool2d(x, **kwargs)
+        expected = F.max_pool2d(x, **kwargs, return_indices=True)
+        for got, wanted in zip(computed, expected, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(plain, expected[0], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: PF.max_pool2d(x, 3, 2, 1),
+        lambda x: PF.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+        lambda x: PF.adaptive_avg_pool2d(x, (3, 2)),
+        lambda x: PF.adaptive_max_pool2d(x, (3, 2)),
+    ],
+    ids=["max", "avg", "adaptive_avg", "adaptive_max"],
+)
+def test_gradients_of_gradients(function, channels_last):
+    x = torch.randperm(2 * 3 * 5 * 6).double().view(2, 3, 5, 6) / 10  # no near ties
+    x = (x.to(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
+    assert gradcheck(function, (x,)) and gradgradcheck(function, (x,))
+
+
+def test_what_has_no_kernel_goes_to_torch():
+    x = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)
+    with registry.record() as calls:
+        y = PF.max_pool2d(x, 2)
+    assert torch.equal(y, F.max_pool2d(x, 2))
+    assert [call.choice.kernel.backend for call in calls] == ["torch"] and "bf16" in calls[0].choice.rejected[0]
+
+
+def test_indices_are_not_computed_unless_needed():
+    x = torch.randn(2, 3, 8, 8)
+    with registry.record() as calls:
+        PF.max_pool2d(x, 2)
+        PF.max_pool2d(x, 2, return_indices=True)
+        PF.max_pool2d(x.requires_grad_(), 2)
+    assert [call.choice.problem.indices for call in calls] == [False, True, True]
