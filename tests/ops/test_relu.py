@@ -15,6 +15,11 @@ NAN, INF = float("nan"), float("inf")
 RELU = next(op for op in op_db if op.name == "nn.functional.relu")
 
 
+def strides(x):
+    """Of the axes that have any."""
+    return [stride for size, stride in zip(x.shape, x.stride(), strict=True) if size > 1]
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
 def test_samples_of_torch(dtype):
     samples = [*RELU.sample_inputs("cpu", dtype, requires_grad=True), *RELU.reference_inputs("cpu", dtype)]
@@ -22,7 +27,7 @@ def test_samples_of_torch(dtype):
         for sample in samples:
             x = sample.input
             y, expected = PF.relu(x), F.relu(x)
-            assert y.stride() == expected.stride()
+            assert strides(y) == strides(expected)
             torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
             if x.requires_grad:
                 g = torch.randn_like(y)
@@ -66,7 +71,7 @@ def test_any_tensor(layout):
     y, expected = PF.relu(x), F.relu(x)
     assert (y.layout, y.dtype) == (expected.layout, expected.dtype)
     if x.layout is torch.strided:
-        assert y.stride() == expected.stride()
+        assert strides(y) == strides(expected)
     dense = [t.to_dense() if t.layout is not torch.strided else t for t in (y, expected)]
     assert torch.equal(*dense)
 
