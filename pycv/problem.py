@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 PASSES = ("forward", "grad_input", "grad_weight")
 EPILOGUES = ("bias", "residual", "relu")
@@ -502,7 +503,7 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
     common = {key: fields[key] for key in ("dtype", "device") if key in fields}
     flags = fields.get("flags", [])
     if op == "gemm":
-        matrices = {name: Matrix.parse(fields[name]) for name in ("a", "b", "out") if name in fields}
+        matrices: dict[str, Any] = {name: Matrix.parse(fields[name]) for name in ("a", "b", "out") if name in fields}
         if "res" in fields:
             matrices["residual"] = Matrix.parse(fields["res"])
         sizes = {name: fields[name] for name in ("m", "n", "k")}
@@ -519,7 +520,7 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
         )
     rank = len(size)
     adaptive = op.startswith("adaptive")
-    window = {
+    window: dict[str, Any] = {
         name: () if adaptive else _per_axis(fields.get(letter, (default,)), rank, name)
         for name, letter, default in (("stride", "u", 1), ("padding", "p", 0), ("dilation", "d", 1))
     }

@@ -78,8 +78,8 @@ def split_digits(digits: Digits, seed: int, validation: float = 0.15, test: floa
         first, second = round(len(members) * validation), round(len(members) * (validation + test))
         for part, chosen in zip(parts, np.split(members, [first, second]), strict=True):
             part.append(chosen)
-    chosen, held_out, train = (digits.part(random.permutation(np.concatenate(part))) for part in parts)
-    return Split(train, chosen, held_out)
+    chosen_digits, held_out, train = (digits.part(random.permutation(np.concatenate(part))) for part in parts)
+    return Split(train, chosen_digits, held_out)
 
 
 def upsampled(images: Tensor) -> Tensor:

@@ -181,11 +181,12 @@ def _autocasts(input: Tensor) -> bool:
     return torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(input.device.type)
 
 
-def _autocast_operands(*operands: Tensor | None) -> list[Tensor | None]:
+def _autocast_operands(input: Tensor, *others: Tensor | None) -> list[Any]:
     """What autocast does to a convolution's operands: every floating tensor but double to its dtype."""
-    dtype = torch.get_autocast_dtype(operands[0].device.type)
+    dtype = torch.get_autocast_dtype(input.device.type)
     return [
-        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in operands
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+        for t in (input, *others)
     ]
 
 

@@ -39,7 +39,7 @@ _NAMES = {
     "gemm": ("a", "b"),
 }
 _RANKS = {"mm": (2, 2), "bmm": (3, 3), "addmm": (2, 2), "linear": (None, 2)}
-_TORCH = {"mm": torch.mm, "bmm": torch.bmm, "matmul": torch.matmul}
+_TORCH: dict[str, Callable] = {"mm": torch.mm, "bmm": torch.bmm, "matmul": torch.matmul}
 
 
 def gemm(
@@ -123,7 +123,7 @@ def _known(op: str, arguments: tuple, current: settings.Settings) -> _Call | Non
     call = _calls.get(key)
     if call is None and _all_plain(arguments):
         shape = _result_shape(op, a, b, bias, residual, transposed)
-        call = remember(_calls, key, _planned(shape, *arguments, current))
+        call = remember(_calls, key, _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current))
     return call
 
 
@@ -169,7 +169,7 @@ def _matrices(shape, a, b, residual, transposed) -> tuple[Tensor, Tensor, Tensor
 
 
 def _copied(x: Tensor | None, matrix: Tensor | None) -> bool:
-    return x is not None and x.data_ptr() != matrix.data_ptr()
+    return x is not None and matrix is not None and x.data_ptr() != matrix.data_ptr()
 
 
 def _layout(x: Tensor) -> Matrix:
@@ -346,9 +346,9 @@ def _watched_gemm(op, a, b, bias, residual, alpha, beta, transposed, relu) -> Te
     device = a.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        cast = [_autocast(x, dtype) for x in operands]
+        cast: list[Any] = [_autocast(x, dtype) for x in operands]
         with torch.autocast(device, enabled=False):
-            return gemm(op, *cast, alpha, beta, transposed, relu)
+            return gemm(op, *cast, alpha=alpha, beta=beta, transposed=transposed, relu=relu)
     if a.dtype not in _KERNEL_DTYPES or device != "cpu":
         return _torch_gemm(op, *operands, alpha, beta, transposed, relu)
     _result_shape(op, *operands, transposed)
@@ -365,9 +365,9 @@ def _library_gemm(text, a, b, bias=None, residual=None, alpha=1.0, beta=1.0, tra
 
 
 def _library_run(*arguments) -> Tensor:
-    *arguments, text = arguments
-    call = _known("gemm", arguments, settings.from_text(text))
-    return _torch_gemm("gemm", *arguments) if call is None else _run(call, "gemm", arguments)
+    operands, text = arguments[:-1], arguments[-1]
+    call = _known("gemm", operands, settings.from_text(text))
+    return _torch_gemm("gemm", *operands) if call is None else _run(call, "gemm", operands)
 
 
 def _library_fake(a, b, bias, residual, alpha, beta, transposed, relu, text) -> Tensor:

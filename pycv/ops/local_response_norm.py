@@ -141,4 +141,4 @@ def _window_sum(x: Tensor, before: int, after: int) -> Tensor:
     """For each channel the sum of it, ``before`` channels in front of it and ``after`` behind it."""
     n, c = x.shape[:2]
     padded = torch.cat([x.new_zeros(n, before, *x.shape[2:]), x, x.new_zeros(n, after, *x.shape[2:])], 1)
-    return sum(padded.narrow(1, j, c) for j in range(before + after + 1))
+    return torch.stack([padded.narrow(1, j, c) for j in range(before + after + 1)]).sum(0)
