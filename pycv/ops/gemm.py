@@ -346,9 +346,9 @@ def _watched_gemm(op, a, b, bias, residual, alpha, beta, transposed, relu) -> Te
     device = a.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        cast: list[Any] = [_autocast(x, dtype) for x in operands]
+        a, b, bias, residual = (_autocast(x, dtype) for x in operands)
         with torch.autocast(device, enabled=False):
-            return gemm(op, *cast, alpha=alpha, beta=beta, transposed=transposed, relu=relu)
+            return gemm(op, a, b, bias, residual, alpha, beta, transposed, relu)
     if a.dtype not in _KERNEL_DTYPES or device != "cpu":
         return _torch_gemm(op, *operands, alpha, beta, transposed, relu)
     _result_shape(op, *operands, transposed)
