@@ -23,6 +23,15 @@ struct AxisGather {
     bool inside(int64_t source) const { return source >= 0 && source < source_size; }
 };
 
+// An axis that only counts: `count` positions of both tensors, side by side.
+inline AxisGather plain_axis(int64_t count) { return {0, 1, count, 1, count, 1, 0, 1, 0, 0}; }
+
+// Whether every position has exactly its one tap, inside the source.
+inline bool is_plain(const AxisGather& axis) {
+    return axis.taps == 1 && axis.offset_first >= 0 && axis.count > 0 &&
+           axis.inside(axis.source(axis.count - 1, 0));
+}
+
 struct Gather {
     AxisGather d, h, w;
     int64_t taps() const { return d.taps * h.taps * w.taps; }

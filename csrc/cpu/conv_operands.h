@@ -127,14 +127,16 @@ struct PositionRuns {
                     high = larger(0, positions(g.w.source_size - first, step));
                 if (first < 0) low = smaller(positions(-first, step), high);
             }
-            zero_run(to, low);
             const T* begin = from + run.at + low * step * (Neighbours ? 1 : s.w);
             if (Neighbours) {
                 copy_run<T>(to + low, begin, high - low);
             } else {
                 copy_strided<T>(to + low, begin, high - low, step * s.w);
             }
-            zero_run(to + high, run.length - high);
+            if (high - low < run.length) {
+                zero_run(to, low);
+                zero_run(to + high, run.length - high);
+            }
             to += run.length;
         }
     }
@@ -165,8 +167,17 @@ struct ChannelRuns {
         const int64_t inner = rows ? g.w.taps * source.channels : source.channels;
         const int64_t first_tap = y.begin / inner * (rows ? g.w.taps : 1);
         const TapCounter tap(g, first_tap);
+        const bool plain = is_plain(g.d) && is_plain(g.h) && is_plain(g.w);
         for (int64_t begin = x.begin; begin < x.end; begin += kPackChunk) {
             const int count = grid_runs(source, {begin, smaller(x.end, begin + kPackChunk)}, runs);
+            if (plain) {
+                const Strides& s = source.strides;
+                const T* from = source.data + g.d.offset_first * s.d + g.h.offset_first * s.h +
+                                g.w.offset_first * s.w + y.begin;
+                for (int r = 0; r < count; to += runs[r].length * to_stride, ++r)
+                    copy_pixels(to, to_stride, from + runs[r].at, runs[r].length, y.end - y.begin);
+                continue;
+            }
             for (int r = 0; r < count; ++r)
                 for (int64_t j = 0; j < runs[r].length; ++j, to += to_stride) {
                     const int64_t step = j * g.w.source_step;
@@ -179,6 +190,12 @@ struct ChannelRuns {
                     }
                 }
         }
+    }
+
+    // The same channels of neighbouring pixels, for a gather of one tap and no padding.
+    void copy_pixels(T* to, int64_t to_stride, const T* from, int64_t pixels, int64_t channels) const {
+        const int64_t from_stride = source.gather.w.source_step * source.strides.w;
+        for (int64_t i = 0; i < pixels; ++i) copy_run<T>(to + i * to_stride, from + i * from_stride, channels);
     }
 
     // `count` elements from element `begin` of a tap row on, the elements of a tap row being [w][c].

@@ -1,9 +1,10 @@
 // GEMM: out = relu(alpha * a @ b + beta * residual + bias), batched, any strides.
 //
-// b is the stationary operand of a blocked product (gemm_product.h): packed once, by prepare_weight() or at the start of
+// Products with a few rows or columns only go to gemm_thin.h. Otherwise b is the stationary operand of a blocked product (gemm_product.h): packed once, by prepare_weight() or at the start of
 // run(), in chunks of the batch where the workspace limit asks for it. The lanes run along whichever index of `out` is
 // contiguous. 2 * batch * m * n * k FLOPs; every operand is read once from memory where b fits the workspace.
 #include "gemm_product.h"
+#include "gemm_thin.h"
 #include "plan.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -32,7 +33,8 @@ template <class T>
 class PackedGemm final : public GemmPlan {
 public:
     PackedGemm(const GemmProblem& problem, int threads, int64_t workspace_limit)
-        : problem_(problem), threads_(threads > 1 ? threads : 1) {
+        : problem_(problem),
+          threads_(worthwhile_threads(threads, problem.batch * problem.m * problem.n * problem.k)) {
         const bool lanes_along_n = problem.out.column == 1 || problem.out.row != 1;
         const MatrixOperand<T> a{nullptr, problem.a.row, problem.a.column};
         const MatrixOperand<T> b{nullptr, problem.b.column, problem.b.row};
@@ -92,10 +94,13 @@ private:
 
     void pack_b(const Product<T>& part, const T* b, int64_t first_batch, T* to, T* scratch, int thread,
                 int team) const {
-        const auto operand = [&](int64_t group) {
-            return MatrixOperand<T>{b + (first_batch + group) * problem_.b.batch, problem_.b.column, problem_.b.row};
-        };
-        pack_stationary<T>(part, operand, to, scratch, thread, team);
+        const int64_t panels = part.stationary.panels();
+        const Range mine = share(part.groups * panels, thread, team);
+        for (int64_t i = mine.begin; i < mine.end; ++i) {
+            const T* data = b + (first_batch + i / panels) * problem_.b.batch;
+            pack_stationary_panel<T>(part, MatrixOperand<T>{data, problem_.b.column, problem_.b.row}, i / panels,
+                                     i % panels, to, scratch);
+        }
     }
 
     void pack_and_multiply(const GemmArguments& arguments, const Sink<T>& sink, const ThreadSpace<T>& space,
@@ -123,9 +128,15 @@ private:
     int64_t batch_chunk_;                    // products whose b is packed at a time
 };
 
+template <class T>
+GemmPlan* plan(const GemmProblem& problem, int threads, int64_t workspace_limit) {
+    if (is_thin(problem)) return new ThinGemm<T>(problem, threads);
+    return new PackedGemm<T>(problem, threads, workspace_limit);
+}
+
 GemmPlan* plan_packed(const GemmProblem& problem, int threads, int64_t workspace_limit) {
-    if (problem.dtype == DType::f64) return new PackedGemm<double>(problem, threads, workspace_limit);
-    return new PackedGemm<float>(problem, threads, workspace_limit);
+    if (problem.dtype == DType::f64) return plan<double>(problem, threads, workspace_limit);
+    return plan<float>(problem, threads, workspace_limit);
 }
 
 }  // namespace

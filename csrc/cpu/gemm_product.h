@@ -217,6 +217,12 @@ void multiply_block(const Product<T>& p, const Sink<T>& sink, const T* bias, con
     }
 }
 
+// Threads that a product keeps busy for longer than it takes to wake them (some microseconds).
+inline int worthwhile_threads(int threads, int64_t multiply_adds) {
+    constexpr int64_t kWorth = 200000;
+    return static_cast<int>(larger(1, smaller(threads, multiply_adds / kWorth)));
+}
+
 // How a team shares a product: `streamed` x `stationary` threads.
 struct Grid {
     int streamed, stationary;
@@ -272,16 +278,14 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
     }
 }
 
-// One thread's part of packing the stationary side; `operand(group)` is what is packed.
-template <class T, class Operands>
-void pack_stationary(const Product<T>& p, const Operands& operand, T* to, T* scratch, int thread, int threads) {
-    const int64_t panels = p.stationary.panels(), blocks = p.depth.size > 0 ? p.depth.blocks() : 0;
-    const Range mine = share(p.groups * panels * blocks, thread, threads);
-    for (int64_t i = mine.begin; i < mine.end; ++i) {
-        const int64_t panel = i % panels, block = i / panels % blocks, group = i / panels / blocks;
-        pack_panel<T>(p.stationary, operand(group), p.stationary.range(panel), p.depth.range(block),
+// Packs all depth blocks of one stationary panel of one group.
+template <class T, class Operand>
+void pack_stationary_panel(const Product<T>& p, const Operand& operand, int64_t group, int64_t panel, T* to,
+                           T* scratch) {
+    if (p.depth.size == 0) return;
+    for (int64_t block = 0; block < p.depth.blocks(); ++block)
+        pack_panel<T>(p.stationary, operand, p.stationary.range(panel), p.depth.range(block),
                       to + p.stationary_panel(group, block, panel), scratch);
-    }
 }
 
 }  // namespace pycv::cpu::PYCV_ISA

@@ -68,7 +68,9 @@ def per_axis(op: str, name: str, value, rank: int) -> Sizes:
     return values * rank if len(values) == 1 else values
 
 
-def window_spec(op, rank, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True, divisor=None) -> Spec:
+def window_spec(
+    op, rank, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True, divisor=None
+) -> Spec:
     """The spec of a pooling with a fixed window; ``stride`` None or empty is the kernel size."""
     name = f"{op}{rank}d"
     filter = per_axis(name, "kernel_size", kernel_size, rank)

@@ -129,8 +129,8 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, scalars):
         y, mean, invstd = _forward(x, weight, bias, running_mean, running_var, scalars)
-        if not scalars.training:  # the running statistics as they are now: training may move them before the backward
-            mean, invstd = running_mean.clone(), running_var.clone()
+        if not scalars.training:
+            mean, invstd = running_mean, running_var
         ctx.save_for_backward(x, weight, mean, invstd)
         ctx.scalars, ctx.settings = scalars, settings.current()
         return y

@@ -348,7 +348,7 @@ class _Call:
         if self.copy_residual:
             residual = residual.contiguous()
         out = torch.empty_strided(self.shape, self.strides, dtype=a.dtype)
-        b_pointer, workspace, buffer = self._weight_and_workspace(b, prepared)
+        b_pointer, workspace, _alive = self._weight_and_workspace(b, prepared)
         bias_pointer = 0 if bias is None else bias.data_ptr()
         residual_pointer = 0 if residual is None else residual.data_ptr()
         if self.pass_ == "forward":

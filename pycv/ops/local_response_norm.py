@@ -1,7 +1,8 @@
 """local_response_norm: y = x / (k + alpha / size * sum of x^2 over ``size`` neighbouring channels)^beta.
 
 Krizhevsky, Sutskever and Hinton 2012, section 3.3, with alpha divided by the size, as torch has it. The double backward
-differentiates the gradient's formula in torch's ops. Under torch.compile, export, transforms and modes it is torch's own.
+differentiates the gradient's formula in torch's ops. Under torch.compile, export, transforms and modes the op is
+torch's own.
 """
 
 from __future__ import annotations

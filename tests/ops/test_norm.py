@@ -130,7 +130,7 @@ def test_batch_norm_refuses_what_torch_refuses_and_changes_nothing(arguments):
     weight = torch.randn(arguments["weight"]) if "weight" in arguments else None
     raised = []
     for function in (F.batch_norm, PF.batch_norm):
-        with pytest.raises(Exception) as error:  # noqa: B017 (the class is compared below)
+        with pytest.raises(Exception) as error:
             function(torch.randn(arguments["x"]), mean, var, weight, training=arguments.get("training", False))
         raised.append(error.type)
     assert raised[0] is raised[1]
