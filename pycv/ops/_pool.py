@@ -132,7 +132,7 @@ def _check(spec: Spec, x: torch.Tensor) -> None:
             raise RuntimeError(
                 f"{op}: elements of output_size must be greater than or equal to 0, but got {spec.output_size}"
             )
-        needed = shape[-rank:] if "avg" in op else shape[x.dim() - rank - 1 :] if x.dim() == rank + 1 else shape[1:]
+        needed = shape[-rank:] if "avg" in op else shape[1:]
         if 0 in needed:
             raise RuntimeError(f"{op}: Expected input to have non-zero size for non-batch dimensions, but got {shape}")
         return

@@ -40,7 +40,9 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
 
 def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:
     """See :func:`pycv.functional.adaptive_avg_pool2d`."""
-    if watched() or not plain(x):
+    # torch takes, for output size 1 alone, inputs without elements or with fewer axes: it decides on those.
+    odd = x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]
+    if odd or watched() or not plain(x):
         return _TORCH_ADAPTIVE[rank](x, output_size)
     return _pool(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x)
 
