@@ -18,7 +18,6 @@ from ..fuzz import check
 from ..seed import properties
 from .agreement import assert_agrees
 
-
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
 
