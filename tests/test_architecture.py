@@ -188,9 +188,9 @@ TEXT = {".py", ".h", ".cc", ".cpp", ".md", ".toml", ".txt", ".sh", ".in", ".json
 def project_files():
     for path in ROOT.rglob("*"):
         parts = path.relative_to(ROOT).parts
-        if path.is_file() and not GENERATED & set(parts) and not any(p.endswith("_cache") for p in parts):
-            if path.suffix in TEXT and ".hypothesis" not in parts:
-                yield path
+        generated = GENERATED & set(parts) or any(part.endswith("_cache") for part in parts)
+        if path.is_file() and not generated and path.suffix in TEXT and ".hypothesis" not in parts:
+            yield path
 
 
 def test_no_file_names_a_place_on_somebodys_machine():

@@ -43,8 +43,8 @@ struct MergedGather {
 
 MergedGather merge_axes(Gather g, Strides computed, Strides source, Strides residual) {
     const int64_t w = g.w.count, h = g.h.count;
-    const bool rows = mergeable(g.h) && mergeable(g.w) && dense(computed.h, computed.w, w) && dense(source.h, source.w, w) &&
-                      dense(residual.h, residual.w, w);
+    const bool rows = mergeable(g.h) && mergeable(g.w) && dense(computed.h, computed.w, w) &&
+                      dense(source.h, source.w, w) && dense(residual.h, residual.w, w);
     if (!rows) return {g, computed, source, residual};
     const bool planes = mergeable(g.d) && dense(computed.d, computed.h, h) && dense(source.d, source.h, h) &&
                         dense(residual.d, residual.h, h);
@@ -62,8 +62,8 @@ struct GatherProduct {
     MergedGather merged;
     Product<T> product;
     TapAxes axes;
-    int64_t filter_first;                    // offset of the phase's first tap in the weight
-    int64_t prepared;                        // where its packed weight begins, in elements
+    int64_t filter_first;  // offset of the phase's first tap in the weight
+    int64_t prepared;      // where its packed weight begins, in elements
     bool channels_inside;
 
     int64_t elements() const {
@@ -119,8 +119,11 @@ template <class T>
 class Im2colGather final : public ConvPlan {
 public:
     Im2colGather(const ConvProblem& problem, int threads, int64_t workspace_limit)
-        : conv_(problem), problem_(gather_problem(problem)), threads_(worthwhile_threads(threads, multiply_adds(problem))),
-          phases_(static_cast<int>(problem_.phases.count())), phase_(new GatherProduct<T>[phases_]) {
+        : conv_(problem),
+          problem_(gather_problem(problem)),
+          threads_(worthwhile_threads(threads, multiply_adds(problem))),
+          phases_(static_cast<int>(problem_.phases.count())),
+          phase_(new GatherProduct<T>[phases_]) {
         prepared_ = thread_bytes_ = 0;
         for (int i = 0; i < phases_; ++i) {
             phase_[i] = plan_phase(i, workspace_limit);
@@ -145,8 +148,8 @@ public:
             for (int64_t i = mine.begin; i < mine.end; ++i) {
                 const T* from = static_cast<const T*>(weight) + i / panels * problem_.weight_group;
                 for (int j = 0; j < phases_; ++j)
-                    pack_stationary_panel<T>(phase_[j].product, weight_operand(phase_[j], from), i / panels,
-                                             i % panels, static_cast<T*>(prepared) + phase_[j].prepared, scratch);
+                    pack_stationary_panel<T>(phase_[j].product, weight_operand(phase_[j], from), i / panels, i % panels,
+                                             static_cast<T*>(prepared) + phase_[j].prepared, scratch);
             }
         });
     }
@@ -194,8 +197,7 @@ private:
             product.stationary = lanes_side<T>(problem_.channels);
         } else {
             product.streamed = lanes_side<T>(positions);
-            product.stationary =
-                rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous());
+            product.stationary = rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous());
         }
         product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
         product.groups = problem_.groups;
@@ -281,7 +283,7 @@ private:
 
     struct Workspace {
         ThreadSpace<T> streamed;
-        T* stationary;                       // all panels of one depth block
+        T* stationary;  // all panels of one depth block
     };
 
     int64_t thread_bytes() const { return thread_space_bytes(product_) + stationary_bytes(); }
@@ -290,8 +292,8 @@ private:
     }
     int64_t partial_bytes() const { return aligned(product_.groups * outputs_ * product_.streamed.size * kSize); }
 
-    // The threads among which the depth is split: all of them where the weight has too few tiles to share evenly and the
-    // depth is long enough, else 1.
+    // The threads among which the depth is split: all of them where the weight has too few tiles to share evenly and
+    // the depth is long enough, else 1.
     int depth_threads(int team) const {
         const int64_t tiles = product_.groups * product_.streamed.panels();
         const bool uneven = divide_up(tiles, team) * team * 4 > tiles * 5;
@@ -351,8 +353,7 @@ private:
         }
     }
 
-    void pack_inputs(const ConvArguments& arguments, int64_t group, Range index, Range depth, T* to,
-                     T* scratch) const {
+    void pack_inputs(const ConvArguments& arguments, int64_t group, Range index, Range depth, T* to, T* scratch) const {
         const GatherSource<T> source{static_cast<const T*>(arguments.input) + group * channels_ * conv_.input.c,
                                      conv_.input, channels_, gather_};
         if (input_channels_inside_) {
@@ -394,7 +395,7 @@ private:
 
     ConvProblem conv_;
     int threads_;
-    int64_t channels_, outputs_;             // per group
+    int64_t channels_, outputs_;  // per group
     bool input_channels_inside_, output_channels_inside_;
     Gather gather_, outputs_gather_;
     TapAxes axes_;

@@ -1,10 +1,11 @@
 // Convolution tensors as operands of a matrix product (gemm_panels.h): the im2col matrix, which exists only in packed
 // panels, and the weight.
 //
-// The im2col matrix has one index per position of the computed grid (n, d, h, w flattened) and one per source channel and
-// tap. It is read along whichever of the two is contiguous in the source: along w (nchw), then channels are the slow
-// part of the other index, [c][tap]; or along c (nhwc), then they are its fast part, [tap][c]. Taps outside the source
-// read 0.
+// The im2col matrix has one index per position of the computed grid (n, d, h, w flattened) and one per source channel
+// and tap. It is read along whichever of the two is contiguous in the source: along w (nchw), then channels are the
+// slow part of the other index, [c][tap]; or along c (nhwc), then they are its fast part, [tap][c]. Taps outside the
+// source read 0, which is multiplied like any other value: as in torch's own im2col, an infinite weight gives NaN
+// there.
 #pragma once
 
 #include "conv_gather.h"
@@ -24,8 +25,8 @@ struct GatherSource {
 // A run of positions in one row of the grid, at tap offset 0.
 struct GridRun {
     int64_t length;
-    int64_t at;                              // offset of the first position's element in the source
-    int64_t d, h, w;                         // source coordinates of the first position
+    int64_t at;       // offset of the first position's element in the source
+    int64_t d, h, w;  // source coordinates of the first position
 };
 
 // The positions [begin, end) of the flattened grid as runs. Fits wherever end - begin runs fit.
@@ -87,7 +88,7 @@ struct TapCounter {
 template <class T>
 struct PositionRuns {
     GatherSource<T> source;
-    bool positions_are_depth;                // grad_weight
+    bool positions_are_depth;  // grad_weight
 
     bool k_contiguous() const { return positions_are_depth; }
 
@@ -151,14 +152,12 @@ struct PositionRuns {
 template <class T>
 struct ChannelRuns {
     GatherSource<T> source;
-    bool positions_are_depth;                // grad_weight
+    bool positions_are_depth;  // grad_weight
 
     bool k_contiguous() const { return !positions_are_depth; }
 
     // Taps along w whose channels follow each other in memory count as one run of channels.
-    bool rows_of_taps() const {
-        return source.gather.w.offset_step == 1 && source.strides.w == source.channels;
-    }
+    bool rows_of_taps() const { return source.gather.w.offset_step == 1 && source.strides.w == source.channels; }
 
     void copy(T* to, int64_t to_stride, Range x, Range y) const {
         GridRun runs[kPackChunk];
@@ -172,8 +171,8 @@ struct ChannelRuns {
             const int count = grid_runs(source, {begin, smaller(x.end, begin + kPackChunk)}, runs);
             if (plain) {
                 const Strides& s = source.strides;
-                const T* from = source.data + g.d.offset_first * s.d + g.h.offset_first * s.h +
-                                g.w.offset_first * s.w + y.begin;
+                const T* from =
+                    source.data + g.d.offset_first * s.d + g.h.offset_first * s.h + g.w.offset_first * s.w + y.begin;
                 for (int r = 0; r < count; to += runs[r].length * to_stride, ++r)
                     copy_pixels(to, to_stride, from + runs[r].at, runs[r].length, y.end - y.begin);
                 continue;
@@ -245,7 +244,7 @@ struct ChannelRuns {
 // A weight's [c][tap] or [tap][c] index as up to four nested axes, neighbours in memory merged.
 struct TapAxes {
     int count = 0;
-    int64_t size[4], stride[4];              // innermost first
+    int64_t size[4], stride[4];  // innermost first
 
     void add(int64_t axis_size, int64_t axis_stride) {
         if (axis_size == 1 && count > 0) return;
@@ -297,7 +296,7 @@ struct TapCursor {
 // A weight: index = computed channel, depth = the [c][tap] or [tap][c] index of the im2col matrix.
 template <class T>
 struct WeightOperand {
-    const T* data;                           // of the group, at the phase's first filter position
+    const T* data;  // of the group, at the phase's first filter position
     int64_t channel_stride;
     TapAxes axes;
 

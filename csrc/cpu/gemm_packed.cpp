@@ -1,8 +1,9 @@
 // GEMM: out = relu(alpha * a @ b + beta * residual + bias), batched, any strides.
 //
-// Products with a few rows or columns only go to gemm_thin.h. Otherwise b is the stationary operand of a blocked product (gemm_product.h): packed once, by prepare_weight() or at the start of
-// run(), in chunks of the batch where the workspace limit asks for it. The lanes run along whichever index of `out` is
-// contiguous. 2 * batch * m * n * k FLOPs; every operand is read once from memory where b fits the workspace.
+// b is the stationary operand of a blocked product (gemm_product.h): packed once, by prepare_weight() or at the start
+// of run(), in chunks of the batch where the workspace limit asks for it. The lanes run along whichever index of `out`
+// is contiguous. Products with only a few rows or columns are left to gemm_thin.h. 2 * batch * m * n * k FLOPs; a and
+// out are visited once per block of the other two indices (gemm_product.h), b once to be packed.
 #include "gemm_product.h"
 #include "gemm_thin.h"
 #include "plan.h"
@@ -33,8 +34,7 @@ template <class T>
 class PackedGemm final : public GemmPlan {
 public:
     PackedGemm(const GemmProblem& problem, int threads, int64_t workspace_limit)
-        : problem_(problem),
-          threads_(worthwhile_threads(threads, problem.batch * problem.m * problem.n * problem.k)) {
+        : problem_(problem), threads_(worthwhile_threads(threads, problem.batch * problem.m * problem.n * problem.k)) {
         const bool lanes_along_n = problem.out.column == 1 || problem.out.row != 1;
         const MatrixOperand<T> a{nullptr, problem.a.row, problem.a.column};
         const MatrixOperand<T> b{nullptr, problem.b.column, problem.b.row};
@@ -62,15 +62,15 @@ public:
 
     void run(const GemmArguments& arguments) const override {
         if (problem_.batch == 0 || problem_.m == 0 || problem_.n == 0) return;
-        const Sink<T> sink{static_cast<T*>(arguments.out),
-                           problem_.has_residual && arguments.beta != 0 ? static_cast<const T*>(arguments.residual)
-                                                                        : nullptr,
-                           problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr,
-                           problem_.out.column,
-                           problem_.residual.column,
-                           static_cast<T>(arguments.alpha),
-                           static_cast<T>(arguments.beta),
-                           problem_.relu};
+        const Sink<T> sink{
+            static_cast<T*>(arguments.out),
+            problem_.has_residual && arguments.beta != 0 ? static_cast<const T*>(arguments.residual) : nullptr,
+            problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr,
+            problem_.out.column,
+            problem_.residual.column,
+            static_cast<T>(arguments.alpha),
+            static_cast<T>(arguments.beta),
+            problem_.relu};
         parallel(threads_, [&](int thread, int team) {
             const ThreadSpace<T> space = thread_space(product_, arguments.workspace, thread);
             if (arguments.b_prepared) {
@@ -103,10 +103,10 @@ private:
         }
     }
 
-    void pack_and_multiply(const GemmArguments& arguments, const Sink<T>& sink, const ThreadSpace<T>& space,
-                           int thread, int team) const {
-        T* packed = reinterpret_cast<T*>(static_cast<char*>(arguments.workspace) +
-                                         threads_ * thread_space_bytes(product_));
+    void pack_and_multiply(const GemmArguments& arguments, const Sink<T>& sink, const ThreadSpace<T>& space, int thread,
+                           int team) const {
+        T* packed =
+            reinterpret_cast<T*>(static_cast<char*>(arguments.workspace) + threads_ * thread_space_bytes(product_));
         for (int64_t begin = 0; begin < problem_.batch; begin += batch_chunk_) {
             const Product<T> part = chunk(begin, begin + batch_chunk_);
             if (begin > 0) team_barrier(team);
@@ -125,7 +125,7 @@ private:
     GemmProblem problem_;
     int threads_;
     Product<T> product_;
-    int64_t batch_chunk_;                    // products whose b is packed at a time
+    int64_t batch_chunk_;  // products whose b is packed at a time
 };
 
 template <class T>

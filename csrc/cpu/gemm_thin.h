@@ -1,5 +1,5 @@
 // GEMM with at most kThin rows (or columns): every element of the large operand is used so few times that reading it is
-// all the cost, and packing it would double that. Called by gemm_packed.cpp.
+// all the cost, and packing it would double that. gemm_packed.cpp chooses it.
 //
 // The large operand is seen as `wide` vectors of length k. Where those run along k, the results are dot products,
 // four vectors at a time. Where they lie side by side, rows of the large operand are added up, scaled, eight
@@ -23,8 +23,11 @@ template <class T>
 class ThinGemm final : public GemmPlan {
 public:
     ThinGemm(const GemmProblem& p, int threads)
-        : p_(p), threads_(worthwhile_threads(threads, p.batch * p.m * p.n * p.k)), rows_thin_(p.m <= kThin && p.m <= p.n),
-          thin_(rows_thin_ ? p.m : p.n), wide_(rows_thin_ ? p.n : p.m) {
+        : p_(p),
+          threads_(worthwhile_threads(threads, p.batch * p.m * p.n * p.k)),
+          rows_thin_(p.m <= kThin && p.m <= p.n),
+          thin_(rows_thin_ ? p.m : p.n),
+          wide_(rows_thin_ ? p.n : p.m) {
         a_ = {p.a.row, p.a.column, p.a.batch};
         b_ = {p.b.column, p.b.row, p.b.batch};
         out_ = {p.out.row, p.out.column, p.out.batch};
@@ -79,7 +82,7 @@ private:
         y = old;
     }
 
-    int64_t aligned_depth() const { return (p_.k + lanes<T> - 1) / lanes<T> * lanes<T>; }
+    int64_t aligned_depth() const { return round_up(p_.k, lanes<T>); }
     int64_t space_elements() const { return kThin * (aligned_depth() + kRange); }
 
     // sums[t][w - range.begin] = thin[t] . wide[w]
@@ -174,9 +177,8 @@ private:
 
     void finish(const GemmArguments& g, int64_t batch, Range range, const T* sums) const {
         const T alpha = static_cast<T>(g.alpha), beta = static_cast<T>(g.beta);
-        const T* residual = p_.has_residual && beta != 0
-                                ? static_cast<const T*>(g.residual) + batch * residual_.batch
-                                : nullptr;
+        const T* residual =
+            p_.has_residual && beta != 0 ? static_cast<const T*>(g.residual) + batch * residual_.batch : nullptr;
         const T* bias = p_.bias ? static_cast<const T*>(g.bias) : nullptr;
         T* out = static_cast<T*>(g.out) + batch * out_.batch;
         for (int64_t t = 0; t < thin_; ++t)
@@ -190,7 +192,7 @@ private:
 
     GemmProblem p_;
     int threads_;
-    bool rows_thin_;                         // else the columns are
+    bool rows_thin_;  // else the columns are
     int64_t thin_, wide_;
     Vectors a_, b_, out_, residual_;
 };

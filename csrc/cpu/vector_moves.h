@@ -2,7 +2,6 @@
 // every second element, and square transpositions in registers.
 #pragma once
 
-
 #include "simd.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -23,7 +22,7 @@ inline void copy_ends(T* to, const T* from, int64_t count) {
 
 template <class T>
 inline void copy_run(T* __restrict to, const T* __restrict from, int64_t count) {
-    if (count == 2 * lanes<T>) {             // a whole panel row
+    if (count == 2 * lanes<T>) {  // a whole panel row
         store<T>(to, load<T>(from));
         store<T>(to + lanes<T>, load<T>(from + lanes<T>));
         return;
