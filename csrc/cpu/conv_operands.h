@@ -214,9 +214,11 @@ struct ChannelRuns {
                 start = smaller(larger(low - begin, 0), length);
                 end = larger(smaller(high - begin, length), start);
             }
-            zero_run(to, start);
             copy_run<T>(to + start, from + od * s.d + oh * s.h + begin + start, end - start);
-            zero_run(to + end, length - end);
+            if (end - start < length) {
+                zero_run(to, start);
+                zero_run(to + end, length - end);
+            }
             to += length;
             count -= length;
         }
