@@ -176,7 +176,9 @@ template <class T>
 int64_t choose_block_panels(const Side<T>& streamed, const Depth& depth, int threads, int64_t workspace_limit) {
     constexpr int64_t kBlockBytes = 384 * 1024;
     const int64_t bytes = streamed.panel_elements(depth.block) * static_cast<int64_t>(sizeof(T));
-    const int64_t budget = smaller(kBlockBytes, workspace_limit / larger(threads, 1));
+    // Of rows with their fixed distance a shallow depth touches only a part; the rest would cost TLB entries.
+    const int64_t touched = kBlockBytes * depth.block / kDepth<T>;
+    const int64_t budget = smaller(streamed.is_lanes ? kBlockBytes : touched, workspace_limit / larger(threads, 1));
     return larger(1, smaller(budget / larger(bytes, 1), streamed.panels()));
 }
 
