@@ -49,7 +49,9 @@ def test_objects_share_nothing_outside_their_namespace(job, objects):
 def test_shared_symbols_are_seen(tmp_path):
     """The test above can fail: an inline function outside the namespace is a weak symbol of its object."""
     source = tmp_path / "leak.cpp"
-    source.write_text("inline __attribute__((noinline)) int leak(int x) { return x + 1; }\nint user(int x) { return leak(x); }")
+    source.write_text(
+        "inline __attribute__((noinline)) int leak(int x) { return x + 1; }\nint user(int x) { return leak(x); }"
+    )
     assert run("g++", "-c", source, "-o", tmp_path / "leak.o").returncode == 0
     assert "leak(int)" in shared_symbols(tmp_path / "leak.o")
 
@@ -98,7 +100,11 @@ def test_an_unknown_instruction_set_is_named():
 
 def test_the_extension_needs_no_torch():
     """One OpenMP runtime under its plain name, which torch's copy then answers; no libtorch, no libpython."""
-    needed = [line.split("[")[1].rstrip("]") for line in run("readelf", "-d", _cpu.__file__).stdout.splitlines() if "NEEDED" in line]
+    needed = [
+        line.split("[")[1].rstrip("]")
+        for line in run("readelf", "-d", _cpu.__file__).stdout.splitlines()
+        if "NEEDED" in line
+    ]
     assert "libgomp.so.1" in needed
     allowed = {"libgomp.so.1", "libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "libpthread.so.0"}
     assert {name for name in needed if not name.startswith("ld-linux")} <= allowed
