@@ -8,7 +8,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from tools import native  # noqa: E402
+from tools import native
 
 BINDINGS = "csrc/bindings/cpu.cpp"
 

@@ -16,7 +16,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from statistics import mean
 
-import torch
 from tqdm import tqdm
 
 from pycv.bench import machine
@@ -39,7 +38,6 @@ def main() -> None:
         "seeds": runs,
         "recipe": asdict(recipe),
         "machine": machine.describe(),
-        "threads": torch.get_num_threads(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from . import Kernel, _never
 try:
     from pycv import _cpu
 except ImportError as error:  # reported by pycv.info() and by every reason below
-    _cpu, missing = None, str(error)
+    _cpu, missing = None, str(error)  # type: ignore[assignment]
 
 
 def _spatial(values: Sizes, fill: int) -> list[int]:

@@ -22,7 +22,7 @@ USAGE = """usage: pycv COMMAND [OPTIONS]
 
 pycv COMMAND --help tells more; pycv --version the version."""
 
-MAKE_BENCH = ("--set", "resnet_vgg", "--budget", "100")
+MAKE_BENCH = ("--set", "resnet_vgg", "--budget", "90")
 
 
 class UsageError(Exception):

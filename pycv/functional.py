@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .ops import linear as _linear
-from .ops import matmul as _matmul
 from .ops import avg_pool as _avg
 from .ops import batch_norm as _norm
+from .ops import linear as _linear
 from .ops import local_response_norm as _lrn
+from .ops import matmul as _matmul
 from .ops import max_pool as _max
 from .ops.conv import conv as _conv
 from .ops.conv import conv_transpose as _conv_transpose
-from .ops.relu import relu
+from .ops.relu import relu as relu
 
 Ints = int | Sequence[int]
+OutputSize = int | Sequence[int | None] | None
 
 
 def conv1d(
@@ -384,7 +385,7 @@ def avg_pool3d(
 
 
 def adaptive_max_pool1d(
-    input: Tensor, output_size: int | None | Sequence[int | None], return_indices: bool = False
+    input: Tensor, output_size: OutputSize, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max pooling of input (N, C, W), batched or not, to output_size (None keeps an axis): output o of an axis of
     length i covers floor(o i / size) up to ceil((o + 1) i / size). With return_indices also the int64 offsets.
@@ -393,14 +394,14 @@ def adaptive_max_pool1d(
 
 
 def adaptive_max_pool1d_with_indices(
-    input: Tensor, output_size: int | None | Sequence[int | None], return_indices: bool = False
+    input: Tensor, output_size: OutputSize, return_indices: bool = False
 ) -> tuple[Tensor, Tensor]:
     """:func:`adaptive_max_pool1d` that always returns the indices too, as torch's function of this name."""
     return _max.adaptive_max_pool(1, input, output_size, True)
 
 
 def adaptive_max_pool2d(
-    input: Tensor, output_size: int | None | Sequence[int | None], return_indices: bool = False
+    input: Tensor, output_size: OutputSize, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max pooling of input (N, C, H, W), batched or not, to output_size (None keeps an axis): output o of an axis of
     length i covers floor(o i / size) up to ceil((o + 1) i / size). With return_indices also the int64 offsets.
@@ -409,14 +410,14 @@ def adaptive_max_pool2d(
 
 
 def adaptive_max_pool2d_with_indices(
-    input: Tensor, output_size: int | None | Sequence[int | None], return_indices: bool = False
+    input: Tensor, output_size: OutputSize, return_indices: bool = False
 ) -> tuple[Tensor, Tensor]:
     """:func:`adaptive_max_pool2d` that always returns the indices too, as torch's function of this name."""
     return _max.adaptive_max_pool(2, input, output_size, True)
 
 
 def adaptive_max_pool3d(
-    input: Tensor, output_size: int | None | Sequence[int | None], return_indices: bool = False
+    input: Tensor, output_size: OutputSize, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max pooling of input (N, C, D, H, W), batched or not, to output_size (None keeps an axis): output o of an axis of
     length i covers floor(o i / size) up to ceil((o + 1) i / size). With return_indices also the int64 offsets.
@@ -425,29 +426,29 @@ def adaptive_max_pool3d(
 
 
 def adaptive_max_pool3d_with_indices(
-    input: Tensor, output_size: int | None | Sequence[int | None], return_indices: bool = False
+    input: Tensor, output_size: OutputSize, return_indices: bool = False
 ) -> tuple[Tensor, Tensor]:
     """:func:`adaptive_max_pool3d` that always returns the indices too, as torch's function of this name."""
     return _max.adaptive_max_pool(3, input, output_size, True)
 
 
-def adaptive_avg_pool1d(input: Tensor, output_size: int | None | Sequence[int | None]) -> Tensor:
+def adaptive_avg_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:
     """Average pooling of input (N, C, W), batched or not, to output_size (None keeps an axis): output o of an axis
     of length i covers floor(o i / size) up to ceil((o + 1) i / size).
     """
     return _avg.adaptive_avg_pool(1, input, output_size)
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: int | None | Sequence[int | None]) -> Tensor:
+def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
     """Average pooling of input (N, C, H, W), batched or not, to output_size (None keeps an axis): output o of an axis
     of length i covers floor(o i / size) up to ceil((o + 1) i / size).
     """
     return _avg.adaptive_avg_pool(2, input, output_size)
 
 
-def adaptive_avg_pool3d(input: Tensor, output_size: int | None | Sequence[int | None]) -> Tensor:
-    """Average pooling of input (N, C, D, H, W), batched or not, to output_size (None keeps an axis): output o of an axis
-    of length i covers floor(o i / size) up to ceil((o + 1) i / size).
+def adaptive_avg_pool3d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Average pooling of input (N, C, D, H, W), batched or not, to output_size (None keeps an axis): output o of an
+    axis of length i covers floor(o i / size) up to ceil((o + 1) i / size).
     """
     return _avg.adaptive_avg_pool(3, input, output_size)
 

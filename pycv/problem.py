@@ -2,13 +2,15 @@
 
 Grammar of the text (tokens separated by spaces; those in brackets may be left out at their default)::
 
-    conv:      OP.PASS nNcC[dDhHwW] kK[tTrRsS] [oOUT] [uSTRIDE] [pPADDING] [dDILATION] [gGROUPS] DTYPE LAYOUT DEVICE [EPILOGUE]
+    conv:      OP.PASS nNcC[dDhHwW] kK[tTrRsS] [oOUT] [uSTRIDE] [pPADDING] [dDILATION] [gGROUPS] DTYPE LAYOUT DEVICE
+               [EPILOGUE]
     gemm:      gemm.forward [bBATCH]mMnNkK DTYPE [a=MATRIX] [b=MATRIX] [out=MATRIX] [res=MATRIX] DEVICE [EPILOGUE]
     pool:      OP.PASS nNcC[dDhHwW] [[tT]rRsS] [oOUT] [uSTRIDE] [pPADDING] [dDILATION] DTYPE LAYOUT DEVICE [FLAGS]
     norm:      OP.PASS nNcC[dDhHwW] [lWINDOW] DTYPE LAYOUT DEVICE [training]
     pointwise: OP.PASS eCOUNT DTYPE DEVICE
 
-    OP        conv1d conv2d conv3d; max_pool2d, adaptive_avg_pool3d, ...; batch_norm, local_response_norm, channel_sum; relu
+    OP        conv1d conv2d conv3d; max_pool2d, adaptive_avg_pool3d, ...; batch_norm, local_response_norm, channel_sum;
+              relu
     PASS      forward, grad_input, grad_weight
     dDhHwW    spatial sizes: w, h w or d h w
     tTrRsS    filter sizes (depth t, height r, width s)
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 PASSES = ("forward", "grad_input", "grad_weight")
 EPILOGUES = ("bias", "residual", "relu")
@@ -500,7 +503,7 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
     common = {key: fields[key] for key in ("dtype", "device") if key in fields}
     flags = fields.get("flags", [])
     if op == "gemm":
-        matrices = {name: Matrix.parse(fields[name]) for name in ("a", "b", "out") if name in fields}
+        matrices: dict[str, Any] = {name: Matrix.parse(fields[name]) for name in ("a", "b", "out") if name in fields}
         if "res" in fields:
             matrices["residual"] = Matrix.parse(fields["res"])
         sizes = {name: fields[name] for name in ("m", "n", "k")}
@@ -517,17 +520,14 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
         )
     rank = len(size)
     adaptive = op.startswith("adaptive")
-    window = {
+    window: dict[str, Any] = {
         name: () if adaptive else _per_axis(fields.get(letter, (default,)), rank, name)
         for name, letter, default in (("stride", "u", 1), ("padding", "p", 0), ("dilation", "d", 1))
     }
     if 0 in window["stride"]:
         raise ValueError("stride 0 must be 1 or more")
     filter = () if adaptive else fields["filter"]
-    if "o" in fields:
-        out = _per_axis(fields["o"], rank, "output size")
-    else:
-        out = output_size(size, filter, **window)
+    out = _per_axis(fields["o"], rank, "output size") if "o" in fields else output_size(size, filter, **window)
     if op.startswith("conv"):
         return ConvProblem(
             op, pass_, n, c, size, fields["k"], filter, out, **window, **common, **layouts,

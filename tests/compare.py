@@ -7,6 +7,7 @@ grows with the square root of the number of terms, as rounding does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -141,4 +142,4 @@ def _lrn_magnitudes(problem: NormProblem, arrays: Arrays, alpha=1e-4, beta=0.75,
 
 
 def _count(sizes: tuple[int, ...]) -> int:
-    return int(np.prod(sizes))
+    return math.prod(sizes)

@@ -11,7 +11,7 @@ import torch
 from .seed import SEED
 
 hypothesis.settings.register_profile(
-    "pycv", deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    "pycv", deadline=None, database=None, report_multiple_bugs=False, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("pycv")
 
@@ -30,3 +30,12 @@ def _same_start():
     yield
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fresh_memory_is_nan():
+    """What torch allocates starts as NaN (and indices as the largest integer), so that an element left out shows."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)

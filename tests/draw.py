@@ -6,6 +6,7 @@ combination of sizes, stride, padding, dilation and explicit output size is reac
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -204,7 +205,7 @@ def pool(source: Source, op: str, budget: int) -> PoolProblem:
     rank = source.pick((1, 2, 2, 3))
     adaptive, largest = op.startswith("adaptive"), "max" in op
     n, c = source.pick((1, 1, 2, 2)) if source.integer(0, 24) else 0, extent(source, source.pick((4, 33)))
-    cap = max(1, min(400, budget // 50 // (c * max(n, 1))))  # the reference loops over windows
+    cap = max(1, min(source.pick((50, 50, 400)), budget // 50 // (c * max(n, 1))))  # the reference loops over windows
     pass_ = source.pick(("forward", "grad_input"))
     window: dict[str, Sizes] = {}
     if adaptive:
@@ -291,7 +292,7 @@ def valid(p: Problem) -> bool:
 
 
 def _product(values: Sizes) -> int:
-    return int(np.prod(values))
+    return math.prod(values)
 
 
 # ---------------------------------------------------------------------------------------------- data

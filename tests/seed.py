@@ -31,11 +31,14 @@ SEED = _seed()
 
 
 def sliced(items: Iterable[Any], n: int, id: Callable[[Any], str] = str) -> list[Any]:
-    """Parameters for a test: ``n`` of the items, drawn with the run's seed; the others are marked ``full``."""
+    """Parameters for a test (tuples are several): ``n``, drawn with the run's seed; the rest are marked ``full``."""
     items = list(items)
     chosen = set(random.Random(f"{SEED}.{len(items)}").sample(range(len(items)), min(n, len(items))))
     return [
-        pytest.param(item, id=id(item), marks=() if i in chosen else pytest.mark.full) for i, item in enumerate(items)
+        pytest.param(
+            *(item if isinstance(item, tuple) else (item,)), id=id(item), marks=() if i in chosen else pytest.mark.full
+        )
+        for i, item in enumerate(items)
     ]
 
 

@@ -94,7 +94,7 @@ def test_bench_without_options_is_what_make_bench_runs(capsys, monkeypatch):
 
     monkeypatch.setattr(bench, "run", fake)
     assert run(capsys, "bench")[0] == 0
-    assert len(seen["cases"]) == 20 and seen["budget"] == 100
+    assert len(seen["cases"]) == 20 and seen["budget"] == 90
     assert seen["contenders"] == ["pycv", "torch:nchw", "torch:nhwc"]
 
 

@@ -12,10 +12,6 @@ from pycv.bench import report
 from pycv.demo import data, run, training
 from pycv.models import LeNet5
 
-pytest.importorskip("sklearn", reason="the digits ship with scikit-learn")
-pytest.importorskip("matplotlib", reason="the demo draws with matplotlib")
-pytest.importorskip("tqdm", reason="the demo shows its progress with tqdm")
-
 PICTURES = {"curves.png", "filters.png", "feature_maps.png", "misclassified.png", "confusion_matrix.png"}
 
 
@@ -121,9 +117,10 @@ def test_every_kernel_is_pycvs_and_a_seed_gives_one_outcome():
     forward = {op for op, pass_ in ran if pass_ == "forward"}
     assert {"conv2d", "max_pool2d", "relu"} <= forward and any("gemm" in op or "linear" in op for op in forward)
     assert {("conv2d", "grad_weight"), ("conv2d", "grad_input"), ("max_pool2d", "grad_input")} <= ran
-    random_state = torch.get_rng_state()
+    random_state, threads = torch.get_rng_state(), torch.get_num_threads()
     assert training.learn_digits(recipe, 5).trained.epochs == first.trained.epochs
-    assert torch.equal(torch.get_rng_state(), random_state)  # the caller's random numbers are left alone
+    assert torch.equal(torch.get_rng_state(), random_state)  # what the process shares is left alone
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.full

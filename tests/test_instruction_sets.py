@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from .seed import SEED, sliced
 
 ISAS = ("baseline", "avx2", "avx512")
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 ROOT = Path(__file__).parents[1]
 
 
@@ -35,6 +37,7 @@ def test_fuzzer_at_length(isa):
     python(isa, "tests.fuzz", "--n", "20000", "--seed", str(SEED + 1))
 
 
-@pytest.mark.parametrize("isa", sliced(ISAS, 1))
-def test_convolution_samples(isa):
-    python(isa, "pytest", "-q", "-p", "no:cacheprovider", "tests/ops/test_conv_op_db.py", "-k", "samples")
+@pytest.mark.parametrize("isa, name", sliced(product(ISAS, CONVOLUTIONS), 1, id="-".join))
+def test_convolution_samples(isa, name):
+    suite = "tests/ops/test_conv_op_db.py"
+    python(isa, "pytest", "-q", "-p", "no:cacheprovider", suite, "-k", f"test_samples[{name}-")

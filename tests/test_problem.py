@@ -12,7 +12,7 @@ from .seed import properties
 
 
 @given(st.data())
-@properties(400)
+@properties(200)
 def test_text_round_trips(data):
     problem = draw.problem(draw.Strategy(data))
     assert parse(str(problem)) == problem

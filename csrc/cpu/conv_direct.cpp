@@ -1,24 +1,21 @@
-// Direct convolution, all passes: sums over taps straight from the source, for convolutions whose groups are too thin for
-// a matrix product (depthwise), and for any other. Forward and grad_input are gathers (conv_gather.h).
+// Direct convolution, all passes: sums over taps straight from the source, for convolutions whose groups are too
+// thin for a matrix product (depthwise), and for any other. Forward and grad_input are gathers (conv_gather.h).
 //
-// Two schemes:
-// - planes (any layout): a source channel's plane is copied once, zero-padded and split by the remainder of its
-//   coordinates modulo the stride, so that every tap is the same plane at another offset and the lanes sweep all rows of
-//   the plane as one line. Up to four computed channels share a sweep. Work: 2 FLOPs per tap and element; one copied
-//   element per taps * 4 multiply-adds.
-// - channels (depthwise, nhwc): lanes run along the channels of a pixel, and of the weight as [tap][channel]; nothing is
-//   copied. One source load per multiply-add, a weight load for every four.
+// 2 * n * k * out * (c / groups) * filter FLOPs, in two schemes:
+// - planes (any layout): a source channel's plane is copied, zero-padded and split by the remainder of its
+//   coordinates modulo the stride, so that every tap is the same plane at another offset and the lanes sweep all rows
+//   of the plane as one line. Up to four computed channels share a sweep: one element is copied for taps * 4
+//   multiply-adds, one load serves four.
+// - channels (depthwise, nhwc): lanes run along the channels of a pixel, and of the weight as [tap][channel]; nothing
+//   is copied. One source load per multiply-add, a weight load for every four.
 #include "conv_gather.h"
+#include "integers.h"
 #include "parallel.h"
 #include "plan.h"
 #include "vector_moves.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // ------------------------------------------------------------------------------------------------------- planes
 
@@ -28,12 +25,14 @@ struct PaddedAxis {
     int64_t offset_first, offset_step;
 
     explicit PaddedAxis(const AxisGather& axis)
-        : step(axis.source_step), size(axis.source_size), offset_first(axis.offset_first),
+        : step(axis.source_step),
+          size(axis.source_size),
+          offset_first(axis.offset_first),
           offset_step(axis.offset_step) {
-        const int64_t last = offset_first + most(axis.taps - 1, 0) * offset_step;
-        low = least(offset_first, last);
-        const int64_t reach = most(offset_first, last) - low;
-        parts = least(step, reach + 1);
+        const int64_t last = offset_first + larger(axis.taps - 1, 0) * offset_step;
+        low = smaller(offset_first, last);
+        const int64_t reach = larger(offset_first, last) - low;
+        parts = smaller(step, reach + 1);
         cells = axis.count + reach / step;
     }
     int64_t part(int64_t tap) const { return (offset_first + tap * offset_step - low) % step; }
@@ -60,9 +59,9 @@ struct PlaneShape {
 template <class T>
 void fill_row(const PaddedAxis& w, int64_t part, const T* from, int64_t stride, T* to) {
     const int64_t first = w.coordinate(part, 0);
-    const int64_t begin = first < 0 ? least((-first + w.step - 1) / w.step, w.cells) : 0;
-    const int64_t behind = w.size > first ? (w.size - first + w.step - 1) / w.step : 0;
-    const int64_t end = most(least(behind, w.cells), begin);
+    const int64_t begin = first < 0 ? smaller(divide_up(-first, w.step), w.cells) : 0;
+    const int64_t behind = w.size > first ? divide_up(w.size - first, w.step) : 0;
+    const int64_t end = larger(smaller(behind, w.cells), begin);
     zero_run(to, begin);
     copy_strided<T>(to + begin, from + (first + begin * w.step) * stride, end - begin, w.step * stride);
     zero_run(to + end, w.cells - end);
@@ -126,9 +125,9 @@ void sweep_channels(int64_t channels, const T* plane, const int64_t* offset, con
 template <class T>
 struct PlaneSpace {
     T* plane;
-    T* sums;                                 // kShared slices
-    T* weight;                               // kShared x taps
-    int64_t* offset;                         // taps
+    T* sums;          // kShared slices
+    T* weight;        // kShared x taps
+    int64_t* offset;  // taps
 };
 
 template <class T>
@@ -140,9 +139,9 @@ struct PlaneSizes {
 
     void fit(const Gather& g) {
         const PlaneShape shape(g);
-        plane = most(plane, round_up(shape.elements() + kSlack, 64));
-        slice = most(slice, round_up(g.h.count * shape.pitch() + kSlack, 64));
-        taps = most(taps, round_up(g.taps() + 1, 64));
+        plane = larger(plane, round_up(shape.elements() + kSlack, 64));
+        slice = larger(slice, round_up(g.h.count * shape.pitch() + kSlack, 64));
+        taps = larger(taps, round_up(g.taps() + 1, 64));
     }
     int64_t bytes() const {
         return (plane + kShared * slice + kShared * taps) * static_cast<int64_t>(sizeof(T)) + taps * 8;
@@ -186,7 +185,7 @@ public:
     void prepare_weight(const void*, void*) const override {}
 
     void run(const ConvArguments& arguments) const override {
-        const int64_t blocks = (problem_.channels + kShared - 1) / kShared;
+        const int64_t blocks = divide_up(problem_.channels, kShared);
         const int64_t items = problem_.n * problem_.groups * blocks;
         parallel(threads_, [&](int thread, int team) {
             const PlaneSpace<T> space = sizes_.carve(arguments.workspace, thread);
@@ -207,11 +206,11 @@ private:
     void compute(const ConvArguments& arguments, const Gather& g, int64_t n, int64_t group, int64_t channel,
                  const PlaneSpace<T>& space) const {
         const bool forward = conv_.pass == Pass::forward;
-        const int64_t channels = least(kShared, problem_.channels - channel);
-        const T* source = static_cast<const T*>(forward ? arguments.input : arguments.output) +
-                          n * problem_.source.n + group * problem_.source_channels * problem_.source.c;
-        const T* weight = static_cast<const T*>(arguments.weight) + group * problem_.weight_group +
-                          channel * problem_.weight.n;
+        const int64_t channels = smaller(kShared, problem_.channels - channel);
+        const T* source = static_cast<const T*>(forward ? arguments.input : arguments.output) + n * problem_.source.n +
+                          group * problem_.source_channels * problem_.source.c;
+        const T* weight =
+            static_cast<const T*>(arguments.weight) + group * problem_.weight_group + channel * problem_.weight.n;
         const PlaneShape shape(g);
         const int64_t taps = g.taps(), length = g.h.count * shape.pitch();
         // A plane of several slices in depth is summed slice by slice, all its source channels each.
@@ -267,8 +266,12 @@ template <class T>
 class PlaneGradWeight final : public ConvPlan {
 public:
     PlaneGradWeight(const ConvProblem& problem, int threads)
-        : conv_(problem), threads_(threads > 1 ? threads : 1), gather_(forward_gather(problem)),
-          groups_(most(problem.groups, 1)), channels_(problem.c / groups_), outputs_(problem.k / groups_) {
+        : conv_(problem),
+          threads_(threads > 1 ? threads : 1),
+          gather_(forward_gather(problem)),
+          groups_(larger(problem.groups, 1)),
+          channels_(problem.c / groups_),
+          outputs_(problem.k / groups_) {
         sizes_.fit(gather_);
     }
 
@@ -282,7 +285,8 @@ public:
             tap_offsets(gather_, space.offset);
             const Range mine = share(groups_ * channels_, thread, team);
             for (int64_t i = mine.begin; i < mine.end; ++i)
-                for (int64_t k = 0; k < outputs_; k += kShared) compute(arguments, i / channels_, i % channels_, k, space);
+                for (int64_t k = 0; k < outputs_; k += kShared)
+                    compute(arguments, i / channels_, i % channels_, k, space);
         });
     }
 
@@ -290,12 +294,14 @@ private:
     // The filters of one input channel and up to kShared output channels; the sums grow in space.weight.
     void compute(const ConvArguments& arguments, int64_t group, int64_t c, int64_t k,
                  const PlaneSpace<T>& space) const {
-        const int64_t taps = gather_.taps(), count = least(kShared, outputs_ - k);
+        const int64_t taps = gather_.taps(), count = smaller(kShared, outputs_ - k);
         zero_run(space.weight, kShared * taps);
         const PlaneShape shape(gather_);
         for (int64_t n = 0; n < conv_.n && gather_.positions() > 0; ++n) {
-            fill_plane(shape, static_cast<const T*>(arguments.input) + n * conv_.input.n +
-                       (group * channels_ + c) * conv_.input.c, conv_.input, space.plane);
+            fill_plane(
+                shape,
+                static_cast<const T*>(arguments.input) + n * conv_.input.n + (group * channels_ + c) * conv_.input.c,
+                conv_.input, space.plane);
             for (int64_t i = 0; i < count; ++i)
                 for (int64_t d = 0; d < gather_.d.count; ++d)
                     add_slice(arguments, n, group * outputs_ + k + i, d, shape, space, space.weight + i * taps);
@@ -309,15 +315,17 @@ private:
         const T* from = static_cast<const T*>(arguments.output) + n * s.n + k * s.c + d * s.d;
         const int64_t pitch = round_up(gather_.w.count, lanes<T>);
         T* rows = space.sums;
-        const int64_t batch = most(1, kShared * sizes_.slice / pitch);
+        const int64_t batch = larger(1, kShared * sizes_.slice / pitch);
         for (int64_t h = 0; h < gather_.h.count; h += batch) {
-            const int64_t count = least(batch, gather_.h.count - h);
+            const int64_t count = smaller(batch, gather_.h.count - h);
             for (int64_t i = 0; i < count; ++i)
                 copy_strided<T>(rows + i * pitch, from + (h + i) * s.h, gather_.w.count, s.w);
             const T* plane = space.plane + d * shape.slice() + h * shape.pitch();
             int64_t t = 0;
-            for (; t + 4 <= gather_.taps(); t += 4) add_taps<4>(plane, space.offset + t, rows, count, pitch, shape.pitch(), sums + t);
-            for (; t < gather_.taps(); ++t) add_taps<1>(plane, space.offset + t, rows, count, pitch, shape.pitch(), sums + t);
+            for (; t + 4 <= gather_.taps(); t += 4)
+                add_taps<4>(plane, space.offset + t, rows, count, pitch, shape.pitch(), sums + t);
+            for (; t < gather_.taps(); ++t)
+                add_taps<1>(plane, space.offset + t, rows, count, pitch, shape.pitch(), sums + t);
         }
     }
 
@@ -358,7 +366,7 @@ private:
     ConvProblem conv_;
     int threads_;
     Gather gather_;
-    int64_t groups_, channels_, outputs_;    // channels and outputs per group
+    int64_t groups_, channels_, outputs_;  // channels and outputs per group
     PlaneSizes<T> sizes_;
 };
 
@@ -370,7 +378,7 @@ constexpr int kPixels = 4;
 // Calls body(first) for vectors that cover [0, channels); the last one overlaps its neighbour.
 template <class T, class Body>
 void for_channel_vectors(Range vectors, int64_t channels, const Body& body) {
-    for (int64_t v = vectors.begin; v < vectors.end; ++v) body(least(v * lanes<T>, channels - lanes<T>));
+    for (int64_t v = vectors.begin; v < vectors.end; ++v) body(smaller(v * lanes<T>, channels - lanes<T>));
 }
 
 template <class T>
@@ -381,7 +389,7 @@ public:
 
     int64_t workspace_bytes() const override { return 0; }
     int64_t prepared_weight_bytes() const override {
-        return most(1, conv_.filter.count()) * channels_ * static_cast<int64_t>(sizeof(T));
+        return larger(1, conv_.filter.count()) * channels_ * static_cast<int64_t>(sizeof(T));
     }
 
     // [filter position][channel]
@@ -402,7 +410,7 @@ public:
             if (g.w.count == 0) continue;
             parallel_for(threads_, problem_.n * rows, [&](int64_t i) {
                 const Row row(*this, arguments, g, i / rows, i % rows / g.h.count, i % g.h.count);
-                for (int64_t w = 0; w < g.w.count; w += kPixels) row.pixels(w, least(kPixels, g.w.count - w));
+                for (int64_t w = 0; w < g.w.count; w += kPixels) row.pixels(w, smaller(kPixels, g.w.count - w));
             });
         }
     }
@@ -425,8 +433,8 @@ private:
             source = static_cast<const T*>(forward ? a.input : a.output) + n * p.problem_.source.n;
             weight = static_cast<const T*>(a.weight);
             bias = p.problem_.bias ? static_cast<const T*>(a.bias) : nullptr;
-            residual = p.problem_.has_residual ? static_cast<const T*>(a.residual) + n * r.n + y * r.d + z * r.h
-                                               : nullptr;
+            residual =
+                p.problem_.has_residual ? static_cast<const T*>(a.residual) + n * r.n + y * r.d + z * r.h : nullptr;
             out = static_cast<T*>(forward ? a.output : a.input) + n * o.n + y * o.d + z * o.h;
         }
 
@@ -434,7 +442,7 @@ private:
             const int64_t first = g.w.source(w, 0), last = g.w.source(w + count - 1, g.w.taps - 1);
             const int64_t other = g.w.source(w, g.w.taps - 1), far = g.w.source(w + count - 1, 0);
             const bool inside = g.w.inside(first) && g.w.inside(last) && g.w.inside(other) && g.w.inside(far);
-            const Range vectors{0, (plan.channels_ + lanes<T> - 1) / lanes<T>};
+            const Range vectors{0, divide_up(plan.channels_, lanes<T>)};
             for_channel_vectors<T>(vectors, plan.channels_, [&](int64_t c) {
                 Vec<T> sum[kPixels] = {};
                 if (inside && count == kPixels) {
@@ -456,8 +464,8 @@ private:
                 for (int64_t j = 0; j < g.h.taps; ++j) {
                     const int64_t sh = g.h.source(h, j);
                     if (!g.h.inside(sh)) continue;
-                    const int64_t filter_row = (g.d.filter_first + i * g.d.filter_step) * f.h + g.h.filter_first +
-                                               j * g.h.filter_step;
+                    const int64_t filter_row =
+                        (g.d.filter_first + i * g.d.filter_step) * f.h + g.h.filter_first + j * g.h.filter_step;
                     const T* from = source + sd * s.d + sh * s.h + c;
                     for (int64_t k = 0; k < g.w.taps; ++k) {
                         const int64_t filter_w = g.w.filter_first + k * g.w.filter_step;
@@ -501,14 +509,14 @@ public:
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
 
-    // Channel vectors x filter rows are independent sums.
+    // The filter rows of a channel vector are independent sums. The last vector overlaps its neighbour, and both would
+    // write the same values: they go to one thread.
     void run(const ConvArguments& arguments) const override {
-        const int64_t vectors = (conv_.c + lanes<T> - 1) / lanes<T>, rows = conv_.filter.d * conv_.filter.h;
-        // The last vector overlaps its neighbour: one thread writes both.
-        const int64_t pairs = (vectors + 1) / 2;
-        parallel_for(threads_, pairs * rows, [&](int64_t i) {
-            const int64_t pair = i / rows;
-            const Range mine{vectors % 2 == 0 || pair > 0 ? 2 * pair - vectors % 2 : 0, 2 * pair + 2 - vectors % 2};
+        const int64_t vectors = divide_up(conv_.c, lanes<T>), items = larger(vectors - 1, 1);
+        const int64_t rows = conv_.filter.d * conv_.filter.h;
+        parallel_for(threads_, items * rows, [&](int64_t i) {
+            const int64_t item = i / rows;
+            const Range mine{item, item + 1 == items ? vectors : item + 1};
             for_channel_vectors<T>(mine, conv_.c, [&](int64_t c) {
                 int64_t w = 0;
                 for (; w + 4 <= conv_.filter.w; w += 4) sum_taps<4>(arguments, i % rows, w, c);

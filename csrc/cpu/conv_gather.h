@@ -1,6 +1,7 @@
 // Forward and grad_input of a convolution as one computation, the tap gather:
 //
-//     computed[n, m, first + q * step] = sum over taps t, channels c of source[n, c, q * source_step + offset_t] * weight[m, c, t]
+//     computed[n, m, first + q * step] =
+//         sum over taps t, channels c of source[n, c, q * source_step + offset_t] * weight[m, c, t]
 //
 // Forward is one such gather over the input with source_step = stride. grad_input is prod(stride) of them, one per
 // phase of the input grid: positions that are equal modulo the stride see the same taps, and see the output gradient
@@ -13,7 +14,7 @@ namespace pycv::cpu::PYCV_ISA {
 
 // One axis of one phase. Tap i is filter position filter_first + i * filter_step.
 struct AxisGather {
-    int64_t first, step, count;              // positions of the computed tensor
+    int64_t first, step, count;  // positions of the computed tensor
     int64_t source_step, source_size;
     int64_t taps, filter_first, filter_step, offset_first, offset_step;
 
@@ -22,6 +23,14 @@ struct AxisGather {
     }
     bool inside(int64_t source) const { return source >= 0 && source < source_size; }
 };
+
+// An axis that only counts: `count` positions of both tensors, side by side.
+inline AxisGather plain_axis(int64_t count) { return {0, 1, count, 1, count, 1, 0, 1, 0, 0}; }
+
+// Whether every position has exactly its one tap, inside the source.
+inline bool is_plain(const AxisGather& axis) {
+    return axis.taps == 1 && axis.offset_first >= 0 && axis.count > 0 && axis.inside(axis.source(axis.count - 1, 0));
+}
 
 struct Gather {
     AxisGather d, h, w;
@@ -66,7 +75,7 @@ struct GatherProblem {
     Spatial size;                                  // of the computed tensor
     Spatial phases;
     Strides computed, source, weight, residual;
-    int64_t weight_group;                          // elements from one group's weight to the next
+    int64_t weight_group;  // elements from one group's weight to the next
     bool bias, has_residual, relu;
 };
 
@@ -74,12 +83,13 @@ inline GatherProblem gather_problem(const ConvProblem& p) {
     const int64_t groups = p.groups > 0 ? p.groups : 1;
     const int64_t k = p.k / groups, c = p.c / groups;
     if (p.pass == Pass::forward) {
-        return {p.n,      groups,   k,          c,              p.out,  {1, 1, 1},      p.output,
-                p.input,  p.weight, p.residual, k * p.weight.n, p.bias, p.has_residual, p.relu};
+        return {
+            p.n,    groups,         k,     c, p.out, {1, 1, 1}, p.output, p.input, p.weight, p.residual, k * p.weight.n,
+            p.bias, p.has_residual, p.relu};
     }
     const Strides weight{p.weight.c, p.weight.n, p.weight.d, p.weight.h, p.weight.w};
-    return {p.n,      groups, c,          k,              p.size, p.stride,       p.input,
-            p.output, weight, p.residual, k * p.weight.n, p.bias, p.has_residual, p.relu};
+    return {p.n,    groups,         c,     k, p.size, p.stride, p.input, p.output, weight, p.residual, k * p.weight.n,
+            p.bias, p.has_residual, p.relu};
 }
 
 inline Gather forward_gather(const ConvProblem& p) {

@@ -23,14 +23,14 @@ bool channels_contiguous(const Strides& strides, int64_t channels) {
 }
 
 // Merges h into w (and d into h) where a gather without padding, steps or taps makes them one axis in every tensor.
-bool plain(const AxisGather& axis) {
-    return axis.taps == 1 && axis.source_step == 1 && axis.step == 1 && axis.first == 0 && axis.offset_first == 0 &&
+bool mergeable(const AxisGather& axis) {
+    return is_plain(axis) && axis.source_step == 1 && axis.step == 1 && axis.first == 0 && axis.offset_first == 0 &&
            axis.count == axis.source_size;
 }
 
-AxisGather plain_axis(int64_t count) { return {0, 1, count, 1, count, 1, 0, 1, 0, 0}; }
-
-bool mergeable(const AxisGather& outer, const AxisGather& inner) { return plain(outer) && plain(inner); }
+int64_t multiply_adds(const ConvProblem& p) {
+    return p.n * p.k * p.out.count() * (p.c / larger(p.groups, 1)) * p.filter.count();
+}
 
 bool dense(int64_t outer_stride, int64_t inner_stride, int64_t inner_size) {
     return outer_stride == inner_stride * inner_size;
@@ -43,10 +43,10 @@ struct MergedGather {
 
 MergedGather merge_axes(Gather g, Strides computed, Strides source, Strides residual) {
     const int64_t w = g.w.count, h = g.h.count;
-    const bool rows = mergeable(g.h, g.w) && dense(computed.h, computed.w, w) && dense(source.h, source.w, w) &&
-                      dense(residual.h, residual.w, w);
+    const bool rows = mergeable(g.h) && mergeable(g.w) && dense(computed.h, computed.w, w) &&
+                      dense(source.h, source.w, w) && dense(residual.h, residual.w, w);
     if (!rows) return {g, computed, source, residual};
-    const bool planes = mergeable(g.d, g.h) && dense(computed.d, computed.h, h) && dense(source.d, source.h, h) &&
+    const bool planes = mergeable(g.d) && dense(computed.d, computed.h, h) && dense(source.d, source.h, h) &&
                         dense(residual.d, residual.h, h);
     g.w = plain_axis(w * h * (planes ? g.d.count : 1));
     g.h = plain_axis(1);
@@ -62,11 +62,14 @@ struct GatherProduct {
     MergedGather merged;
     Product<T> product;
     TapAxes axes;
-    int64_t filter_first;                    // offset of the phase's first tap in the weight
-    int64_t prepared;                        // where its packed weight begins, in elements
+    int64_t filter_first;  // offset of the phase's first tap in the weight
+    int64_t prepared;      // where its packed weight begins, in elements
     bool channels_inside;
 
-    int64_t elements() const { return aligned(product.stationary_elements() * static_cast<int64_t>(sizeof(T))) / static_cast<int64_t>(sizeof(T)); }
+    int64_t elements() const {
+        constexpr int64_t kSize = sizeof(T);
+        return aligned(product.stationary_elements() * kSize) / kSize;
+    }
 };
 
 // The streamed operand of a phase: im2col panels, and where their results belong.
@@ -116,8 +119,11 @@ template <class T>
 class Im2colGather final : public ConvPlan {
 public:
     Im2colGather(const ConvProblem& problem, int threads, int64_t workspace_limit)
-        : conv_(problem), problem_(gather_problem(problem)), threads_(threads > 1 ? threads : 1),
-          phases_(static_cast<int>(problem_.phases.count())), phase_(new GatherProduct<T>[phases_]) {
+        : conv_(problem),
+          problem_(gather_problem(problem)),
+          threads_(worthwhile_threads(threads, multiply_adds(problem))),
+          phases_(static_cast<int>(problem_.phases.count())),
+          phase_(new GatherProduct<T>[phases_]) {
         prepared_ = thread_bytes_ = 0;
         for (int i = 0; i < phases_; ++i) {
             phase_[i] = plan_phase(i, workspace_limit);
@@ -136,13 +142,14 @@ public:
     void prepare_weight(const void* weight, void* prepared) const override {
         parallel(threads_, [&](int thread, int team) {
             alignas(64) T scratch[kScratchElements<T>];
-            for (int i = 0; i < phases_; ++i) {
-                const GatherProduct<T>& phase = phase_[i];
-                const auto operand = [&](int64_t group) {
-                    return weight_operand(phase, static_cast<const T*>(weight) + group * problem_.weight_group);
-                };
-                pack_stationary<T>(phase.product, operand, static_cast<T*>(prepared) + phase.prepared, scratch, thread,
-                                   team);
+            // All phases of a panel together: they read the same memory.
+            const int64_t panels = phases_ > 0 ? phase_[0].product.stationary.panels() : 0;
+            const Range mine = share(problem_.groups * panels, thread, team);
+            for (int64_t i = mine.begin; i < mine.end; ++i) {
+                const T* from = static_cast<const T*>(weight) + i / panels * problem_.weight_group;
+                for (int j = 0; j < phases_; ++j)
+                    pack_stationary_panel<T>(phase_[j].product, weight_operand(phase_[j], from), i / panels, i % panels,
+                                             static_cast<T*>(prepared) + phase_[j].prepared, scratch);
             }
         });
     }
@@ -184,18 +191,27 @@ private:
                              gather.w.filter_first * problem_.weight.w;
         const int64_t positions = problem_.n * g.positions();
         Product<T>& product = phase.product;
-        if (channels_contiguous(problem_.computed, problem_.channels)) {
+        // The same for all phases, whose sizes differ by at most one position per axis.
+        if (lanes_along_channels(problem_.n * gather_phase(conv_, 0).positions())) {
             product.streamed = rows_side<T>(positions, phase.channels_inside);
             product.stationary = lanes_side<T>(problem_.channels);
         } else {
             product.streamed = lanes_side<T>(positions);
-            product.stationary =
-                rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous());
+            product.stationary = rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous());
         }
         product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
         product.groups = problem_.groups;
         product.block_panels = choose_block_panels<T>(product.streamed, product.depth, threads_, workspace_limit);
         return phase;
+    }
+
+    // The lanes run along what is contiguous in the computed tensor, unless the other way needs so much less vectors
+    // (49 positions or 3 channels fill them badly) that stores one by one are worth it.
+    bool lanes_along_channels(int64_t positions) const {
+        const int64_t along_channels = positions * divide_up(problem_.channels, lanes<T>);
+        const int64_t along_positions = problem_.channels * divide_up(positions, lanes<T>);
+        if (channels_contiguous(problem_.computed, problem_.channels)) return along_channels * 4 <= along_positions * 5;
+        return along_channels * 5 < along_positions * 4;
     }
 
     WeightOperand<T> weight_operand(const GatherProduct<T>& phase, const T* weight) const {
@@ -215,7 +231,7 @@ template <class T>
 class Im2colGradWeight final : public ConvPlan {
 public:
     Im2colGradWeight(const ConvProblem& problem, int threads, int64_t workspace_limit)
-        : conv_(problem), threads_(threads > 1 ? threads : 1) {
+        : conv_(problem), threads_(worthwhile_threads(threads, multiply_adds(problem))) {
         const int64_t groups = larger(problem.groups, 1);
         channels_ = problem.c / groups;
         outputs_ = problem.k / groups;
@@ -234,7 +250,9 @@ public:
             choose_block_panels<T>(product_.streamed, product_.depth, threads_, workspace_limit / 2);
     }
 
-    int64_t workspace_bytes() const override { return threads_ * thread_bytes() + partial_bytes() * depth_threads(threads_); }
+    int64_t workspace_bytes() const override {
+        return threads_ * thread_bytes() + (threads_ > 1 ? threads_ * partial_bytes() : 0);
+    }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
 
@@ -265,7 +283,7 @@ private:
 
     struct Workspace {
         ThreadSpace<T> streamed;
-        T* stationary;                       // all panels of one depth block
+        T* stationary;  // all panels of one depth block
     };
 
     int64_t thread_bytes() const { return thread_space_bytes(product_) + stationary_bytes(); }
@@ -274,8 +292,8 @@ private:
     }
     int64_t partial_bytes() const { return aligned(product_.groups * outputs_ * product_.streamed.size * kSize); }
 
-    // The threads among which the depth is split: all of them where the weight has too few tiles to share evenly and the
-    // depth is long enough, else 1.
+    // The threads among which the depth is split: all of them where the weight has too few tiles to share evenly and
+    // the depth is long enough, else 1.
     int depth_threads(int team) const {
         const int64_t tiles = product_.groups * product_.streamed.panels();
         const bool uneven = divide_up(tiles, team) * team * 4 > tiles * 5;
@@ -335,8 +353,7 @@ private:
         }
     }
 
-    void pack_inputs(const ConvArguments& arguments, int64_t group, Range index, Range depth, T* to,
-                     T* scratch) const {
+    void pack_inputs(const ConvArguments& arguments, int64_t group, Range index, Range depth, T* to, T* scratch) const {
         const GatherSource<T> source{static_cast<const T*>(arguments.input) + group * channels_ * conv_.input.c,
                                      conv_.input, channels_, gather_};
         if (input_channels_inside_) {
@@ -348,7 +365,8 @@ private:
 
     // Offsets of the weight's [c][tap] or [tap][c] elements, in the weight or in a thread's dense partial sums.
     void place(int64_t group, Range index, bool partial, int64_t* out) const {
-        for (int64_t i = index.begin; i < index.end; ++i) *out++ = partial ? partial_offset(group, 0, i) : weight_offset(group, 0, i);
+        for (int64_t i = index.begin; i < index.end; ++i)
+            *out++ = partial ? partial_offset(group, 0, i) : weight_offset(group, 0, i);
     }
 
     int64_t partial_offset(int64_t group, int64_t output, int64_t index) const {
@@ -377,7 +395,7 @@ private:
 
     ConvProblem conv_;
     int threads_;
-    int64_t channels_, outputs_;             // per group
+    int64_t channels_, outputs_;  // per group
     bool input_channels_inside_, output_channels_inside_;
     Gather gather_, outputs_gather_;
     TapAxes axes_;

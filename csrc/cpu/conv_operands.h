@@ -1,10 +1,11 @@
 // Convolution tensors as operands of a matrix product (gemm_panels.h): the im2col matrix, which exists only in packed
 // panels, and the weight.
 //
-// The im2col matrix has one index per position of the computed grid (n, d, h, w flattened) and one per source channel and
-// tap. It is read along whichever of the two is contiguous in the source: along w (nchw), then channels are the slow
-// part of the other index, [c][tap]; or along c (nhwc), then they are its fast part, [tap][c]. Taps outside the source
-// read 0.
+// The im2col matrix has one index per position of the computed grid (n, d, h, w flattened) and one per source channel
+// and tap. It is read along whichever of the two is contiguous in the source: along w (nchw), then channels are the
+// slow part of the other index, [c][tap]; or along c (nhwc), then they are its fast part, [tap][c]. Taps outside the
+// source read 0, which is multiplied like any other value: as in torch's own im2col, an infinite weight gives NaN
+// there.
 #pragma once
 
 #include "conv_gather.h"
@@ -24,8 +25,8 @@ struct GatherSource {
 // A run of positions in one row of the grid, at tap offset 0.
 struct GridRun {
     int64_t length;
-    int64_t at;                              // offset of the first position's element in the source
-    int64_t d, h, w;                         // source coordinates of the first position
+    int64_t at;       // offset of the first position's element in the source
+    int64_t d, h, w;  // source coordinates of the first position
 };
 
 // The positions [begin, end) of the flattened grid as runs. Fits wherever end - begin runs fit.
@@ -87,7 +88,7 @@ struct TapCounter {
 template <class T>
 struct PositionRuns {
     GatherSource<T> source;
-    bool positions_are_depth;                // grad_weight
+    bool positions_are_depth;  // grad_weight
 
     bool k_contiguous() const { return positions_are_depth; }
 
@@ -127,14 +128,16 @@ struct PositionRuns {
                     high = larger(0, positions(g.w.source_size - first, step));
                 if (first < 0) low = smaller(positions(-first, step), high);
             }
-            zero_run(to, low);
             const T* begin = from + run.at + low * step * (Neighbours ? 1 : s.w);
             if (Neighbours) {
                 copy_run<T>(to + low, begin, high - low);
             } else {
                 copy_strided<T>(to + low, begin, high - low, step * s.w);
             }
-            zero_run(to + high, run.length - high);
+            if (high - low < run.length) {
+                zero_run(to, low);
+                zero_run(to + high, run.length - high);
+            }
             to += run.length;
         }
     }
@@ -149,14 +152,12 @@ struct PositionRuns {
 template <class T>
 struct ChannelRuns {
     GatherSource<T> source;
-    bool positions_are_depth;                // grad_weight
+    bool positions_are_depth;  // grad_weight
 
     bool k_contiguous() const { return !positions_are_depth; }
 
     // Taps along w whose channels follow each other in memory count as one run of channels.
-    bool rows_of_taps() const {
-        return source.gather.w.offset_step == 1 && source.strides.w == source.channels;
-    }
+    bool rows_of_taps() const { return source.gather.w.offset_step == 1 && source.strides.w == source.channels; }
 
     void copy(T* to, int64_t to_stride, Range x, Range y) const {
         GridRun runs[kPackChunk];
@@ -165,8 +166,17 @@ struct ChannelRuns {
         const int64_t inner = rows ? g.w.taps * source.channels : source.channels;
         const int64_t first_tap = y.begin / inner * (rows ? g.w.taps : 1);
         const TapCounter tap(g, first_tap);
+        const bool plain = is_plain(g.d) && is_plain(g.h) && is_plain(g.w);
         for (int64_t begin = x.begin; begin < x.end; begin += kPackChunk) {
             const int count = grid_runs(source, {begin, smaller(x.end, begin + kPackChunk)}, runs);
+            if (plain) {
+                const Strides& s = source.strides;
+                const T* from =
+                    source.data + g.d.offset_first * s.d + g.h.offset_first * s.h + g.w.offset_first * s.w + y.begin;
+                for (int r = 0; r < count; to += runs[r].length * to_stride, ++r)
+                    copy_pixels(to, to_stride, from + runs[r].at, runs[r].length, y.end - y.begin);
+                continue;
+            }
             for (int r = 0; r < count; ++r)
                 for (int64_t j = 0; j < runs[r].length; ++j, to += to_stride) {
                     const int64_t step = j * g.w.source_step;
@@ -179,6 +189,12 @@ struct ChannelRuns {
                     }
                 }
         }
+    }
+
+    // The same channels of neighbouring pixels, for a gather of one tap and no padding.
+    void copy_pixels(T* to, int64_t to_stride, const T* from, int64_t pixels, int64_t channels) const {
+        const int64_t from_stride = source.gather.w.source_step * source.strides.w;
+        for (int64_t i = 0; i < pixels; ++i) copy_run<T>(to + i * to_stride, from + i * from_stride, channels);
     }
 
     // `count` elements from element `begin` of a tap row on, the elements of a tap row being [w][c].
@@ -228,7 +244,7 @@ struct ChannelRuns {
 // A weight's [c][tap] or [tap][c] index as up to four nested axes, neighbours in memory merged.
 struct TapAxes {
     int count = 0;
-    int64_t size[4], stride[4];              // innermost first
+    int64_t size[4], stride[4];  // innermost first
 
     void add(int64_t axis_size, int64_t axis_stride) {
         if (axis_size == 1 && count > 0) return;
@@ -280,7 +296,7 @@ struct TapCursor {
 // A weight: index = computed channel, depth = the [c][tap] or [tap][c] index of the im2col matrix.
 template <class T>
 struct WeightOperand {
-    const T* data;                           // of the group, at the phase's first filter position
+    const T* data;  // of the group, at the phase's first filter position
     int64_t channel_stride;
     TapAxes axes;
 

@@ -1,9 +1,11 @@
 // GEMM: out = relu(alpha * a @ b + beta * residual + bias), batched, any strides.
 //
-// b is the stationary operand of a blocked product (gemm_product.h): packed once, by prepare_weight() or at the start of
-// run(), in chunks of the batch where the workspace limit asks for it. The lanes run along whichever index of `out` is
-// contiguous. 2 * batch * m * n * k FLOPs; every operand is read once from memory where b fits the workspace.
+// b is the stationary operand of a blocked product (gemm_product.h): packed once, by prepare_weight() or at the start
+// of run(), in chunks of the batch where the workspace limit asks for it. The lanes run along whichever index of `out`
+// is contiguous. Products with only a few rows or columns are left to gemm_thin.h. 2 * batch * m * n * k FLOPs; a and
+// out are visited once per block of the other two indices (gemm_product.h), b once to be packed.
 #include "gemm_product.h"
+#include "gemm_thin.h"
 #include "plan.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -32,7 +34,7 @@ template <class T>
 class PackedGemm final : public GemmPlan {
 public:
     PackedGemm(const GemmProblem& problem, int threads, int64_t workspace_limit)
-        : problem_(problem), threads_(threads > 1 ? threads : 1) {
+        : problem_(problem), threads_(worthwhile_threads(threads, problem.batch * problem.m * problem.n * problem.k)) {
         const bool lanes_along_n = problem.out.column == 1 || problem.out.row != 1;
         const MatrixOperand<T> a{nullptr, problem.a.row, problem.a.column};
         const MatrixOperand<T> b{nullptr, problem.b.column, problem.b.row};
@@ -60,15 +62,15 @@ public:
 
     void run(const GemmArguments& arguments) const override {
         if (problem_.batch == 0 || problem_.m == 0 || problem_.n == 0) return;
-        const Sink<T> sink{static_cast<T*>(arguments.out),
-                           problem_.has_residual && arguments.beta != 0 ? static_cast<const T*>(arguments.residual)
-                                                                        : nullptr,
-                           problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr,
-                           problem_.out.column,
-                           problem_.residual.column,
-                           static_cast<T>(arguments.alpha),
-                           static_cast<T>(arguments.beta),
-                           problem_.relu};
+        const Sink<T> sink{
+            static_cast<T*>(arguments.out),
+            problem_.has_residual && arguments.beta != 0 ? static_cast<const T*>(arguments.residual) : nullptr,
+            problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr,
+            problem_.out.column,
+            problem_.residual.column,
+            static_cast<T>(arguments.alpha),
+            static_cast<T>(arguments.beta),
+            problem_.relu};
         parallel(threads_, [&](int thread, int team) {
             const ThreadSpace<T> space = thread_space(product_, arguments.workspace, thread);
             if (arguments.b_prepared) {
@@ -92,16 +94,19 @@ private:
 
     void pack_b(const Product<T>& part, const T* b, int64_t first_batch, T* to, T* scratch, int thread,
                 int team) const {
-        const auto operand = [&](int64_t group) {
-            return MatrixOperand<T>{b + (first_batch + group) * problem_.b.batch, problem_.b.column, problem_.b.row};
-        };
-        pack_stationary<T>(part, operand, to, scratch, thread, team);
+        const int64_t panels = part.stationary.panels();
+        const Range mine = share(part.groups * panels, thread, team);
+        for (int64_t i = mine.begin; i < mine.end; ++i) {
+            const T* data = b + (first_batch + i / panels) * problem_.b.batch;
+            pack_stationary_panel<T>(part, MatrixOperand<T>{data, problem_.b.column, problem_.b.row}, i / panels,
+                                     i % panels, to, scratch);
+        }
     }
 
-    void pack_and_multiply(const GemmArguments& arguments, const Sink<T>& sink, const ThreadSpace<T>& space,
-                           int thread, int team) const {
-        T* packed = reinterpret_cast<T*>(static_cast<char*>(arguments.workspace) +
-                                         threads_ * thread_space_bytes(product_));
+    void pack_and_multiply(const GemmArguments& arguments, const Sink<T>& sink, const ThreadSpace<T>& space, int thread,
+                           int team) const {
+        T* packed =
+            reinterpret_cast<T*>(static_cast<char*>(arguments.workspace) + threads_ * thread_space_bytes(product_));
         for (int64_t begin = 0; begin < problem_.batch; begin += batch_chunk_) {
             const Product<T> part = chunk(begin, begin + batch_chunk_);
             if (begin > 0) team_barrier(team);
@@ -120,12 +125,18 @@ private:
     GemmProblem problem_;
     int threads_;
     Product<T> product_;
-    int64_t batch_chunk_;                    // products whose b is packed at a time
+    int64_t batch_chunk_;  // products whose b is packed at a time
 };
 
+template <class T>
+GemmPlan* plan(const GemmProblem& problem, int threads, int64_t workspace_limit) {
+    if (is_thin(problem)) return new ThinGemm<T>(problem, threads);
+    return new PackedGemm<T>(problem, threads, workspace_limit);
+}
+
 GemmPlan* plan_packed(const GemmProblem& problem, int threads, int64_t workspace_limit) {
-    if (problem.dtype == DType::f64) return new PackedGemm<double>(problem, threads, workspace_limit);
-    return new PackedGemm<float>(problem, threads, workspace_limit);
+    if (problem.dtype == DType::f64) return plan<double>(problem, threads, workspace_limit);
+    return plan<float>(problem, threads, workspace_limit);
 }
 
 }  // namespace

@@ -12,14 +12,11 @@
 #pragma once
 
 #include "gemm_microkernel.h"
+#include "integers.h"
 #include "parallel.h"
 #include "vector_moves.h"
 
 namespace pycv::cpu::PYCV_ISA {
-
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // The depth in blocks of equal length (the last may be shorter). A depth of 0 is one block of 0.
 struct Depth {
@@ -39,9 +36,9 @@ Depth depth_in_blocks(int64_t size) {
 template <class T>
 struct Side {
     bool is_lanes;
-    RowFormat format;                        // of rows
+    RowFormat format;  // of rows
     int64_t size;
-    int64_t width;                           // rows or lanes of a panel
+    int64_t width;  // rows or lanes of a panel
 
     int64_t panels() const { return divide_up(size, width); }
     Range range(int64_t panel) const { return {panel * width, smaller(size, (panel + 1) * width)}; }
@@ -133,8 +130,8 @@ struct MatrixOperand {
         const int64_t x_stride = k_contiguous() ? index_stride : depth_stride;
         const int64_t y_stride = k_contiguous() ? depth_stride : index_stride;
         for (int64_t i = x.begin; i < x.end; ++i)
-            copy_strided<T>(to + (i - x.begin) * to_stride, data + i * x_stride + y.begin * y_stride,
-                            y.end - y.begin, y_stride);
+            copy_strided<T>(to + (i - x.begin) * to_stride, data + i * x_stride + y.begin * y_stride, y.end - y.begin,
+                            y_stride);
     }
 };
 

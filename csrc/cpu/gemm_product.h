@@ -1,9 +1,9 @@
 // The blocked matrix product that GEMM and im2col convolution share.
 //
-// One operand, the stationary one (b, a convolution's weight, grad_output in grad_weight), is packed before; the other,
-// the streamed one, is packed by each thread for itself, a block of panels at a time that stays in its L2 cache while all
-// stationary panels pass by. Either may be the side of the lanes. Partial sums over depth blocks live in the output;
-// bias, residual and relu are applied with the last block.
+// One operand, the stationary one (b, a convolution's weight, grad_output in grad_weight), is packed before; the
+// other, the streamed one, is packed by each thread for itself, a block of panels at a time that stays in its L2 cache
+// while all stationary panels pass by. Either may be the side of the lanes. Partial sums over depth blocks live in the
+// output; bias, residual and relu are applied with the last block.
 //
 // Cost: 2 * streamed * stationary * depth FLOPs; the streamed operand is packed once per thread column of the grid, the
 // output is visited once per depth block.
@@ -17,8 +17,8 @@ namespace pycv::cpu::PYCV_ISA {
 template <class T>
 struct Sink {
     T* out;
-    const T* residual;                       // null if none
-    const T* bias;                           // null if none
+    const T* residual;                            // null if none
+    const T* bias;                                // null if none
     int64_t stationary_out, stationary_residual;  // strides along the stationary index
     T alpha, beta;
     bool relu;
@@ -31,10 +31,10 @@ struct Offsets {
 
 template <class T>
 struct Tile {
-    const T* sums;                           // rows of kTileWidth
+    const T* sums;  // rows of kTileWidth
     int64_t rows, columns;
     Offsets row, column;
-    const T* bias;                           // of the tile's first row or column; null if none
+    const T* bias;  // of the tile's first row or column; null if none
     bool bias_on_rows;
 };
 
@@ -128,10 +128,10 @@ template <class T>
 struct Product {
     Side<T> streamed, stationary;
     Depth depth;
-    int64_t groups;                          // independent products
-    int64_t block_panels;                    // streamed panels that are packed at a time
+    int64_t groups;        // independent products
+    int64_t block_panels;  // streamed panels that are packed at a time
 
-    int64_t stationary_elements() const {    // packed, all groups
+    int64_t stationary_elements() const {  // packed, all groups
         return groups * depth.blocks() * stationary.panels() * stationary.panel_elements(depth.block);
     }
     int64_t stationary_panel(int64_t group, int64_t block, int64_t panel) const {
@@ -146,7 +146,7 @@ template <class T>
 struct ThreadSpace {
     T* panels;
     T* scratch;
-    int64_t *out, *residual;                 // offsets of a block's streamed indices
+    int64_t *out, *residual;  // offsets of a block's streamed indices
 };
 
 inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -217,6 +217,12 @@ void multiply_block(const Product<T>& p, const Sink<T>& sink, const T* bias, con
     }
 }
 
+// Threads that a product keeps busy for longer than it takes to wake them (some microseconds).
+inline int worthwhile_threads(int threads, int64_t multiply_adds) {
+    constexpr int64_t kWorth = 200000;
+    return static_cast<int>(larger(1, smaller(threads, multiply_adds / kWorth)));
+}
+
 // How a team shares a product: `streamed` x `stationary` threads.
 struct Grid {
     int streamed, stationary;
@@ -239,9 +245,9 @@ inline Grid choose_grid(int threads, int64_t streamed_panels, int64_t stationary
     return best;
 }
 
-// One thread's part of a product whose stationary side is packed. `source.pack(group, index, depth, to, scratch)` packs a
-// streamed panel, `source.place(group, index, out, residual)` tells where its results go, `bias_group` is the distance
-// between the biases of two groups.
+// One thread's part of a product whose stationary side is packed. `source.pack(group, index, depth, to, scratch)`
+// packs a streamed panel, `source.place(group, index, out, residual)` tells where its results go, `bias_group` is the
+// distance between the biases of two groups.
 template <class T, class Source>
 void multiply_share(const Product<T>& p, const Source& source, const T* stationary, const Sink<T>& sink,
                     int64_t bias_group, const ThreadSpace<T>& space, int thread, int threads) {
@@ -272,16 +278,14 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
     }
 }
 
-// One thread's part of packing the stationary side; `operand(group)` is what is packed.
-template <class T, class Operands>
-void pack_stationary(const Product<T>& p, const Operands& operand, T* to, T* scratch, int thread, int threads) {
-    const int64_t panels = p.stationary.panels(), blocks = p.depth.size > 0 ? p.depth.blocks() : 0;
-    const Range mine = share(p.groups * panels * blocks, thread, threads);
-    for (int64_t i = mine.begin; i < mine.end; ++i) {
-        const int64_t panel = i % panels, block = i / panels % blocks, group = i / panels / blocks;
-        pack_panel<T>(p.stationary, operand(group), p.stationary.range(panel), p.depth.range(block),
+// Packs all depth blocks of one stationary panel of one group.
+template <class T, class Operand>
+void pack_stationary_panel(const Product<T>& p, const Operand& operand, int64_t group, int64_t panel, T* to,
+                           T* scratch) {
+    if (p.depth.size == 0) return;
+    for (int64_t block = 0; block < p.depth.blocks(); ++block)
+        pack_panel<T>(p.stationary, operand, p.stationary.range(panel), p.depth.range(block),
                       to + p.stationary_panel(group, block, panel), scratch);
-    }
 }
 
 }  // namespace pycv::cpu::PYCV_ISA

@@ -2,7 +2,6 @@
 // every second element, and square transpositions in registers.
 #pragma once
 
-
 #include "simd.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -23,6 +22,11 @@ inline void copy_ends(T* to, const T* from, int64_t count) {
 
 template <class T>
 inline void copy_run(T* __restrict to, const T* __restrict from, int64_t count) {
+    if (count == 2 * lanes<T>) {  // a whole panel row
+        store<T>(to, load<T>(from));
+        store<T>(to + lanes<T>, load<T>(from + lanes<T>));
+        return;
+    }
     if (count >= lanes<T>) {
         int64_t i = 0;
         for (; i + lanes<T> <= count; i += lanes<T>) store<T>(to + i, load<T>(from + i));

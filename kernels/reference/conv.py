@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def _paired(r: int, size: int, out: int, stride: int, padding: int, dilation: in
 def _grouped(x: np.ndarray, groups: int) -> np.ndarray:
     """(n, c, *spatial) as (n, groups, c / groups, positions)."""
     n, c = x.shape[:2]
-    return x.reshape(n, groups, c // groups, int(np.prod(x.shape[2:])))
+    return x.reshape(n, groups, c // groups, prod(x.shape[2:]))
 
 
 def _forward(problem: ConvProblem, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def _flat_positions(problem: PoolProblem, window: tuple[list[int], ...]) -> np.n
 def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     shape = (problem.n, problem.c, *problem.output_size)
     output, indices = np.empty(shape), np.empty(shape, np.int64)
-    planes = arrays["input"].reshape(problem.n, problem.c, int(np.prod(problem.size)))
+    planes = arrays["input"].reshape(problem.n, problem.c, prod(problem.size))
     for out, window in windows(problem):
         positions = _flat_positions(problem, window)
         values = planes[..., positions]
@@ -69,9 +70,9 @@ def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[st
 
 
 def _max_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    planes, windows = problem.n * problem.c, int(np.prod(problem.output_size))
-    grad_input = np.zeros((planes, int(np.prod(problem.size))))
-    indices, grad = arrays["indices"].reshape(planes, windows), arrays["output"].reshape(planes, windows)
+    planes, count = problem.n * problem.c, prod(problem.output_size)
+    grad_input = np.zeros((planes, prod(problem.size)))
+    indices, grad = arrays["indices"].reshape(planes, count), arrays["output"].reshape(planes, count)
     np.add.at(grad_input, (np.arange(planes)[:, None], indices), grad)
     return {"input": grad_input.reshape(problem.n, problem.c, *problem.size)}
 
@@ -80,15 +81,15 @@ def _divisor(problem: PoolProblem, out: tuple[int, ...], window: tuple[list[int]
     if problem.divisor:
         return problem.divisor
     if problem.op.startswith("adaptive") or not problem.count_include_pad:
-        return int(np.prod([len(positions) for positions in window]))
+        return prod([len(positions) for positions in window])
     starts = [o * u - p for o, u, p in zip(out, problem.stride, problem.padding, strict=True)]
     ends = [min(s + f, i + p) for s, f, i, p in zip(starts, problem.filter, problem.size, problem.padding, strict=True)]
-    return int(np.prod([end - start for start, end in zip(starts, ends, strict=True)]))
+    return prod([end - start for start, end in zip(starts, ends, strict=True)])
 
 
 def _avg_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     output = np.zeros((problem.n, problem.c, *problem.output_size))
-    planes = arrays["input"].reshape(problem.n, problem.c, int(np.prod(problem.size)))
+    planes = arrays["input"].reshape(problem.n, problem.c, prod(problem.size))
     for out, window in windows(problem):
         positions = _flat_positions(problem, window)
         if len(positions):
@@ -97,7 +98,7 @@ def _avg_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[st
 
 
 def _avg_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    grad, grad_input = arrays["output"], np.zeros((problem.n, problem.c, int(np.prod(problem.size))))
+    grad, grad_input = arrays["output"], np.zeros((problem.n, problem.c, prod(problem.size)))
     for out, window in windows(problem):
         positions = _flat_positions(problem, window)
         if len(positions):

@@ -6,7 +6,9 @@ validation and test, a slightly rotated, scaled, sheared and shifted one for eve
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,23 +55,31 @@ class Augmentation:
 
 
 def load_digits() -> Digits:
-    """All 1797 digits, in scikit-learn's order."""
-    from sklearn import datasets
+    """All 1797 digits, in scikit-learn's order.
 
-    loaded = datasets.load_digits()
-    images = torch.from_numpy(loaded.images.astype(np.float32) / 16).unsqueeze(1)
-    return Digits(images, torch.from_numpy(loaded.target.astype(np.int64)))
+    Read from the file that scikit-learn ships, without importing it: its wheels bring an OpenMP runtime of their own,
+    which would fight torch's over the cores.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ImportError('the digits ship with scikit-learn, which is not installed: pip install "pycv[demo]"')
+    table = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.float32)
+    images = torch.from_numpy(table[:, :-1] / 16).view(-1, 1, 8, 8)
+    return Digits(images, torch.from_numpy(table[:, -1].astype(np.int64)))
 
 
 def split_digits(digits: Digits, seed: int, validation: float = 0.15, test: float = 0.15) -> Split:
-    """A stratified split (each part has the digits in equal shares), fixed by its seed."""
-    from sklearn.model_selection import train_test_split
-
+    """A stratified split (each part has every digit in the same share), fixed by its seed."""
+    random = np.random.default_rng(seed)
     labels = digits.labels.numpy()
-    rest, held_out = train_test_split(np.arange(len(digits)), test_size=test, stratify=labels, random_state=seed)
-    share = validation / (1 - test)
-    train, chosen = train_test_split(rest, test_size=share, stratify=labels[rest], random_state=seed)
-    return Split(digits.part(train), digits.part(chosen), digits.part(held_out))
+    parts: list[list[np.ndarray]] = [[], [], []]
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        first, second = round(len(members) * validation), round(len(members) * (validation + test))
+        for part, chosen in zip(parts, np.split(members, [first, second]), strict=True):
+            part.append(chosen)
+    chosen_digits, held_out, train = (digits.part(random.permutation(np.concatenate(part))) for part in parts)
+    return Split(train, chosen_digits, held_out)
 
 
 def upsampled(images: Tensor) -> Tensor:

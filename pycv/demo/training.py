@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -82,19 +83,32 @@ class Outcome:
 def learn_digits(recipe: Recipe, seed: int, report: Report = _silent) -> Outcome:
     """Split, initialise and train LeNet-5 from one seed on pycv's CPU kernels alone, then read the test digits once.
 
+    On one thread: the layers of LeNet-5 take microseconds, which a second thread hardly shortens, and waiting for it on
+    a busy machine would take most of the time; and the outcome does not depend on how many cores there are.
+
     Raises
     ------
     pycv.UnsupportedError
         If a layer has no kernel of pycv's.
     """
     split = split_digits(load_digits(), seed)
-    with torch.random.fork_rng(devices=[]), settings.use(backend="cpu"):
+    with torch.random.fork_rng(devices=[]), _one_thread(), settings.use(backend="cpu"):
         torch.manual_seed(seed)
         model = LeNet5()
         start = time.perf_counter()
         trained = train(model, split, recipe, seed, report)
         seconds = time.perf_counter() - start
         return Outcome(split, trained, logits_of(trained.model, split.test), seconds)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -68,7 +68,9 @@ def per_axis(op: str, name: str, value, rank: int) -> Sizes:
     return values * rank if len(values) == 1 else values
 
 
-def window_spec(op, rank, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True, divisor=None) -> Spec:
+def window_spec(
+    op, rank, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad=True, divisor=None
+) -> Spec:
     """The spec of a pooling with a fixed window; ``stride`` None or empty is the kernel size."""
     name = f"{op}{rank}d"
     filter = per_axis(name, "kernel_size", kernel_size, rank)
@@ -130,7 +132,7 @@ def _check(spec: Spec, x: torch.Tensor) -> None:
             raise RuntimeError(
                 f"{op}: elements of output_size must be greater than or equal to 0, but got {spec.output_size}"
             )
-        needed = shape[-rank:] if "avg" in op else shape[x.dim() - rank - 1 :] if x.dim() == rank + 1 else shape[1:]
+        needed = shape[-rank:] if "avg" in op else shape[1:]
         if 0 in needed:
             raise RuntimeError(f"{op}: Expected input to have non-zero size for non-batch dimensions, but got {shape}")
         return

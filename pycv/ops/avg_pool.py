@@ -7,6 +7,7 @@ Under torch.compile, export, transforms and modes the op is torch's own.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +18,14 @@ from ._pool import Prepared, Spec, adaptive_spec, grad_input_choice, prepare, ru
 
 # Bound now: torch.nn.functional may be patched to lead here.
 _TORCH_AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-_TORCH_ADAPTIVE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+_TORCH_ADAPTIVE: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override) -> torch.Tensor:
     """See :func:`pycv.functional.avg_pool2d`."""
     if watched() or not plain(x):
-        divisor = () if rank == 1 else (divisor_override,)
-        return _TORCH_AVG[rank](x, kernel_size, stride, padding, ceil_mode, count_include_pad, *divisor)
+        last = () if rank == 1 else (divisor_override,)
+        return _TORCH_AVG[rank](x, kernel_size, stride, padding, ceil_mode, count_include_pad, *last)
     divisor = None
     if divisor_override is not None:
         try:
@@ -39,7 +40,9 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
 
 def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:
     """See :func:`pycv.functional.adaptive_avg_pool2d`."""
-    if watched() or not plain(x):
+    # torch takes, for output size 1 alone, inputs without elements or with fewer axes: it decides on those.
+    odd = x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]
+    if odd or watched() or not plain(x):
         return _TORCH_ADAPTIVE[rank](x, output_size)
     return _pool(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x)
 
@@ -111,9 +114,7 @@ def _spread(grad_output: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     """The gradient by torch's own op: that of a linear function, at any point."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = torch.zeros(
-            prepared.input_shape, dtype=grad_output.dtype, device=grad_output.device, requires_grad=True
-        )
+        x = torch.zeros(prepared.input_shape, dtype=grad_output.dtype, device=grad_output.device, requires_grad=True)
         out = _torch_op(prepared.spec, x)
         (grad_input,) = torch.autograd.grad(out, x, grad_output, create_graph=create_graph)
     return grad_input

@@ -129,8 +129,8 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, running_mean, running_var, scalars):
         y, mean, invstd = _forward(x, weight, bias, running_mean, running_var, scalars)
-        if not scalars.training:  # the running statistics as they are now: training may move them before the backward
-            mean, invstd = running_mean.clone(), running_var.clone()
+        if not scalars.training:
+            mean, invstd = running_mean, running_var
         ctx.save_for_backward(x, weight, mean, invstd)
         ctx.scalars, ctx.settings = scalars, settings.current()
         return y
@@ -195,11 +195,13 @@ class _BatchNormGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        operands = [None if t is None else t.detach().requires_grad_(t.requires_grad) for t in ctx.saved_tensors[:3]]
-        if torch.is_grad_enabled():
-            operands = list(ctx.saved_tensors[:3])  # a third derivative goes on through the same formula
+        operands = list(ctx.saved_tensors[:3])
+        if not torch.is_grad_enabled():
+            operands = [None if t is None else t.detach().requires_grad_(t.requires_grad) for t in operands]
         wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
         with torch.enable_grad():
+            # Aliases: grad_output may itself depend on the input, and only what the formula does to each counts here.
+            operands = [None if t is None else t.view_as(t) for t in operands]
             outputs = _formula(*operands, *ctx.saved_tensors[3:], ctx.scalars)
             kept = [(o, g) for o, g in zip(outputs, grads, strict=True) if o is not None and g is not None]
             found = torch.autograd.grad(

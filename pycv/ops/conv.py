@@ -94,15 +94,20 @@ def conv_transpose(
 
 
 def _key(rank, transposed, input, weight, bias, residual, arguments) -> tuple | None:
-    """What a call depends on; None for arguments that cannot be a key (lists, no tensors), which take the long way."""
+    """What a call depends on; None for arguments that cannot be a key (lists, no tensors), which take the long way.
+
+    The lazy negation and the layout stand in it so that a key that is known means plain memory.
+    """
     try:
         key = (
             rank, transposed, arguments,
-            type(input), input.shape, input.stride(), input.dtype, input.is_cpu,
-            type(weight), weight.shape, weight.stride(), weight.dtype, weight.is_cpu,
-            None if bias is None else (type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu),
+            type(input), input.shape, input.stride(), input.dtype, input.is_cpu, input.is_neg(), input.layout,
+            type(weight), weight.shape, weight.stride(), weight.dtype, weight.is_cpu, weight.is_neg(), weight.layout,
+            None if bias is None else (
+                type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu, bias.is_neg()
+            ),
             None if residual is None else (
-                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu
+                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu, residual.is_neg()
             ),
             *context_key(settings.current()),
         )  # fmt: skip
@@ -113,12 +118,8 @@ def _key(rank, transposed, input, weight, bias, residual, arguments) -> tuple | 
 
 
 def _remember(key: tuple | None, call: _Call, *operands: Tensor | None) -> None:
-    """Keeps a call for operands like these.
-
-    Only CPU tensors with a unit stride: a lazily negated tensor (the imaginary part of a conjugate) never has one, so
-    that a known key needs no look at that flag.
-    """
-    if key is not None and all(t is None or (t.is_cpu and 1 in t.stride()) for t in operands):
+    """Keeps a call for plain operands like these, if the key can tell their device: the CPU."""
+    if key is not None and all(t is None or t.is_cpu for t in operands):
         remember(_calls, key, call)
 
 
@@ -181,11 +182,12 @@ def _autocasts(input: Tensor) -> bool:
     return torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(input.device.type)
 
 
-def _autocast_operands(*operands: Tensor | None) -> list[Tensor | None]:
+def _autocast_operands(input: Tensor, *others: Tensor | None) -> list[Any]:
     """What autocast does to a convolution's operands: every floating tensor but double to its dtype."""
-    dtype = torch.get_autocast_dtype(operands[0].device.type)
+    dtype = torch.get_autocast_dtype(input.device.type)
     return [
-        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in operands
+        t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+        for t in (input, *others)
     ]
 
 
@@ -348,7 +350,7 @@ class _Call:
         if self.copy_residual:
             residual = residual.contiguous()
         out = torch.empty_strided(self.shape, self.strides, dtype=a.dtype)
-        b_pointer, workspace, buffer = self._weight_and_workspace(b, prepared)
+        b_pointer, workspace, _alive = self._weight_and_workspace(b, prepared)
         bias_pointer = 0 if bias is None else bias.data_ptr()
         residual_pointer = 0 if residual is None else residual.data_ptr()
         if self.pass_ == "forward":

@@ -92,16 +92,16 @@ def _require_channels(weight: Tensor, groups: int) -> None:
         )
     if channels % groups:
         raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of size "
-            f"{list(weight.shape)} instead"
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of "
+            f"size {list(weight.shape)} instead"
         )
 
 
 def _require_bias(weight: Tensor, bias: Tensor | None, channels: int) -> None:
     if bias is not None and (bias.dim() != 1 or bias.shape[0] != channels):
         raise RuntimeError(
-            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} elements, but "
-            f"got bias of size {list(bias.shape)} instead"
+            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} elements, "
+            f"but got bias of size {list(bias.shape)} instead"
         )
 
 
@@ -167,8 +167,8 @@ def forward_geometry(
         padded = " x ".join(str(i + 2 * p) for i, p in zip(size, padding, strict=True))
         reach = " x ".join(str(d * (f - 1) + 1) for f, d in zip(filter, dilation, strict=True))
         raise RuntimeError(
-            f"Calculated padded input size per channel: ({padded}). Kernel size: ({reach}). Kernel size can't be greater "
-            "than actual input size"
+            f"Calculated padded input size per channel: ({padded}). Kernel size: ({reach}). Kernel size can't be "
+            "greater than actual input size"
         )
     _require_pixels(input)
     return Geometry(rank, size, filter, out, stride, padding, dilation, groups)
@@ -222,8 +222,8 @@ def transposed_geometry(
     )
     if any(s < 1 for s in size):
         raise RuntimeError(
-            f"Given input size per channel: {list(out)}. Calculated output size per channel: {list(size)}. Output size is "
-            f"too small (padding={list(padding)})"
+            f"Given input size per channel: {list(out)}. Calculated output size per channel: {list(size)}. Output size "
+            f"is too small (padding={list(padding)})"
         )
     return Geometry(rank, size, filter, out, stride, padding, dilation, groups)
 

@@ -1,7 +1,8 @@
 """local_response_norm: y = x / (k + alpha / size * sum of x^2 over ``size`` neighbouring channels)^beta.
 
 Krizhevsky, Sutskever and Hinton 2012, section 3.3, with alpha divided by the size, as torch has it. The double backward
-differentiates the gradient's formula in torch's ops. Under torch.compile, export, transforms and modes it is torch's own.
+differentiates the gradient's formula in torch's ops. Under torch.compile, export, transforms and modes the op is
+torch's own.
 """
 
 from __future__ import annotations
@@ -140,4 +141,4 @@ def _window_sum(x: Tensor, before: int, after: int) -> Tensor:
     """For each channel the sum of it, ``before`` channels in front of it and ``after`` behind it."""
     n, c = x.shape[:2]
     padded = torch.cat([x.new_zeros(n, before, *x.shape[2:]), x, x.new_zeros(n, after, *x.shape[2:])], 1)
-    return sum(padded.narrow(1, j, c) for j in range(before + after + 1))
+    return torch.stack([padded.narrow(1, j, c) for j in range(before + after + 1)]).sum(0)

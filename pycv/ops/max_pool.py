@@ -7,6 +7,8 @@ Under torch.compile, export, transforms and modes the op is torch's own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -18,7 +20,7 @@ from ._pool import Prepared, Spec, adaptive_spec, grad_input_choice, prepare, ru
 _TORCH_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _TORCH_ADAPTIVE = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 
-Pooled = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+Pooled = Any  # a tensor, or with return_indices a pair
 
 
 def max_pool(rank, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices) -> Pooled:

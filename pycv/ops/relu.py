@@ -114,7 +114,7 @@ class _Call:
             self.run(x.data_ptr(), 0, x.data_ptr())
             increment_version(x)
             return x
-        source = x if _is_dense(x) else x.contiguous()
+        source = x if _is_dense(x) else _empty_like(x).copy_(x)  # dense, with the axes in the order of x
         out = _empty_like(source)
         self.run(source.data_ptr(), 0, out.data_ptr())
         return x.copy_(out) if inplace else out

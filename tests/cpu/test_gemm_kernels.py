@@ -99,7 +99,7 @@ def test_epilogue(epilogue):
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_threads(threads):
-    for size in (*SIZES, (300, 200, 100), (2, 900, 64), (900, 2, 64)):
+    for size in (*SIZES, (300, 200, 100), (2, 3000, 300), (3000, 3, 200), (1, 9, 200000)):
         check(1, *size, threads=threads, epilogue=("bias", "residual"))
         check(3, *size, threads=threads, kinds=("row", "col", "row", "row"))
 

@@ -127,3 +127,14 @@ def test_no_tensor(which, value):
     assert type(outcome(F.conv2d, **arguments)) is TypeError
     with pytest.raises(TypeError, match=which):
         PF.conv2d(**arguments)
+
+
+def test_a_lazily_negated_operand_is_not_taken_for_its_memory():
+    """The imaginary part of a conjugate has the memory of the original; its strides may look dense."""
+    weight = torch.randn(2, 1, 1, 1)
+    for _ in range(2):  # the second call finds what the first one left behind
+        plain = torch.randn(3, 1, 4, 2)[..., 0].unsqueeze(-1)
+        negated = torch.randn(3, 1, 4, dtype=torch.complex64).conj().imag.unsqueeze(-1)
+        assert negated.is_neg() and negated.stride() == plain.stride()
+        for x in (plain, negated):
+            torch.testing.assert_close(PF.conv2d(x, weight), F.conv2d(x, weight))

@@ -14,7 +14,9 @@ from pycv import functional as PF
 
 from .. import draw
 from ..seed import properties
-from .test_properties import _fresh_memory_is_nan, tensor  # noqa: F401 (a fixture)
+from .test_properties import tensor
+
+pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
 WINDOW = {"kernel_size": 3, "stride": 2, "padding": 1}
 POOLS = {

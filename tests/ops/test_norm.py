@@ -83,6 +83,26 @@ def test_batch_norm_gradients_of_gradients(training, affine, channels_last):
     assert gradcheck(function, (x, *parameters)) and gradgradcheck(function, (x, *parameters))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_third_derivative(training):
+    """The grad_output of the first gradient depends on the input: its path may count once only."""
+    x, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((3, 2, 4), (2,)))
+    mean, var = torch.randn(2, dtype=torch.float64), torch.rand(2, dtype=torch.float64) + 0.5
+
+    def formula(x, mean, var, weight, bias, training):
+        if training:
+            var, mean = torch.var_mean(x, (0, 2), correction=0)
+        return (x - mean[:, None]) / (var[:, None] + 1e-5).sqrt() * weight[:, None]
+
+    def third(batch_norm):
+        y = batch_norm(x, mean.clone(), var.clone(), weight, None, training)
+        first = torch.autograd.grad(y.pow(3).sum(), (x, weight), create_graph=True)
+        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), (x, weight), create_graph=True)
+        return torch.autograd.grad(sum(g.sin().sum() for g in second), (x, weight))
+
+    torch.testing.assert_close(third(PF.batch_norm), third(formula), rtol=1e-6, atol=1e-6)
+
+
 def test_batch_norm_counts_what_it_changes():
     mean, var = torch.zeros(3), torch.ones(3)
     versions = mean._version, var._version
@@ -110,7 +130,7 @@ def test_batch_norm_refuses_what_torch_refuses_and_changes_nothing(arguments):
     weight = torch.randn(arguments["weight"]) if "weight" in arguments else None
     raised = []
     for function in (F.batch_norm, PF.batch_norm):
-        with pytest.raises(Exception) as error:  # noqa: B017 (the class is compared below)
+        with pytest.raises(Exception) as error:
             function(torch.randn(arguments["x"]), mean, var, weight, training=arguments.get("training", False))
         raised.append(error.type)
     assert raised[0] is raised[1]

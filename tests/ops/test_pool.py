@@ -200,6 +200,21 @@ def test_what_has_no_kernel_goes_to_torch():
     assert [call.choice.kernel.backend for call in calls] == ["torch"] and "bf16" in calls[0].choice.rejected[0]
 
 
+@pytest.mark.parametrize(
+    "name, shape, output_size",
+    [
+        ("adaptive_avg_pool2d", (2, 3, 0, 4), 1),
+        ("adaptive_avg_pool2d", (3, 4), 1),
+        ("adaptive_max_pool2d", (0, 12, 4), (7, 7)),
+        ("adaptive_avg_pool2d", (0, 3, 5, 5), 2),
+    ],
+    ids=str,
+)
+def test_odd_inputs_that_torch_takes(name, shape, output_size):
+    x = torch.randn(shape)
+    torch.testing.assert_close(getattr(PF, name)(x, output_size), getattr(F, name)(x, output_size), equal_nan=True)
+
+
 def test_indices_are_not_computed_unless_needed():
     x = torch.randn(2, 3, 8, 8)
     with registry.record() as calls:

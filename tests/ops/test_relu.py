@@ -1,0 +1,139 @@
+"""relu: every kind of tensor that torch takes, in place and not, its gradients, and who runs it when."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing._internal.common_methods_invocations import op_db
+
+import pycv
+from pycv import functional as PF
+from pycv import registry
+
+NAN, INF = float("nan"), float("inf")
+RELU = next(op for op in op_db if op.name == "nn.functional.relu")
+
+
+def strides(x):
+    """Where they matter."""
+    return [stride for size, stride in zip(x.shape, x.stride(), strict=True) if size > 1 and x.numel()]
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+def test_samples_of_torch(dtype):
+    samples = [*RELU.sample_inputs("cpu", dtype, requires_grad=True), *RELU.reference_inputs("cpu", dtype)]
+    with pycv.use(backend="cpu"), registry.record() as calls:
+        for sample in samples:
+            x = sample.input
+            y, expected = PF.relu(x), F.relu(x)
+            assert strides(y) == strides(expected)
+            torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+            if x.requires_grad:
+                g = torch.randn_like(y)
+                assert torch.equal(*(torch.autograd.grad(out, x, g)[0] for out in (y, expected)))
+    assert len(calls) >= len(samples)
+    assert {call.choice.kernel.backend for call in calls} == {"cpu"}
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 1000])
+def test_special_values(count):
+    x = torch.tensor([NAN, -INF, INF, -0.0, 0.0, -1.0, 2.0]).repeat(count)[:count].requires_grad_()
+    torch.testing.assert_close(PF.relu(x), F.relu(x), rtol=0, atol=0, equal_nan=True)
+    (ours,) = torch.autograd.grad(PF.relu(x).sum(), x)
+    (torchs,) = torch.autograd.grad(F.relu(x).sum(), x)
+    assert torch.equal(ours, torchs)
+
+
+LAYOUTS = {
+    "dense": lambda: torch.randn(3, 5, 7, 4),
+    "transposed": lambda: torch.randn(5, 3).t(),
+    "channels_last": lambda: torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+    "strided": lambda: torch.randn(4, 10)[:, ::3],
+    "expanded": lambda: torch.randn(3, 1).expand(3, 4),
+    "scalar": lambda: torch.randn(()),
+    "empty": lambda: torch.randn(0, 3),
+    "negated": lambda: torch.randn(3, 4, dtype=torch.complex64).conj().imag,
+    "one negated": lambda: torch.tensor([1 + 2j]).conj().imag,
+    "int": lambda: torch.arange(-3, 3),
+    "half": lambda: torch.randn(5).half(),
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "sparse_csr": lambda: torch.eye(3).to_sparse_csr(),
+    "mkldnn": lambda: torch.randn(3, 3).to_mkldnn(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_tensor(layout):
+    """After a dense one of the same size, whose kernel must not be taken for what has no plain memory."""
+    x = LAYOUTS[layout]()
+    PF.relu(torch.randn(x.shape))
+    y, expected = PF.relu(x), F.relu(x)
+    assert (y.layout, y.dtype) == (expected.layout, expected.dtype)
+    if x.layout is torch.strided:
+        assert strides(y) == strides(expected)
+    dense = [t.to_dense() if t.layout is not torch.strided else t for t in (y, expected)]
+    assert torch.equal(*dense)
+
+
+@pytest.mark.parametrize("layout", ["dense", "transposed", "channels_last", "strided", "scalar", "empty", "int"])
+def test_in_place(layout):
+    x = LAYOUTS[layout]()
+    expected, version = F.relu(x), x._version
+    assert PF.relu(x, inplace=True) is x
+    assert torch.equal(x, expected)
+    assert x._version > version
+
+
+def test_in_place_gradient_and_version_check():
+    leaf = torch.randn(10, requires_grad=True)
+    PF.relu(leaf * 1, inplace=True).sum().backward()
+    assert torch.equal(leaf.grad, (leaf > 0).float())
+    y = leaf.exp()
+    PF.relu(y, inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()  # exp needs its result, which is gone
+    with pytest.raises(RuntimeError, match="leaf Variable"):
+        PF.relu(leaf, inplace=True)
+
+
+def test_gradients_of_every_order_and_layout():
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    with pycv.use(backend="cpu"):
+        assert torch.autograd.gradcheck(PF.relu, x)
+        assert torch.autograd.gradgradcheck(PF.relu, x)
+        (grad,) = torch.autograd.grad(PF.relu(x), x, torch.ones(4, 3, dtype=torch.float64).t())
+        assert torch.equal(grad, (x > 0).double())
+        (grad,) = torch.autograd.grad(PF.relu(x).sum(), x)
+        assert torch.equal(grad, (x > 0).double())
+
+
+def test_backward_runs_under_the_settings_of_forward():
+    x = torch.randn(5, requires_grad=True)
+    with pycv.use(backend="cpu"):
+        y = PF.relu(x)
+    with pycv.use(backend="torch"), registry.record() as calls:
+        y.sum().backward()
+    assert [call.choice.kernel.name for call in calls] == ["cpu:direct"]
+
+
+@pytest.mark.parametrize("bad", [None, 1.0, [1.0]])
+def test_bad_input_raises_as_torch(bad):
+    with pytest.raises(TypeError, match="must be Tensor"):
+        PF.relu(bad)
+
+
+def test_watched():
+    x = torch.randn(3, 4)
+    assert torch.equal(torch.vmap(PF.relu)(x), F.relu(x))
+    assert torch.equal(torch.func.jvp(PF.relu, (x,), (x,))[1], F.relu(x))
+    assert torch.equal(torch.compile(PF.relu, fullgraph=True, backend="eager")(x), F.relu(x))
+    assert "aten::relu" in str(torch.jit.trace(PF.relu, x).graph)
+    with torch.autocast("cpu", dtype=torch.bfloat16), registry.record() as calls:
+        assert PF.relu(x).dtype == torch.float32
+    assert len(calls) == 1
+    kept = []
+    torch.func.grad(lambda x: (kept.append(x * 2), x.sum())[1])(x)  # a wrapper that outlives its transform
+    assert torch.equal(PF.relu(kept[0]), F.relu(kept[0]))
+    with torch.no_grad():
+        assert torch.equal(PF.relu(kept[0]), F.relu(kept[0]))
