@@ -355,7 +355,11 @@ def test_non_finite_values_stay_in_their_windows(algorithm, layout):
     x = integers(case.shapes["input"], torch.float32, generator)
     x[0, 3, 0, 4, 4], x[0, 7, 0, 0, 0] = torch.inf, torch.nan
     w = torch.rand(case.shapes["weight"], generator=generator) + 1
-    tensors = {"input": laid_out(x, layout), "weight": w, "output": laid_out(torch.zeros(case.shapes["output"]), layout)}
+    tensors = {
+        "input": laid_out(x, layout),
+        "weight": w,
+        "output": laid_out(torch.zeros(case.shapes["output"]), layout),
+    }
     run_plan(make_plan(case, "forward", algorithm, tensors), "forward", tensors)
     expected = torch.nn.functional.conv2d(x[:, :, 0], w[:, :, 0], padding=1)
     y = tensors["output"][:, :, 0]

@@ -32,38 +32,74 @@ MUTANTS = [
     Mutant("csrc/cpu/simd.h", "return v < Vec<T>{} ? Vec<T>{} : v;", "return v > Vec<T>{} ? v : Vec<T>{};"),
     # convolution: geometry, padding, phases, groups
     Mutant(GATHER, "filter, 0, 1, -padding, dilation}", "filter, 0, 1, 1 - padding, dilation}"),
-    Mutant(GATHER, "axis.taps = (filter - r + axis.filter_step - 1) / axis.filter_step", "axis.taps = (filter - r) / axis.filter_step"),
-    Mutant(GATHER, "phase < size ? (size - phase + stride - 1) / stride : 0", "phase < size ? (size - phase) / stride : 0"),
+    Mutant(
+        GATHER,
+        "axis.taps = (filter - r + axis.filter_step - 1) / axis.filter_step",
+        "axis.taps = (filter - r) / axis.filter_step",
+    ),
+    Mutant(
+        GATHER, "phase < size ? (size - phase + stride - 1) / stride : 0", "phase < size ? (size - phase) / stride : 0"
+    ),
     Mutant(OPERANDS, "if (first < 0) low = smaller(positions(-first, step), high);", ""),
-    Mutant(OPERANDS, "g.d.inside(position.d + od) && g.h.inside(position.h + oh) && g.w.inside(position.w + ow)",
-           "g.d.inside(position.d + od) && g.w.inside(position.w + ow)"),
+    Mutant(
+        OPERANDS,
+        "g.d.inside(position.d + od) && g.h.inside(position.h + oh) && g.w.inside(position.w + ow)",
+        "g.d.inside(position.d + od) && g.w.inside(position.w + ow)",
+    ),
     Mutant(IM2COL, "pw = g.w.first + w * g.w.step;", "pw = w * g.w.step;"),
-    Mutant(IM2COL, "for (int thread = 1; thread < team; ++thread) sum +=", "for (int thread = 1; thread < team - 1; ++thread) sum +="),
+    Mutant(
+        IM2COL,
+        "for (int thread = 1; thread < team; ++thread) sum +=",
+        "for (int thread = 1; thread < team - 1; ++thread) sum +=",
+    ),
     Mutant(IM2COL, "block > blocks.begin, false);", "block >= blocks.begin, false);"),  # stale workspace
-    Mutant(DIRECT, "sum[c][v] += value[v] * broadcast<T>(weight[c * taps + t]);", "sum[c][v] += value[v] * broadcast<T>(weight[t]);"),
+    Mutant(
+        DIRECT,
+        "sum[c][v] += value[v] * broadcast<T>(weight[c * taps + t]);",
+        "sum[c][v] += value[v] * broadcast<T>(weight[t]);",
+    ),
     Mutant(DIRECT, "zero_run(to + end, w.cells - end);", ""),  # what an earlier channel left in the padding
     Mutant(DIRECT, "zero_run(space.weight, kShared * taps);", ""),
     Mutant(DIRECT, "if (bias) v += load<T>(bias + c);", ""),
     Mutant(DIRECT, "used[i] = i < rest ? -1 : 0", "used[i] = i <= rest ? -1 : 0"),
     Mutant(DIRECT, "body(least(v * lanes<T>, channels - lanes<T>))", "body(v * lanes<T>)"),
     # GEMM: tiles, depth blocks, epilogue, packing
-    Mutant(PRODUCT, "for (; j < count; ++j) out[j] = add ? out[j] + sums[j] : sums[j];",
-           "for (; j < count; ++j) out[j] = sums[j];"),
+    Mutant(
+        PRODUCT,
+        "for (; j < count; ++j) out[j] = add ? out[j] + sums[j] : sums[j];",
+        "for (; j < count; ++j) out[j] = sums[j];",
+    ),
     Mutant(PRODUCT, "if (residual) v += sink.beta * residual[j];", "if (residual) v += residual[j];"),
     Mutant(PRODUCT, "v += bias ? bias[j] : row_bias;", "v += row_bias;"),
     Mutant(PRODUCT, "block + 1 == p.depth.blocks()", "block == 0"),
-    Mutant(PANELS, "zero_run(to + k * kTileWidth<T> + count, kTileWidth<T> - count);", "zero_run(to + k * kTileWidth<T>, count);"),
-    Mutant(PANELS, "to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T> + j]", "to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T>]"),
+    Mutant(
+        PANELS,
+        "zero_run(to + k * kTileWidth<T> + count, kTileWidth<T> - count);",
+        "zero_run(to + k * kTileWidth<T>, count);",
+    ),
+    Mutant(
+        PANELS,
+        "to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T> + j]",
+        "to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T>]",
+    ),
     Mutant(MOVES, "if (i < count) store<T>(to + count - lanes<T>, load<T>(from + count - lanes<T>));", ""),
     Mutant(TILE, "rows += Format == RowFormat::k_contiguous ? 1 : Height;", "rows += 1;"),
     Mutant(PACKED, "part.groups = smaller(end, problem_.batch) - begin;", "part.groups = end - begin;"),
-    Mutant("csrc/bindings/cpu.cpp", 'if (name == "f64") return DType::f64;', 'if (name == "f64") return DType::f32;',
-           "tests/cpu/test_gemm_kernels.py"),
+    Mutant(
+        "csrc/bindings/cpu.cpp",
+        'if (name == "f64") return DType::f64;',
+        'if (name == "f64") return DType::f32;',
+        "tests/cpu/test_gemm_kernels.py",
+    ),
     # pooling: ties, indices, windows, divisors
     Mutant(MAX_POOL, "return value > best || value != value;", "return value >= best || value != value;"),
     Mutant(MAX_POOL, "const I better = (value > best) | (value != value);", "const I better = value > best;"),
     Mutant(MAX_POOL, "if (index < plane) image", "if (index < plane - 1) image"),
-    Mutant(POOL, "if (begin < 0) begin += (-begin + a.dilation - 1) / a.dilation * a.dilation;", "if (begin < 0) begin = 0;"),
+    Mutant(
+        POOL,
+        "if (begin < 0) begin += (-begin + a.dilation - 1) / a.dilation * a.dilation;",
+        "if (begin < 0) begin = 0;",
+    ),
     Mutant(POOL, "block.template operator()<L>(end - L);", ";"),
     Mutant(AVG_POOL, "a.filter < a.size + a.padding - begin ? a.filter : a.size + a.padding - begin", "a.filter"),
     Mutant(AVG_POOL, "clear(image, p_.input, p_.size, channels);", ""),
@@ -73,4 +109,4 @@ MUTANTS = [
     Mutant(LRN, "clear_borders(scratch, (p_.window - 1) / 2, width)", "clear_borders(scratch, p_.window / 2, width)"),
     Mutant(NORM, "for (; i < count; ++i) rest += term.template operator()<T>(i);", ""),
     Mutant(CHANNEL_SUM, "total[i] += part[i]", "total[i] = part[i]"),
-]  # fmt: skip
+]
