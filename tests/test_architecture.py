@@ -178,7 +178,7 @@ def test_from_functional_to_the_kernel_is_three_hops():
     x, weight = torch.randn(1, 4, 6, 6), torch.randn(4, 4, 3, 3)
     with pycv.use(backend="cpu"):
         assert modules_on_the_way(lambda: pycv.functional.conv2d(x, weight)) == ["pycv.functional", "pycv.ops.conv"]
-        assert modules_on_the_way(lambda: pycv.functional.relu(x)) == ["pycv.ops.relu"]
+        assert modules_on_the_way(lambda: pycv.functional.relu(x)) == ["pycv.ops.relu"]  # the op's own function
 
 
 GENERATED = {".git", ".venv", ".venv-torch211", "build", "dist", "runs", "__pycache__", "pycv.egg-info"}

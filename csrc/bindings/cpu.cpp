@@ -64,12 +64,24 @@ std::unique_ptr<cpu::ConvPlan> make_conv_plan(const std::string& algorithm, cons
                                               const I3& padding, const I3& dilation, const I5& input, const I5& weight,
                                               const I5& output, const I5& residual, bool bias, bool has_residual,
                                               bool relu, int threads, int64_t workspace_limit) {
-    const ConvProblem problem{pass_of(pass),     dtype_of(dtype),   n,
-                              c,                 k,                 groups,
-                              spatial(size),     spatial(filter),   spatial(out),
-                              spatial(stride),   spatial(padding),  spatial(dilation),
-                              strides(input),    strides(weight),   strides(output),
-                              strides(residual), bias,              has_residual,
+    const ConvProblem problem{pass_of(pass),
+                              dtype_of(dtype),
+                              n,
+                              c,
+                              k,
+                              groups,
+                              spatial(size),
+                              spatial(filter),
+                              spatial(out),
+                              spatial(stride),
+                              spatial(padding),
+                              spatial(dilation),
+                              strides(input),
+                              strides(weight),
+                              strides(output),
+                              strides(residual),
+                              bias,
+                              has_residual,
                               relu};
     return std::unique_ptr<cpu::ConvPlan>(entry("conv", algorithm).conv(problem, threads, workspace_limit));
 }
@@ -78,12 +90,18 @@ std::unique_ptr<cpu::GemmPlan> make_gemm_plan(const std::string& algorithm, cons
                                               int64_t m, int64_t n, int64_t k, const I3& a, const I3& b, const I3& out,
                                               const I3& residual, bool bias, bool has_residual, bool relu, int threads,
                                               int64_t workspace_limit) {
-    const GemmProblem problem{dtype_of(dtype),   batch,
-                              m,                 n,
-                              k,                 matrix_strides(a),
-                              matrix_strides(b), matrix_strides(out),
-                              matrix_strides(residual), bias,
-                              has_residual,      relu};
+    const GemmProblem problem{dtype_of(dtype),
+                              batch,
+                              m,
+                              n,
+                              k,
+                              matrix_strides(a),
+                              matrix_strides(b),
+                              matrix_strides(out),
+                              matrix_strides(residual),
+                              bias,
+                              has_residual,
+                              relu};
     return std::unique_ptr<cpu::GemmPlan>(entry("gemm", algorithm).gemm(problem, threads, workspace_limit));
 }
 
@@ -92,10 +110,10 @@ std::unique_ptr<cpu::PoolPlan> make_pool_plan(const std::string& op, const std::
                                               const I3& size, const I3& filter, const I3& out, const I3& stride,
                                               const I3& padding, const I3& dilation, const I5& input, const I5& output,
                                               bool indices, bool count_include_pad, int64_t divisor, int threads) {
-    const PoolKind kind = op == "max_pool"          ? PoolKind::max
-                          : op == "avg_pool"        ? PoolKind::avg
+    const PoolKind kind = op == "max_pool"            ? PoolKind::max
+                          : op == "avg_pool"          ? PoolKind::avg
                           : op == "adaptive_max_pool" ? PoolKind::adaptive_max
-                                                    : PoolKind::adaptive_avg;
+                                                      : PoolKind::adaptive_avg;
     const PoolProblem problem{kind,
                               pass_of(pass),
                               dtype_of(dtype),
@@ -119,10 +137,10 @@ std::unique_ptr<cpu::NormPlan> make_norm_plan(const std::string& op, const std::
                                               const std::string& pass, const std::string& dtype, int64_t n, int64_t c,
                                               const I3& size, const I5& input, const I5& output, bool training,
                                               int64_t window, int threads) {
-    const NormKind kind = op == "batch_norm"             ? NormKind::batch_norm
+    const NormKind kind = op == "batch_norm"            ? NormKind::batch_norm
                           : op == "local_response_norm" ? NormKind::local_response_norm
-                                                         : NormKind::channel_sum;
-    const NormProblem problem{kind,          pass_of(pass),  dtype_of(dtype), n,       c,
+                                                        : NormKind::channel_sum;
+    const NormProblem problem{kind,          pass_of(pass),  dtype_of(dtype), n,        c,
                               spatial(size), strides(input), strides(output), training, window};
     return std::unique_ptr<cpu::NormPlan>(entry(op, algorithm).norm(problem, threads));
 }
@@ -144,9 +162,8 @@ void run_conv(const cpu::ConvPlan& plan, Address input, Address weight, Address 
 
 void run_gemm(const cpu::GemmPlan& plan, Address a, Address b, Address out, Address bias, Address residual,
               double alpha, double beta, Address workspace, bool b_prepared) {
-    const cpu::GemmArguments arguments{pointer(a),        pointer(b), pointer(out), pointer(bias),
-                                       pointer(residual), alpha,      beta,         pointer(workspace),
-                                       b_prepared};
+    const cpu::GemmArguments arguments{pointer(a), pointer(b), pointer(out),       pointer(bias), pointer(residual),
+                                       alpha,      beta,       pointer(workspace), b_prepared};
     py::gil_scoped_release release;
     plan.run(arguments);
 }
@@ -161,12 +178,23 @@ void run_norm(const cpu::NormPlan& plan, Address input, Address grad_output, Add
               Address bias, Address running_mean, Address running_var, Address mean, Address invstd,
               Address grad_weight, Address grad_bias, double eps, double momentum, double alpha, double beta, double k,
               Address workspace) {
-    const cpu::NormArguments arguments{pointer(input),        pointer(grad_output), pointer(output),
-                                       pointer(weight),       pointer(bias),        pointer(running_mean),
-                                       pointer(running_var),  pointer(mean),        pointer(invstd),
-                                       pointer(grad_weight),  pointer(grad_bias),   eps,
-                                       momentum,              alpha,                beta,
-                                       k,                     pointer(workspace)};
+    const cpu::NormArguments arguments{pointer(input),
+                                       pointer(grad_output),
+                                       pointer(output),
+                                       pointer(weight),
+                                       pointer(bias),
+                                       pointer(running_mean),
+                                       pointer(running_var),
+                                       pointer(mean),
+                                       pointer(invstd),
+                                       pointer(grad_weight),
+                                       pointer(grad_bias),
+                                       eps,
+                                       momentum,
+                                       alpha,
+                                       beta,
+                                       k,
+                                       pointer(workspace)};
     py::gil_scoped_release release;
     plan.run(arguments);
 }

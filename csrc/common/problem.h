@@ -32,8 +32,8 @@ struct Strides {
 struct ConvProblem {
     Pass pass;
     DType dtype;
-    int64_t n, c, k, groups;                 // batch, input channels, output channels
-    Spatial size, filter, out;               // input, filter and output extents
+    int64_t n, c, k, groups;    // batch, input channels, output channels
+    Spatial size, filter, out;  // input, filter and output extents
     Spatial stride, padding, dilation;
     Strides input, weight, output, residual;
     // Epilogue of the computed tensor (forward: output, grad_input: input; never in grad_weight), in
@@ -58,43 +58,43 @@ enum class PoolKind { max, avg, adaptive_max, adaptive_avg };
 
 struct PoolProblem {
     PoolKind kind;
-    Pass pass;                               // forward or grad_input
+    Pass pass;  // forward or grad_input
     DType dtype;
     int64_t n, c;
-    Spatial size, filter, out;               // filter is unused by the adaptive kinds
+    Spatial size, filter, out;  // filter is unused by the adaptive kinds
     Spatial stride, padding, dilation;
-    Strides input, output;                   // of grad_input and grad_output in that pass
-    bool indices;                            // max: write (forward) int64 offsets within d*h*w, laid out as output
-    bool count_include_pad;                  // avg
-    int64_t divisor;                         // avg: 0 = the window's size
+    Strides input, output;   // of grad_input and grad_output in that pass
+    bool indices;            // max: write (forward) int64 offsets within d*h*w, laid out as output
+    bool count_include_pad;  // avg
+    int64_t divisor;         // avg: 0 = the window's size
 };
 
 enum class NormKind { batch_norm, local_response_norm, channel_sum };
 
 struct NormProblem {
     NormKind kind;
-    Pass pass;                               // forward or grad_input (which also fills grad_weight, grad_bias)
+    Pass pass;  // forward or grad_input (which also fills grad_weight, grad_bias)
     DType dtype;
     int64_t n, c;
     Spatial size;
-    Strides input, output;                   // output also describes grad_output; grad_input lies as input
-    bool training;                           // batch_norm: statistics of this batch, not the running ones
-    int64_t window;                          // local_response_norm: channels in the sum
+    Strides input, output;  // output also describes grad_output; grad_input lies as input
+    bool training;          // batch_norm: statistics of this batch, not the running ones
+    int64_t window;         // local_response_norm: channels in the sum
 };
 
 enum class PointwiseKind { relu };
 
 struct PointwiseProblem {
     PointwiseKind kind;
-    Pass pass;                               // forward or grad_input
+    Pass pass;  // forward or grad_input
     DType dtype;
-    int64_t count;                           // elements, dense
+    int64_t count;  // elements, dense
 };
 
 // What a measurement of the machine's peaks runs on; no tensor is involved.
 struct PeakProblem {
     DType dtype;
-    int64_t bytes;                           // read: size of the buffer; fma: unused
+    int64_t bytes;  // read: size of the buffer; fma: unused
 };
 
 }  // namespace pycv

@@ -118,9 +118,8 @@ private:
                 });
             } else {
                 const T* values = x + offset;
-                sum_positions<T, V>(count, mean, [&](int64_t p, int v) {
-                    return load<T>(values + p * step + v * lanes<T>);
-                });
+                sum_positions<T, V>(count, mean,
+                                    [&](int64_t p, int v) { return load<T>(values + p * step + v * lanes<T>); });
                 Vec<T> m[V];
                 for (int v = 0; v < V; ++v) {
                     m[v] = load<T>(mean + v * lanes<T>) / static_cast<T>(count);
@@ -222,9 +221,8 @@ private:
                 const T* grad = g + g_offset;
                 Vec<T> m[V];
                 for (int v = 0; v < V; ++v) m[v] = load<T>(mean + v * lanes<T>);
-                sum_positions<T, V>(count, part, [&](int64_t p, int v) {
-                    return load<T>(grad + p * g_step + v * lanes<T>);
-                });
+                sum_positions<T, V>(count, part,
+                                    [&](int64_t p, int v) { return load<T>(grad + p * g_step + v * lanes<T>); });
                 sum_positions<T, V>(count, part_dot, [&](int64_t p, int v) {
                     return load<T>(grad + p * g_step + v * lanes<T>) *
                            (load<T>(values + p * x_step + v * lanes<T>) - m[v]);
@@ -239,7 +237,8 @@ private:
 
     // Training: scale * (g - constant - (x - mean) * slope); otherwise scale * g, and x is not read.
     template <int V, bool Training>
-    void spread(const T* x, const T* g, T* out, const T* mean, const T* scale, const T* constant, const T* slope) const {
+    void spread(const T* x, const T* g, T* out, const T* mean, const T* scale, const T* constant,
+                const T* slope) const {
         const int64_t x_step = walk_.axes[0].x, g_step = walk_.axes[0].y;
         for_chunks(walk_, chunk_limit<V>, [&](int64_t x_offset, int64_t g_offset, int64_t count) {
             const T* values = x + x_offset;

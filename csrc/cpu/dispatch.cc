@@ -40,7 +40,8 @@ Isa choose_isa() {
         for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
             if (std::strcmp(name, isa_name(isa)) != 0) continue;
             if (isa_compiled(isa) && cpu_has(isa)) return isa;
-            throw std::runtime_error("PYCV_CPU_ISA=" + std::string(name) + ": this machine or this build has no " + name);
+            throw std::runtime_error("PYCV_CPU_ISA=" + std::string(name) + ": this machine or this build has no " +
+                                     name);
         }
         throw std::runtime_error("PYCV_CPU_ISA=" + std::string(name) + ": expected baseline, avx2 or avx512");
     }

@@ -14,7 +14,7 @@ enum class Isa { baseline = 0, avx2 = 1, avx512 = 2 };
 // It is looked up once. Throws std::runtime_error if PYCV_CPU_ISA names one that cannot run here.
 Isa current_isa();
 const char* isa_name(Isa);
-bool isa_compiled(Isa);                    // this build has kernels for it
+bool isa_compiled(Isa);  // this build has kernels for it
 
 // How many threads a parallel region may use: `wanted`, or 1 in a forked child: the OpenMP thread pool
 // (torch's own, which may have been started by torch) does not survive a fork, and a region would wait

@@ -13,8 +13,8 @@
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
-constexpr int64_t kBlock = 16;         // positions per block
-constexpr int64_t kLrnGrain = 4096;    // elements that are worth another thread
+constexpr int64_t kBlock = 16;       // positions per block
+constexpr int64_t kLrnGrain = 4096;  // elements that are worth another thread
 
 inline float square_root(float s) { return __builtin_sqrtf(s); }
 inline double square_root(double s) { return __builtin_sqrt(s); }
@@ -37,8 +37,7 @@ void negative_power(T* s, int64_t count, double beta) {
 template <class T>
 class LocalResponseNorm final : public NormPlan {
 public:
-    LocalResponseNorm(const NormProblem& p, int threads)
-        : p_(p), block_(p.input.c == 1 && p.c > 1 ? 1 : kBlock) {
+    LocalResponseNorm(const NormProblem& p, int threads) : p_(p), block_(p.input.c == 1 && p.c > 1 ? 1 : kBlock) {
         blocks_ = (p.size.w + block_ - 1) / block_;
         items_ = p.n * p.size.d * p.size.h * blocks_;
         const int64_t grains = p.n * p.c * p.size.count() / kLrnGrain + 1;

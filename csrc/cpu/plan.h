@@ -36,13 +36,13 @@ public:
 
 struct GemmArguments {
     const void* a;
-    const void* b;                           // prepared where prepared_weight_bytes() is not 0
+    const void* b;  // prepared where prepared_weight_bytes() is not 0
     void* out;
     const void* bias;
     const void* residual;
     double alpha, beta;
     void* workspace;
-    bool b_prepared;                         // b is what prepare_weight() made
+    bool b_prepared;  // b is what prepare_weight() made
 };
 
 class GemmPlan {
@@ -55,9 +55,9 @@ public:
 };
 
 struct PoolArguments {
-    void* input;                             // grad_input in that pass (written, all of it)
-    void* output;                            // grad_output in that pass (read)
-    int64_t* indices;                        // laid out as output; written forward, read backward; may be null
+    void* input;       // grad_input in that pass (written, all of it)
+    void* output;      // grad_output in that pass (read)
+    int64_t* indices;  // laid out as output; written forward, read backward; may be null
 };
 
 class PoolPlan {
@@ -68,18 +68,18 @@ public:
 
 struct NormArguments {
     const void* input;
-    const void* grad_output;                 // grad_input pass
-    void* output;                            // forward: y (channel_sum: c values); grad_input pass: grad_input, null if not asked
-    const void* weight;                      // may be null, as bias
+    const void* grad_output;  // grad_input pass
+    void* output;             // forward: y (channel_sum: c values); grad_input pass: grad_input, null if not asked
+    const void* weight;       // may be null, as bias
     const void* bias;
-    void* running_mean;                      // updated in training where not null; read in eval
+    void* running_mean;  // updated in training where not null; read in eval
     void* running_var;
-    void* mean;                              // batch_norm training: written forward, read backward (c values)
+    void* mean;  // batch_norm training: written forward, read backward (c values)
     void* invstd;
-    void* grad_weight;                       // may be null
+    void* grad_weight;  // may be null
     void* grad_bias;
-    double eps, momentum;                    // batch_norm
-    double alpha, beta, k;                   // local_response_norm
+    double eps, momentum;   // batch_norm
+    double alpha, beta, k;  // local_response_norm
     void* workspace;
 };
 
@@ -91,9 +91,9 @@ public:
 };
 
 struct PointwiseArguments {
-    const void* input;                       // relu grad_input: the forward's output (its sign is the mask)
+    const void* input;  // relu grad_input: the forward's output (its sign is the mask)
     const void* grad_output;
-    void* output;                            // may be the input (in place)
+    void* output;  // may be the input (in place)
 };
 
 class PointwisePlan {
@@ -138,9 +138,10 @@ const KernelEntry* find_kernel(const char* op, const char* algorithm);
 
 }  // namespace pycv::cpu
 
-#define PYCV_KERNEL(op, algorithm, factory)                                                                     \
-    __attribute__((section("pycv_kernels"), used)) static constinit pycv::cpu::KernelEntry PYCV_ENTRY_NAME{     \
-        op, algorithm, PYCV_ISA_LEVEL, factory}
+#define PYCV_KERNEL(op, algorithm, factory)                                                                  \
+    __attribute__((section("pycv_kernels"), used)) static constinit pycv::cpu::KernelEntry PYCV_ENTRY_NAME { \
+        op, algorithm, PYCV_ISA_LEVEL, factory                                                               \
+    }
 #define PYCV_ENTRY_NAME PYCV_CONCAT(kernel_entry_, __COUNTER__)
 #define PYCV_CONCAT(a, b) PYCV_CONCAT_(a, b)
 #define PYCV_CONCAT_(a, b) a##b

@@ -72,9 +72,7 @@ class Workshop:
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *target.split()]
         environment = {**os.environ, "PYCV_CPU_ISA": self.isa.name, "OMP_WAIT_POLICY": "passive"}
         try:
-            result = subprocess.run(
-                command, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT
-            )
+            result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             return True, f"no end within {TIMEOUT} s"
         return result.returncode != 0, telling_line(result.stdout + result.stderr)

@@ -90,9 +90,9 @@ inline void pool(const pycv::PoolProblem& p, Tensor& input, Tensor& output, std:
                 const size_t o = output.index(n, c, oz, oy, ox);
                 const size_t plane = static_cast<size_t>((n * p.c + c) * p.size.count());
                 if (max && p.pass == pycv::Pass::forward) {
-                    size_t best = positions.front();
+                    size_t best = positions.front();  // of equals the first, of NaNs the last
                     for (size_t i : positions)
-                        if (input.values[i] > input.values[best]) best = i;
+                        if (input.values[i] > input.values[best] || std::isnan(input.values[i])) best = i;
                     output.values[o] = input.values[best];
                     indices[o] = static_cast<int64_t>(best - plane);
                 } else if (max) {

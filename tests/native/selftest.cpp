@@ -100,6 +100,8 @@ const ConvCase kConvCases[] = {
     {1, 2, 3, 1, {1, 5, 5}, {1, 3, 3}, {1, 4, 4}, kZero, kOne, kZero},      // input that no window reaches
     {1, 2, 3, 1, {1, 5, 6}, {1, 4, 4}, kOne, {0, 1, 1}, kOne, {0, 1, 1}},   // "same" padding of an even filter
     {2, 65, 7, 1, {1, 3, 3}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
+    {2, 3, 4, 1, {1, 40, 45}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // grad_weight: a long sum, few elements
+    {2, 24, 24, 24, {1, 5, 9}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},
     {0, 3, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // empty batch
     {2, 0, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // no input channels
 };
@@ -195,9 +197,9 @@ struct GemmCase {
     int64_t batch, m, n, k;
 };
 
-const GemmCase kGemmCases[] = {{1, 1, 1, 1},    {1, 1, 40, 33},  {1, 33, 1, 70},  {2, 5, 3, 0},   {1, 17, 65, 16},
-                               {3, 7, 34, 129}, {1, 100, 49, 3}, {1, 64, 64, 64}, {1, 9, 130, 5}, {0, 4, 4, 4},
-                               {1, 0, 5, 7},    {2, 29, 31, 37}, {1, 15, 17, 300}};
+const GemmCase kGemmCases[] = {{1, 1, 1, 1},    {1, 1, 40, 33},  {1, 33, 1, 70},   {2, 5, 3, 0},   {1, 17, 65, 16},
+                               {3, 7, 34, 129}, {1, 100, 49, 3}, {1, 64, 64, 64},  {1, 9, 130, 5}, {0, 4, 4, 4},
+                               {1, 0, 5, 7},    {2, 29, 31, 37}, {1, 15, 17, 900}, {5, 3, 20, 10}};
 
 // A matrix is a tensor of (batch, rows, columns); kinds: rows, columns, wider rows, no unit stride, one row for all.
 MatrixStrides matrix_strides(int kind, int64_t rows, int64_t columns) {
@@ -252,7 +254,7 @@ void run_gemm(const KernelEntry& entry, const GemmCase& k) {
     describe("gemm", entry.algorithm, dtype_name<T>, "b", k.batch, "m", k.m, "n", k.n, "k", k.k, "layouts", kinds[0],
              kinds[1], kinds[2], kinds[3], "alpha", alpha, "beta", beta, "bias", p.bias, "residual", p.has_residual,
              "relu", p.relu, "threads", threads, "prepared", prepare, side);
-    const std::unique_ptr<GemmPlan> plan(entry.gemm(p, threads, pick<int64_t>({0, 1 << 28})));
+    const std::unique_ptr<GemmPlan> plan(entry.gemm(p, threads, pick<int64_t>({0, 6000, 1 << 28})));
     Guarded prepared(plan->prepared_weight_bytes(), side, 64), workspace(plan->workspace_bytes(), side, 64);
     if (prepare && plan->prepared_weight_bytes()) plan->prepare_weight(b_image.data(), prepared.data());
     const bool use_prepared = prepare && plan->prepared_weight_bytes();
@@ -325,6 +327,7 @@ void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
                         kind == PoolKind::avg ? pick<int64_t>({0, 0, 7}) : 0};
     const int threads = pick({1, 3});
     fill_integers(input.values, random_bits);
+    if (max && pass == Pass::forward && coin()) sprinkle_specials(input.values, random_bits);
     std::vector<int64_t> expected_indices(output.values.size());
     PoolProblem forward = p;
     forward.pass = Pass::forward;
@@ -471,12 +474,15 @@ void run_relu(const KernelEntry& entry, int64_t count, Pass pass) {
     const Side side = coin() ? Side::front : Side::back;
     Tensor x(1, count, kOne), grad(1, count, kOne), y(1, count, kOne);
     fill_integers(x.values, random_bits);
+    if (coin()) sprinkle_specials(x.values, random_bits);
     fill_integers(grad.values, random_bits);
     const Strides dense{count, 1, 1, 1, 1};
     Image<T> x_image(x, dense, side), grad_image(grad, dense, side), y_image(y, dense, side);
     x_image.write(x), grad_image.write(grad);
     for (size_t i = 0; i < y.values.size(); ++i)
-        y.values[i] = pass == Pass::forward ? std::max(x.values[i], 0.0) : x.values[i] > 0 ? grad.values[i] : 0.0;
+        y.values[i] = pass == Pass::forward ? (x.values[i] < 0 ? 0.0 : x.values[i])
+                      : x.values[i] <= 0    ? 0.0
+                                            : grad.values[i];
     const PointwiseProblem p{PointwiseKind::relu, pass, dtype_of<T>, count};
     describe("relu", text(pass), dtype_name<T>, "elements", count, side);
     const std::unique_ptr<PointwisePlan> plan(entry.pointwise(p, pick({1, 3})));

@@ -34,6 +34,13 @@ inline void fill_integers(std::vector<double>& values, std::mt19937& random) {
 enum class Layout { nchw, nhwc, nchw_slice, nhwc_slice };
 constexpr Layout kLayouts[] = {Layout::nchw, Layout::nhwc, Layout::nchw_slice, Layout::nhwc_slice};
 
+// NaN, both infinities and -0 in some places, where an op says what becomes of them.
+inline void sprinkle_specials(std::vector<double>& values, std::mt19937& random) {
+    const double specials[] = {NAN, INFINITY, -INFINITY, -INFINITY, -0.0};
+    for (double& v : values)
+        if (random() % 4 == 0) v = specials[random() % 5];
+}
+
 inline std::ostream& operator<<(std::ostream& out, Layout layout) {
     constexpr const char* kNames[] = {"nchw", "nhwc", "nchw_slice", "nhwc_slice"};
     return out << kNames[static_cast<int>(layout)];
@@ -69,7 +76,8 @@ public:
         for_each([&](size_t i, int64_t offset) {
             used[static_cast<size_t>(offset)] = 1;
             const double want = expected.values[i], got = data()[offset];
-            const double difference = std::abs(got - want) / (scale + std::abs(want));
+            const bool same = got == want || (std::isnan(got) && std::isnan(want));
+            const double difference = same ? 0 : std::abs(got - want) / (scale + std::abs(want));
             worst = std::max(worst, difference >= 0 ? difference : INFINITY);
         });
         const unsigned char* bytes = reinterpret_cast<const unsigned char*>(data());
