@@ -201,6 +201,8 @@ private:
         }
         product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
         product.groups = problem_.groups;
+        product.streamed_neighbours =
+            !product.streamed.is_lanes && !channels_contiguous(problem_.computed, problem_.channels);
         product.block_panels = choose_block_panels<T>(product.streamed, product.depth, threads_, workspace_limit);
         return phase;
     }
