@@ -63,6 +63,9 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
         geometry = forward_geometry(rank, input, weight, bias, stride, padding, dilation, groups)
         require_residual(residual, (input.shape[0], weight.shape[0], *geometry.output_size), input.dtype)
         call = _Call("forward", geometry, relu, input, weight, bias, residual, settings.current())
+        if input.is_complex():
+            with registry.timed(call.choice):
+                return _epilogue(_TORCH[rank](input, weight, bias, *arguments[:-1]), residual, relu)
         _remember(key, call, input, weight, bias, residual)
     return call.apply(input, weight, bias, residual, prepared)
 
@@ -89,6 +92,9 @@ def conv_transpose(
         geometry = transposed_geometry(rank, input, weight, bias, *windows)
         require_residual(residual, (input.shape[0], weight.shape[1] * groups, *geometry.size), input.dtype)
         call = _Call("grad_input", geometry, relu, input, weight, bias, residual, settings.current())
+        if input.is_complex():
+            with registry.timed(call.choice):
+                return _epilogue(_TORCH_TRANSPOSED[rank](input, weight, bias, *windows), residual, relu)
         _remember(key, call, input, weight, bias, residual)
     return call.apply(input, weight, bias, residual, prepared)
 
@@ -172,7 +178,12 @@ def _watched_conv_transpose(
 
 
 def _prefers_torch(*operands: Tensor | None) -> bool:
-    """Who watches is better served by torch's op, or an operand is of a foreign type that no dispatch mode explains."""
+    """Who watches is better served by torch's op, or an operand is one that only torch's whole op knows.
+
+    Those are complex ones, whose passes aten does not have one by one, and foreign types that no dispatch mode explains.
+    """
+    if any(isinstance(t, Tensor) and t.is_complex() for t in operands):
+        return True
     if wants_torch() or torch.compiler.is_compiling():
         return wants_torch()
     return _foreign(*operands) and not torch._C._len_torch_dispatch_stack()
@@ -223,8 +234,6 @@ def _gradients(ctx, needs, pass_: str, derivative, grad: Tensor) -> tuple[Tensor
     ``derivative(pass_, a, b)`` runs another pass of the same geometry.
     """
     a, b, out = ctx.saved_tensors
-    if grad.is_complex():
-        a, b = a.conj(), b.conj()
     if out is not None:
         grad = relu_grad_input(out, grad)
     need_a, need_b, need_bias, need_residual = needs

@@ -99,3 +99,16 @@ def test_autocast(models):
         mine, expected = ours(X), theirs(X)
     assert mine.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(mine, expected, rtol=0.05, atol=0.05)
+
+
+def test_onnx_needs_no_pycv(models, tmp_path):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    ours, theirs = models
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(ours, (X,), path, dynamo=True, verbose=False)
+    model = onnx.load(path)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    (result,) = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: X.numpy()})
+    _close(torch.from_numpy(result), theirs(X).detach())
