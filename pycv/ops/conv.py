@@ -180,7 +180,7 @@ def _watched_conv_transpose(
 def _prefers_torch(*operands: Tensor | None) -> bool:
     """Who watches is better served by torch's op, or an operand is one that only torch's whole op knows.
 
-    Those are complex ones, whose passes aten does not have one by one, and foreign types that no dispatch mode explains.
+    Those are complex ones, whose passes aten does not have one by one, and types that no dispatch mode explains.
     """
     if any(isinstance(t, Tensor) and t.is_complex() for t in operands):
         return True
