@@ -496,7 +496,7 @@ def _read_tokens(tokens: list[str]) -> dict:
 
 
 def _is_flag(word: str) -> bool:
-    return word in (*EPILOGUES, "indices", "exclude_pad", "training") or re.match(r"divisor\d+$", word) is not None
+    return word in (*EPILOGUES, "indices", "exclude_pad", "training") or re.match(r"divisor-?\d+$", word) is not None
 
 
 def _build(op: str, pass_: str, fields: dict) -> Problem:

@@ -34,12 +34,11 @@ def sliced(items: Iterable[Any], n: int, id: Callable[[Any], str] = str) -> list
     """Parameters for a test (tuples are several): ``n``, drawn with the run's seed; the rest are marked ``full``."""
     items = list(items)
     chosen = set(random.Random(f"{SEED}.{len(items)}").sample(range(len(items)), min(n, len(items))))
-    return [
-        pytest.param(
-            *(item if isinstance(item, tuple) else (item,)), id=id(item), marks=() if i in chosen else pytest.mark.full
-        )
-        for i, item in enumerate(items)
-    ]
+    parameters = []
+    for i, item in enumerate(items):
+        values = item if isinstance(item, tuple) else (item,)
+        parameters.append(pytest.param(*values, id=id(item), marks=() if i in chosen else pytest.mark.full))
+    return parameters
 
 
 def properties(examples: int) -> Callable:

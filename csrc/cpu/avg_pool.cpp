@@ -107,21 +107,24 @@ private:
 
     template <int Stride, class One>
     void row_blocks(const T* plane, Span d, Span h, Span inside, T divide, T* y, const One& one) const {
-        for_blocks<T, lanes<T>>(inside.begin, inside.end, [&]<int L>(int64_t o) {
-            using V = Row<T, L>;
-            const int64_t first = o * axes_.w.stride - axes_.w.padding;
-            V sum{};
-            for (int64_t i = d.begin; i < d.end; ++i)
-                for (int64_t j = h.begin; j < h.end; ++j) {
-                    const T* row = plane + offset(p_.input, i, j, first);
-                    V part{};
-                    for (int64_t k = 0; k < axes_.w.filter; ++k)
-                        part += load_strided<T, L, Stride>(row + k, axes_.w.stride);
-                    sum += part;
-                }
-            sum /= divide;
-            std::memcpy(y + o, &sum, sizeof sum);
-        }, one);
+        for_blocks<T, lanes<T>>(
+            inside.begin, inside.end,
+            [&]<int L>(int64_t o) {
+                using V = Row<T, L>;
+                const int64_t first = o * axes_.w.stride - axes_.w.padding;
+                V sum{};
+                for (int64_t i = d.begin; i < d.end; ++i)
+                    for (int64_t j = h.begin; j < h.end; ++j) {
+                        const T* row = plane + offset(p_.input, i, j, first);
+                        V part{};
+                        for (int64_t k = 0; k < axes_.w.filter; ++k)
+                            part += load_strided<T, L, Stride>(row + k, axes_.w.stride);
+                        sum += part;
+                    }
+                sum /= divide;
+                std::memcpy(y + o, &sum, sizeof sum);
+            },
+            one);
     }
 
     void pixel_row(const T* image, int64_t od, int64_t oh, T* y) const {
@@ -185,7 +188,8 @@ private:
                             row[k * p_.input.w + c] += grad[c] / divide;
                 } else {
                     const T share = grad[channels.begin * p_.output.c] / divide;
-                    for (int64_t k = w.begin; k < w.end; ++k) row[channels.begin * p_.input.c + k * p_.input.w] += share;
+                    for (int64_t k = w.begin; k < w.end; ++k)
+                        row[channels.begin * p_.input.c + k * p_.input.w] += share;
                 }
             }
     }

@@ -201,6 +201,8 @@ private:
         }
         product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
         product.groups = problem_.groups;
+        product.streamed_neighbours =
+            !product.streamed.is_lanes && !channels_contiguous(problem_.computed, problem_.channels);
         product.block_panels = choose_block_panels<T>(product.streamed, product.depth, threads_, workspace_limit);
         return phase;
     }
@@ -265,7 +267,7 @@ public:
                                   reinterpret_cast<T*>(mine + thread_space_bytes(product_))};
             const int64_t panels = product_.groups * product_.streamed.panels();
             const Range blocks{0, product_.depth.blocks()};
-            if (depth_threads(team) == 1) {
+            if (team == 1 || depth_threads() == 1) {
                 const Sink<T> sink{static_cast<T*>(arguments.weight), nullptr, nullptr, conv_.weight.n, 0, 1, 1, false};
                 multiply(arguments, sink, false, blocks, share(panels, thread, team), space);
                 return;
@@ -293,11 +295,11 @@ private:
     int64_t partial_bytes() const { return aligned(product_.groups * outputs_ * product_.streamed.size * kSize); }
 
     // The threads among which the depth is split: all of them where the weight has too few tiles to share evenly and
-    // the depth is long enough, else 1.
-    int depth_threads(int team) const {
+    // the depth is long enough, else 1. A question of the plan, which sized the workspace, not of the team that came.
+    int depth_threads() const {
         const int64_t tiles = product_.groups * product_.streamed.panels();
-        const bool uneven = divide_up(tiles, team) * team * 4 > tiles * 5;
-        return team > 1 && uneven && product_.depth.blocks() >= 2 * team ? team : 1;
+        const bool uneven = divide_up(tiles, threads_) * threads_ * 4 > tiles * 5;
+        return threads_ > 1 && uneven && product_.depth.blocks() >= 2 * threads_ ? threads_ : 1;
     }
 
     T* partial_sums(const ConvArguments& arguments) const {

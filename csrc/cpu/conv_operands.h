@@ -177,18 +177,21 @@ struct ChannelRuns {
                     copy_pixels(to, to_stride, from + runs[r].at, runs[r].length, y.end - y.begin);
                 continue;
             }
-            for (int r = 0; r < count; ++r)
-                for (int64_t j = 0; j < runs[r].length; ++j, to += to_stride) {
-                    const int64_t step = j * g.w.source_step;
-                    const GridRun position{1, runs[r].at + step * source.strides.w, runs[r].d, runs[r].h,
-                                           runs[r].w + step};
-                    if (rows) {
-                        copy_tap_rows(to, position, tap, y.begin % inner, y.end - y.begin);
-                    } else {
-                        copy_taps(to, position, tap, y.begin % inner, y.end - y.begin);
-                    }
+            for (int r = 0; r < count; ++r) {
+                if (rows) {
+                    copy_tap_rows(to, to_stride, runs[r], tap, y.begin % inner, y.end - y.begin);
+                } else {
+                    for (int64_t j = 0; j < runs[r].length; ++j)
+                        copy_taps(to + j * to_stride, position(runs[r], j), tap, y.begin % inner, y.end - y.begin);
                 }
+                to += runs[r].length * to_stride;
+            }
         }
+    }
+
+    GridRun position(const GridRun& run, int64_t index) const {
+        const int64_t step = index * source.gather.w.source_step;
+        return {1, run.at + step * source.strides.w, run.d, run.h, run.w + step};
     }
 
     // The same channels of neighbouring pixels, for a gather of one tap and no padding.
@@ -197,28 +200,42 @@ struct ChannelRuns {
         for (int64_t i = 0; i < pixels; ++i) copy_run<T>(to + i * to_stride, from + i * from_stride, channels);
     }
 
-    // `count` elements from element `begin` of a tap row on, the elements of a tap row being [w][c].
-    void copy_tap_rows(T* to, const GridRun& position, TapCounter tap, int64_t begin, int64_t count) const {
+    // For every position of a run, `count` elements from element `begin` of a tap row on, the elements of a tap row
+    // being [w][c].
+    void copy_tap_rows(T* to, int64_t to_stride, const GridRun& run, TapCounter tap, int64_t begin,
+                       int64_t count) const {
         const Gather& g = source.gather;
         const Strides& s = source.strides;
-        const int64_t row = g.w.taps * source.channels;
-        const int64_t first = position.w + g.w.offset_first;
-        const int64_t low = smaller(g.w.taps, larger(0, -first)) * source.channels;
-        const int64_t high = larger(0, smaller(g.w.taps, g.w.source_size - first)) * source.channels;
-        const T* from = source.data + position.at + g.w.offset_first * s.w;
+        const T* data = source.data + run.at + g.w.offset_first * s.w;
         for (; count > 0; begin = 0, tap.next_row()) {
-            const int64_t length = smaller(count, row - begin);
+            const int64_t length = smaller(count, g.w.taps * source.channels - begin);
             const int64_t od = g.d.source(0, tap.d), oh = g.h.source(0, tap.h);
-            int64_t start = length, end = length;
-            if (g.d.inside(position.d + od) && g.h.inside(position.h + oh)) {
-                start = smaller(larger(low - begin, 0), length);
-                end = larger(smaller(high - begin, length), start);
+            if (g.d.inside(run.d + od) && g.h.inside(run.h + oh)) {
+                copy_tap_row(to, to_stride, run, data + od * s.d + oh * s.h, begin, length);
+            } else {
+                for (int64_t j = 0; j < run.length; ++j) zero_run(to + j * to_stride, length);
             }
-            zero_run(to, start);
-            copy_run<T>(to + start, from + od * s.d + oh * s.h + begin + start, end - start);
-            zero_run(to + end, length - end);
             to += length;
             count -= length;
+        }
+    }
+
+    void copy_tap_row(T* to, int64_t to_stride, const GridRun& run, const T* from, int64_t begin,
+                      int64_t length) const {
+        const AxisGather& w = source.gather.w;
+        for (int64_t j = 0; j < run.length; ++j, to += to_stride, from += w.source_step * source.strides.w) {
+            const int64_t first = run.w + j * w.source_step + w.offset_first;
+            if (first >= 0 && first + w.taps <= w.source_size) {
+                copy_run<T>(to, from + begin, length);
+                continue;
+            }
+            const int64_t low = larger(0, -first) * source.channels;
+            const int64_t high = (w.source_size - first) * source.channels;
+            const int64_t start = smaller(larger(low - begin, 0), length);
+            const int64_t end = larger(smaller(high - begin, length), start);
+            zero_run(to, start);
+            copy_run<T>(to + start, from + begin + start, end - start);
+            zero_run(to + end, length - end);
         }
     }
 

@@ -128,8 +128,9 @@ template <class T>
 struct Product {
     Side<T> streamed, stationary;
     Depth depth;
-    int64_t groups;        // independent products
-    int64_t block_panels;  // streamed panels that are packed at a time
+    int64_t groups;                    // independent products
+    int64_t block_panels;              // streamed panels that are packed at a time
+    bool streamed_neighbours = false;  // neighbours in memory lie along streamed rows: see choose_grid()
 
     int64_t stationary_elements() const {  // packed, all groups
         return groups * depth.blocks() * stationary.panels() * stationary.panel_elements(depth.block);
@@ -176,7 +177,9 @@ template <class T>
 int64_t choose_block_panels(const Side<T>& streamed, const Depth& depth, int threads, int64_t workspace_limit) {
     constexpr int64_t kBlockBytes = 384 * 1024;
     const int64_t bytes = streamed.panel_elements(depth.block) * static_cast<int64_t>(sizeof(T));
-    const int64_t budget = smaller(kBlockBytes, workspace_limit / larger(threads, 1));
+    // Of rows with their fixed distance a shallow depth touches only a part; the rest would cost TLB entries.
+    const int64_t touched = kBlockBytes * depth.block / kDepth<T>;
+    const int64_t budget = smaller(streamed.is_lanes ? kBlockBytes : touched, workspace_limit / larger(threads, 1));
     return larger(1, smaller(budget / larger(bytes, 1), streamed.panels()));
 }
 
@@ -229,15 +232,18 @@ struct Grid {
 };
 
 // The grid with the least work for its busiest thread. A thread packs the streamed panels that it multiplies, so that
-// splitting the stationary side packs them again: kPackCost stationary panels' worth.
-inline Grid choose_grid(int threads, int64_t streamed_panels, int64_t stationary_panels) {
-    constexpr int64_t kPackCost = 2;
+// splitting the stationary side packs them again: kPackCost stationary panels' worth. Where neighbours in memory lie
+// along the streamed side, and it is short, splitting that makes threads write to the same cache lines.
+inline Grid choose_grid(int threads, int64_t streamed_panels, int64_t stationary_panels, bool streamed_neighbours) {
+    constexpr int64_t kPackCost = 2, kShort = 16;
+    const bool collide = streamed_neighbours && streamed_panels < kShort * threads;
     Grid best{threads, 1};
     int64_t best_cost = -1;
     for (int split = 1; split <= threads; ++split) {
         if (threads % split != 0) continue;
+        const int64_t panels = divide_up(streamed_panels, threads / split);
         const int64_t cost =
-            divide_up(streamed_panels, threads / split) * (divide_up(stationary_panels, split) + kPackCost);
+            panels * (divide_up(stationary_panels, split) + kPackCost) * (collide && split < threads ? 3 : 2);
         if (best_cost >= 0 && cost >= best_cost) continue;
         best = {threads / split, split};
         best_cost = cost;
@@ -253,7 +259,7 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
                     int64_t bias_group, const ThreadSpace<T>& space, int thread, int threads) {
     const int64_t panels = p.streamed.panels();
     if (panels == 0 || p.stationary.panels() == 0 || p.groups == 0) return;
-    const Grid grid = choose_grid(threads, p.groups * panels, p.stationary.panels());
+    const Grid grid = choose_grid(threads, p.groups * panels, p.stationary.panels(), p.streamed_neighbours);
     const Range mine = share(p.groups * panels, thread / grid.stationary, grid.streamed);
     const Range fixed = share(p.stationary.panels(), thread % grid.stationary, grid.stationary);
     if (fixed.begin == fixed.end) return;

@@ -82,7 +82,8 @@ private:
     void plane_row(const T* plane, int64_t od, int64_t oh, T* y, int64_t* indices) const {
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         const auto one = [&](int64_t o) {
-            single<Indices>(plane, d, h, span(axes_.w, o), y + o * p_.output.w, indices + (Indices ? o * p_.output.w : 0));
+            single<Indices>(plane, d, h, span(axes_.w, o), y + o * p_.output.w,
+                            indices + (Indices ? o * p_.output.w : 0));
         };
         const bool vectors = p_.input.w == 1 && p_.output.w == 1 && narrow_;
         const Span inside = vectors ? interior_ : Span{0, 0};
@@ -97,29 +98,32 @@ private:
 
     template <bool Indices, int Stride, class One>
     void row_blocks(const T* plane, Span d, Span h, Span inside, T* y, int64_t* indices, const One& one) const {
-        for_blocks<T, lanes<T>>(inside.begin, inside.end, [&]<int L>(int64_t o) {
-            using V = Row<T, L>;
-            using I = Row<IndexOf<T>, L>;
-            const int64_t first = o * axes_.w.stride - axes_.w.padding;
-            I step;
-            for (int l = 0; l < L; ++l) step[l] = static_cast<IndexOf<T>>(l * axes_.w.stride);
-            V best = -std::numeric_limits<T>::infinity() - V{};
-            I where = step + static_cast<IndexOf<T>>(plane_index(d.begin, h.begin, first));
-            for (int64_t i = d.begin; i < d.end; i += axes_.d.dilation)
-                for (int64_t j = h.begin; j < h.end; j += axes_.h.dilation) {
-                    const T* row = plane + offset(p_.input, i, j, first);
-                    for (int64_t k = 0; k < axes_.w.filter * axes_.w.dilation; k += axes_.w.dilation) {
-                        const V value = load_strided<T, L, Stride>(row + k, axes_.w.stride);
-                        const I better = (value > best) | (value != value);
-                        best = better ? value : best;
-                        if constexpr (Indices)
-                            where = better ? step + static_cast<IndexOf<T>>(plane_index(i, j, first + k)) : where;
+        for_blocks<T, lanes<T>>(
+            inside.begin, inside.end,
+            [&]<int L>(int64_t o) {
+                using V = Row<T, L>;
+                using I = Row<IndexOf<T>, L>;
+                const int64_t first = o * axes_.w.stride - axes_.w.padding;
+                I step;
+                for (int l = 0; l < L; ++l) step[l] = static_cast<IndexOf<T>>(l * axes_.w.stride);
+                V best = -std::numeric_limits<T>::infinity() - V{};
+                I where = step + static_cast<IndexOf<T>>(plane_index(d.begin, h.begin, first));
+                for (int64_t i = d.begin; i < d.end; i += axes_.d.dilation)
+                    for (int64_t j = h.begin; j < h.end; j += axes_.h.dilation) {
+                        const T* row = plane + offset(p_.input, i, j, first);
+                        for (int64_t k = 0; k < axes_.w.filter * axes_.w.dilation; k += axes_.w.dilation) {
+                            const V value = load_strided<T, L, Stride>(row + k, axes_.w.stride);
+                            const I better = (value > best) | (value != value);
+                            best = better ? value : best;
+                            if constexpr (Indices)
+                                where = better ? step + static_cast<IndexOf<T>>(plane_index(i, j, first + k)) : where;
+                        }
                     }
-                }
-            std::memcpy(y + o, &best, sizeof best);
-            if constexpr (Indices)
-                for (int l = 0; l < L; ++l) indices[o + l] = where[l];
-        }, one);
+                std::memcpy(y + o, &best, sizeof best);
+                if constexpr (Indices)
+                    for (int l = 0; l < L; ++l) indices[o + l] = where[l];
+            },
+            one);
     }
 
     template <bool Indices>
@@ -188,7 +192,8 @@ private:
                         for (int64_t c = channels.begin; c < channels.end; ++c) {
                             // Dilation can leave a window without an element; its index may lie outside.
                             const int64_t index = indices[from + c * p_.output.c];
-                            if (index < plane) image[c * p_.input.c + place(index)] += grad_output[from + c * p_.output.c];
+                            if (index < plane)
+                                image[c * p_.input.c + place(index)] += grad_output[from + c * p_.output.c];
                         }
                     }
         });
@@ -198,8 +203,8 @@ private:
     PoolAxes axes_;
     Span interior_;
     int threads_;
-    bool pixels_;   // vectors along the channels
-    bool narrow_;   // indices fit IndexOf<T>
+    bool pixels_;  // vectors along the channels
+    bool narrow_;  // indices fit IndexOf<T>
 };
 
 PoolPlan* plan_max_pool(const PoolProblem& problem, int threads) {

@@ -123,9 +123,7 @@ struct ChannelShare {
     int64_t channels, step;  // per item, the last one may be shorter
 
     int64_t items() const { return channels == 0 ? 0 : (channels + step - 1) / step; }
-    Span item(int64_t i) const {
-        return {i * step, (i + 1) * step < channels ? (i + 1) * step : channels};
-    }
+    Span item(int64_t i) const { return {i * step, (i + 1) * step < channels ? (i + 1) * step : channels}; }
 };
 
 // Planes one by one; pixels by whole cache lines of channels, all of them where there are images enough.

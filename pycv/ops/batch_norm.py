@@ -80,6 +80,8 @@ def _call(pass_: str, x: Tensor, training: bool) -> _Call:
     if call is None:
         n, c, *size = x.shape
         layout = layout_of(x)
+        if pass_ == "grad_input" and layout is not None and layout.outer:
+            layout = None  # the gradient is laid out as x: it must have no gaps and repeat no memory
         channels_last = x.dim() in (4, 5) and suggest_memory_format(x) is not torch.contiguous_format
         output = Layout("nhwc" if channels_last else "nchw")
         problem = NormProblem(

@@ -62,6 +62,8 @@ def _call(pass_: str, x: Tensor, size: int) -> _Call:
             spatial = [x[0, 0].numel()]
         else:
             layout = layout_of(x)
+            if pass_ == "grad_input" and layout is not None and layout.outer:
+                layout = None  # the gradient is laid out as x: it must have no gaps and repeat no memory
         output = Layout(layout.name if layout is not None else "nchw")
         dtype = DTYPES.get(x.dtype, str(x.dtype))
         problem = NormProblem(

@@ -14,7 +14,7 @@ from pycv import functional as PF
 
 from .. import draw
 from ..seed import properties
-from .test_properties import tensor
+from .test_properties import MEMORY, tensor
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_nan")
 
@@ -54,31 +54,33 @@ def assert_same(name, source, x, others, arguments, exact, tolerance=1e-6):
         torch.testing.assert_close(got.to(want.dtype), want, rtol=0, atol=slack)
 
 
-def image(source, rank, least=1):
-    """(N, C, spatial...), at times without the batch axis."""
+def image(source, rank, memory):
+    """(N, C, spatial...) in one kind of memory, at times without the batch axis."""
     n, c = source.pick((1, 2, 3)), draw.extent(source, 33)
-    size = tuple(source.integer(least, 19 if axis == 0 else 6) for axis in range(rank))
-    x = tensor(source, (n, c, *size), source.pick((torch.float32, torch.float64)))
+    size = tuple(source.integer(3, 19 if axis == 0 else 6) for axis in range(rank))
+    x = tensor(source, (n, c, *size), source.pick((torch.float32, torch.float64)), memory)
     return x if source.integer(0, 4) else x[0]
 
 
 @pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("memory", MEMORY)
 @given(st.data())
-@properties(20)
-def test_pooling(name, data):
+@properties(4)
+def test_pooling(name, memory, data):
     rank, arguments = POOLS[name]
     source = draw.Strategy(data)
     if "max" in name and source.integer(0, 1):
         arguments = arguments | {"return_indices": True}
-    assert_same(name, source, image(source, rank, least=3), [], arguments, exact="max" in name)
+    assert_same(name, source, image(source, rank, memory), [], arguments, exact="max" in name)
 
 
+@pytest.mark.parametrize("memory", MEMORY)
 @given(st.data())
-@properties(40)
-def test_batch_norm(data):
+@properties(8)
+def test_batch_norm(memory, data):
     source = draw.Strategy(data)
     shape = (source.pick((2, 3)), draw.extent(source, 33), source.integer(2, 19), 3)
-    x = tensor(source, shape, torch.float64) * source.pick((1.0, 0.3))
+    x = tensor(source, shape, torch.float64, memory)
     weight, bias, mean, var = (tensor(source, (shape[1],), x.dtype) for _ in range(4))
     grad_output = tensor(source, shape, x.dtype)
     results = []
@@ -95,11 +97,12 @@ def test_batch_norm(data):
     torch.testing.assert_close(results[0], results[1], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("memory", MEMORY)
 @given(st.data())
-@properties(30)
-def test_local_response_norm(data):
+@properties(6)
+def test_local_response_norm(memory, data):
     source = draw.Strategy(data)
-    x = tensor(source, (source.pick((1, 2)), draw.extent(source, 33), source.integer(1, 9), 3), torch.float32)
+    x = tensor(source, (source.pick((1, 2)), draw.extent(source, 33), source.integer(1, 9), 3), torch.float32, memory)
     arguments = {"size": source.integer(1, 6), "alpha": 0.5, "k": 2.0}
     assert_same("local_response_norm", source, x, [], arguments, exact=False, tolerance=1e-5)
 

@@ -43,12 +43,15 @@ def test_plans(op, data):
 # ---------------------------------------------------------------------------------------------- ops
 
 
-MEMORY = ("dense", "channels_last", "channel slice", "steps", "transposed", "expanded", "one element", "offset")
+MEMORY = (
+    "dense", "channels_last", "channel slice", "steps", "transposed", "expanded batch", "expanded pixels",
+    "one element", "offset",
+)  # fmt: skip
 
 
-def tensor(source: draw.Source, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Sparse small integers in one of the kinds of memory that torch makes."""
-    kind = source.pick(MEMORY)
+def tensor(source: draw.Source, shape: tuple[int, ...], dtype: torch.dtype, kind: str | None = None) -> torch.Tensor:
+    """Sparse small integers in one of the kinds of memory that torch makes: ``kind``, or any."""
+    kind = kind or source.pick(MEMORY)
     seed = torch.Generator().manual_seed(source.integer(0, 10**6))
 
     def values(*shape: int) -> torch.Tensor:
@@ -66,8 +69,10 @@ def tensor(source: draw.Source, shape: tuple[int, ...], dtype: torch.dtype) -> t
         return values(*shape[:-1], 2 * shape[-1])[..., ::2]
     if kind == "transposed":
         return values(*reversed(shape)).permute(*reversed(range(len(shape))))
-    if kind == "expanded":
+    if kind == "expanded batch":
         return values(1, c, *size).expand(shape)
+    if kind == "expanded pixels":
+        return values(n, c, *[1] * len(size)).expand(shape)
     if kind == "one element":
         return values(*[1] * len(shape)).expand(shape)
     if kind == "offset":
@@ -75,8 +80,8 @@ def tensor(source: draw.Source, shape: tuple[int, ...], dtype: torch.dtype) -> t
     return values(*shape)
 
 
-def conv_case(source: draw.Source) -> dict:
-    """Tensors and arguments of a convolution that torch accepts."""
+def conv_case(source: draw.Source, memory: str | None = None) -> dict:
+    """Tensors and arguments of a convolution that torch accepts; ``memory`` is the kind of the input's."""
     rank = source.pick((1, 2, 2, 3))
     groups, inside, outside = source.pick((1, 1, 2, 3)), draw.extent(source, 17), draw.extent(source, 17)
     n, c, k = source.pick((1, 2, 3, 0)), groups * inside, groups * outside
@@ -89,7 +94,7 @@ def conv_case(source: draw.Source) -> dict:
     return {
         "rank": rank,
         "tensors": [
-            tensor(source, (n, c, *size), dtype),
+            tensor(source, (n, c, *size), dtype, memory),
             tensor(source, (k, inside, *filter), dtype),
             tensor(source, (k,), dtype) if source.integer(0, 1) else None,
         ],
@@ -105,11 +110,12 @@ def settings_of(source: draw.Source) -> dict:
     return {"backend": "cpu", "algorithm": algorithm, "workspace_limit": limit}
 
 
+@pytest.mark.parametrize("memory", MEMORY)
 @given(st.data())
-@properties(80)
-def test_conv(data):
+@properties(10)
+def test_conv(memory, data):
     source = draw.Strategy(data)
-    case = conv_case(source)
+    case = conv_case(source, memory)
     name, dtype = f"conv{case['rank']}d", case["tensors"][0].dtype
     with pycv.use(**settings_of(source)):
         assert_agrees(
@@ -118,9 +124,10 @@ def test_conv(data):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("memory", MEMORY)
 @given(st.data())
-@properties(80)
-def test_conv_transpose(data):
+@properties(10)
+def test_conv_transpose(memory, data):
     """Any arguments that leave something of the result."""
     source = draw.Strategy(data)
     case = conv_case(source)
@@ -137,7 +144,7 @@ def test_conv_transpose(data):
     bias = None if bias is None else tensor(source, (x.shape[1],), x.dtype)
     with pycv.use(**settings_of(source)):
         assert_agrees(
-            getattr(PF, name), getattr(F, name), [tensor(source, shape, x.dtype), w, bias], arguments,
+            getattr(PF, name), getattr(F, name), [tensor(source, shape, x.dtype, memory), w, bias], arguments,
             grad_output=lambda y: tensor(source, tuple(y.shape), x.dtype), exact=True,
         )  # fmt: skip
 
