@@ -82,7 +82,7 @@ def wants_torch() -> bool:
     """Whoever is watching is better served by torch's own op than by one of ours: export, a tracer, a transform, a
     torch_function mode, forward-mode AD. Ask only where :func:`watched`."""
     if _is_compiling():
-        return torch.compiler.is_exporting()
+        return torch.compiler._is_exporting_flag  # what is_exporting() returns; dynamo of torch 2.11 folds that to True
     return _function_modes() > 0 or _peek_functorch() is not None or _is_tracing() or forward_ad._current_level >= 0
 
 

@@ -58,9 +58,8 @@ def samples():
     return of
 
 
-@pytest.mark.parametrize("case", sliced(SAMPLES, 400, id=lambda case: f"{case[0]}-{case[1]}-{case[2]}"))
-def test_samples(case, samples):
-    name, dtype, index = case
+@pytest.mark.parametrize("name, dtype, index", sliced(SAMPLES, 400, id=lambda case: f"{case[0]}-{case[1]}-{case[2]}"))
+def test_samples(name, dtype, index, samples):
     sample = samples(name, dtype)[index]
     leaves = [sample.input.detach().clone().requires_grad_() for _ in range(2)]
     ours = (leaves[0], lambda x: getattr(PF, name)(x, *sample.args, **sample.kwargs))
