@@ -7,6 +7,8 @@
 // Only for kernel files (ISA namespace).
 #pragma once
 
+#include <utility>
+
 #include "parallel.h"
 #include "plan.h"
 #include "simd.h"
@@ -118,13 +120,24 @@ inline const T* dense(const T* x, int64_t step, int64_t count, T* buffer) {
     return buffer;
 }
 
+// The sum of L lanes, halves added to halves in registers.
+template <class T, int L, class V>
+inline T lane_sum(V v) {
+    if constexpr (L == 1) {
+        return v[0];
+    } else {
+        using Half __attribute__((vector_size(L / 2 * sizeof(T)))) = T;
+        return [&]<int... I>(std::integer_sequence<int, I...>) {
+            const Half low = __builtin_shufflevector(v, v, I...);
+            const Half high = __builtin_shufflevector(v, v, (I + L / 2)...);
+            return lane_sum<T, L / 2>(low + high);
+        }(std::make_integer_sequence<int, L / 2>{});
+    }
+}
+
 template <class T>
 inline T horizontal_sum(Vec<T> v) {
-    T part[lanes<T>];
-    store<T>(part, v);
-    for (int half = lanes<T> / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) part[i] += part[i + half];
-    return part[0];
+    return lane_sum<T, lanes<T>>(v);
 }
 
 // Sum over i < count of term<Lane>(i), where Lane is Vec<T> (lanes i, i + 1, ...) or T.
