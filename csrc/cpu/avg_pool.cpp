@@ -157,41 +157,87 @@ private:
         for (int v = 0; v < N; ++v) store<T>(y + v * lanes<T>, sum[v] / divide);
     }
 
+    // Complete windows side by side: every input element lies in exactly one of them.
+    static bool tiles(const PoolAxis& a) {
+        return !a.adaptive && a.padding == 0 && a.stride == a.filter && a.out * a.filter == a.size;
+    }
+
     void scatter(T* grad_input, const T* grad_output) const {
         const ChannelShare share = channel_share(p_, pixels_, threads_);
+        const bool tiled = tiles(axes_.d) && tiles(axes_.h) && tiles(axes_.w) && !pixels_;
         parallel_for(threads_, p_.n * share.items(), [&](int64_t item) {
             const int64_t n = item / share.items();
             const Span channels = share.item(item % share.items());
             T* image = grad_input + n * p_.input.n;
-            clear(image, p_.input, p_.size, channels);
             const T* grad = grad_output + n * p_.output.n;
+            if (!tiled) clear(image, p_.input, p_.size, channels);
             for (int64_t od = 0; od < p_.out.d; ++od)
                 for (int64_t oh = 0; oh < p_.out.h; ++oh) {
                     const Span d = span(axes_.d, od), h = span(axes_.h, oh);
-                    const int64_t count_dh = counted(axes_.d, od, d) * counted(axes_.h, oh, h);
-                    for (int64_t ow = 0; ow < p_.out.w; ++ow) {
-                        const Span w = span(axes_.w, ow);
-                        const T divide = divisor(count_dh, 1, counted(axes_.w, ow, w));
-                        scatter_window(image, d, h, w, channels, grad + offset(p_.output, od, oh, ow), divide);
+                    const int64_t count = counted(axes_.d, od, d) * counted(axes_.h, oh, h);
+                    const T* row = grad + offset(p_.output, od, oh, 0);
+                    if (tiled) {
+                        fill_tiles(image + channels.begin * p_.input.c, d, h, row + channels.begin * p_.output.c);
+                    } else if (pixels_) {
+                        scatter_pixels(image, d, h, channels, row, count);
+                    } else {
+                        scatter_plane(image + channels.begin * p_.input.c, d, h, row + channels.begin * p_.output.c,
+                                      count);
                     }
                 }
         });
     }
 
-    void scatter_window(T* image, Span d, Span h, Span w, Span channels, const T* grad, T divide) const {
+    // One row of windows that tile the plane: its first row of elements is written, the others are copies.
+    void fill_tiles(T* plane, Span d, Span h, const T* grad) const {
+        const int64_t filter = axes_.w.filter, in = p_.input.w, out = p_.output.w, width = p_.out.w;
+        const T divide = divisor(axes_.d.filter, axes_.h.filter, filter);
+        T* first = plane + offset(p_.input, d.begin, h.begin, 0);
+        if (in == 1 && filter == 2) {
+            for (int64_t o = 0; o < width; ++o) first[2 * o] = first[2 * o + 1] = grad[o * out] / divide;
+        } else {
+            for (int64_t o = 0; o < width; ++o) {
+                const T share = grad[o * out] / divide;
+                for (int64_t k = 0; k < filter; ++k) first[(o * filter + k) * in] = share;
+            }
+        }
         for (int64_t i = d.begin; i < d.end; ++i)
             for (int64_t j = h.begin; j < h.end; ++j) {
-                T* row = image + offset(p_.input, i, j, 0);
-                if (pixels_) {
-                    for (int64_t k = w.begin; k < w.end; ++k)
-                        for (int64_t c = channels.begin; c < channels.end; ++c)
-                            row[k * p_.input.w + c] += grad[c] / divide;
+                T* row = plane + offset(p_.input, i, j, 0);
+                if (row == first) continue;
+                if (in == 1) {
+                    std::memcpy(row, first, static_cast<size_t>(p_.size.w) * sizeof(T));
                 } else {
-                    const T share = grad[channels.begin * p_.output.c] / divide;
-                    for (int64_t k = w.begin; k < w.end; ++k)
-                        row[channels.begin * p_.input.c + k * p_.input.w] += share;
+                    for (int64_t k = 0; k < p_.size.w; ++k) row[k * in] = first[k * in];
                 }
             }
+    }
+
+    void scatter_plane(T* plane, Span d, Span h, const T* grad, int64_t count) const {
+        const int64_t in = p_.input.w, out = p_.output.w, in_h = p_.input.h, in_d = p_.input.d, width = p_.out.w;
+        for (int64_t o = 0; o < width; ++o) {
+            const Span w = span(axes_.w, o);
+            const T share = grad[o * out] / divisor(count, 1, counted(axes_.w, o, w));
+            for (int64_t i = d.begin; i < d.end; ++i)
+                for (int64_t j = h.begin; j < h.end; ++j) {
+                    T* row = plane + i * in_d + j * in_h;
+                    for (int64_t k = w.begin; k < w.end; ++k) row[k * in] += share;
+                }
+        }
+    }
+
+    void scatter_pixels(T* image, Span d, Span h, Span channels, const T* grad, int64_t count) const {
+        for (int64_t o = 0; o < p_.out.w; ++o) {
+            const Span w = span(axes_.w, o);
+            const T divide = divisor(count, 1, counted(axes_.w, o, w));
+            const T* from = grad + o * p_.output.w;
+            for (int64_t i = d.begin; i < d.end; ++i)
+                for (int64_t j = h.begin; j < h.end; ++j)
+                    for (int64_t k = w.begin; k < w.end; ++k) {
+                        T* to = image + offset(p_.input, i, j, k);
+                        for (int64_t c = channels.begin; c < channels.end; ++c) to[c] += from[c] / divide;
+                    }
+        }
     }
 
     PoolProblem p_;

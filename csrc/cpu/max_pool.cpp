@@ -173,30 +173,38 @@ private:
 
     void scatter(T* grad_input, const T* grad_output, const int64_t* indices) const {
         const ChannelShare share = channel_share(p_, pixels_, threads_);
-        const int64_t plane = p_.size.count();
-        const bool dense = p_.input.h == p_.size.w * p_.input.w && p_.input.d == p_.size.h * p_.input.h;
-        const auto place = [&](int64_t index) {
-            if (dense) return index * p_.input.w;
-            const int64_t row = index / p_.size.w;
-            return offset(p_.input, row / p_.size.h, row % p_.size.h, index % p_.size.w);
-        };
+        const bool dense = is_dense(p_.input, p_.size);
         parallel_for(threads_, p_.n * share.items(), [&](int64_t item) {
             const int64_t n = item / share.items();
             const Span channels = share.item(item % share.items());
             T* image = grad_input + n * p_.input.n;
             clear(image, p_.input, p_.size, channels);
             for (int64_t d = 0; d < p_.out.d; ++d)
-                for (int64_t h = 0; h < p_.out.h; ++h)
-                    for (int64_t w = 0; w < p_.out.w; ++w) {
-                        const int64_t from = n * p_.output.n + offset(p_.output, d, h, w);
-                        for (int64_t c = channels.begin; c < channels.end; ++c) {
-                            // Dilation can leave a window without an element; its index may lie outside.
-                            const int64_t index = indices[from + c * p_.output.c];
-                            if (index < plane)
-                                image[c * p_.input.c + place(index)] += grad_output[from + c * p_.output.c];
-                        }
+                for (int64_t h = 0; h < p_.out.h; ++h) {
+                    const int64_t from = n * p_.output.n + offset(p_.output, d, h, 0);
+                    if (dense) {
+                        scatter_row<true>(image, channels, grad_output + from, indices + from);
+                    } else {
+                        scatter_row<false>(image, channels, grad_output + from, indices + from);
                     }
+                }
         });
+    }
+
+    template <bool Dense>
+    void scatter_row(T* image, Span channels, const T* grad, const int64_t* indices) const {
+        const Strides in = p_.input, out = p_.output;
+        const Spatial size = p_.size;
+        const int64_t plane = size.count(), width = p_.out.w;
+        for (int64_t w = 0; w < width; ++w)
+            for (int64_t c = channels.begin; c < channels.end; ++c) {
+                const int64_t index = indices[w * out.w + c * out.c];
+                // Dilation can leave a window without an element; its index may lie outside.
+                if (index >= plane) continue;
+                const int64_t row = Dense ? 0 : index / size.w;
+                const int64_t to = Dense ? index * in.w : offset(in, row / size.h, row % size.h, index % size.w);
+                image[c * in.c + to] += grad[w * out.w + c * out.c];
+            }
     }
 
     PoolProblem p_;

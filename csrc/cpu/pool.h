@@ -135,20 +135,32 @@ inline ChannelShare channel_share(const PoolProblem& p, bool pixels, int threads
     return {p.c, step < 1 ? 1 : step};
 }
 
+// Whether (d, h, w) of these sizes lie one after the other, w.stride apart.
+inline bool is_dense(const Strides& s, Spatial size) {
+    return (size.h == 1 || s.h == size.w * s.w) && (size.d == 1 || s.d == size.h * size.w * s.w);
+}
+
 // Writes 0 to the whole of channels [share.begin, share.end) of one image.
 template <class T>
 inline void clear(T* image, const Strides& s, Spatial size, Span share) {
-    for (int64_t d = 0; d < size.d; ++d)
-        for (int64_t h = 0; h < size.h; ++h) {
-            T* row = image + offset(s, d, h, 0);
-            if (s.c == 1) {
-                for (int64_t w = 0; w < size.w; ++w)
-                    for (int64_t c = share.begin; c < share.end; ++c) row[w * s.w + c] = T(0);
-            } else {
-                for (int64_t c = share.begin; c < share.end; ++c)
-                    for (int64_t w = 0; w < size.w; ++w) row[c * s.c + w * s.w] = T(0);
+    const bool dense = is_dense(s, size);
+    const int64_t length = dense ? size.count() : size.w, rows = dense ? 1 : size.d * size.h;
+    for (int64_t r = 0; r < rows; ++r) {
+        T* row = image + offset(s, r / size.h, r % size.h, 0);
+        if (s.c == 1 && share.end - share.begin > 1) {
+            const size_t bytes = static_cast<size_t>(share.end - share.begin) * sizeof(T);
+            for (int64_t i = 0; i < length; ++i) std::memset(row + i * s.w + share.begin, 0, bytes);
+        } else {
+            for (int64_t c = share.begin; c < share.end; ++c) {
+                T* at = row + c * s.c;
+                if (s.w == 1) {
+                    std::memset(at, 0, static_cast<size_t>(length) * sizeof(T));
+                } else {
+                    for (int64_t i = 0; i < length; ++i) at[i * s.w] = T(0);
+                }
             }
         }
+    }
 }
 
 }  // namespace pycv::cpu::PYCV_ISA
