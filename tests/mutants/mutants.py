@@ -23,7 +23,8 @@ POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_n
 LRN, CHANNEL_SUM = "csrc/cpu/local_response_norm.cpp", "csrc/cpu/channel_sum.cpp"
 GATHER, OPERANDS, IM2COL = "csrc/cpu/conv_gather.h", "csrc/cpu/conv_operands.h", "csrc/cpu/conv_im2col.cpp"
 DIRECT, PRODUCT, PANELS = "csrc/cpu/conv_direct.cpp", "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
-MOVES, TILE, PACKED = "csrc/cpu/vector_moves.h", "csrc/cpu/gemm_microkernel.cpp", "csrc/cpu/gemm_packed.cpp"
+MOVES, TILE = "csrc/cpu/vector_moves.h", "csrc/cpu/gemm_microkernel.cpp"
+PACKED, THIN = "csrc/cpu/gemm_packed.cpp", "csrc/cpu/gemm_thin.h"
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
@@ -62,7 +63,7 @@ MUTANTS = [
     Mutant(DIRECT, "zero_run(space.weight, kShared * taps);", ""),
     Mutant(DIRECT, "if (bias) v += load<T>(bias + c);", ""),
     Mutant(DIRECT, "used[i] = i < rest ? -1 : 0", "used[i] = i <= rest ? -1 : 0"),
-    Mutant(DIRECT, "body(least(v * lanes<T>, channels - lanes<T>))", "body(v * lanes<T>)"),
+    Mutant(DIRECT, "body(smaller(v * lanes<T>, channels - lanes<T>))", "body(v * lanes<T>)"),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(
         PRODUCT,
@@ -84,6 +85,13 @@ MUTANTS = [
     ),
     Mutant(MOVES, "if (i < count) store<T>(to + count - lanes<T>, load<T>(from + count - lanes<T>));", ""),
     Mutant(TILE, "rows += Format == RowFormat::k_contiguous ? 1 : Height;", "rows += 1;"),
+    Mutant(
+        THIN,
+        "Range range{begin, smaller(wide_, smaller(begin + mine.end - i, begin + kRange))}",
+        "Range range{begin, smaller(wide_, begin + mine.end - i)}",
+    ),
+    Mutant(THIN, "bias[rows_thin_ ? w : t]", "bias[w]"),
+    Mutant(THIN, "rest < depth; ++rest) total +=", "rest + 1 < depth; ++rest) total +="),
     Mutant(PACKED, "part.groups = smaller(end, problem_.batch) - begin;", "part.groups = end - begin;"),
     Mutant(
         "csrc/bindings/cpu.cpp",
@@ -94,7 +102,7 @@ MUTANTS = [
     # pooling: ties, indices, windows, divisors
     Mutant(MAX_POOL, "return value > best || value != value;", "return value >= best || value != value;"),
     Mutant(MAX_POOL, "const I better = (value > best) | (value != value);", "const I better = value > best;"),
-    Mutant(MAX_POOL, "if (index < plane) image", "if (index < plane - 1) image"),
+    Mutant(MAX_POOL, "if (index < plane)", "if (index < plane - 1)"),
     Mutant(
         POOL,
         "if (begin < 0) begin += (-begin + a.dilation - 1) / a.dilation * a.dilation;",

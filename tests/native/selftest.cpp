@@ -100,7 +100,7 @@ const ConvCase kConvCases[] = {
     {1, 2, 3, 1, {1, 5, 5}, {1, 3, 3}, {1, 4, 4}, kZero, kOne, kZero},      // input that no window reaches
     {1, 2, 3, 1, {1, 5, 6}, {1, 4, 4}, kOne, {0, 1, 1}, kOne, {0, 1, 1}},   // "same" padding of an even filter
     {2, 65, 7, 1, {1, 3, 3}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
-    {2, 3, 4, 1, {1, 40, 45}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // grad_weight: a long sum, few elements
+    {2, 6, 7, 1, {1, 39, 45}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // grad_weight: long sums shared by threads
     {2, 24, 24, 24, {1, 5, 9}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},
     {0, 3, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // empty batch
     {2, 0, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // no input channels
@@ -197,9 +197,10 @@ struct GemmCase {
     int64_t batch, m, n, k;
 };
 
-const GemmCase kGemmCases[] = {{1, 1, 1, 1},    {1, 1, 40, 33},  {1, 33, 1, 70},   {2, 5, 3, 0},   {1, 17, 65, 16},
-                               {3, 7, 34, 129}, {1, 100, 49, 3}, {1, 64, 64, 64},  {1, 9, 130, 5}, {0, 4, 4, 4},
-                               {1, 0, 5, 7},    {2, 29, 31, 37}, {1, 15, 17, 900}, {5, 3, 20, 10}};
+const GemmCase kGemmCases[] = {{1, 1, 1, 1},     {1, 1, 40, 33},  {1, 33, 1, 70},   {2, 5, 3, 0},    {1, 17, 65, 16},
+                               {3, 7, 34, 129},  {1, 100, 49, 3}, {1, 64, 64, 64},  {1, 9, 130, 5},  {0, 4, 4, 4},
+                               {1, 0, 5, 7},     {2, 29, 31, 37}, {1, 15, 17, 900}, {5, 20, 20, 10}, {1, 70, 90, 450},
+                               {1, 2, 5000, 64}, {1, 700, 5, 330}};
 
 // A matrix is a tensor of (batch, rows, columns); kinds: rows, columns, wider rows, no unit stride, one row for all.
 MatrixStrides matrix_strides(int kind, int64_t rows, int64_t columns) {
