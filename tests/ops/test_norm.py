@@ -48,7 +48,7 @@ CASES = [(2, 5, 19, 37), (3, 33, 9, 8), (1, 70, 7, 7), (8, 3, 1, 1)]
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("shape", CASES, ids=str)
 def test_batch_norm_is_close_to_float64(shape, channels_last, training):
-    """Within a few units of float32, with a mean a thousand times the deviation."""
+    """With a mean a thousand times the deviation: float32 knows x - mean to 6e-5 then, which the bound leaves room for."""
     x = torch.randn(shape) + 1000
     x = x.to(memory_format=torch.channels_last) if channels_last else x
     c = shape[1]
@@ -64,7 +64,7 @@ def test_batch_norm_is_close_to_float64(shape, channels_last, training):
     grads64 = torch.autograd.grad(y64, exact, grad_output.double())
     for got, wanted in zip((y, *grads, *running), (y64, *grads64, *running64), strict=True):
         scale = wanted.abs().max().item() + 1
-        assert (got.double() - wanted).abs().max().item() <= 2e-4 * scale
+        assert (got.double() - wanted).abs().max().item() <= 1e-3 * scale
     assert y.stride() == x.stride() or not channels_last
 
 
