@@ -48,7 +48,7 @@ CASES = [(2, 5, 19, 37), (3, 33, 9, 8), (1, 70, 7, 7), (8, 3, 1, 1)]
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("shape", CASES, ids=str)
 def test_batch_norm_is_close_to_float64(shape, channels_last, training):
-    """With a mean a thousand times the deviation, where float32 knows x - mean to 6e-5: the bound leaves room for it."""
+    """With a mean a thousand times the deviation, where float32 knows x - mean to 6e-5."""
     x = torch.randn(shape) + 1000
     x = x.to(memory_format=torch.channels_last) if channels_last else x
     c = shape[1]
