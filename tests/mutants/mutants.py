@@ -102,7 +102,7 @@ MUTANTS = [
     # pooling: ties, indices, windows, divisors
     Mutant(MAX_POOL, "return value > best || value != value;", "return value >= best || value != value;"),
     Mutant(MAX_POOL, "const I better = (value > best) | (value != value);", "const I better = value > best;"),
-    Mutant(MAX_POOL, "if (index < plane)", "if (index < plane - 1)"),
+    Mutant(MAX_POOL, "if (index >= plane) continue;", "if (index >= plane - 1) continue;"),
     Mutant(
         POOL,
         "if (begin < 0) begin += (-begin + a.dilation - 1) / a.dilation * a.dilation;",
