@@ -40,14 +40,18 @@ def outputs(function, x, others, grad_output, arguments):
 
 
 def assert_same(name, source, x, others, arguments, exact, tolerance=1e-6):
-    """Against torch in float64: equal, or within ``tolerance`` of the largest element."""
+    """Against torch in float64: equal, or within ``tolerance`` of the largest element.
+
+    Torch gets dense copies: some of its gradients refuse an unbatched channels_last input.
+    """
     ours, theirs = getattr(PF, name), getattr(F, name, None) or getattr(torch, name)
-    y = theirs(x.double(), *(t.double() for t in others), **arguments)
+    dense = [t.double().contiguous() for t in (x, *others)]
+    y = theirs(*dense, **arguments)
     shape = tuple((y[0] if isinstance(y, tuple) else y).shape)
     grad = tensor(source, shape, x.dtype) if len(shape) > 2 else matrices(source, shape or (1,), x.dtype).reshape(shape)
     with pycv.use(backend="cpu"):
         computed = outputs(ours, x, others, grad, arguments)
-    expected = outputs(theirs, x.double(), [t.double() for t in others], grad.double(), arguments)
+    expected = outputs(theirs, dense[0], dense[1:], grad.double().contiguous(), arguments)
     for got, want in zip(computed, expected, strict=True):
         assert got.dtype == (x.dtype if want.is_floating_point() else want.dtype)
         slack = 0.0 if exact or not want.numel() else tolerance * float(want.detach().abs().max())
