@@ -97,8 +97,8 @@ class _Call:
 
     choice: registry.Choice
     settings: settings.Settings
-    run: Callable | None  # the plan's; None where torch runs it
-    launch: Callable | None  # the same for alpha = beta = 1
+    run: Any  # a callable, the plan's; None where torch runs it
+    launch: Any  # the same for alpha = beta = 1
     shape: tuple[int, ...]  # of the result
     workspace_bytes: int
     copies: bool  # an operand does not lie as its matrix: _matrices copies it first
