@@ -22,7 +22,7 @@ def _spatial(values: Sizes, fill: int) -> list[int]:
 
 def _strides(layout: Layout, c: int, size: Sizes) -> list[int]:
     n, c, *spatial = layout.strides(c, size)
-    return [n, c, *([0] * (3 - len(spatial))), *spatial]
+    return [n, c, *([0] * (3 - len(spatial))), *spatial, layout.block]
 
 
 def _plan_conv(algorithm: str):
@@ -38,7 +38,7 @@ def _plan_conv(algorithm: str):
             _strides(p.output, p.k, p.output_size),
             _strides(residual, computed_channels, p.computed_size),
             "bias" in p.epilogue, "residual" in p.epilogue, "relu" in p.epilogue,
-            threads, workspace_limit,
+            "scale" in p.prologue, "relu" in p.prologue, threads, workspace_limit,
         )  # fmt: skip
 
     return plan
@@ -97,6 +97,26 @@ def _supports(problem) -> str | None:
     return None
 
 
+def _layouts(problem) -> list[Layout]:
+    named = (getattr(problem, name, None) for name in ("input", "output", "weight", "residual"))
+    return [layout for layout in named if layout is not None]
+
+
+def _unblocked(problem) -> str | None:
+    """What holds for kernels that know only whole channels or whole pixels."""
+    blocked = next((layout for layout in _layouts(problem) if layout.block > 1), None)
+    if blocked is not None:
+        return f"layout {blocked}: this kernel takes nchw and nhwc"
+    return _supports(problem)
+
+
+def _plain_conv(p: ConvProblem) -> str | None:
+    """A convolution kernel without prologue and blocked layouts."""
+    if p.prologue:
+        return f"prologue {'+'.join(p.prologue)}: this kernel has none"
+    return _unblocked(p)
+
+
 def _thin_groups(p: ConvProblem) -> str | None:
     """Where the GEMM of im2col would be too thin."""
     return "fewer than 4 channels per group" if p.groups > 1 and min(p.k, p.c) // p.groups < 4 else None
@@ -105,9 +125,9 @@ def _thin_groups(p: ConvProblem) -> str | None:
 _SHUNS = {"im2col": _thin_groups}
 
 
-def _entries(ops, passes, algorithms, plan):
+def _entries(ops, passes, algorithms, plan, supports=_unblocked):
     return [
-        Kernel(op, pass_, "cpu", algorithm, _supports, plan(algorithm), shuns=_SHUNS.get(algorithm, _never))
+        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), shuns=_SHUNS.get(algorithm, _never))
         for op in ops
         for pass_ in passes
         for algorithm in algorithms
@@ -123,10 +143,11 @@ KERNELS: list[Kernel] = [
         ("forward", "grad_input", "grad_weight"),
         ("im2col", "direct"),
         _plan_conv,
+        _plain_conv,
     ),
-    *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm),
+    *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
     *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
-    *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise),
+    *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise, _supports),
 ]

@@ -2,16 +2,33 @@
 
 from typing import Any
 
+class Cost:
+    multiply_adds: float
+    vector_elements: float
+    bytes: float
+    regions: float
+
 class ConvPlan:
     workspace_bytes: int
+    cost: Cost
+    prepare_cost: Cost
     prepared_weight_bytes: int
     def prepare_weight(self, weight: int, prepared: int) -> None: ...
     def run(
-        self, input: int, weight: int, output: int, bias: int = 0, residual: int = 0, workspace: int = 0
+        self,
+        input: int,
+        weight: int,
+        output: int,
+        bias: int = 0,
+        residual: int = 0,
+        workspace: int = 0,
+        input_scale: int = 0,
+        input_shift: int = 0,
     ) -> None: ...
 
 class GemmPlan:
     workspace_bytes: int
+    cost: Cost
     prepared_weight_bytes: int
     def prepare_weight(self, b: int, prepared: int) -> None: ...
     def run(

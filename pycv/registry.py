@@ -58,8 +58,11 @@ def kernels(op: str | None = None, pass_: str | None = None) -> list[Kernel]:
 
 @cache
 def algorithms() -> dict[str, set[str]]:
-    """The algorithm names of each ``op.pass``."""
-    return {f"{op}.{pass_}": {k.algorithm for k in ks} for (op, pass_), ks in _by_op().items()}
+    """The algorithm names of each ``op.pass``, and the names of their variants (``winograd/f4``)."""
+    return {
+        f"{op}.{pass_}": {name for k in ks for name in (k.algorithm, k.full_algorithm)}
+        for (op, pass_), ks in _by_op().items()
+    }
 
 
 def choose(problem: Problem, settings: Settings, threads: int) -> Choice:
@@ -83,7 +86,7 @@ def choose(problem: Problem, settings: Settings, threads: int) -> Choice:
         raise UnsupportedError(f"no kernel for {problem}: " + "; ".join(rejected))
     preferred = settings.wanted(settings.prefer, problem.op, problem.pass_)
     for kernel in allowed:
-        if kernel.algorithm == preferred:
+        if preferred in (kernel.algorithm, kernel.full_algorithm):
             return _planned(problem, kernel, settings, threads, "preferred", rejected)
     kernel, reason = _default(problem, allowed, settings)
     return _planned(problem, kernel, settings, threads, reason, rejected)
@@ -94,7 +97,7 @@ def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None
         return f"backend={settings.backend!r} was asked for"
     wanted = settings.wanted(settings.algorithm, problem.op, problem.pass_)
     has_it = wanted in algorithms()[f"{problem.op}.{problem.pass_}"]
-    if wanted is not None and has_it and kernel.algorithm != wanted:
+    if wanted is not None and has_it and wanted not in (kernel.algorithm, kernel.full_algorithm):
         return f"algorithm={wanted!r} was asked for"
     loosest = settings.precision or "default"
     if NUMERIC_CLASSES.index(kernel.numeric_class) > NUMERIC_CLASSES.index(loosest):

@@ -46,7 +46,7 @@ Pass pass_of(const std::string& name) {
 }
 
 Spatial spatial(const std::array<int64_t, 3>& v) { return {v[0], v[1], v[2]}; }
-Strides strides(const std::array<int64_t, 5>& v) { return {v[0], v[1], v[2], v[3], v[4]}; }
+Strides strides(const std::array<int64_t, 6>& v) { return {v[0], v[1], v[2], v[3], v[4], v[5]}; }
 MatrixStrides matrix_strides(const std::array<int64_t, 3>& v) { return {v[0], v[1], v[2]}; }
 
 const cpu::KernelEntry& entry(const std::string& op, const std::string& algorithm) {
@@ -56,14 +56,15 @@ const cpu::KernelEntry& entry(const std::string& op, const std::string& algorith
 }
 
 using I3 = std::array<int64_t, 3>;
-using I5 = std::array<int64_t, 5>;
+using I6 = std::array<int64_t, 6>;  // strides and block
 
 std::unique_ptr<cpu::ConvPlan> make_conv_plan(const std::string& algorithm, const std::string& pass,
                                               const std::string& dtype, int64_t n, int64_t c, int64_t k, int64_t groups,
                                               const I3& size, const I3& filter, const I3& out, const I3& stride,
-                                              const I3& padding, const I3& dilation, const I5& input, const I5& weight,
-                                              const I5& output, const I5& residual, bool bias, bool has_residual,
-                                              bool relu, int threads, int64_t workspace_limit) {
+                                              const I3& padding, const I3& dilation, const I6& input, const I6& weight,
+                                              const I6& output, const I6& residual, bool bias, bool has_residual,
+                                              bool relu, bool scale_input, bool relu_input, int threads,
+                                              int64_t workspace_limit) {
     const ConvProblem problem{pass_of(pass),
                               dtype_of(dtype),
                               n,
@@ -82,7 +83,9 @@ std::unique_ptr<cpu::ConvPlan> make_conv_plan(const std::string& algorithm, cons
                               strides(residual),
                               bias,
                               has_residual,
-                              relu};
+                              relu,
+                              scale_input,
+                              relu_input};
     return std::unique_ptr<cpu::ConvPlan>(entry("conv", algorithm).conv(problem, threads, workspace_limit));
 }
 
@@ -108,7 +111,7 @@ std::unique_ptr<cpu::GemmPlan> make_gemm_plan(const std::string& algorithm, cons
 std::unique_ptr<cpu::PoolPlan> make_pool_plan(const std::string& op, const std::string& algorithm,
                                               const std::string& pass, const std::string& dtype, int64_t n, int64_t c,
                                               const I3& size, const I3& filter, const I3& out, const I3& stride,
-                                              const I3& padding, const I3& dilation, const I5& input, const I5& output,
+                                              const I3& padding, const I3& dilation, const I6& input, const I6& output,
                                               bool indices, bool count_include_pad, int64_t divisor, int threads) {
     const PoolKind kind = op == "max_pool"            ? PoolKind::max
                           : op == "avg_pool"          ? PoolKind::avg
@@ -135,7 +138,7 @@ std::unique_ptr<cpu::PoolPlan> make_pool_plan(const std::string& op, const std::
 
 std::unique_ptr<cpu::NormPlan> make_norm_plan(const std::string& op, const std::string& algorithm,
                                               const std::string& pass, const std::string& dtype, int64_t n, int64_t c,
-                                              const I3& size, const I5& input, const I5& output, bool training,
+                                              const I3& size, const I6& input, const I6& output, bool training,
                                               int64_t window, int threads) {
     const NormKind kind = op == "batch_norm"            ? NormKind::batch_norm
                           : op == "local_response_norm" ? NormKind::local_response_norm
@@ -153,9 +156,10 @@ std::unique_ptr<cpu::PointwisePlan> make_pointwise_plan(const std::string& op, c
 }
 
 void run_conv(const cpu::ConvPlan& plan, Address input, Address weight, Address output, Address bias, Address residual,
-              Address workspace) {
-    const cpu::ConvArguments arguments{pointer(input), pointer(weight),   pointer(output),
-                                       pointer(bias),  pointer(residual), pointer(workspace)};
+              Address workspace, Address input_scale, Address input_shift) {
+    const cpu::ConvArguments arguments{pointer(input),       pointer(weight),     pointer(output),
+                                       pointer(bias),        pointer(residual),   pointer(workspace),
+                                       pointer(input_scale), pointer(input_shift)};
     py::gil_scoped_release release;
     plan.run(arguments);
 }
@@ -247,18 +251,26 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("threads"), py::arg("bytes"), py::arg("seconds"),
         "Measured bytes/s of reading a buffer of this size, split over the threads; 0 if it cannot be allocated.");
 
+    py::class_<cpu::Cost>(m, "Cost", "What a run of a plan costs: counts (csrc/cpu/plan.h).")
+        .def_readonly("multiply_adds", &cpu::Cost::multiply_adds)
+        .def_readonly("vector_elements", &cpu::Cost::vector_elements)
+        .def_readonly("bytes", &cpu::Cost::bytes)
+        .def_readonly("regions", &cpu::Cost::regions);
     py::class_<cpu::ConvPlan>(m, "ConvPlan")
         .def_property_readonly("workspace_bytes", &cpu::ConvPlan::workspace_bytes)
         .def_property_readonly("prepared_weight_bytes", &cpu::ConvPlan::prepared_weight_bytes)
         .def("prepare_weight", &prepare_weight<cpu::ConvPlan>, py::arg("weight"), py::arg("prepared"))
         .def("run", &run_conv, py::arg("input"), py::arg("weight"), py::arg("output"), py::arg("bias") = 0,
-             py::arg("residual") = 0, py::arg("workspace") = 0);
+             py::arg("residual") = 0, py::arg("workspace") = 0, py::arg("input_scale") = 0, py::arg("input_shift") = 0)
+        .def_property_readonly("cost", &cpu::ConvPlan::cost)
+        .def_property_readonly("prepare_cost", &cpu::ConvPlan::prepare_cost);
     py::class_<cpu::GemmPlan>(m, "GemmPlan")
         .def_property_readonly("workspace_bytes", &cpu::GemmPlan::workspace_bytes)
         .def_property_readonly("prepared_weight_bytes", &cpu::GemmPlan::prepared_weight_bytes)
         .def("prepare_weight", &prepare_weight<cpu::GemmPlan>, py::arg("b"), py::arg("prepared"))
         .def("run", &run_gemm, py::arg("a"), py::arg("b"), py::arg("out"), py::arg("bias") = 0, py::arg("residual") = 0,
-             py::arg("alpha") = 1.0, py::arg("beta") = 1.0, py::arg("workspace") = 0, py::arg("b_prepared") = false);
+             py::arg("alpha") = 1.0, py::arg("beta") = 1.0, py::arg("workspace") = 0, py::arg("b_prepared") = false)
+        .def_property_readonly("cost", &cpu::GemmPlan::cost);
     py::class_<cpu::PoolPlan>(m, "PoolPlan")
         .def("run", &run_pool, py::arg("input"), py::arg("output"), py::arg("indices") = 0);
     py::class_<cpu::NormPlan>(m, "NormPlan")
@@ -275,7 +287,7 @@ PYBIND11_MODULE(_cpu, m) {
           py::arg("c"), py::arg("k"), py::arg("groups"), py::arg("size"), py::arg("filter"), py::arg("out"),
           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("input"), py::arg("weight"),
           py::arg("output"), py::arg("residual"), py::arg("bias"), py::arg("has_residual"), py::arg("relu"),
-          py::arg("threads"), py::arg("workspace_limit"));
+          py::arg("scale_input"), py::arg("relu_input"), py::arg("threads"), py::arg("workspace_limit"));
     m.def("gemm_plan", &make_gemm_plan, py::arg("algorithm"), py::arg("dtype"), py::arg("batch"), py::arg("m"),
           py::arg("n"), py::arg("k"), py::arg("a"), py::arg("b"), py::arg("out"), py::arg("residual"), py::arg("bias"),
           py::arg("has_residual"), py::arg("relu"), py::arg("threads"), py::arg("workspace_limit"));

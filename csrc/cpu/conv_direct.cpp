@@ -9,6 +9,7 @@
 // - channels (depthwise, nhwc): lanes run along the channels of a pixel, and of the weight as [tap][channel]; nothing
 //   is copied. One source load per multiply-add, a weight load for every four.
 #include "conv_gather.h"
+#include "cost.h"
 #include "integers.h"
 #include "parallel.h"
 #include "plan.h"
@@ -183,6 +184,11 @@ public:
     int64_t workspace_bytes() const override { return threads_ * sizes_.bytes(); }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
+    Cost cost() const override {
+        return {direct_multiply_adds(conv_) / threads_, activation_bytes(conv_) / element_bytes(conv_.dtype) / threads_,
+                tensor_bytes(conv_), 1};
+    }
+    Cost prepare_cost() const override { return {}; }
 
     void run(const ConvArguments& arguments) const override {
         const int64_t blocks = divide_up(problem_.channels, kShared);
@@ -278,6 +284,11 @@ public:
     int64_t workspace_bytes() const override { return threads_ * sizes_.bytes(); }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
+    Cost cost() const override {
+        return {direct_multiply_adds(conv_) / threads_, activation_bytes(conv_) / element_bytes(conv_.dtype) / threads_,
+                tensor_bytes(conv_), 1};
+    }
+    Cost prepare_cost() const override { return {}; }
 
     void run(const ConvArguments& arguments) const override {
         parallel(threads_, [&](int thread, int team) {
@@ -390,6 +401,14 @@ public:
     int64_t workspace_bytes() const override { return 0; }
     int64_t prepared_weight_bytes() const override {
         return larger(1, conv_.filter.count()) * channels_ * static_cast<int64_t>(sizeof(T));
+    }
+
+    Cost cost() const override {
+        return {direct_multiply_adds(conv_) / threads_, activation_bytes(conv_) / element_bytes(conv_.dtype) / threads_,
+                tensor_bytes(conv_), 1};
+    }
+    Cost prepare_cost() const override {
+        return {0, weight_elements(conv_), 2 * weight_elements(conv_) * element_bytes(conv_.dtype), 0};
     }
 
     // [filter position][channel]
@@ -508,6 +527,11 @@ public:
     int64_t workspace_bytes() const override { return 0; }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
+    Cost cost() const override {
+        return {direct_multiply_adds(conv_) / threads_, activation_bytes(conv_) / element_bytes(conv_.dtype) / threads_,
+                tensor_bytes(conv_), 1};
+    }
+    Cost prepare_cost() const override { return {}; }
 
     // The filter rows of a channel vector are independent sums. The last vector overlaps its neighbour, and both would
     // write the same values: they go to one thread.

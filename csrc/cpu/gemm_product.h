@@ -9,6 +9,7 @@
 // output is visited once per depth block.
 #pragma once
 
+#include "cost.h"
 #include "gemm_panels.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -249,6 +250,20 @@ inline Grid choose_grid(int threads, int64_t streamed_panels, int64_t stationary
         best_cost = cost;
     }
     return best;
+}
+
+// multiply_adds and vector_elements of multiply_share() for its busiest thread: full tiles, the panels that it packs,
+// and the visits of its outputs.
+template <class T>
+Cost share_cost(const Product<T>& p, int threads) {
+    const int64_t streamed_panels = p.groups * p.streamed.panels();
+    if (streamed_panels == 0 || p.stationary.panels() == 0) return {};
+    const Grid grid = choose_grid(threads, streamed_panels, p.stationary.panels(), p.streamed_neighbours);
+    const double streamed = static_cast<double>(divide_up(streamed_panels, grid.streamed) * p.streamed.width);
+    const double fixed = static_cast<double>(divide_up(p.stationary.panels(), grid.stationary) * p.stationary.width);
+    const double depth = static_cast<double>(p.depth.size);
+    return {streamed * fixed * depth, streamed * depth + streamed * fixed * static_cast<double>(p.depth.blocks()), 0,
+            0};
 }
 
 // One thread's part of a product whose stationary side is packed. `source.pack(group, index, depth, to, scratch)`

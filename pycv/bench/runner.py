@@ -15,7 +15,7 @@ from . import check, machine
 from .contenders import DEFAULT, Call, Contender, Unavailable, contender
 from .data import random_data, require_dtype
 from .problems import Case, case
-from .timing import Timing, measure
+from ..timing import Timing, measure
 
 Row = dict[str, Any]
 Progress = Callable[[int, int, str], None]
