@@ -242,8 +242,11 @@ private:
     void fill(const ConvArguments& arguments, const Block& b, Range source, T* tile) const {
         const bool forward = conv_.pass == Pass::forward;
         const Gather& g = phases_[0].gather;
+        const T* source_data = static_cast<const T*>(forward ? arguments.input : arguments.output);
         const TileSource<T> from{
-            static_cast<const T*>(forward ? arguments.input : arguments.output) + b.n * problem_.source.n,
+            source_data + b.n * problem_.source.n,
+            source_data + tensor_extent(problem_.source, problem_.n, problem_.groups * problem_.source_channels,
+                                        {g.d.source_size, g.h.source_size, g.w.source_size}),
             problem_.source,
             {g.d.source_size, g.h.source_size, g.w.source_size},
             conv_.scale_input ? static_cast<const T*>(arguments.input_scale) : nullptr,

@@ -13,6 +13,20 @@
 
 namespace pycv::cpu::PYCV_ISA {
 
+// Elements 0, Step, 2 * Step, ... at p, without reading behind the last of them.
+template <class T, int Step>
+inline Vec<T> load_every(const T* p) {
+    if constexpr (Step == 1) {
+        return load<T>(p);
+    } else {
+        constexpr int n = lanes<T>;
+        const Vec<T> low = load_every<T, Step / 2>(p), high = load_every<T, Step / 2>(p + (n - 1) * (Step / 2));
+        Vec<shuffles::Index<T>> pick{};
+        for (int i = 0; i < n; ++i) pick[i] = i < n / 2 ? 2 * i : 2 * i + 1;
+        return __builtin_shuffle(low, high, pick);
+    }
+}
+
 // Coordinates origin + distance for distances up to (count - 1) * step + reach.
 struct TileAxis {
     int64_t step, parts, cells;
@@ -40,10 +54,16 @@ struct TileShape {
     }
 };
 
+// Elements from the first to behind the last one of a tensor that is not empty.
+inline int64_t tensor_extent(const Strides& s, int64_t n, int64_t channels, Spatial size) {
+    return (n - 1) * s.n + s.channel(channels - 1) + (size.d - 1) * s.d + (size.h - 1) * s.h + (size.w - 1) * s.w + 1;
+}
+
 // One image of the source and what happens to it before the convolution.
 template <class T>
 struct TileSource {
     const T* data;
+    const T* end;  // behind the last element of all images
     Strides strides;
     Spatial size;
     const T* scale;  // null, or per channel, as shift
@@ -116,21 +136,45 @@ private:
             CellRange cells(shape_.w, origin_.w, part, source_.size.w);
             if (!from) cells.end = cells.begin;
             const int64_t planes = vector ? lanes<T> : 1;
-            for (int64_t j = 0; j < planes; ++j) zero_run(to + j * plane_, cells.begin);
+            for (int64_t j = 0; j < planes; ++j) pad(to + j * plane_, 0, cells.begin);
             if (cells.end > cells.begin) {
                 const int64_t stride = shape_.w.step * source_.strides.w;
                 const T* start = from + cells.first * source_.strides.w;
                 vector ? transpose_cells(channel, start, stride, cells, to)
                        : copy_cells(channel, start, stride, cells, to);
             }
-            for (int64_t j = 0; j < planes; ++j) zero_run(to + j * plane_ + cells.end, shape_.w.cells - cells.end);
+            for (int64_t j = 0; j < planes; ++j) pad(to + j * plane_, cells.end, shape_.w.cells);
         }
     }
 
+    // Writes whole vectors, as transpose() does.
+    static void pad(T* to, int64_t begin, int64_t end) {
+        for (; begin < end; begin += lanes<T>) store<T>(to + begin, Vec<T>{});
+    }
+
     void copy_cells(int64_t channel, const T* from, int64_t stride, const CellRange& cells, T* to) const {
-        copy_strided<T>(to + cells.begin, from + cells.begin * stride, cells.end - cells.begin, stride);
+        copy(to + cells.begin, from + cells.begin * stride, cells.end - cells.begin, stride);
         if (!source_.prologue()) return;
         for (int64_t i = cells.begin; i < cells.end; ++i) to[i] = source_.transform(to[i], channel);
+    }
+
+    void copy(T* to, const T* from, int64_t count, int64_t stride) const {
+        if (stride == 1) return copy_every<1>(to, from, count, 1);
+        if (stride == 2) return copy_every<2>(to, from, count, 2);
+        if (stride == 4) return copy_every<4>(to, from, count, 4);
+        copy_every<0>(to, from, count, stride);
+    }
+
+    // Writes whole vectors where that many elements can be read.
+    template <int Step>
+    void copy_every(T* to, const T* from, int64_t count, int64_t stride) const {
+        int64_t i = 0;
+        if constexpr (Step > 0) {
+            const int64_t readable = (source_.end - from + Step - 1) / Step;
+            for (; i < count && i + lanes<T> <= readable; i += lanes<T>)
+                store<T>(to + i, load_every<T, Step>(from + i * Step));
+        }
+        for (; i < count; ++i) to[i] = from[i * stride];
     }
 
     void transpose_cells(int64_t channel, const T* from, int64_t stride, const CellRange& cells, T* to) const {
@@ -149,6 +193,7 @@ private:
 #pragma GCC unroll 16
             for (int i = 0; i < lanes<T>; ++i) v[i] = load<T>(from + i * stride);
         } else {
+#pragma GCC unroll 16
             for (int i = 0; i < lanes<T>; ++i) v[i] = i < count ? load<T>(from + i * stride) : Vec<T>{};
         }
         if (source_.prologue()) {
