@@ -151,6 +151,13 @@ def _winograd_entries() -> list[Kernel]:
     ]  # fmt: skip
 
 
+def _direct_lanes(p: ConvProblem) -> str | None:
+    """Prologue in forward; blocked activations in forward only, never a blocked weight."""
+    if p.pass_ == "forward" and p.weight.block == 1:
+        return _supports(p)
+    return _plain_conv(p)
+
+
 def _thin_groups(p: ConvProblem) -> str | None:
     """Where the GEMM of im2col would be too thin."""
     return "fewer than 4 channels per group" if p.groups > 1 and min(p.k, p.c) // p.groups < 4 else None
@@ -180,6 +187,11 @@ KERNELS: list[Kernel] = [
         _plain_conv,
     ),
     *_winograd_entries(),
+    *[
+        Kernel(f"conv{rank}", pass_, "cpu", "direct", _direct_lanes, _plan_conv("direct_lanes"), variant="lanes")
+        for rank in _RANKS
+        for pass_ in ("forward", "grad_input")
+    ],
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
     *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
