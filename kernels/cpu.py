@@ -1,13 +1,13 @@
 """The registry entries of the C++ kernels (csrc/cpu): from a problem to a plan of pycv._cpu.
 
-The order of the entries of one op and pass is the order in which they are tried.
+Which of the entries that support a problem runs it is decided by what it costs (pycv/choice), not by their order.
 """
 
 from __future__ import annotations
 
 from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
 
-from . import Kernel, _never
+from . import Kernel
 
 try:
     from pycv import _cpu
@@ -158,17 +158,9 @@ def _direct_lanes(p: ConvProblem) -> str | None:
     return _plain_conv(p)
 
 
-def _thin_groups(p: ConvProblem) -> str | None:
-    """Where the GEMM of im2col would be too thin."""
-    return "fewer than 4 channels per group" if p.groups > 1 and min(p.k, p.c) // p.groups < 4 else None
-
-
-_SHUNS = {"im2col": _thin_groups}
-
-
 def _entries(ops, passes, algorithms, plan, supports=_unblocked):
     return [
-        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), shuns=_SHUNS.get(algorithm, _never))
+        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm))
         for op in ops
         for pass_ in passes
         for algorithm in algorithms

@@ -49,7 +49,7 @@ def write(path: Path, value: Any) -> None:
     handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
+            json.dump(value, file, indent=1, allow_nan=False)
             file.write("\n")
         os.replace(temporary, path)
     except BaseException:

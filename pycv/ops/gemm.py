@@ -63,7 +63,7 @@ def gemm(
     arguments = (a, b, bias, residual, alpha, beta, transposed, relu)
     if watched():
         return _watched_gemm(op, *arguments)
-    call = _known(op, arguments, settings.current())
+    call = _known(op, arguments, settings.current(), prepared is not None)
     if call is None:
         return _torch_gemm(op, *arguments)
     if a.is_neg() or b.is_neg() or (bias is not None and bias.is_neg()) or (residual is not None and residual.is_neg()):
@@ -108,7 +108,7 @@ class _Call:
 _calls: dict[tuple, _Call] = {}
 
 
-def _known(op: str, arguments: tuple, current: settings.Settings) -> _Call | None:
+def _known(op: str, arguments: tuple, current: settings.Settings, kept: bool = False) -> _Call | None:
     """The call for such arguments under these settings, made if it is the first; None for what has no plain memory."""
     a, b, bias, residual, alpha, beta, transposed, relu = arguments
     try:
@@ -118,14 +118,14 @@ def _known(op: str, arguments: tuple, current: settings.Settings) -> _Call | Non
             None if residual is None else (
                 type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu, beta == 0
             ),
-            alpha == 0, transposed, relu, id(current), threads(), deterministic(),
+            alpha == 0, transposed, relu, kept, id(current), threads(), deterministic(),
         )  # fmt: skip
     except (AttributeError, RuntimeError):  # no tensor, or one without sizes or strides
         return None
     call = _calls.get(key)
     if call is None and _all_plain(arguments):
         shape = _result_shape(op, a, b, bias, residual, transposed)
-        call = remember(_calls, key, _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current))
+        call = remember(_calls, key, _planned(shape, *arguments, current, kept))
     return call
 
 
@@ -133,7 +133,7 @@ def _all_plain(arguments: tuple) -> bool:
     return all(x is None or plain(x) for x in arguments[:4])
 
 
-def _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current: settings.Settings) -> _Call:
+def _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current, kept) -> _Call:
     bias_broadcasts = bias is not None and bias.shape != shape[-1:]
     if bias_broadcasts:
         bias, residual, beta = None, bias, 1.0
@@ -154,7 +154,7 @@ def _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current
         residual=None if residual_matrix is None else _layout(residual_matrix),
         epilogue=("bias",) * (bias is not None) + ("residual",) * (residual is not None) + ("relu",) * relu,
     )
-    choice = registry.choose(problem, current, threads())
+    choice = registry.choose(problem, current, threads(), kept)
     plan = choice.plan
     run, launch, workspace_bytes = (plan.run, plan.launch, plan.workspace_bytes) if plan else (None, None, 0)
     return _Call(choice, current, run, launch, shape, workspace_bytes, copies, bias_broadcasts)

@@ -4,7 +4,6 @@ An output's error may be as large as the largest values of its tile allow, so an
 the largest sum of absolute products within its tile.
 """
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,9 +20,7 @@ TILES = tuple(AMPLIFICATION)
 
 
 def kernel_of(problem: ConvProblem, m: int) -> Kernel:
-    return next(
-        k for k in registry.kernels(problem.op, problem.pass_) if k.name == f"cpu:winograd/f{m}"
-    )
+    return next(k for k in registry.kernels(problem.op, problem.pass_) if k.name == f"cpu:winograd/f{m}")
 
 
 def tile_maxima(values: np.ndarray, m: int) -> np.ndarray:
@@ -42,9 +39,7 @@ def arrays_of(problem: ConvProblem, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     dtype = np.float32 if problem.dtype == "f32" else np.float64
     return {
-        o.name: rng.standard_normal(o.shape).astype(dtype).astype(np.float64)
-        for o in raw.operands(problem)
-        if o.read
+        o.name: rng.standard_normal(o.shape).astype(dtype).astype(np.float64) for o in raw.operands(problem) if o.read
     }
 
 
