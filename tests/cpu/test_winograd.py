@@ -4,7 +4,6 @@ An output's error may be as large as the largest values of its tile allow, so an
 the largest sum of absolute products within its tile.
 """
 
-
 import numpy as np
 import pytest
 
