@@ -1,7 +1,7 @@
-"""Offsets beyond 2^31 elements: one tensor of 8.6 GB, mostly zeros that were never touched, so that reading it takes little
-memory and writing it at most 9 GB.
+"""Offsets beyond 2^31 elements: one tensor of 8.6 GB, mostly zeros that were never touched.
 
-Everything that is not 0 lies in the last window of the large tensor; the reference solves the problem of that window.
+Reading it takes little memory, writing it at most 9 GB. Everything that is not 0 lies in the last window of the large
+tensor; the reference solves the problem of that window.
 """
 
 from __future__ import annotations
