@@ -129,8 +129,6 @@ def _winograd(tile: str):
             return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
         if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
             return f"{p.groups} groups in a blocked layout"
-        if p.pass_ == "grad_weight":
-            return "pass grad_weight: this kernel has none"
         return _supports(p)
 
     return supports
@@ -146,7 +144,7 @@ def _winograd_entries() -> list[Kernel]:
             "conv2d", pass_, "cpu", "winograd", _winograd(tile), _plan_conv(f"winograd/{tile}"),
             numeric_class="fast" if tile == "f6" else "default", variant=tile,
         )
-        for pass_ in ("forward", "grad_input")
+        for pass_ in ("forward", "grad_input", "grad_weight")
         for tile in ("f4", "f6", "f3", "f2")
     ]  # fmt: skip
 
