@@ -117,6 +117,12 @@ def _plain_conv(p: ConvProblem) -> str | None:
     return _unblocked(p)
 
 
+def _depthwise_conv(p: ConvProblem) -> str | None:
+    if p.weight.block > 1:
+        return f"layout w={p.weight}: the weight is plain"
+    return _supports(p)
+
+
 def _thin_groups(p: ConvProblem) -> str | None:
     """Where the GEMM of im2col would be too thin."""
     return "fewer than 4 channels per group" if p.groups > 1 and min(p.k, p.c) // p.groups < 4 else None
@@ -141,9 +147,16 @@ KERNELS: list[Kernel] = [
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),
-        ("im2col", "direct"),
+        ("im2col",),
         _plan_conv,
         _plain_conv,
+    ),
+    *_entries(
+        [f"conv{rank}" for rank in _RANKS],
+        ("forward", "grad_input", "grad_weight"),
+        ("depthwise", "direct"),
+        _plan_conv,
+        _depthwise_conv,
     ),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
