@@ -117,6 +117,12 @@ def _plain_conv(p: ConvProblem) -> str | None:
     return _unblocked(p)
 
 
+def _depthwise_conv(p: ConvProblem) -> str | None:
+    if p.weight.block > 1:
+        return f"layout w={p.weight}: the weight is plain"
+    return _supports(p)
+
+
 # Output pixels per side of Winograd's tiles, by filter size and in order of preference.
 _WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}
 
@@ -172,9 +178,16 @@ KERNELS: list[Kernel] = [
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),
-        ("im2col", "direct"),
+        ("im2col",),
         _plan_conv,
         _plain_conv,
+    ),
+    *_entries(
+        [f"conv{rank}" for rank in _RANKS],
+        ("forward", "grad_input", "grad_weight"),
+        ("depthwise", "direct"),
+        _plan_conv,
+        _depthwise_conv,
     ),
     *_winograd_entries(),
     *[
