@@ -125,13 +125,36 @@ def _thin_groups(p: ConvProblem) -> str | None:
 _SHUNS = {"im2col": _thin_groups}
 
 
-def _entries(ops, passes, algorithms, plan, supports=_unblocked):
+def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="strict"):
     return [
-        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), shuns=_SHUNS.get(algorithm, _never))
+        Kernel(
+            op, pass_, "cpu", algorithm, supports, plan(algorithm), numeric_class, shuns=_SHUNS.get(algorithm, _never)
+        )  # fmt: skip
         for op in ops
         for pass_ in passes
         for algorithm in algorithms
     ]
+
+
+def _fft(p: ConvProblem) -> str | None:
+    """Tiles are two-dimensional; what no window reads would be transformed along with what they do read."""
+    depths = (p.size[:-2], p.filter[:-2], p.output_size[:-2], p.padding[:-2])
+    if depths not in (((), (), (), ()), ((1,), (1,), (1,), (0,))):
+        return f"depth {p.size[0]}, filter depth {p.filter[0]}: fft transforms two axes"
+    axes = zip(p.size, p.filter, p.output_size, p.stride, p.padding, p.dilation, strict=True)
+    if not all(_all_read(*axis) for axis in axes):
+        return "fft would mix in the elements that the windows leave out in between"
+    return _plain_conv(p)
+
+
+def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilation: int) -> bool:
+    """Whether no input element, and no window, lies between others and yet meets none of them."""
+    if dilation == 1 and stride <= filter:
+        return True
+    pairs = [
+        (i, o) for o in range(out) for r in range(filter) if 0 <= (i := o * stride - padding + r * dilation) < size
+    ]
+    return all(len(met) == max(met) - min(met) + 1 for met in map(set, zip(*pairs, strict=True)))
 
 
 _RANKS = ("1d", "2d", "3d")
@@ -144,6 +167,14 @@ KERNELS: list[Kernel] = [
         ("im2col", "direct"),
         _plan_conv,
         _plain_conv,
+    ),
+    *_entries(
+        [f"conv{rank}" for rank in _RANKS],
+        ("forward", "grad_input"),
+        ("fft",),
+        _plan_conv,
+        _fft,
+        "default",
     ),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
