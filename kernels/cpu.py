@@ -170,7 +170,7 @@ KERNELS: list[Kernel] = [
     ),
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
-        ("forward", "grad_input"),
+        ("forward", "grad_input", "grad_weight"),
         ("fft",),
         _plan_conv,
         _fft,

@@ -255,6 +255,12 @@ bool lanes_across_groups(int64_t groups, int64_t channels, int64_t outputs) {
     return divide_up(groups, lanes<T>) * channels * outputs < groups * channels * divide_up(outputs, lanes<T>);
 }
 
+// grad_weight pairs what forward gathers with what it computes.
+inline ConvProblem sources_and_results(ConvProblem p) {
+    if (p.pass == Pass::grad_weight) p.pass = Pass::forward;
+    return p;
+}
+
 inline int64_t line_bytes(int64_t bytes) { return round_up(bytes, 64); }
 
 // ------------------------------------------------------------------------------------------------ both kinds of plan
@@ -273,7 +279,7 @@ protected:
     // (grad_weight) it is transformed in each call.
     FftBase(const ConvProblem& problem, int threads, int64_t limit)
         : conv_(problem),
-          gather_(gather_problem(problem)),
+          gather_(gather_problem(sources_and_results(problem))),
           across_(lanes_across_groups<T>(gather_.groups, gather_.source_channels, gather_.channels)),
           sources_{gather_.groups, gather_.source_channels, across_},
           computed_{gather_.groups, gather_.channels, across_},
@@ -294,6 +300,22 @@ protected:
         return static_cast<double>(computed_.total() * gather_.source_channels) * (across_ ? 2 : 1);
     }
     int64_t filters() const { return computed_.total() * gather_.source_channels; }
+    // Where the filters between a vector of computed channels and a source channel lie in the weight.
+    template <class Element>
+    Patch<Element> filter_patch(Element* weight, int64_t unit, int64_t vector, int64_t channel) const {
+        const ChannelVector v = computed_.at(unit, vector);
+        const int64_t group = v.first / gather_.channels, in_group = v.first % gather_.channels;
+        const Strides& w = gather_.weight;
+        return {weight + group * gather_.weight_group + in_group * w.n + channel * w.c,
+                across_ ? gather_.weight_group : w.n, w.h, w.w, v.count};
+    }
+
+    void transform_tile(const T* data, const Strides& s, int64_t n, ChannelVector v, const Window& h, const Window& w,
+                        Line<T> to, T* scratch) const {
+        const T* at = data + n * s.n + v.first * s.c + h.first * s.h + w.first * s.w;
+        fft_.forward({at, v.step * s.c, s.h, s.w, v.count}, h.run, w.run, to, scratch);
+    }
+
     T scale() const { return T(1) / static_cast<T>(4 * fft_.height() * fft_.width()); }
 
     // Elements that a transform moves, in vectors: once per stage, to and from the line, to and from the spectrum.
@@ -447,14 +469,10 @@ private:
 
     void transform_filter(const T* weight, int64_t unit, int64_t vector, int64_t channel, T* to, T* scratch) const {
         const bool forward = conv_.pass == Pass::forward;
-        const ChannelVector v = computed_.at(unit, vector);
-        const int64_t group = v.first / gather_.channels, in_group = v.first % gather_.channels;
-        const Patch<const T> patch{
-            weight + group * gather_.weight_group + in_group * gather_.weight.n + channel * gather_.weight.c,
-            across_ ? gather_.weight_group : gather_.weight.n, gather_.weight.h, gather_.weight.w, v.count};
         const int64_t per_group = computed_.per_group();
-        fft_.forward(patch, tiling_.h.taps(forward), tiling_.w.taps(forward),
-                     filters_.line(to, vector / per_group, vector % per_group, channel), scratch);
+        fft_.forward(this->filter_patch(weight, unit, vector, channel), tiling_.h.taps(forward),
+                     tiling_.w.taps(forward), filters_.line(to, vector / per_group, vector % per_group, channel),
+                     scratch);
     }
 
     void transform_sources(const T* source, int64_t unit, Range tiles, T* to, T* scratch, int thread, int team) const {
@@ -463,12 +481,9 @@ private:
         const Range mine = share((tiles.end - tiles.begin) * vectors, thread, team);
         for (int64_t i = mine.begin; i < mine.end; ++i) {
             const TileAt at = tiling_.at(tiles.begin + i / vectors);
-            const Window h = tiling_.h.source(at.y, forward), w = tiling_.w.source(at.x, forward);
-            const ChannelVector v = sources_.at(unit, i % vectors);
-            const Strides& s = gather_.source;
-            const Patch<const T> patch{source + at.n * s.n + v.first * s.c + h.first * s.h + w.first * s.w, v.step * s.c,
-                                       s.h, s.w, v.count};
-            fft_.forward(patch, h.run, w.run, source_spectra().line(to, i / vectors, i % vectors), scratch);
+            this->transform_tile(source, gather_.source, at.n, sources_.at(unit, i % vectors),
+                                 tiling_.h.source(at.y, forward), tiling_.w.source(at.x, forward),
+                                 source_spectra().line(to, i / vectors, i % vectors), scratch);
         }
     }
 
@@ -531,9 +546,199 @@ private:
     int64_t block_;  // tiles at a time
 };
 
+// ------------------------------------------------------------------------------------------------ grad_weight
+
+// Filters that are found together, of one unit: ranges of groups, of vectors of output channels and of vectors of input
+// channels (across: of channels).
+struct Part {
+    Range groups, outputs, inputs;
+
+    int64_t output_vectors() const { return (groups.end - groups.begin) * (outputs.end - outputs.begin); }
+    int64_t input_vectors() const { return (groups.end - groups.begin) * (inputs.end - inputs.begin); }
+};
+
+template <class T>
+class FftGradWeight final : public FftBase<T> {
+public:
+    FftGradWeight(const ConvProblem& problem, int threads, int64_t limit) : FftBase<T>(problem, threads, limit) {
+        largest_ = {{0, across_ ? 1 : gather_.groups}, {0, computed_.per_group()}, {0, sources_.per_group()}};
+        const int64_t space = this->independent() ? limit / threads_ : limit;
+        while (!across_ && (filter_elements(largest_) + tile_elements(largest_)) * kSize > space) {
+            int64_t& longest = largest_.groups.end > 1                         ? largest_.groups.end
+                               : largest_.outputs.end > largest_.inputs.end ? largest_.outputs.end
+                                                                              : largest_.inputs.end;
+            if (longest <= 1) break;
+            longest = divide_up(longest, 2);
+        }
+        // Each block of tiles visits all sums.
+        constexpr int64_t kCached = 16 << 20;
+        const int64_t sums = filter_elements(largest_) * kSize;
+        const int64_t budget = smaller(space - sums, larger(kCached, 2 * sums));
+        const int64_t at_once = larger(1, budget / larger(1, tile_elements(largest_) * kSize));
+        block_ = larger(1, divide_up(tiling_.tiles(), larger(1, divide_up(tiling_.tiles(), at_once))));
+    }
+
+    int64_t prepared_weight_bytes() const override { return 0; }
+    void prepare_weight(const void*, void*) const override {}
+
+    void run(const ConvArguments& arguments) const override {
+        this->each_unit(arguments.workspace, [&](int64_t unit, int thread, int team, T* shared, T* scratch) {
+            each_part([&](const Part& part) { find(arguments, unit, part, thread, team, shared, scratch); });
+        });
+    }
+
+    Cost cost() const override {
+        const double tiles = static_cast<double>(tiling_.tiles()), frequencies = static_cast<double>(fft_.frequencies());
+        const double blocks = larger(1, divide_up(tiling_.tiles(), block_));
+        double transforms = static_cast<double>(this->filters()), spectra = 0, sums = 0, regions = 1;
+        each_part([&](const Part& part) {
+            const double vectors = static_cast<double>((part.input_vectors() + part.output_vectors()) * sources_.units());
+            transforms += tiles * vectors;
+            if (this->independent()) return;
+            spectra += tiles * frequencies * vectors * 4 * PYCV_VECTOR_BYTES;
+            sums += 2 * blocks * static_cast<double>(filter_elements(part) * kSize * sources_.units());
+            regions += 2 * blocks * static_cast<double>(sources_.units());
+        });
+        return {this->busiest(tiles * frequencies * this->vector_products()) * 4 * lanes<T>,
+                this->busiest(transforms) * this->transform_vectors() * lanes<T>,
+                tensor_bytes(conv_) + spectra + sums, regions};
+    }
+    Cost prepare_cost() const override { return {}; }
+
+private:
+    using FftBase<T>::conv_;
+    using FftBase<T>::gather_;
+    using FftBase<T>::across_;
+    using FftBase<T>::sources_;
+    using FftBase<T>::computed_;
+    using FftBase<T>::threads_;
+    using FftBase<T>::tiling_;
+    using FftBase<T>::fft_;
+    using FftBase<T>::kSize;
+
+    SpectraLayout<T> inputs(const Part& part) const { return {part.input_vectors(), block_}; }
+    SpectraLayout<T> outputs(const Part& part) const { return {part.output_vectors(), block_}; }
+    // Source channels of each group in the part.
+    int64_t channels(const Part& part) const {
+        if (across_) return part.inputs.end - part.inputs.begin;
+        return smaller(gather_.source_channels, part.inputs.end * lanes<T>) - part.inputs.begin * lanes<T>;
+    }
+    FilterLayout<T> found(const Part& part) const {
+        return {part.groups.end - part.groups.begin, part.outputs.end - part.outputs.begin, channels(part),
+                across_ ? 1 : kComplexVectors};
+    }
+    int64_t filter_elements(const Part& part) const { return fft_.frequencies() * found(part).frequency(); }
+    int64_t tile_elements(const Part& part) const {
+        return fft_.frequencies() * 2 * (part.input_vectors() + part.output_vectors()) * lanes<T>;
+    }
+    int64_t shared_bytes() const override {
+        const int64_t spectra = inputs(largest_).frequency() + outputs(largest_).frequency();
+        return line_bytes((filter_elements(largest_) + fft_.frequencies() * spectra) * kSize);
+    }
+
+    template <class Body>
+    void each_part(const Body& body) const {
+        const int64_t groups = across_ ? 1 : gather_.groups;
+        const auto cut = [](int64_t first, const Range& length, int64_t end) {
+            return Range{first, smaller(first + length.end, end)};
+        };
+        for (int64_t g = 0; g < groups; g += largest_.groups.end)
+            for (int64_t o = 0; o < computed_.per_group(); o += largest_.outputs.end)
+                for (int64_t i = 0; i < sources_.per_group(); i += largest_.inputs.end)
+                    body(Part{cut(g, largest_.groups, groups), cut(o, largest_.outputs, computed_.per_group()),
+                              cut(i, largest_.inputs, sources_.per_group())});
+    }
+
+    void find(const ConvArguments& arguments, int64_t unit, const Part& part, int thread, int team, T* shared,
+              T* scratch) const {
+        T* const sums = shared;
+        T* const from = sums + filter_elements(largest_);
+        T* const with = from + fft_.frequencies() * inputs(part).frequency();
+        int64_t first = 0;
+        do {  // without any tile the sums are 0
+            const Range tiles{first, smaller(first + block_, tiling_.tiles())};
+            transform(static_cast<const T*>(arguments.input), true, unit, part, tiles, from, scratch, thread, team);
+            transform(static_cast<const T*>(arguments.output), false, unit, part, tiles, with, scratch, thread, team);
+            team_barrier(team);
+            multiply(part, tiles, from, with, sums, thread, team);
+            team_barrier(team);
+            first += block_;
+        } while (first < tiling_.tiles());
+        transform_back(static_cast<T*>(arguments.weight), unit, part, sums, scratch, thread, team);
+    }
+
+    void transform(const T* data, bool input, int64_t unit, const Part& part, Range tiles, T* to, T* scratch,
+                   int thread, int team) const {
+        const SpectraLayout<T> layout = input ? inputs(part) : outputs(part);
+        const ChannelVectors<T>& side = input ? sources_ : computed_;
+        const Range range = input ? part.inputs : part.outputs;
+        const int64_t per_group = range.end - range.begin;
+        const Range mine = share((tiles.end - tiles.begin) * layout.vectors, thread, team);
+        for (int64_t i = mine.begin; i < mine.end; ++i) {
+            const TileAt at = tiling_.at(tiles.begin + i / layout.vectors);
+            const int64_t vector = i % layout.vectors, group = part.groups.begin + vector / per_group;
+            const int64_t index = group * side.per_group() + range.begin + vector % per_group;
+            this->transform_tile(data, input ? gather_.source : gather_.computed, at.n, side.at(unit, index),
+                                 input ? tiling_.h.input(at.y) : tiling_.h.backwards(at.y),
+                                 input ? tiling_.w.input(at.x) : tiling_.w.backwards(at.x),
+                                 layout.line(to, i / layout.vectors, vector), scratch);
+        }
+    }
+
+    void multiply(const Part& part, Range tiles, const T* from, const T* with, T* sums, int thread, int team) const {
+        const SpectraLayout<T> source = inputs(part), computed = outputs(part);
+        const FilterLayout<T> filters = found(part);
+        const Range mine = share(fft_.frequencies(), thread, team);
+        const int64_t depth = tiles.end - tiles.begin, per_group = part.inputs.end - part.inputs.begin;
+        const bool add = tiles.begin > 0;
+        for (int64_t f = mine.begin; f < mine.end; ++f) {
+            const T* a = from + f * source.frequency();
+            const T* b = with + f * computed.frequency();
+            T* out = sums + f * filters.frequency();
+            for (int64_t group = 0; group < filters.groups; ++group)
+                for (int64_t v = 0; v < filters.vectors; v += filters.panel) {
+                    const ComplexMatrix<const T> right{b + (group * filters.vectors + v) * lanes<T>, 0, computed.row(),
+                                                       computed.im()};
+                    if (across_) {
+                        for (int64_t c = 0; c < filters.channels; ++c)
+                            lane_product<T>({a + c * lanes<T>, 0, source.row(), source.im()}, right, depth,
+                                            filters.line(out, 0, v, c), add);
+                        continue;
+                    }
+                    complex_product<T>(filters.channels, filters.width(v),
+                                       {a + group * per_group * lanes<T>, 1, source.row(), source.im()}, right, depth,
+                                       filters.matrix(out, group, v), add);
+                }
+        }
+    }
+
+    void transform_back(T* weight, int64_t unit, const Part& part, T* sums, T* scratch, int thread, int team) const {
+        const FilterLayout<T> filters = found(part);
+        const Finish<T> finish{this->scale(), {}, {}, false};
+        const Range mine = share(filters.groups * filters.vectors * filters.channels, thread, team);
+        for (int64_t i = mine.begin; i < mine.end; ++i) {
+            const int64_t channel = i % filters.channels, vector = i / filters.channels % filters.vectors;
+            const int64_t group = i / filters.channels / filters.vectors;
+            const int64_t index = (part.groups.begin + group) * computed_.per_group() + part.outputs.begin + vector;
+            const int64_t first = part.inputs.begin * (across_ ? 1 : lanes<T>);
+            fft_.inverse(filters.line(sums, group, vector, channel), finish,
+                         this->filter_patch(weight, unit, index, first + channel), tiling_.h.found_taps(),
+                         tiling_.w.found_taps(), scratch);
+        }
+    }
+
+    Part largest_;
+    int64_t block_;  // tiles at a time
+};
+
+template <class T>
+ConvPlan* make(const ConvProblem& p, int threads, int64_t workspace_limit) {
+    if (p.pass == Pass::grad_weight) return new FftGradWeight<T>(p, threads, workspace_limit);
+    return new FftGather<T>(p, threads, workspace_limit);
+}
+
 ConvPlan* make_fft(const ConvProblem& p, int threads, int64_t workspace_limit) {
-    if (p.dtype == DType::f64) return new FftGather<double>(p, threads, workspace_limit);
-    return new FftGather<float>(p, threads, workspace_limit);
+    return p.dtype == DType::f64 ? make<double>(p, threads, workspace_limit) : make<float>(p, threads, workspace_limit);
 }
 
 PYCV_KERNEL("conv", "fft", make_fft);
