@@ -31,6 +31,8 @@ namespace {
 
 // ------------------------------------------------------------------------------------------------ geometry
 
+inline int64_t divide_up_signed(int64_t a, int64_t b) { return a >= 0 ? divide_up(a, b) : -(-a / b); }
+
 // The smallest range that holds all elements in use.
 struct Hull {
     Range range{0, 0};
@@ -53,13 +55,15 @@ struct ConvAxis {
         extent = (filter - 1) * dilation + 1;
         positions = pass == Pass::grad_input ? size : out > 0 ? (out - 1) * stride + 1 : 0;
         Hull inputs, outputs;
-        for (int64_t o = 0; o < out; ++o)
-            for (int64_t r = 0; r < filter; ++r) {
-                const int64_t i = o * stride - padding + r * dilation;
-                if (i < 0 || i >= size) continue;
-                inputs.add(i);
-                outputs.add(o);
-            }
+        for (int64_t o = 0; o < out; ++o) {
+            const int64_t begin = o * stride - padding;  // of the window
+            const int64_t first = larger(0, divide_up_signed(-begin, dilation));
+            const int64_t last = smaller(filter, divide_up_signed(size - begin, dilation)) - 1;
+            if (first > last) continue;
+            inputs.add(begin + first * dilation);
+            inputs.add(begin + last * dilation);
+            outputs.add(o);
+        }
         input = inputs.range, output = outputs.range;
     }
 };
@@ -69,8 +73,6 @@ struct Window {
     int64_t first;  // element
     Run run;
 };
-
-inline int64_t divide_up_signed(int64_t a, int64_t b) { return a >= 0 ? divide_up(a, b) : -(-a / b); }
 
 inline Window window(Range elements, int64_t step, int64_t begin, int64_t length) {
     const int64_t first = larger(elements.begin, divide_up_signed(begin, step));

@@ -1,0 +1,240 @@
+"""A problem as a call that can be timed: on random memory, with a kernel's plan or with torch.
+
+What a call allocates in its op it allocates here: the result and the workspace each time, and the prepared weight too
+where nobody keeps it. Validation, dispatch and autograd, which cost every kernel the same, are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels import Kernel
+from ..kernels import torch as vendor
+from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, PointwiseProblem, PoolProblem, Problem
+
+_DTYPES = {"f32": torch.float32, "f64": torch.float64}
+_ALIGNMENT = 64
+_SCALARS = {
+    "batch_norm": {"eps": 1e-5, "momentum": 0.1},
+    "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0},
+}
+Call = Callable[[], object]
+
+
+class Operands:
+    """The tensors of a problem, N(0, 1): flat memory by name, and what torch sees of it."""
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self.dtype = _DTYPES[problem.dtype]
+        self._lines = torch.randn(2**16, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
+        self.places = _places(problem)
+        self.memory = {name: self._random(extent) for name, (_, _, extent) in self.places.items()}
+        if "indices" in self.memory:
+            self.memory["indices"] = torch.zeros(len(self.memory["indices"]), dtype=torch.int64)
+        for name in ("running_var", "invstd"):
+            if name in self.memory:
+                self.memory[name].abs_().add_(0.5)
+
+    def _random(self, count: int) -> Tensor:
+        """A few random values again and again: as fast to make as memory is to write."""
+        return self._lines.repeat(-(-count // len(self._lines)))[:count].clone() if count else self._lines[:0]
+
+    def address(self, name: str) -> int:
+        return self.memory[name].data_ptr() if name in self.memory else 0
+
+    def view(self, name: str) -> Tensor:
+        shape, strides, _ = self.places[name]
+        return self.memory[name].as_strided(shape, strides)
+
+    def views(self) -> dict[str, Tensor]:
+        return {name: self.view(name) for name, (_, strides, _) in self.places.items() if strides is not None}
+
+
+def _places(p: Problem) -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, int]]:
+    """Shape, strides (None where torch has none) and elements of memory of each tensor."""
+    if isinstance(p, PointwiseProblem):
+        return {name: _vector(p.count) for name in ("input", "grad_output", "result")}
+    if isinstance(p, GemmProblem):
+        matrices = {"a": (p.a, p.m, p.k), "b": (p.b, p.k, p.n), "result": (p.out, p.m, p.n)}
+        if p.residual is not None:
+            matrices["residual"] = (p.residual, p.m, p.n)
+        places = {name: _matrix(p.batch, *matrix) for name, matrix in matrices.items()}
+        return places | ({"bias": _vector(p.n)} if "bias" in p.epilogue else {})
+    if isinstance(p, PoolProblem):
+        places = {"input": _image(p.input, p.n, p.c, p.size), "output": _image(p.output, p.n, p.c, p.output_size)}
+        return places | ({"indices": places["output"]} if p.indices else {})
+    if isinstance(p, NormProblem):
+        image, out = _image(p.input, p.n, p.c, p.size), _image(p.output, p.n, p.c, p.size)
+        vectors = ("weight", "bias", "running_mean", "running_var", "mean", "invstd", "grad_weight", "grad_bias")
+        return {"input": image, "grad_output": out, "output": out} | {name: _vector(p.c) for name in vectors}
+    places = {
+        "input": _image(p.input, p.n, p.c, p.size),
+        "weight": _image(p.weight, p.k, p.c // p.groups, p.filter),
+        "output": _image(p.output, p.n, p.k, p.output_size),
+    }
+    computed = p.k if p.pass_ == "forward" else p.c
+    if p.residual is not None:
+        places["residual"] = _image(p.residual, p.n, computed, p.computed_size)
+    if "bias" in p.epilogue:
+        places["bias"] = _vector(computed)
+    if "scale" in p.prologue:
+        places |= {"input_scale": _vector(p.c), "input_shift": _vector(p.c)}
+    return places
+
+
+def _vector(count: int):
+    return (count,), (1,), count
+
+
+def _matrix(batch: int, layout: Matrix, rows: int, columns: int):
+    shape, strides = (batch, rows, columns), layout.strides(rows, columns)
+    return shape, strides, _extent(shape, strides)
+
+
+def _image(layout: Layout, n: int, c: int, size: tuple[int, ...]):
+    shape, strides = (n, c, *size), layout.strides(c, size)
+    if layout.block == 1:
+        return shape, strides, _extent(shape, strides)
+    blocks = (n, -(-c // layout.block), *size)
+    return shape, None, _extent(blocks, strides) + (layout.block - 1 if math.prod(blocks) else 0)
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    return 0 if 0 in shape else 1 + sum((e - 1) * s for e, s in zip(shape, strides, strict=True))
+
+
+# -------------------------------------------------------------------------------------------------------- calls
+
+
+def call_of(kernel: Kernel, plan: Any, operands: Operands, kept: bool) -> Call | None:
+    """The call of a kernel (``plan`` None: torch); None where torch has no such op."""
+    if plan is None:
+        return vendor.call(operands.problem, operands.views())
+    return _RUNS[type(operands.problem)](plan, operands, kept)
+
+
+def preparing(plan: Any, operands: Operands) -> Call | None:
+    """The call that prepares the weight of a convolution; None where that is no step."""
+    if not getattr(plan, "prepared_weight_bytes", 0) or not isinstance(operands.problem, ConvProblem):
+        return None
+    prepared = _scratch(plan.prepared_weight_bytes)
+    return partial(_prepare, plan, operands, prepared)
+
+
+def _prepare(plan: Any, operands: Operands, prepared: Tensor) -> None:
+    plan.prepare_weight(operands.address("weight"), _aligned(prepared))
+
+
+def _scratch(size: int) -> Tensor:
+    return torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+
+
+def _aligned(memory: Tensor) -> int:
+    return memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT
+
+
+def _conv(plan: Any, o: Operands, kept: bool) -> Call:
+    p = o.problem
+    computed = {"forward": "output", "grad_input": "input", "grad_weight": "weight"}[p.pass_]
+    elements, dtype = len(o.memory[computed]), o.dtype
+    prepare = preparing(plan, o) if p.pass_ != "grad_weight" else None
+    held = None
+    if prepare is not None and kept:
+        held = _scratch(plan.prepared_weight_bytes)
+        _prepare(plan, o, held)
+        prepare = None
+    addresses = {name: o.address(name) for name in ("input", "weight", "output", "bias", "residual")}
+    addresses |= {name: o.address(name) for name in ("input_scale", "input_shift") if name in o.memory}
+    workspace_bytes = plan.workspace_bytes
+    prepared_bytes = plan.prepared_weight_bytes if prepare is not None else 0
+
+    def run() -> Tensor:
+        result = torch.empty(elements, dtype=dtype)
+        own = {computed: result.data_ptr()}
+        if held is not None:
+            own["weight"] = _aligned(held)
+        if prepared_bytes:
+            prepared = _scratch(prepared_bytes)
+            _prepare(plan, o, prepared)
+            own["weight"] = _aligned(prepared)
+        workspace = _scratch(workspace_bytes)
+        plan.run(**{**addresses, **own}, workspace=_aligned(workspace))
+        return result
+
+    return run
+
+
+def _gemm(plan: Any, o: Operands, kept: bool) -> Call:
+    elements, dtype = len(o.memory["result"]), o.dtype
+    addresses = {name: o.address(name) for name in ("a", "b", "bias", "residual")}
+    held = None
+    if kept and plan.prepared_weight_bytes:
+        held = _scratch(plan.prepared_weight_bytes)
+        plan.prepare_weight(addresses["b"], _aligned(held))
+        addresses["b"] = _aligned(held)
+    workspace_bytes = plan.workspace_bytes
+
+    def run() -> tuple[Tensor, Tensor | None]:
+        result, workspace = torch.empty(elements, dtype=dtype), _scratch(workspace_bytes)
+        plan.run(**addresses, out=result.data_ptr(), workspace=_aligned(workspace), b_prepared=held is not None)
+        return result, held
+
+    return run
+
+
+def _pool(plan: Any, o: Operands, kept: bool) -> Call:
+    computed = "output" if o.problem.pass_ == "forward" else "input"
+    elements, dtype = len(o.memory[computed]), o.dtype
+    addresses = {name: o.address(name) for name in ("input", "output", "indices")}
+
+    def run() -> Tensor:
+        result = torch.empty(elements, dtype=dtype)
+        plan.run(**{**addresses, computed: result.data_ptr()})
+        return result
+
+    return run
+
+
+def _norm(plan: Any, o: Operands, kept: bool) -> Call:
+    p = o.problem
+    elements, dtype = (p.c if p.op == "channel_sum" else len(o.memory["output"])), o.dtype
+    names = {"input"}
+    if p.op == "batch_norm":
+        names |= {"weight", "bias"} | ({"mean", "invstd"} if p.training else {"running_mean", "running_var"})
+        names |= {"running_mean", "running_var"} if p.pass_ == "forward" else {"grad_weight", "grad_bias"}
+    if p.pass_ != "forward":
+        names |= {"grad_output"}
+    addresses = {name: o.address(name) for name in names}
+    workspace = _scratch(plan.workspace_bytes)
+    scalars = _SCALARS.get(p.op, {})
+
+    def run() -> Tensor:
+        result = torch.empty(elements, dtype=dtype)
+        plan.run(**addresses, **scalars, output=result.data_ptr(), workspace=_aligned(workspace))
+        return result
+
+    return run
+
+
+def _pointwise(plan: Any, o: Operands, kept: bool) -> Call:
+    elements, dtype = o.problem.count, o.dtype
+    input, grad_output = o.address("input"), o.address("grad_output") if o.problem.pass_ != "forward" else 0
+
+    def run() -> Tensor:
+        result = torch.empty(elements, dtype=dtype)
+        plan.run(input, grad_output, result.data_ptr())
+        return result
+
+    return run
+
+
+_RUNS: dict[type, Callable[[Any, Operands, bool], Call]] = {
+    ConvProblem: _conv, GemmProblem: _gemm, PoolProblem: _pool, NormProblem: _norm, PointwiseProblem: _pointwise,
+}  # fmt: skip
