@@ -5,7 +5,7 @@ Which of the entries that support a problem runs it is decided by what it costs 
 
 from __future__ import annotations
 
-from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
+from pycv.problem import PASSES, ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
 
 from . import Kernel
 
@@ -162,13 +162,34 @@ def _direct_lanes(p: ConvProblem) -> str | None:
     return _plain_conv(p)
 
 
-def _entries(ops, passes, algorithms, plan, supports=_unblocked):
+def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="strict"):
     return [
-        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm))
+        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), numeric_class)
         for op in ops
         for pass_ in passes
         for algorithm in algorithms
     ]
+
+
+def _fft(p: ConvProblem) -> str | None:
+    """Tiles are two-dimensional; what no window reads would be transformed along with what they do read."""
+    depths = (p.size[:-2], p.filter[:-2], p.output_size[:-2], p.padding[:-2])
+    if depths not in (((), (), (), ()), ((1,), (1,), (1,), (0,))):
+        return f"depth {p.size[0]}, filter depth {p.filter[0]}: fft transforms two axes"
+    axes = zip(p.size, p.filter, p.output_size, p.stride, p.padding, p.dilation, strict=True)
+    if not all(_all_read(*axis) for axis in axes):
+        return "fft would mix in the elements that the windows leave out in between"
+    return _plain_conv(p)
+
+
+def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilation: int) -> bool:
+    """Whether no input element, and no window, lies between others and yet meets none of them."""
+    if dilation == 1 and stride <= filter:
+        return True
+    pairs = [
+        (i, o) for o in range(out) for r in range(filter) if 0 <= (i := o * stride - padding + r * dilation) < size
+    ]
+    return all(len(met) == max(met) - min(met) + 1 for met in map(set, zip(*pairs, strict=True)))
 
 
 _RANKS = ("1d", "2d", "3d")
@@ -195,6 +216,7 @@ KERNELS: list[Kernel] = [
         for rank in _RANKS
         for pass_ in ("forward", "grad_input")
     ],
+    *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
     *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
