@@ -10,9 +10,19 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem, Sizes, output_size
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
+
+from pycv.problem import (
+    ConvProblem,
+    GemmProblem,
+    NormProblem,
+    PointwiseProblem,
+    PoolProblem,
+    Problem,
+    Sizes,
+    output_size,
+)
 
 from . import Kernel
 

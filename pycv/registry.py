@@ -1,8 +1,9 @@
 """Every kernel, what it supports, and which one runs.
 
-``choose`` is asked once per problem and settings; the ops keep its answer in their own dictionaries. Of the kernels that
-settings and support allow it takes the one that was measured to be the fastest, or is predicted to be (pycv/choice).
-What runs is recorded while somebody listens (``record``): the call log of the tests and of ``pycv.explain``.
+``choose`` is asked once per problem and settings; the ops keep its answer in their own dictionaries. Of the kernels
+that settings and support allow it takes the one that was measured to be the fastest, or is predicted to be
+(pycv/choice). What runs is recorded while somebody listens (``record``): the call log of the tests and of
+``pycv.explain``.
 """
 
 from __future__ import annotations

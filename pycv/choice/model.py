@@ -48,6 +48,7 @@ class Rates:
             "bytes": 0.5 * per_byte,
             "weight_bytes": per_byte,
             "output_bytes": 0.5 * per_byte,
+            "steps": 2e-6,
             "regions": 2e-6,
             "calls": 2e-6,
         }
@@ -99,10 +100,10 @@ def predicted(table: Table, kernel: Kernel, problem: Problem, plan: Any, threads
 
 
 def _sum(constants: Counts | None, counts: Counts, rates: Rates) -> float:
-    factor = 1.0
-    if constants is None:
-        constants, factor = rates.guess(), UNMEASURED
-    return factor * sum(constants.get(name, 0.0) * count for name, count in counts.items())
+    """What never occurred while measuring has no constant: it is guessed."""
+    factor = UNMEASURED if constants is None else 1.0
+    constants = rates.guess() | (constants or {})
+    return factor * sum(constants[name] * count for name, count in counts.items())
 
 
 def counts_of(problem: Problem, plan: Any, threads: int) -> Counts:
@@ -161,7 +162,8 @@ def _torch_counts(p: Problem, threads: int) -> Counts:
         "bytes": p.bytes - weight,
         "weight_bytes": weight,
         "output_bytes": steps * computed,
-        "calls": 1.0 + steps,
+        "steps": steps,
+        "calls": 1.0,
     }
 
 

@@ -20,7 +20,10 @@ from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, Poi
 
 _DTYPES = {"f32": torch.float32, "f64": torch.float64}
 _ALIGNMENT = 64
-_SCALARS = {"batch_norm": {"eps": 1e-5, "momentum": 0.1}, "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0}}
+_SCALARS = {
+    "batch_norm": {"eps": 1e-5, "momentum": 0.1},
+    "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0},
+}
 Call = Callable[[], object]
 
 
@@ -28,7 +31,7 @@ class Operands:
     """The tensors of a problem, N(0, 1): flat memory by name, and what torch sees of it."""
 
     def __init__(self, problem: Problem):
-        self.problem = problem
+        self.problem: Any = problem
         self.dtype = _DTYPES[problem.dtype]
         self._lines = torch.randn(2**16, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
         self.places = _places(problem)
@@ -48,6 +51,7 @@ class Operands:
 
     def view(self, name: str) -> Tensor:
         shape, strides, _ = self.places[name]
+        assert strides is not None
         return self.memory[name].as_strided(shape, strides)
 
     def views(self) -> dict[str, Tensor]:
