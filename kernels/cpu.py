@@ -117,6 +117,47 @@ def _plain_conv(p: ConvProblem) -> str | None:
     return _unblocked(p)
 
 
+# Output pixels per side of Winograd's tiles, by filter size and in order of preference.
+_WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}
+
+
+def _winograd(tile: str):
+    def supports(p: ConvProblem) -> str | None:
+        if set(p.stride) != {1} or set(p.dilation) != {1}:
+            return f"stride {p.stride}, dilation {p.dilation}: winograd is for 1"
+        if len(set(p.filter)) != 1 or tile not in _WINOGRAD_TILES.get(p.filter[0], ()):
+            return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
+        if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
+            return f"{p.groups} groups in a blocked layout"
+        if p.pass_ == "grad_weight":
+            return "pass grad_weight: this kernel has none"
+        return _supports(p)
+
+    return supports
+
+
+def _winograd_filters(tile: str) -> str:
+    return " and ".join(f"{r}x{r}" for r, tiles in _WINOGRAD_TILES.items() if tile in tiles)
+
+
+def _winograd_entries() -> list[Kernel]:
+    return [
+        Kernel(
+            "conv2d", pass_, "cpu", "winograd", _winograd(tile), _plan_conv(f"winograd/{tile}"),
+            numeric_class="fast" if tile == "f6" else "default", variant=tile,
+        )
+        for pass_ in ("forward", "grad_input")
+        for tile in ("f4", "f6", "f3", "f2")
+    ]  # fmt: skip
+
+
+def _direct_lanes(p: ConvProblem) -> str | None:
+    """Prologue in forward; blocked activations in forward only, never a blocked weight."""
+    if p.pass_ == "forward" and p.weight.block == 1:
+        return _supports(p)
+    return _plain_conv(p)
+
+
 def _entries(ops, passes, algorithms, plan, supports=_unblocked):
     return [
         Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm))
@@ -137,6 +178,12 @@ KERNELS: list[Kernel] = [
         _plan_conv,
         _plain_conv,
     ),
+    *_winograd_entries(),
+    *[
+        Kernel(f"conv{rank}", pass_, "cpu", "direct", _direct_lanes, _plan_conv("direct_lanes"), variant="lanes")
+        for rank in _RANKS
+        for pass_ in ("forward", "grad_input")
+    ],
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
     *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),

@@ -8,6 +8,7 @@
 
 #include <utility>
 
+#include "integers.h"
 #include "parallel.h"
 #include "plan.h"
 #include "simd.h"

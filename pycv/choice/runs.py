@@ -20,7 +20,7 @@ from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, Poi
 
 _DTYPES = {"f32": torch.float32, "f64": torch.float64}
 _ALIGNMENT = 64
-_SMALL = 2**16  # bytes of workspace that an op has at hand
+_SMALL = 2**18  # bytes of workspace that an op has at hand
 _SCALARS = {
     "batch_norm": {"eps": 1e-5, "momentum": 0.1},
     "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0},
@@ -164,7 +164,8 @@ def _conv(plan: Any, o: Operands, kept: bool) -> Call:
     addresses = [o.address(name) for name in names]
     prologue = [o.address(name) for name in ("input_scale", "input_shift")] if p.prologue else []
     result_at, weight_at = names.index(computed), names.index("weight")
-    workspace, plan_run, prepare = _workspace(plan.workspace_bytes), plan.run, plan.prepare_weight
+    workspace, prepare = _workspace(plan.workspace_bytes), plan.prepare_weight
+    launch = plan.run if prologue else plan.launch
     weight, held = addresses[weight_at], None
     preparable = plan.prepared_weight_bytes if p.pass_ != "grad_weight" else 0
     if preparable and kept:
@@ -181,7 +182,7 @@ def _conv(plan: Any, o: Operands, kept: bool) -> Call:
             prepare(weight, address)
             addresses[weight_at] = address
         _memory, scratch = workspace()
-        plan_run(*addresses, scratch, *prologue)
+        launch(*addresses, scratch, *prologue)
         return result, held
 
     return run
@@ -195,12 +196,12 @@ def _gemm(plan: Any, o: Operands, kept: bool) -> Call:
         held = _allocated(plan.prepared_weight_bytes)
         plan.prepare_weight(b, held[1])
         b = held[1]
-    workspace, plan_run, prepared = _workspace(plan.workspace_bytes), plan.run, held is not None
+    workspace, launch, prepared = _workspace(plan.workspace_bytes), plan.launch, held is not None
 
     def run() -> object:
         result = torch.empty(elements, dtype=dtype)
         _memory, scratch = workspace()
-        plan_run(a, b, result.data_ptr(), bias, residual, 1.0, 1.0, scratch, prepared)
+        launch(a, b, result.data_ptr(), bias, residual, scratch, prepared)
         return result, held
 
     return run
@@ -210,12 +211,12 @@ def _pool(plan: Any, o: Operands, kept: bool) -> Call:
     forward = o.problem.pass_ == "forward"
     elements, dtype = len(o.memory["output" if forward else "input"]), o.dtype
     input, output, indices = (o.address(name) for name in ("input", "output", "indices"))
-    plan_run = plan.run
+    launch = plan.launch
 
     def run() -> Tensor:
         result = torch.empty(elements, dtype=dtype)
         made = result.data_ptr()
-        plan_run(input if forward else made, made if forward else output, indices)
+        launch(input if forward else made, made if forward else output, indices)
         return result
 
     return run
@@ -245,11 +246,11 @@ def _norm(plan: Any, o: Operands, kept: bool) -> Call:
 def _pointwise(plan: Any, o: Operands, kept: bool) -> Call:
     elements, dtype = o.problem.count, o.dtype
     input, grad_output = o.address("input"), o.address("grad_output") if o.problem.pass_ != "forward" else 0
-    plan_run = plan.run
+    launch = plan.launch
 
     def run() -> Tensor:
         result = torch.empty(elements, dtype=dtype)
-        plan_run(input, grad_output, result.data_ptr())
+        launch(input, grad_output, result.data_ptr())
         return result
 
     return run

@@ -26,6 +26,7 @@ from ..kernels import torch as vendor
 from ..problem import ConvProblem, Layout, Sizes
 from ._dispatch import DTYPES, context_key, layout_of, plain, remember, wants_torch, watched
 from ._library import define
+from ._workspace import ALIGNMENT, workspace
 from .channel_sum import channel_sum
 from .conv_arguments import (
     Geometry,
@@ -36,7 +37,6 @@ from .conv_arguments import (
 )
 from .relu import relu_grad_input
 
-_ALIGNMENT = 64
 _calls: dict[tuple, _Call] = {}
 
 _TORCH = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -231,6 +231,9 @@ class _Convolution(torch.autograd.Function):
             return None, *_gradients(ctx, ctx.needs_input_grad[1:], call.pass_, call.derivative, grad)
 
 
+_apply_convolution = super(torch.autograd.Function, _Convolution).apply  # without its Python part, for functorch
+
+
 def _gradients(ctx, needs, pass_: str, derivative, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of a, b, bias and residual where ``needs`` says so.
 
@@ -305,8 +308,9 @@ class _Call:
         plan = self.choice.plan
         if plan is not None:
             self.prepared_bytes = plan.prepared_weight_bytes
-            self.workspace_offset = -(-self.prepared_bytes // _ALIGNMENT) * _ALIGNMENT
+            self.workspace_offset = -(-self.prepared_bytes // ALIGNMENT) * ALIGNMENT
             self.workspace_bytes = plan.workspace_bytes
+            self.launch = plan.launch
 
     def _channels(self, a: Tensor, b: Tensor) -> tuple[int, int]:
         """Input and output channels of the convolution."""
@@ -332,7 +336,7 @@ class _Call:
             or (bias is not None and bias.requires_grad)
             or (residual is not None and residual.requires_grad)
         ):
-            return _Convolution.apply(self, a, b, bias, residual)
+            return _apply_convolution(self, a, b, bias, residual)
         return self.run(a, b, bias, residual, prepared)
 
     def derivative(self, pass_: str, a: Tensor, b: Tensor) -> Tensor:
@@ -353,8 +357,7 @@ class _Call:
         return self._run(a, b, bias, residual, prepared)
 
     def _run(self, a, b, bias, residual, prepared) -> Tensor:
-        plan = self.choice.plan
-        if plan is None:
+        if self.choice.plan is None:
             return self._run_torch(a, b, bias, residual)
         if self.copy_a:
             a = a.contiguous()
@@ -369,11 +372,11 @@ class _Call:
         bias_pointer = 0 if bias is None else bias.data_ptr()
         residual_pointer = 0 if residual is None else residual.data_ptr()
         if self.pass_ == "forward":
-            plan.run(a.data_ptr(), b_pointer, out.data_ptr(), bias_pointer, residual_pointer, workspace)
+            self.launch(a.data_ptr(), b_pointer, out.data_ptr(), bias_pointer, residual_pointer, workspace)
         elif self.pass_ == "grad_input":
-            plan.run(out.data_ptr(), b_pointer, a.data_ptr(), bias_pointer, residual_pointer, workspace)
+            self.launch(out.data_ptr(), b_pointer, a.data_ptr(), bias_pointer, residual_pointer, workspace)
         else:
-            plan.run(b_pointer, out.data_ptr(), a.data_ptr(), 0, 0, workspace)
+            self.launch(b_pointer, out.data_ptr(), a.data_ptr(), 0, 0, workspace)
         return out
 
     def _weight_and_workspace(self, b: Tensor, prepared) -> tuple[int, int, object]:
@@ -385,14 +388,13 @@ class _Call:
             return b.data_ptr(), 0, None
         kept = prepared.get(b, self.choice) if prepared is not None and self.prepared_bytes else None
         if kept is not None:
-            buffer = torch.empty(self.workspace_bytes, dtype=torch.uint8)
-            return kept.data_ptr(), buffer.data_ptr(), (kept, buffer)
-        buffer = torch.empty(self.workspace_offset + self.workspace_bytes, dtype=torch.uint8)
-        start = buffer.data_ptr()
+            memory, start = workspace(self.workspace_bytes)
+            return kept.data_ptr(), start, (kept, memory)
+        memory, start = workspace(self.workspace_offset + self.workspace_bytes)
         if not self.prepared_bytes:
-            return b.data_ptr(), start, buffer
+            return b.data_ptr(), start, memory
         self.choice.plan.prepare_weight(b.data_ptr(), start)
-        return start, start + self.workspace_offset, buffer
+        return start, start + self.workspace_offset, memory
 
     def _run_torch(self, a, b, bias, residual) -> Tensor:
         inside = self.pass_ == "forward"  # torch adds the bias as it goes

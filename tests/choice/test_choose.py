@@ -34,7 +34,7 @@ class FakePlan:
     def prepare_weight(self, weight, prepared):
         pass
 
-    def run(self, *pointers, **named):
+    def launch(self, *pointers):
         if self.seconds:
             time.sleep(self.seconds)
 
@@ -83,7 +83,7 @@ def test_preparing_counts_unless_the_weight_is_kept(use_kernels):
 
 def test_a_layer_that_keeps_its_weight_says_so(use_kernels):
     class Prepared(FakePlan):
-        def run(self, input, weight, output, *rest):
+        def launch(self, input, weight, output, *rest):
             pass
 
     use_kernels(kernel("prepared", Prepared(1e6, prepare=9e6)), kernel("plain", Prepared(3e6)))
@@ -172,7 +172,7 @@ def test_autotune_takes_what_is_really_faster_and_remembers(use_kernels):
     assert tuned.kernel.algorithm == "quick" and tuned.basis == "measured"
     assert tuned.reason.startswith("tuned: measured 0.") and "cpu:slow 2" in tuned.reason
     assert dict(tuned.estimates)["cpu:slow"] == pytest.approx(2e-3, rel=0.5)
-    quick.run = slow.run = lambda *pointers, **named: pytest.fail("measured again")
+    quick.launch = slow.launch = lambda *pointers: pytest.fail("measured again")
     assert chosen().kernel.algorithm == "quick"  # a tuned problem stays tuned, without autotune too
     with pycv.use(autotune=True):
         assert chosen().reason == tuned.reason
@@ -182,7 +182,7 @@ def test_autotune_takes_what_is_really_faster_and_remembers(use_kernels):
 
 def test_autotune_measures_torch_too_and_not_the_hopeless(use_kernels):
     hopeless = FakePlan(1e12)
-    hopeless.run = lambda *pointers, **named: pytest.fail("tried")
+    hopeless.launch = lambda *pointers: pytest.fail("tried")
     use_kernels(kernel("slow", FakePlan(1.0, seconds=5e-3)), kernel("hopeless", hopeless), torch_too=True)
     start = time.perf_counter()
     with pycv.use(autotune=True):
