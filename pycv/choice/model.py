@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,20 @@ class Table:
         if not self.threads:
             return None
         nearest = min(self.threads, key=lambda count: abs(math.log(count / threads)))
-        groups = self.threads[nearest]
         group = group_of(kernel, problem, plan, step)
-        if group in groups:
-            return groups[group]
-        alike = [name for name in sorted(groups) if name.rpartition(" ")[0] == group.rpartition(" ")[0]]
-        return groups[alike[0]] if alike and kernel.backend != "torch" else None
+        exact = self.threads[nearest].get(group)
+        if exact is not None or kernel.backend == "torch":
+            return exact
+        return self._stand_ins.get((nearest, group.rpartition(" ")[0]))
+
+    @cached_property
+    def _stand_ins(self) -> dict[tuple[int, str], Counts]:
+        """The constants of the first layout or kind, by thread count and the rest of the group's name."""
+        found: dict[tuple[int, str], Counts] = {}
+        for count, groups in self.threads.items():
+            for name in sorted(groups):
+                found.setdefault((count, name.rpartition(" ")[0]), groups[name])
+        return found
 
 
 # --------------------------------------------------------------------------------------------------- prediction
