@@ -84,7 +84,7 @@ private:
     struct Scratch {
         T* planes;        // [source channel][slice][row][part][cell]
         T* weight;        // [source channel][tap of d][tap of w][tap of h] of one computed channel
-        int64_t* column;  // offset of each tap of w
+        OuterTap* outer;  // every [source channel][tap of d][tap of w]
     };
 
     int64_t slices() const { return pad_d_.reach + 1; }
@@ -92,14 +92,15 @@ private:
     int64_t weight_elements_each() const {
         return round_up(problem_.source_channels * conv_.filter.count(), 64);
     }
+    int64_t outer_taps() const { return problem_.source_channels * conv_.filter.d * conv_.filter.w; }
     int64_t thread_bytes() const {
         return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T)) +
-               round_up(larger(conv_.filter.w, 1), 8) * 8;
+               round_up(outer_taps() * static_cast<int64_t>(sizeof(OuterTap)), 64);
     }
     Scratch carve(void* workspace, int thread) const {
         T* planes = reinterpret_cast<T*>(static_cast<char*>(workspace) + thread * thread_bytes());
         T* weight = planes + planes_elements();
-        return {planes, weight, reinterpret_cast<int64_t*>(weight + weight_elements_each())};
+        return {planes, weight, reinterpret_cast<OuterTap*>(weight + weight_elements_each())};
     }
 
     // A few computed channels of one image and group.
@@ -113,11 +114,11 @@ private:
                         const Phase phase{d_.of(z), h_[ph], w_[pw]};
                         const Range rows{strip, smaller(strip + strip_, phase.h.count)};
                         if (rows.begin >= rows.end || phase.w.count == 0) continue;
-                        column_offsets(phase.w, scratch.column);
+                        const int64_t outer = list_outer_taps(phase, scratch.outer);
                         for (int64_t m = k.begin; m < k.end; ++m) {
                             const T* filters = weight + group * problem_.weight_group + m * problem_.weight.n;
                             copy_weight(phase, filters, scratch.weight);
-                            sweep(tensors, phase, scratch, n, group * problem_.channels + m, z, rows);
+                            sweep(tensors, phase, scratch, outer, n, group * problem_.channels + m, z, rows);
                         }
                     }
             }
@@ -176,11 +177,18 @@ private:
         }
     }
 
-    void column_offsets(const TapAxis& w, int64_t* to) const {
-        for (int64_t t = 0; t < w.taps; ++t) {
-            const int64_t x = w.low - pad_w_.low + t * w.tap_step;
-            to[t] = x % pad_w_.unit * cells_ + x / pad_w_.unit;
-        }
+    // Offsets in scratch; those of the source are relative to the phase's first tap of h.
+    int64_t list_outer_taps(const Phase& p, OuterTap* to) const {
+        const OuterTap* first = to;
+        for (int64_t c = 0; c < problem_.source_channels; ++c)
+            for (int64_t i = 0; i < p.d.taps; ++i)
+                for (int64_t k = 0; k < p.w.taps; ++k, ++to) {
+                    const int64_t x = p.w.low - pad_w_.low + k * p.w.tap_step;
+                    const int64_t slice = p.d.low - pad_d_.low + i * p.d.tap_step;
+                    *to = {c * plane_ + slice * slice_ + x % pad_w_.unit * cells_ + x / pad_w_.unit,
+                           (to - first) * p.h.taps};
+                }
+        return to - first;
     }
 
     void copy_weight(const Phase& p, const T* from, T* to) const {
@@ -217,9 +225,9 @@ private:
     }
 
     // Tiles of all columns of rows [rows.begin, rows.end), which scratch holds.
-    void sweep(const GatherTensors<T>& tensors, const Phase& phase, const Scratch& scratch, int64_t n, int64_t channel,
-               int64_t z, Range rows) const {
-        const Sweep s{phase, scratch, target(tensors, phase, n, channel, z), rows};
+    void sweep(const GatherTensors<T>& tensors, const Phase& phase, const Scratch& scratch, int64_t outer_taps,
+               int64_t n, int64_t channel, int64_t z, Range rows) const {
+        const Sweep s{phase, scratch, outer_taps, target(tensors, phase, n, channel, z), rows};
         const auto block = [&]<int L>(int64_t x) {
             switch (phase.h.sharing()) {
                 case 1: return columns<L, 1>(s, x);
@@ -233,6 +241,7 @@ private:
     struct Sweep {
         const Phase& phase;
         const Scratch& scratch;
+        int64_t outer_taps;
         Target target;
         Range rows;
     };
@@ -254,43 +263,51 @@ private:
 
     template <int L, int U, int P>
     void tile(const Sweep& s, int64_t x, int64_t q) const {
-        using V = Row<T, L>;
-        const TapAxis &d = s.phase.d, &h = s.phase.h, &w = s.phase.w;
+        const TapAxis& h = s.phase.h;
         const int64_t row = (q - s.rows.begin) * h.unit + h.low - pad_h_.low;
-        const T* source = s.scratch.planes + (d.low - pad_d_.low) * slice_ + row * pitch_ + x;
-        const T* weight = s.scratch.weight;
-        V sum[P] = {};
-        for (int64_t c = 0; c < problem_.source_channels; ++c, source += plane_)
-            for (int64_t i = 0; i < d.taps; ++i)
-                for (int64_t k = 0; k < w.taps; ++k, weight += h.taps) {
-                    const T* from = source + i * d.tap_step * slice_ + s.scratch.column[k];
-                    add_tap_run<U>(
-                        sum, 0, h.taps,
-                        [&](int p, int64_t t) {
-                            return load_row<V>(from + (U == 0 ? p * h.unit + t * h.tap_step : t) * pitch_);
-                        },
-                        [&](int64_t t) { return weight[t] - V{}; });
-                }
+        const TileSource<T> source{s.scratch.planes + row * pitch_ + x,
+                                   s.scratch.weight,
+                                   pitch_,
+                                   1,
+                                   s.scratch.outer,
+                                   s.outer_taps};
+        Row<T, L> sum[P] = {};
+        add_all_taps<U, TapWeight::broadcast, T, L, P>(sum, source, h.taps, h.unit, h.tap_step,
+                                                       [](int64_t, int64_t) { return ~InputMask{0}; });
         finish<L, P>(s.target, x, q, sum);
     }
 
     template <int L, int P>
-    void finish(const Target& t, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
+    PYCV_INLINE void finish(const Target& t, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
         using V = Row<T, L>;
         T* to = t.out + q * t.row + x * t.column;
-        for (int p = 0; p < P; ++p, to += t.row) {
-            V v = sum[p] + (t.bias - V{});
-            if (t.residual) {
-                const T* from = t.residual + (q + p) * t.residual_row + x * t.residual_column;
-                for (int l = 0; l < L; ++l) v[l] += from[l * t.residual_column];
-            }
-            if (problem_.relu) v = v < V{} ? V{} : v;
-            if (t.column == 1) {
-                store_row<V>(to, v);
-            } else {
-                for (int l = 0; l < L; ++l) to[l * t.column] = v[l];
-            }
+        const V bias = t.bias - V{};
+        unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += bias; });
+        if (t.residual) {
+            const T* from = t.residual + q * t.residual_row + x * t.residual_column;
+            unroll<P>([&]<int p>() PYCV_INLINE {
+                sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column);
+            });
         }
+        if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
+        if (t.column == 1) {
+            unroll<P>([&]<int p>() PYCV_INLINE { store_row<V>(to + p * t.row, sum[p]); });
+        } else {
+            unroll<P>([&]<int p>() PYCV_INLINE { store_apart<L>(to + p * t.row, t.column, sum[p]); });
+        }
+    }
+
+    template <int L>
+    static Row<T, L> load_apart(const T* from, int64_t step) {
+        if (step == 1) return load_row<Row<T, L>>(from);
+        Row<T, L> v;
+        for (int l = 0; l < L; ++l) v[l] = from[l * step];
+        return v;
+    }
+
+    template <int L>
+    static void store_apart(T* to, int64_t step, Row<T, L> v) {
+        for (int l = 0; l < L; ++l) to[l * step] = v[l];
     }
 
     // The lanes beyond the last channel of a blocked tensor.
