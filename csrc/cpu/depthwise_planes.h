@@ -49,6 +49,16 @@ public:
         strip_ = divide_up(positions, divide_up(positions, strip_));
         slice_ = pad_h_.extent(strip_) * pitch_;
         plane_ = slices() * slice_;
+        one_strip_ = strip_ == positions && pad_d_.size == 1 && slices() == 1;
+        parts_ = new Part[static_cast<size_t>(pad_w_.parts())];
+        for (int64_t i = 0; i < pad_w_.parts(); ++i) parts_[i] = part(i);
+        outer_ = new OuterTap[static_cast<size_t>(d_.count() * w_.count() * outer_taps())];
+        for (int64_t pd = 0; pd < d_.count(); ++pd)
+            for (int64_t pw = 0; pw < w_.count(); ++pw) list_outer_taps(d_[pd], w_[pw], outer_ + outer_list(pd, pw));
+    }
+    ~PlaneGather() override {
+        delete[] parts_;
+        delete[] outer_;
     }
 
     int64_t workspace_bytes() const override { return threads_ * thread_bytes(); }
@@ -68,13 +78,20 @@ public:
             const Scratch scratch = carve(arguments.workspace, thread);
             zero_run(scratch.planes, problem_.source_channels * plane_);
             const Range mine = share(items, thread, team);
+            int64_t block = mine.begin % larger(blocks, 1), image_group = mine.begin / larger(blocks, 1);
+            int64_t group = image_group % problem_.groups, n = image_group / problem_.groups;
             for (int64_t i = mine.begin; i < mine.end; ++i) {
-                const int64_t n = i / blocks / problem_.groups, group = i / blocks % problem_.groups;
-                const int64_t k = i % blocks * kShared;
+                const int64_t k = block * kShared;
                 channels(tensors, weight, n, group, {k, smaller(k + kShared, problem_.channels)}, scratch);
+                if (++block < blocks) continue;
+                block = 0;
+                if (++group < problem_.groups) continue;
+                group = 0;
+                ++n;
             }
             const Range images = share(problem_.n, thread, team);
-            for (int64_t n = images.begin; n < images.end; ++n) zero_padding_lanes(tensors.computed, n);
+            for (int64_t image = images.begin; image < images.end; ++image)
+                zero_padding_lanes(tensors.computed, image);
         });
     }
 
@@ -82,9 +99,8 @@ private:
     static constexpr int64_t kShared = 4;  // computed channels that share a copy
 
     struct Scratch {
-        T* planes;        // [source channel][slice][row][part][cell]
-        T* weight;        // [source channel][tap of d][tap of w][tap of h] of one computed channel
-        int64_t* column;  // offset of each tap of w
+        T* planes;  // [source channel][slice][row][part][cell]
+        T* weight;  // [tap of h][source channel][tap of d][tap of w] of one computed channel
     };
 
     int64_t slices() const { return pad_d_.reach + 1; }
@@ -93,38 +109,42 @@ private:
         return round_up(problem_.source_channels * conv_.filter.count(), 64);
     }
     int64_t thread_bytes() const {
-        return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T)) +
-               round_up(larger(conv_.filter.w, 1), 8) * 8;
+        return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T));
     }
     Scratch carve(void* workspace, int thread) const {
         T* planes = reinterpret_cast<T*>(static_cast<char*>(workspace) + thread * thread_bytes());
-        T* weight = planes + planes_elements();
-        return {planes, weight, reinterpret_cast<int64_t*>(weight + weight_elements_each())};
+        return {planes, planes + planes_elements()};
     }
 
     // A few computed channels of one image and group.
     void channels(const GatherTensors<T>& tensors, const T* weight, int64_t n, int64_t group, Range k,
                   const Scratch& scratch) const {
-        for (int64_t z = 0; z < problem_.size.d; ++z)
+        const T* filters = weight + group * problem_.weight_group;
+        int64_t pd = 0, qd = 0;
+        for (int64_t z = 0; z < problem_.size.d; ++z) {
             for (int64_t strip = 0; strip < h_.positions(); strip += strip_) {
-                fill(tensors, n, group, z / d_.count(), strip, scratch.planes);
+                fill(tensors, n, group, qd, strip, scratch.planes);
                 for (int64_t ph = 0; ph < h_.count(); ++ph)
                     for (int64_t pw = 0; pw < w_.count(); ++pw) {
-                        const Phase phase{d_.of(z), h_[ph], w_[pw]};
+                        const Phase phase{d_[pd], h_[ph], w_[pw], outer_ + outer_list(pd, pw)};
                         const Range rows{strip, smaller(strip + strip_, phase.h.count)};
                         if (rows.begin >= rows.end || phase.w.count == 0) continue;
-                        column_offsets(phase.w, scratch.column);
                         for (int64_t m = k.begin; m < k.end; ++m) {
-                            const T* filters = weight + group * problem_.weight_group + m * problem_.weight.n;
-                            copy_weight(phase, filters, scratch.weight);
+                            copy_weight(phase, filters + m * problem_.weight.n, scratch.weight);
                             sweep(tensors, phase, scratch, n, group * problem_.channels + m, z, rows);
                         }
                     }
             }
+            if (++pd < d_.count()) continue;
+            pd = 0;
+            ++qd;
+        }
     }
 
     struct Phase {
         const TapAxis &d, &h, &w;
+        const OuterTap* outer;
+        int64_t outer_taps(int64_t source_channels) const { return source_channels * d.taps * w.taps; }
     };
 
     void fill(const GatherTensors<T>& tensors, int64_t n, int64_t group, int64_t qd, int64_t qh, T* to) const {
@@ -138,7 +158,7 @@ private:
                 for (int64_t j = 0; j < rows; ++j, to += pitch_) {
                     const int64_t h = qh * pad_h_.unit + pad_h_.low + j;
                     if (d < 0 || d >= pad_d_.size || h < 0 || h >= pad_h_.size) {
-                        zero_run(to, pitch_);
+                        if (!one_strip_) zero_run(to, pitch_);
                     } else {
                         fill_row(plane + d * s.d + h * s.h, to);
                         if (conv_.scale_input || conv_.relu_input) transform(tensors, channel, to);
@@ -148,50 +168,61 @@ private:
         }
     }
 
-    // The cells of a part that lie inside the source.
-    Range inside(int64_t part) const {
-        const int64_t first = pad_w_.low + part;
+    // The columns of one remainder: cells [begin, end) lie inside the source, from column `first` on.
+    struct Part {
+        int64_t begin, end, first;
+    };
+    Part part(int64_t remainder) const {
+        const int64_t first = pad_w_.low + remainder;
         const int64_t begin = first < 0 ? smaller(divide_up(-first, pad_w_.unit), cells_) : 0;
         const int64_t behind = pad_w_.size > first ? divide_up(pad_w_.size - first, pad_w_.unit) : 0;
-        return {begin, larger(smaller(behind, cells_), begin)};
+        return {begin, larger(smaller(behind, cells_), begin), first + begin * pad_w_.unit};
     }
 
     // The cells outside are 0 from the beginning.
     void fill_row(const T* from, T* to) const {
-        const int64_t step = pad_w_.unit * problem_.source.w;
-        for (int64_t part = 0; part < pad_w_.parts(); ++part, to += cells_) {
-            const Range cells = inside(part);
-            const T* first = from + (pad_w_.low + part + cells.begin * pad_w_.unit) * problem_.source.w;
-            copy_strided<T>(to + cells.begin, first, cells.end - cells.begin, step);
+        const int64_t step = problem_.source.w;
+        for (int64_t i = 0; i < pad_w_.parts(); ++i, to += cells_) {
+            const Part& p = parts_[i];
+            copy_strided<T>(to + p.begin, from + p.first * step, p.end - p.begin, pad_w_.unit * step);
         }
     }
 
     void transform(const GatherTensors<T>& tensors, int64_t channel, T* row) const {
-        for (int64_t part = 0; part < pad_w_.parts(); ++part, row += cells_) {
-            const Range cells = inside(part);
-            for (int64_t i = cells.begin; i < cells.end; ++i) {
+        for (int64_t part = 0; part < pad_w_.parts(); ++part, row += cells_)
+            for (int64_t i = parts_[part].begin; i < parts_[part].end; ++i) {
                 const T value = tensors.scale ? row[i] * tensors.scale[channel] + tensors.shift[channel] : row[i];
                 row[i] = conv_.relu_input ? relu<T>(value) : value;
             }
-        }
     }
 
-    void column_offsets(const TapAxis& w, int64_t* to) const {
-        for (int64_t t = 0; t < w.taps; ++t) {
-            const int64_t x = w.low - pad_w_.low + t * w.tap_step;
-            to[t] = x % pad_w_.unit * cells_ + x / pad_w_.unit;
-        }
+    // The taps of the axes that a tile does not share: [source channel][tap of d][tap of w].
+    int64_t outer_taps() const { return problem_.source_channels * conv_.filter.d * conv_.filter.w; }
+    int64_t outer_list(int64_t phase_d, int64_t phase_w) const {
+        return (phase_d * w_.count() + phase_w) * outer_taps();
+    }
+    // Offsets in scratch, those of the source relative to the phase's first tap of h; the weights follow copy_weight.
+    void list_outer_taps(const TapAxis& d, const TapAxis& w, OuterTap* to) const {
+        int64_t index = 0;
+        for (int64_t c = 0; c < problem_.source_channels; ++c)
+            for (int64_t i = 0; i < d.taps; ++i)
+                for (int64_t k = 0; k < w.taps; ++k, ++index) {
+                    const int64_t x = w.low - pad_w_.low + k * w.tap_step;
+                    const int64_t slice = d.low - pad_d_.low + i * d.tap_step;
+                    to[index] = {c * plane_ + slice * slice_ + x % pad_w_.unit * cells_ + x / pad_w_.unit, index};
+                }
     }
 
+    // One computed channel's weight as [tap of h][outer tap].
     void copy_weight(const Phase& p, const T* from, T* to) const {
         const Strides& s = problem_.weight;
-        for (int64_t c = 0; c < problem_.source_channels; ++c)
-            for (int64_t i = 0; i < p.d.taps; ++i)
-                for (int64_t k = 0; k < p.w.taps; ++k)
-                    for (int64_t j = 0; j < p.h.taps; ++j)
-                        *to++ = from[c * s.c + (p.d.filter_first + i * p.d.filter_step) * s.d +
-                                     (p.h.filter_first + j * p.h.filter_step) * s.h +
-                                     (p.w.filter_first + k * p.w.filter_step) * s.w];
+        from += p.d.filter_first * s.d + p.h.filter_first * s.h + p.w.filter_first * s.w;
+        const int64_t step_d = p.d.filter_step * s.d, step_h = p.h.filter_step * s.h, step_w = p.w.filter_step * s.w;
+        for (int64_t j = 0; j < p.h.taps; ++j)
+            for (int64_t c = 0; c < problem_.source_channels; ++c)
+                for (int64_t i = 0; i < p.d.taps; ++i)
+                    for (int64_t k = 0; k < p.w.taps; ++k)
+                        *to++ = from[c * s.c + i * step_d + j * step_h + k * step_w];
     }
 
     // Where the results of one phase of one computed channel go.
@@ -219,7 +250,7 @@ private:
     // Tiles of all columns of rows [rows.begin, rows.end), which scratch holds.
     void sweep(const GatherTensors<T>& tensors, const Phase& phase, const Scratch& scratch, int64_t n, int64_t channel,
                int64_t z, Range rows) const {
-        const Sweep s{phase, scratch, target(tensors, phase, n, channel, z), rows};
+        const Sweep s{phase, scratch, phase.outer_taps(problem_.source_channels), target(tensors, phase, n, channel, z), rows};
         const auto block = [&]<int L>(int64_t x) {
             switch (phase.h.sharing()) {
                 case 1: return columns<L, 1>(s, x);
@@ -233,6 +264,7 @@ private:
     struct Sweep {
         const Phase& phase;
         const Scratch& scratch;
+        int64_t outer_taps;
         Target target;
         Range rows;
     };
@@ -254,43 +286,51 @@ private:
 
     template <int L, int U, int P>
     void tile(const Sweep& s, int64_t x, int64_t q) const {
-        using V = Row<T, L>;
-        const TapAxis &d = s.phase.d, &h = s.phase.h, &w = s.phase.w;
+        const TapAxis& h = s.phase.h;
         const int64_t row = (q - s.rows.begin) * h.unit + h.low - pad_h_.low;
-        const T* source = s.scratch.planes + (d.low - pad_d_.low) * slice_ + row * pitch_ + x;
-        const T* weight = s.scratch.weight;
-        V sum[P] = {};
-        for (int64_t c = 0; c < problem_.source_channels; ++c, source += plane_)
-            for (int64_t i = 0; i < d.taps; ++i)
-                for (int64_t k = 0; k < w.taps; ++k, weight += h.taps) {
-                    const T* from = source + i * d.tap_step * slice_ + s.scratch.column[k];
-                    add_tap_run<U>(
-                        sum, 0, h.taps,
-                        [&](int p, int64_t t) {
-                            return load_row<V>(from + (U == 0 ? p * h.unit + t * h.tap_step : t) * pitch_);
-                        },
-                        [&](int64_t t) { return weight[t] - V{}; });
-                }
+        const TileSource<T> source{s.scratch.planes + row * pitch_ + x,
+                                   s.scratch.weight,
+                                   pitch_,
+                                   s.outer_taps,
+                                   s.phase.outer,
+                                   s.outer_taps};
+        Row<T, L> sum[P] = {};
+        add_all_taps<U, TapWeight::broadcast, T, L, P>(sum, source, h.taps, h.unit, h.tap_step,
+                                                       [](int64_t, int64_t) { return ~InputMask{0}; });
         finish<L, P>(s.target, x, q, sum);
     }
 
     template <int L, int P>
-    void finish(const Target& t, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
+    PYCV_INLINE void finish(const Target& t, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
         using V = Row<T, L>;
         T* to = t.out + q * t.row + x * t.column;
-        for (int p = 0; p < P; ++p, to += t.row) {
-            V v = sum[p] + (t.bias - V{});
-            if (t.residual) {
-                const T* from = t.residual + (q + p) * t.residual_row + x * t.residual_column;
-                for (int l = 0; l < L; ++l) v[l] += from[l * t.residual_column];
-            }
-            if (problem_.relu) v = v < V{} ? V{} : v;
-            if (t.column == 1) {
-                store_row<V>(to, v);
-            } else {
-                for (int l = 0; l < L; ++l) to[l * t.column] = v[l];
-            }
+        const V bias = t.bias - V{};
+        unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += bias; });
+        if (t.residual) {
+            const T* from = t.residual + q * t.residual_row + x * t.residual_column;
+            unroll<P>([&]<int p>() PYCV_INLINE {
+                sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column);
+            });
         }
+        if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
+        if (t.column == 1) {
+            unroll<P>([&]<int p>() PYCV_INLINE { store_row<V>(to + p * t.row, sum[p]); });
+        } else {
+            unroll<P>([&]<int p>() PYCV_INLINE { store_apart<L>(to + p * t.row, t.column, sum[p]); });
+        }
+    }
+
+    template <int L>
+    static Row<T, L> load_apart(const T* from, int64_t step) {
+        if (step == 1) return load_row<Row<T, L>>(from);
+        Row<T, L> v;
+        for (int l = 0; l < L; ++l) v[l] = from[l * step];
+        return v;
+    }
+
+    template <int L>
+    static void store_apart(T* to, int64_t step, Row<T, L> v) {
+        for (int l = 0; l < L; ++l) to[l * step] = v[l];
     }
 
     // The lanes beyond the last channel of a blocked tensor.
@@ -311,6 +351,9 @@ private:
     PaddedAxis pad_d_, pad_h_, pad_w_;
     int64_t cells_, pitch_, slice_, plane_;  // of the scratch
     int64_t strip_;                          // positions of h in a strip
+    bool one_strip_;                         // each plane is copied whole: what lies outside stays 0
+    Part* parts_;
+    OuterTap* outer_;
 };
 
 }  // namespace pycv::cpu::PYCV_ISA
