@@ -117,6 +117,12 @@ def _plain_conv(p: ConvProblem) -> str | None:
     return _unblocked(p)
 
 
+def _depthwise_conv(p: ConvProblem) -> str | None:
+    if p.weight.block > 1:
+        return f"layout w={p.weight}: the weight is plain"
+    return _supports(p)
+
+
 # Output pixels per side of Winograd's tiles, by filter size and in order of preference.
 _WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}
 
@@ -129,8 +135,6 @@ def _winograd(tile: str):
             return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
         if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
             return f"{p.groups} groups in a blocked layout"
-        if p.pass_ == "grad_weight":
-            return "pass grad_weight: this kernel has none"
         return _supports(p)
 
     return supports
@@ -146,7 +150,7 @@ def _winograd_entries() -> list[Kernel]:
             "conv2d", pass_, "cpu", "winograd", _winograd(tile), _plan_conv(f"winograd/{tile}"),
             numeric_class="fast" if tile == "f6" else "default", variant=tile,
         )
-        for pass_ in ("forward", "grad_input")
+        for pass_ in ("forward", "grad_input", "grad_weight")
         for tile in ("f4", "f6", "f3", "f2")
     ]  # fmt: skip
 
@@ -195,9 +199,16 @@ KERNELS: list[Kernel] = [
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),
-        ("im2col", "direct"),
+        ("im2col",),
         _plan_conv,
         _plain_conv,
+    ),
+    *_entries(
+        [f"conv{rank}" for rank in _RANKS],
+        ("forward", "grad_input", "grad_weight"),
+        ("depthwise", "direct"),
+        _plan_conv,
+        _depthwise_conv,
     ),
     *_winograd_entries(),
     *[

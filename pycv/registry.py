@@ -1,8 +1,9 @@
 """Every kernel, what it supports, and which one runs.
 
-``choose`` is asked once per problem and settings; the ops keep its answer in their own dictionaries. Of the kernels that
-settings and support allow it takes the one that was measured to be the fastest, or is predicted to be (pycv/choice).
-What runs is recorded while somebody listens (``record``): the call log of the tests and of ``pycv.explain``.
+``choose`` is asked once per problem and settings; the ops keep its answer in their own dictionaries. Of the kernels
+that settings and support allow it takes the one that was measured to be the fastest, or is predicted to be
+(pycv/choice). What runs is recorded while somebody listens (``record``): the call log of the tests and of
+``pycv.explain``.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def algorithms() -> dict[str, set[str]]:
     }
 
 
-TORCH_MARGIN = 1.05  # torch runs what it is predicted to run this many times faster
+TORCH_MARGIN = 1.05  # torch runs what it is predicted to run this many times faster,
+TORCH_SECONDS = 2e-6  # and by this much: the model knows no less
 
 
 def choose(problem: Problem, settings: Settings, threads: int, kept: bool = False) -> Choice:
@@ -160,7 +162,8 @@ def _default(candidates: list[Kernel], problem, settings: Settings, threads: int
         return _Verdict(torchs, None, "this device class is not measured: `pycv tune machine` does it", {}, "")
     seconds = _predictions(contenders, problem, threads, kept)
     best = min(own, key=lambda kernel: seconds[kernel.name])
-    if torchs is not None and seconds.get(torchs.name, float("inf")) * TORCH_MARGIN < seconds[best.name]:
+    rival = float("inf") if torchs is None else seconds.get(torchs.name, float("inf"))
+    if torchs is not None and max(rival * TORCH_MARGIN, rival + TORCH_SECONDS) < seconds[best.name]:
         best = torchs
     return _Verdict(best, plans[best.name], "predicted " + _compared(best.name, seconds), seconds, "predicted")
 

@@ -72,7 +72,7 @@ _LAYOUTS = ("nchw", "nhwc", "nchw8c", "nchw16c")
 
 def problems() -> list[Problem]:
     """What is measured: always the same problems. Those that no kernel of pycv supports are left out."""
-    drawn = [*_convolutions(), *_products(), *_pools(), *_norms(), *_pointwise()]
+    drawn: list[Problem] = [*_convolutions(), *_products(), *_pools(), *_norms(), *_pointwise()]
     return [p for p in drawn if any(k.plan is not None and k.supports(p) is None for k in _kernels(p))]
 
 
@@ -89,9 +89,15 @@ def _convolutions() -> Iterator[ConvProblem]:
                 p = _convolution(draw, kind)
                 if layout.block > 1 and (number % 2 or kind.rank != 2):
                     continue
-                for pass_ in ("forward", "grad_input", "grad_weight"):
-                    weight = Layout() if layout.block > 1 else layout
-                    yield replace(p, pass_=pass_, input=layout, output=layout, weight=weight)
+                p = replace(p, input=layout, output=layout, weight=Layout() if layout.block > 1 else layout)
+                yield _with_epilogue(p, layout) if number % 4 == 3 else p
+                yield from (replace(p, pass_=pass_) for pass_ in ("grad_input", "grad_weight"))
+
+
+def _with_epilogue(p: ConvProblem, layout: Layout) -> ConvProblem:
+    if p.k % 3:
+        return replace(p, epilogue=("bias", "relu"))
+    return replace(p, epilogue=("bias", "residual", "relu"), residual=layout)
 
 
 def _convolution(draw: random.Random, kind: _Kind) -> ConvProblem:
@@ -285,7 +291,9 @@ def _measure(problem: Problem, threads: int, samples: Samples) -> None:
                 sample = (model.counts_of(problem, plan, threads), seconds[kernel.name])
                 samples.setdefault(model.group_of(kernel, problem, plan, step), []).append(sample)
     preparable = [(kernel, plan) for kernel, plan in contenders if model.prepare_counts(problem, plan) is not None]
-    operands = runs.Operands(problem) if preparable else None
+    if not preparable:
+        return
+    operands = runs.Operands(problem)
     for kernel, plan in preparable:
         call, counts = runs.preparing(plan, operands), model.prepare_counts(problem, plan)
         if call is not None and counts is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +16,8 @@ from . import cache, files
 from .runs import Call, Operands, call_of
 
 SECONDS = 0.3  # for a problem, all contenders together
-HOPELESS = 8.0  # predicted to be this many times slower than the best: not even tried
+HOPELESS = 8.0  # predicted to be this many times slower than the best: not even tried (torch always is)
 SLOWER = 3.0  # measured once to be this many times slower: not measured again
-RANGE = "pycv.autotune"  # what torch's profiler sees of it
 
 Contenders = Sequence[tuple[Kernel, Any]]  # a kernel and its plan; None for torch
 
@@ -50,10 +50,9 @@ def measure(
     """Median seconds of each contender that is worth measuring, by name."""
     deadline = time.perf_counter() + budget
     best = min(guesses.values(), default=0.0)
-    promising = [c for c in contenders if guesses.get(c[0].name, best) <= HOPELESS * best]
+    promising = [c for c in contenders if c[1] is None or guesses.get(c[0].name, best) <= HOPELESS * best]
     promising.sort(key=lambda c: guesses.get(c[0].name, best))
-    device = torch.device(problem.device).type
-    with torch.no_grad(), torch.autocast(device, enabled=False), torch._C._profiler._RecordFunctionFast(RANGE):
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), _unprofiled():
         operands = Operands(problem)
         calls = {kernel.name: call_of(kernel, plan, operands, kept) for kernel, plan in promising}
         once = _tried({name: call for name, call in calls.items() if call is not None})
@@ -61,6 +60,16 @@ def measure(
         close = {name: call for name, call in calls.items() if call and once[name] <= SLOWER * fastest}
         timings = timing.measure(close, deadline - time.perf_counter(), warm_up=0.005)
     return once | {name: result.seconds for name, result in timings.items()}
+
+
+@contextmanager
+def _unprofiled() -> Iterator[None]:
+    """What is measured is nothing that the user's program did: torch's profiler does not see it."""
+    torch._C._autograd._enable_record_function(False)
+    try:
+        yield
+    finally:
+        torch._C._autograd._enable_record_function(True)
 
 
 def _tried(calls: Mapping[str, Call]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,15 @@ class Entry:
 
 def path() -> Path:
     """The file for this machine and these versions. Raises RuntimeError where the C++ kernels are not built."""
-    digest = hashlib.sha256(repr(_identity()).encode()).hexdigest()[:12]
-    return files.cache_dir() / f"choices-{digest}.json"
+    return files.cache_dir() / f"choices-{_digest()}.json"
 
 
+@cache
+def _digest() -> str:
+    return hashlib.sha256(repr(_identity()).encode()).hexdigest()[:12]
+
+
+@cache
 def _identity() -> dict[str, Any]:
     from .. import __version__
 

@@ -28,7 +28,7 @@ class Fit:
 
 
 def nnls(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The x >= 0 that minimises |a x - b|: Lawson and Hanson's active set method (Solving Least Squares Problems, 23)."""
+    """The x >= 0 that minimises |a x - b|: Lawson and Hanson, Solving Least Squares Problems, 23."""
     count = a.shape[1]
     x, free = np.zeros(count), np.zeros(count, bool)
     for _ in range(3 * count + 10):

@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Rates:
             "bytes": 0.5 * per_byte,
             "weight_bytes": per_byte,
             "output_bytes": 0.5 * per_byte,
+            "steps": 2e-6,
             "regions": 2e-6,
             "calls": 2e-6,
         }
@@ -70,12 +71,20 @@ class Table:
         if not self.threads:
             return None
         nearest = min(self.threads, key=lambda count: abs(math.log(count / threads)))
-        groups = self.threads[nearest]
         group = group_of(kernel, problem, plan, step)
-        if group in groups:
-            return groups[group]
-        alike = [name for name in sorted(groups) if name.rpartition(" ")[0] == group.rpartition(" ")[0]]
-        return groups[alike[0]] if alike and kernel.backend != "torch" else None
+        exact = self.threads[nearest].get(group)
+        if exact is not None or kernel.backend == "torch":
+            return exact
+        return self._stand_ins.get((nearest, group.rpartition(" ")[0]))
+
+    @cached_property
+    def _stand_ins(self) -> dict[tuple[int, str], Counts]:
+        """The constants of the first layout or kind, by thread count and the rest of the group's name."""
+        found: dict[tuple[int, str], Counts] = {}
+        for count, groups in self.threads.items():
+            for name in sorted(groups):
+                found.setdefault((count, name.rpartition(" ")[0]), groups[name])
+        return found
 
 
 # --------------------------------------------------------------------------------------------------- prediction
@@ -99,10 +108,10 @@ def predicted(table: Table, kernel: Kernel, problem: Problem, plan: Any, threads
 
 
 def _sum(constants: Counts | None, counts: Counts, rates: Rates) -> float:
-    factor = 1.0
-    if constants is None:
-        constants, factor = rates.guess(), UNMEASURED
-    return factor * sum(constants.get(name, 0.0) * count for name, count in counts.items())
+    """What never occurred while measuring has no constant: it is guessed."""
+    factor = UNMEASURED if constants is None else 1.0
+    constants = rates.guess() | (constants or {})
+    return factor * sum(constants[name] * count for name, count in counts.items())
 
 
 def counts_of(problem: Problem, plan: Any, threads: int) -> Counts:
@@ -161,7 +170,8 @@ def _torch_counts(p: Problem, threads: int) -> Counts:
         "bytes": p.bytes - weight,
         "weight_bytes": weight,
         "output_bytes": steps * computed,
-        "calls": 1.0 + steps,
+        "steps": steps,
+        "calls": 1.0,
     }
 
 

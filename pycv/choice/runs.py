@@ -20,6 +20,7 @@ from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, Poi
 
 _DTYPES = {"f32": torch.float32, "f64": torch.float64}
 _ALIGNMENT = 64
+_SMALL = 2**18  # bytes of workspace that an op has at hand
 _SCALARS = {
     "batch_norm": {"eps": 1e-5, "momentum": 0.1},
     "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0},
@@ -31,7 +32,7 @@ class Operands:
     """The tensors of a problem, N(0, 1): flat memory by name, and what torch sees of it."""
 
     def __init__(self, problem: Problem):
-        self.problem = problem
+        self.problem: Any = problem
         self.dtype = _DTYPES[problem.dtype]
         self._lines = torch.randn(2**16, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
         self.places = _places(problem)
@@ -51,6 +52,7 @@ class Operands:
 
     def view(self, name: str) -> Tensor:
         shape, strides, _ = self.places[name]
+        assert strides is not None
         return self.memory[name].as_strided(shape, strides)
 
     def views(self) -> dict[str, Tensor]:
@@ -124,12 +126,13 @@ def preparing(plan: Any, operands: Operands) -> Call | None:
     """The call that prepares the weight of a convolution; None where that is no step."""
     if not getattr(plan, "prepared_weight_bytes", 0) or not isinstance(operands.problem, ConvProblem):
         return None
-    prepared = _scratch(plan.prepared_weight_bytes)
-    return partial(_prepare, plan, operands, prepared)
+    held, address = _allocated(plan.prepared_weight_bytes)
 
+    def prepare() -> Tensor:
+        plan.prepare_weight(operands.address("weight"), address)
+        return held
 
-def _prepare(plan: Any, operands: Operands, prepared: Tensor) -> None:
-    plan.prepare_weight(operands.address("weight"), _aligned(prepared))
+    return prepare
 
 
 def _scratch(size: int) -> Tensor:
@@ -140,63 +143,80 @@ def _aligned(memory: Tensor) -> int:
     return memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT
 
 
+def _workspace(size: int) -> Callable[[], tuple[Tensor, int]]:
+    """Memory for a call, as the ops get it: a small one is at hand."""
+    if size > _SMALL:
+        return partial(_allocated, size)
+    held = _allocated(size)
+    return lambda: held
+
+
+def _allocated(size: int) -> tuple[Tensor, int]:
+    memory = _scratch(size)
+    return memory, _aligned(memory)
+
+
 def _conv(plan: Any, o: Operands, kept: bool) -> Call:
     p = o.problem
     computed = {"forward": "output", "grad_input": "input", "grad_weight": "weight"}[p.pass_]
     elements, dtype = len(o.memory[computed]), o.dtype
-    prepare = preparing(plan, o) if p.pass_ != "grad_weight" else None
-    held = None
-    if prepare is not None and kept:
-        held = _scratch(plan.prepared_weight_bytes)
-        _prepare(plan, o, held)
-        prepare = None
-    addresses = {name: o.address(name) for name in ("input", "weight", "output", "bias", "residual")}
-    addresses |= {name: o.address(name) for name in ("input_scale", "input_shift") if name in o.memory}
-    workspace_bytes = plan.workspace_bytes
-    prepared_bytes = plan.prepared_weight_bytes if prepare is not None else 0
+    names = ["input", "weight", "output", "bias", "residual"]
+    addresses = [o.address(name) for name in names]
+    prologue = [o.address(name) for name in ("input_scale", "input_shift")] if p.prologue else []
+    result_at, weight_at = names.index(computed), names.index("weight")
+    workspace, prepare = _workspace(plan.workspace_bytes), plan.prepare_weight
+    launch = plan.run if prologue else plan.launch
+    weight, held = addresses[weight_at], None
+    preparable = plan.prepared_weight_bytes if p.pass_ != "grad_weight" else 0
+    if preparable and kept:
+        held = _allocated(preparable)
+        prepare(weight, held[1])
+        addresses[weight_at] = held[1]
+        preparable = 0
 
-    def run() -> Tensor:
+    def run() -> object:
         result = torch.empty(elements, dtype=dtype)
-        own = {computed: result.data_ptr()}
-        if held is not None:
-            own["weight"] = _aligned(held)
-        if prepared_bytes:
-            prepared = _scratch(prepared_bytes)
-            _prepare(plan, o, prepared)
-            own["weight"] = _aligned(prepared)
-        workspace = _scratch(workspace_bytes)
-        plan.run(**{**addresses, **own}, workspace=_aligned(workspace))
-        return result
+        addresses[result_at] = result.data_ptr()
+        if preparable:
+            _prepared, address = _allocated(preparable)
+            prepare(weight, address)
+            addresses[weight_at] = address
+        _memory, scratch = workspace()
+        launch(*addresses, scratch, *prologue)
+        return result, held
 
     return run
 
 
 def _gemm(plan: Any, o: Operands, kept: bool) -> Call:
     elements, dtype = len(o.memory["result"]), o.dtype
-    addresses = {name: o.address(name) for name in ("a", "b", "bias", "residual")}
+    a, b, bias, residual = (o.address(name) for name in ("a", "b", "bias", "residual"))
     held = None
     if kept and plan.prepared_weight_bytes:
-        held = _scratch(plan.prepared_weight_bytes)
-        plan.prepare_weight(addresses["b"], _aligned(held))
-        addresses["b"] = _aligned(held)
-    workspace_bytes = plan.workspace_bytes
+        held = _allocated(plan.prepared_weight_bytes)
+        plan.prepare_weight(b, held[1])
+        b = held[1]
+    workspace, launch, prepared = _workspace(plan.workspace_bytes), plan.launch, held is not None
 
-    def run() -> tuple[Tensor, Tensor | None]:
-        result, workspace = torch.empty(elements, dtype=dtype), _scratch(workspace_bytes)
-        plan.run(**addresses, out=result.data_ptr(), workspace=_aligned(workspace), b_prepared=held is not None)
+    def run() -> object:
+        result = torch.empty(elements, dtype=dtype)
+        _memory, scratch = workspace()
+        launch(a, b, result.data_ptr(), bias, residual, scratch, prepared)
         return result, held
 
     return run
 
 
 def _pool(plan: Any, o: Operands, kept: bool) -> Call:
-    computed = "output" if o.problem.pass_ == "forward" else "input"
-    elements, dtype = len(o.memory[computed]), o.dtype
-    addresses = {name: o.address(name) for name in ("input", "output", "indices")}
+    forward = o.problem.pass_ == "forward"
+    elements, dtype = len(o.memory["output" if forward else "input"]), o.dtype
+    input, output, indices = (o.address(name) for name in ("input", "output", "indices"))
+    launch = plan.launch
 
     def run() -> Tensor:
         result = torch.empty(elements, dtype=dtype)
-        plan.run(**{**addresses, computed: result.data_ptr()})
+        made = result.data_ptr()
+        launch(input if forward else made, made if forward else output, indices)
         return result
 
     return run
@@ -226,10 +246,11 @@ def _norm(plan: Any, o: Operands, kept: bool) -> Call:
 def _pointwise(plan: Any, o: Operands, kept: bool) -> Call:
     elements, dtype = o.problem.count, o.dtype
     input, grad_output = o.address("input"), o.address("grad_output") if o.problem.pass_ != "forward" else 0
+    launch = plan.launch
 
     def run() -> Tensor:
         result = torch.empty(elements, dtype=dtype)
-        plan.run(input, grad_output, result.data_ptr())
+        launch(input, grad_output, result.data_ptr())
         return result
 
     return run

@@ -125,7 +125,8 @@ def _known(op: str, arguments: tuple, current: settings.Settings, kept: bool = F
     call = _calls.get(key)
     if call is None and _all_plain(arguments):
         shape = _result_shape(op, a, b, bias, residual, transposed)
-        call = remember(_calls, key, _planned(shape, *arguments, current, kept))
+        planned = _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current, kept)
+        call = remember(_calls, key, planned)
     return call
 
 
