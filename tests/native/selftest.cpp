@@ -116,12 +116,11 @@ bool takes(const std::string& algorithm, const ConvProblem& p) {
     if (algorithm == "direct_lanes") return p.pass != Pass::grad_weight;
     const bool winograd = algorithm.rfind("winograd/", 0) == 0, fft = algorithm == "fft";
     if ((winograd || fft) && (p.size.d != 1 || p.filter.d != 1 || p.out.d != 1 || p.padding.d != 0)) return false;
-    if (fft)
-        return p.dilation.h == 1 && p.dilation.w == 1 && p.stride.h <= p.filter.h && p.stride.w <= p.filter.w;
+    if (fft) return p.dilation.h == 1 && p.dilation.w == 1 && p.stride.h <= p.filter.h && p.stride.w <= p.filter.w;
     if (!winograd) return true;
     const std::string tiles = p.filter.h == 3 ? "f2 f4 f6" : p.filter.h == 5 ? "f2 f3 f4" : "";
-    return p.filter.h == p.filter.w && tiles.find(algorithm.substr(9)) != std::string::npos &&
-           p.stride.count() == 1 && p.dilation.count() == 1;
+    return p.filter.h == p.filter.w && tiles.find(algorithm.substr(9)) != std::string::npos && p.stride.count() == 1 &&
+           p.dilation.count() == 1;
 }
 
 // Exact on integers, or (where transforms round) nearly so.
