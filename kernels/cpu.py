@@ -73,7 +73,8 @@ def _plan_norm(algorithm: str):
     def plan(p: NormProblem, threads: int, workspace_limit: int):
         return _cpu.norm_plan(
             p.op, algorithm, p.pass_, p.dtype, p.n, p.c, _spatial(p.size, 1),
-            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.size), p.training, p.window, threads,
+            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.size), p.training, p.window,
+            _strides(p.residual or p.input, p.c, p.size), "residual" in p.epilogue, "relu" in p.epilogue, threads,
         )  # fmt: skip
 
     return plan
@@ -108,6 +109,14 @@ def _unblocked(problem) -> str | None:
     if blocked is not None:
         return f"layout {blocked}: this kernel takes nchw and nhwc"
     return _supports(problem)
+
+
+def _one_block(p: NormProblem) -> str | None:
+    """A kernel whose tensors, if blocked, all have blocks of one size."""
+    blocks = {layout.block for layout in _layouts(p)}
+    if len(blocks) > 1:
+        return f"layouts {', '.join(map(str, _layouts(p)))}: this kernel takes blocks of one size"
+    return _supports(p)
 
 
 def _plain_conv(p: ConvProblem) -> str | None:
@@ -219,7 +228,8 @@ KERNELS: list[Kernel] = [
     *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
-    *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
+    *_entries(["batch_norm"], ("forward", "grad_input"), ("direct",), _plan_norm, _one_block),
+    *_entries(["local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise, _supports),
 ]
