@@ -11,7 +11,7 @@
 // matrix, a convolution weight, and the im2col matrix that is never materialised are such operands.
 #pragma once
 
-#include "gemm_microkernel.h"
+#include "gemm_tile.h"
 #include "integers.h"
 #include "parallel.h"
 #include "vector_moves.h"
@@ -32,31 +32,40 @@ Depth depth_in_blocks(int64_t size) {
     return {size, larger(1, divide_up(size, blocks))};
 }
 
+// A panel as the tile reads it (gemm_tile.h: row_stride or lane_stride), packed or in place.
+template <class T>
+struct PanelView {
+    const T* data;
+    int64_t stride;
+};
+
 // One operand's index range in panels. Rows are cut evenly (64 rows: 5 panels of 13), lanes into full tile widths.
 template <class T>
 struct Side {
     bool is_lanes;
     RowFormat format;  // of rows
     int64_t size;
-    int64_t width;  // rows or lanes of a panel
+    int64_t width;           // rows or lanes of a panel
+    int64_t stride;          // of a packed panel: see PanelView
+    int64_t panel_elements;  // of a packed panel
 
     int64_t panels() const { return divide_up(size, width); }
     Range range(int64_t panel) const { return {panel * width, smaller(size, (panel + 1) * width)}; }
-    int64_t panel_elements(int64_t depth) const {
-        const bool padded = !is_lanes && format == RowFormat::k_contiguous;
-        return width * (padded ? kRowStride<T> : depth);
-    }
 };
 
 template <class T>
-Side<T> lanes_side(int64_t size) {
-    return {true, RowFormat::rows_contiguous, size, kTileWidth<T>};
+Side<T> lanes_side(int64_t size, const Depth& depth) {
+    return {true, RowFormat::rows_contiguous, size, kTileWidth<T>, kTileWidth<T>, kTileWidth<T> * depth.block};
 }
 
 template <class T>
-Side<T> rows_side(int64_t size, bool k_contiguous) {
+Side<T> rows_side(int64_t size, bool k_contiguous, const Depth& depth) {
     const int64_t width = size > 0 ? divide_up(size, divide_up(size, kTileHeight)) : 1;
-    return {false, k_contiguous ? RowFormat::k_contiguous : RowFormat::rows_contiguous, size, width};
+    if (!k_contiguous) return {false, RowFormat::rows_contiguous, size, width, width, width * depth.block};
+    // An odd number of cache lines, so that the rows of a panel fall into different cache sets.
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    const int64_t stride = (divide_up(depth.block, kLine) | 1) * kLine;
+    return {false, RowFormat::k_contiguous, size, width, stride, width * stride};
 }
 
 // Depth steps that are transposed, or copied per row, at a time: short enough to stay in the L1 cache and, where the
@@ -104,10 +113,10 @@ void pack_lanes(const Operand& operand, Range index, Range depth, T* to, T* scra
 }
 
 template <class T, class Operand>
-void pack_rows(const Operand& operand, Range index, Range depth, T* to) {
-    if (!operand.k_contiguous()) return operand.copy(to, index.end - index.begin, depth, index);
+void pack_rows(const Operand& operand, Range index, Range depth, int64_t stride, T* to) {
+    if (!operand.k_contiguous()) return operand.copy(to, stride, depth, index);
     for (int64_t k = depth.begin; k < depth.end; k += kPackChunk)
-        operand.copy(to + (k - depth.begin), kRowStride<T>, index, {k, smaller(depth.end, k + kPackChunk)});
+        operand.copy(to + (k - depth.begin), stride, index, {k, smaller(depth.end, k + kPackChunk)});
 }
 
 template <class T, class Operand>
@@ -115,7 +124,7 @@ void pack_panel(const Side<T>& side, const Operand& operand, Range index, Range 
     if (side.is_lanes) {
         pack_lanes<T>(operand, index, depth, to, scratch);
     } else {
-        pack_rows<T>(operand, index, depth, to);
+        pack_rows<T>(operand, index, depth, side.stride, to);
     }
 }
 

@@ -50,7 +50,7 @@ inline void zero_run(T* to, int64_t count) {
 namespace shuffles {
 
 template <class T>
-using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+using Index = IndexOf<T>;
 
 // Elements 0, 2, 4, ... of the 2 * lanes - 1 elements at p.
 template <class T>
