@@ -199,12 +199,11 @@ private:
         product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
         // The same for all phases, whose sizes differ by at most one position per axis.
         if (lanes_along_channels(problem_.n * gather_phase(conv_, 0).positions())) {
-            product.streamed = rows_side<T>(positions, phase.channels_inside, product.depth);
+            product.streamed = rows_side<T>(positions, product.depth);
             product.stationary = lanes_side<T>(problem_.channels, product.depth);
         } else {
             product.streamed = lanes_side<T>(positions, product.depth);
-            product.stationary =
-                rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous(), product.depth);
+            product.stationary = rows_side<T>(problem_.channels, product.depth);
         }
         product.groups = problem_.groups;
         product.streamed_neighbours =
@@ -252,7 +251,7 @@ public:
         axes_ = tap_axes(forward, problem.weight, channels_, input_channels_inside_);
         product_.depth = depth_in_blocks<T>(problem.n * gather_.positions());
         product_.streamed = lanes_side<T>(forward.taps() * channels_, product_.depth);
-        product_.stationary = rows_side<T>(outputs_, !output_channels_inside_, product_.depth);
+        product_.stationary = rows_side<T>(outputs_, product_.depth);
         product_.groups = groups;
         product_.block_panels = choose_block_panels<T>(product_, threads_, workspace_limit / 2);
     }

@@ -58,14 +58,11 @@ Side<T> lanes_side(int64_t size, const Depth& depth) {
     return {true, RowFormat::rows_contiguous, size, kTileWidth<T>, kTileWidth<T>, kTileWidth<T> * depth.block};
 }
 
+// Packed rows always lie side by side: a panel is then one stream of memory.
 template <class T>
-Side<T> rows_side(int64_t size, bool k_contiguous, const Depth& depth) {
+Side<T> rows_side(int64_t size, const Depth& depth) {
     const int64_t width = size > 0 ? divide_up(size, divide_up(size, kTileHeight)) : 1;
-    if (!k_contiguous) return {false, RowFormat::rows_contiguous, size, width, width, width * depth.block};
-    // An odd number of cache lines, so that the rows of a panel fall into different cache sets.
-    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-    const int64_t stride = (divide_up(depth.block, kLine) | 1) * kLine;
-    return {false, RowFormat::k_contiguous, size, width, stride, width * stride};
+    return {false, RowFormat::rows_contiguous, size, width, width, width * depth.block};
 }
 
 // Depth steps that are transposed, or copied per row, at a time: short enough to stay in the L1 cache and, where the
@@ -77,55 +74,40 @@ inline constexpr int64_t kScratchStride = kPackChunk + 64 / static_cast<int64_t>
 template <class T>
 inline constexpr int64_t kScratchElements = lanes<T> * kScratchStride<T>;
 
-// lanes<T> columns of a lane panel from an operand that runs along the depth, through a transposition.
+// At most lanes<T> indices of a panel from an operand that runs along the depth, through a transposition. All lanes are
+// written (the missing ones as 0) if `pad`.
 template <class T, class Operand>
-void pack_transposed(const Operand& operand, Range index, Range depth, T* to, T* scratch) {
-    const int64_t count = index.end - index.begin;
+void pack_transposed(const Operand& operand, Range index, Range depth, bool pad, int64_t stride, T* to, T* scratch) {
+    const int64_t count = index.end - index.begin, written = pad ? lanes<T> : count;
     for (int64_t k = depth.begin; k < depth.end; k += kPackChunk) {
         const Range chunk{k, smaller(depth.end, k + kPackChunk)};
         const int64_t length = chunk.end - chunk.begin;
         operand.copy(scratch, kScratchStride<T>, index, chunk);
-        for (int64_t i = count; i < lanes<T>; ++i) zero_run(scratch + i * kScratchStride<T>, length);
+        for (int64_t i = count; i < written; ++i) zero_run(scratch + i * kScratchStride<T>, length);
         int64_t j = 0;
         for (; j + lanes<T> <= length; j += lanes<T>)
-            transpose_block<T>(scratch + j, kScratchStride<T>, to + j * kTileWidth<T>, kTileWidth<T>);
+            transpose_block<T>(scratch + j, kScratchStride<T>, to + j * stride, stride, written);
         for (; j < length; ++j)
-            for (int i = 0; i < lanes<T>; ++i) to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T> + j];
-        to += length * kTileWidth<T>;
+            for (int64_t i = 0; i < written; ++i) to[j * stride + i] = scratch[i * kScratchStride<T> + j];
+        to += length * stride;
     }
-}
-
-template <class T, class Operand>
-void pack_lanes(const Operand& operand, Range index, Range depth, T* to, T* scratch) {
-    const int64_t count = index.end - index.begin;
-    if (!operand.k_contiguous()) {
-        operand.copy(to, kTileWidth<T>, depth, index);
-        if (count < kTileWidth<T>)
-            for (int64_t k = 0; k < depth.end - depth.begin; ++k)
-                zero_run(to + k * kTileWidth<T> + count, kTileWidth<T> - count);
-        return;
-    }
-    // A panel of at most lanes<T> columns is multiplied with one vector: its second half is never read.
-    for (int64_t first = 0; first < count; first += lanes<T>) {
-        const Range part{index.begin + first, smaller(index.end, index.begin + first + lanes<T>)};
-        pack_transposed<T>(operand, part, depth, to + first, scratch);
-    }
-}
-
-template <class T, class Operand>
-void pack_rows(const Operand& operand, Range index, Range depth, int64_t stride, T* to) {
-    if (!operand.k_contiguous()) return operand.copy(to, stride, depth, index);
-    for (int64_t k = depth.begin; k < depth.end; k += kPackChunk)
-        operand.copy(to + (k - depth.begin), stride, index, {k, smaller(depth.end, k + kPackChunk)});
 }
 
 template <class T, class Operand>
 void pack_panel(const Side<T>& side, const Operand& operand, Range index, Range depth, T* to, T* scratch) {
-    if (side.is_lanes) {
-        pack_lanes<T>(operand, index, depth, to, scratch);
-    } else {
-        pack_rows<T>(operand, index, depth, side.stride, to);
+    const int64_t count = index.end - index.begin;
+    if (operand.k_contiguous()) {
+        // A panel of at most lanes<T> columns is multiplied with one vector: its second half is never read.
+        for (int64_t first = 0; first < count; first += lanes<T>) {
+            const Range part{index.begin + first, smaller(index.end, index.begin + first + lanes<T>)};
+            pack_transposed<T>(operand, part, depth, side.is_lanes, side.stride, to + first, scratch);
+        }
+        return;
     }
+    operand.copy(to, side.stride, depth, index);
+    if (side.is_lanes && count < side.width)
+        for (int64_t k = 0; k < depth.end - depth.begin; ++k)
+            zero_run(to + k * side.stride + count, side.width - count);
 }
 
 // A matrix with any strides.

@@ -293,6 +293,21 @@ Share product_share(const Product<T>& p, int thread, int threads) {
             share(p.stationary.panels(), thread % grid.stationary, grid.stationary)};
 }
 
+// All tiles of some stationary with some streamed panels. Tiles that follow each other are neighbours along the lanes,
+// so that they write to the same pages of the output: where the lanes are stationary, as many of their panels as stay in
+// the L2 cache pass by each streamed panel.
+template <class T>
+void multiply_panels(const Product<T>& p, const TileRow<T>& tiles, const T* stationary, Range fixed,
+                     const StreamedPanel<T>* panels, int64_t count) {
+    constexpr int64_t kAcross = 8;
+    const int64_t across = p.streamed.is_lanes ? 1 : kAcross, along = p.streamed.is_lanes ? count : 1;
+    for (int64_t first = fixed.begin; first < fixed.end; first += across)
+        for (int64_t i = 0; i < count; i += along)
+            for (int64_t q = first; q < smaller(first + across, fixed.end); ++q)
+                tiles.multiply({stationary + q * p.stationary.panel_elements, p.stationary.stride},
+                               p.stationary.range(q), panels + i, along);
+}
+
 // One thread's share of a product whose stationary side is packed. `source.place(group, segment, index, out, residual,
 // panel)` tells where the results of a streamed panel go (out and residual have room for their offsets),
 // `source.view(group, segment, index, depth, to, scratch)` shows it, packed into `to` or in place. `bias_group` is the
@@ -321,9 +336,8 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
                                 space.packed + i * p.streamed.panel_elements, space.scratch);
             const TileRow<T> tiles(p, sink, sink.bias ? sink.bias + group * bias_group : nullptr,
                                    depth.end - depth.begin, block > 0, block + 1 == p.depth.blocks());
-            for (int64_t q = mine.stationary.begin; q < mine.stationary.end; ++q)
-                tiles.multiply({stationary + p.stationary_panel(group, block, q), p.stationary.stride},
-                               p.stationary.range(q), space.panels, count);
+            multiply_panels(p, tiles, stationary + p.stationary_panel(group, block, 0), mine.stationary, space.panels,
+                            count);
         }
         first = end;
     }

@@ -60,6 +60,8 @@ void multiply(const TileOperands<T>& operands, const TileTarget<T>& to) {
     const T* rows = operands.rows;
     const T* from = operands.lanes;
     const int64_t row_stride = operands.row_stride, lane_stride = operands.lane_stride, depth = operands.depth;
+    for (int i = 0; i < Height; ++i)  // they arrive while the sums are made
+        for (int j = 0; j < Vectors; ++j) __builtin_prefetch(to.out + i * to.stride + j * lanes<T>, 1);
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> b[Vectors];
 #pragma GCC unroll 2
