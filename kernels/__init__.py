@@ -11,15 +11,11 @@ class Plan(Protocol):
     """What a kernel prepares for one problem: immutable, shared between threads, run with raw pointers.
 
     ``run`` takes the pointers of its family (csrc/bindings) and allocates nothing. Convolution and GEMM plans also
-    have ``workspace_bytes``, ``prepared_weight_bytes`` (0: the weight is used as it is) and
-    ``prepare_weight(weight, prepared)``.
+    have ``workspace_bytes``, ``prepared_weight_bytes`` (0: the weight is used as it is),
+    ``prepare_weight(weight, prepared)`` and ``cost`` (counts of work, csrc/cpu/plan.h).
     """
 
     def run(self, *pointers: int, **scalars: Any) -> None: ...
-
-
-def _never(problem: Any) -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,10 @@ class Kernel:
     Attributes
     ----------
     op, pass_ : what it computes, as in the text of a problem.
-    backend, algorithm : its name.
+    backend, algorithm, variant : its name. Kernels of one algorithm differ in their variant (a tile size); settings
+        name the algorithm, or one variant of it as ``algorithm/variant``.
     numeric_class : "strict", "default" or "fast"; asserted by tests.
     supports : returns None, or in words why it cannot run this problem.
-    shuns : returns None, or in words why a later kernel is the better default for a problem that this one supports.
     plan : (problem, threads, workspace_limit in bytes) -> Plan. None for the torch backend, which the op calls itself.
     """
 
@@ -44,8 +40,12 @@ class Kernel:
     plan: Callable[[Any, int, int], Any] | None
     numeric_class: str = "strict"
     deterministic: bool = True
-    shuns: Callable[[Any], str | None] = _never
+    variant: str = ""
+
+    @property
+    def full_algorithm(self) -> str:
+        return f"{self.algorithm}/{self.variant}" if self.variant else self.algorithm
 
     @property
     def name(self) -> str:
-        return f"{self.backend}:{self.algorithm}"
+        return f"{self.backend}:{self.full_algorithm}"

@@ -2,16 +2,35 @@
 
 from typing import Any
 
+class Cost:
+    multiply_adds: float
+    vector_elements: float
+    bytes: float
+    regions: float
+
 class ConvPlan:
     workspace_bytes: int
+    cost: Cost
+    prepare_cost: Cost
+    def launch(self, *addresses: int) -> None: ...
     prepared_weight_bytes: int
     def prepare_weight(self, weight: int, prepared: int) -> None: ...
     def run(
-        self, input: int, weight: int, output: int, bias: int = 0, residual: int = 0, workspace: int = 0
+        self,
+        input: int,
+        weight: int,
+        output: int,
+        bias: int = 0,
+        residual: int = 0,
+        workspace: int = 0,
+        input_scale: int = 0,
+        input_shift: int = 0,
     ) -> None: ...
 
 class GemmPlan:
     workspace_bytes: int
+    cost: Cost
+    def launch(self, *addresses: int) -> None: ...
     prepared_weight_bytes: int
     def prepare_weight(self, b: int, prepared: int) -> None: ...
     def run(
@@ -28,6 +47,7 @@ class GemmPlan:
     ) -> None: ...
 
 class PoolPlan:
+    def launch(self, *addresses: int) -> None: ...
     def run(self, input: int, output: int, indices: int = 0) -> None: ...
 
 class NormPlan:
@@ -35,6 +55,7 @@ class NormPlan:
     def run(self, **pointers_and_scalars: float) -> None: ...
 
 class PointwisePlan:
+    def launch(self, *addresses: int) -> None: ...
     def run(self, input: int, grad_output: int, output: int) -> None: ...
 
 compiler: str

@@ -3,7 +3,7 @@
 Grammar of the text (tokens separated by spaces; those in brackets may be left out at their default)::
 
     conv:      OP.PASS nNcC[dDhHwW] kK[tTrRsS] [oOUT] [uSTRIDE] [pPADDING] [dDILATION] [gGROUPS] DTYPE LAYOUT DEVICE
-               [EPILOGUE]
+               [pre=PROLOGUE] [EPILOGUE]
     gemm:      gemm.forward [bBATCH]mMnNkK DTYPE [a=MATRIX] [b=MATRIX] [out=MATRIX] [res=MATRIX] DEVICE [EPILOGUE]
     pool:      OP.PASS nNcC[dDhHwW] [[tT]rRsS] [oOUT] [uSTRIDE] [pPADDING] [dDILATION] DTYPE LAYOUT DEVICE [FLAGS]
     norm:      OP.PASS nNcC[dDhHwW] [lWINDOW] DTYPE LAYOUT DEVICE [training]
@@ -15,10 +15,12 @@ Grammar of the text (tokens separated by spaces; those in brackets may be left o
     dDhHwW    spatial sizes: w, h w or d h w
     tTrRsS    filter sizes (depth t, height r, width s)
     o u p d   output sizes, stride, padding, dilation: one number, or one per axis joined by x (p1x0)
-    LAYOUT    INPUT[>OUTPUT] [w=WEIGHT] [res=RESIDUAL], each nchw or nhwc (of every rank), optionally with its
-              outer strides in elements: nchw/BATCH, nhwc/BATCH/PIXEL (a channel slice of a larger tensor)
+    LAYOUT    INPUT[>OUTPUT] [w=WEIGHT] [res=RESIDUAL], each nchw, nhwc, nchw8c or nchw16c (of every rank),
+              optionally with its outer strides in elements: nchw/BATCH, nchw16c/BATCH, nhwc/BATCH/PIXEL
+              (a channel slice of a larger tensor)
     MATRIX    row or col (which index is contiguous), optionally /LEADING/BATCH, or any/ROW/COLUMN/BATCH
     DTYPE     f32 f64 f16 bf16 and whatever else torch has, DEVICE cpu or cuda
+    PROLOGUE  scale (per channel, with a shift) and relu joined by +, applied to the input in that order
     EPILOGUE  bias, residual and relu joined by +, applied in that order
     FLAGS     indices, exclude_pad, divisorN joined by +
 
@@ -33,6 +35,8 @@ from typing import Any
 
 PASSES = ("forward", "grad_input", "grad_weight")
 EPILOGUES = ("bias", "residual", "relu")
+PROLOGUES = ("scale", "relu")
+BLOCKS = {"nchw": 1, "nhwc": 1, "nchw8c": 8, "nchw16c": 16}
 Sizes = tuple[int, ...]
 
 
@@ -40,14 +44,24 @@ Sizes = tuple[int, ...]
 class Layout:
     """How an (N, C, spatial...) tensor lies in memory: ``name`` and, if not dense, its outer strides in elements.
 
-    ``outer`` is () for a dense tensor, (batch,) for nchw and (batch, pixel) for nhwc.
+    ``outer`` is () for a dense tensor, (batch,) for nchw and its blocked forms, (batch, pixel) for nhwc. A dense
+    blocked tensor is an array (N, ceil(C / block), spatial..., block) whose channels beyond C are zeros.
     """
 
     name: str = "nchw"
     outer: Sizes = ()
 
+    @property
+    def block(self) -> int:
+        """Channels of a pixel that lie side by side before the next pixel begins; 1 for nchw and nhwc."""
+        return BLOCKS[self.name]
+
     def strides(self, c: int, size: Sizes) -> Sizes:
-        """Element strides of (n, c, *spatial)."""
+        """Element strides of (n, c, *spatial); of a blocked layout those of (n, block of channels, *spatial)."""
+        if self.block > 1:
+            plane = self.block * _product(size)
+            batch = self.outer[0] if self.outer else -(-c // self.block) * plane
+            return (batch, plane, *(self.block * s for s in _dense_strides(size)))
         if self.name == "nchw":
             spatial = _dense_strides(size)
             plane = _product(size)
@@ -63,10 +77,10 @@ class Layout:
     @staticmethod
     def parse(text: str) -> Layout:
         name, *outer = text.split("/")
-        if name not in ("nchw", "nhwc"):
-            raise ValueError(f"layout {text!r}: expected nchw or nhwc")
-        if outer and len(outer) != (1 if name == "nchw" else 2):
-            raise ValueError(f"layout {text!r}: expected nchw/BATCH or nhwc/BATCH/PIXEL")
+        if name not in BLOCKS:
+            raise ValueError(f"layout {text!r}: expected {', '.join(BLOCKS)}")
+        if outer and len(outer) != (2 if name == "nhwc" else 1):
+            raise ValueError(f"layout {text!r}: expected {'nhwc/BATCH/PIXEL' if name == 'nhwc' else f'{name}/BATCH'}")
         return Layout(name, tuple(map(int, outer)))
 
     @staticmethod
@@ -137,7 +151,8 @@ class ConvProblem:
 
     The three tensors keep their names in every pass; the pass says which is computed from the other two.
     A transposed convolution is the grad_input pass. Padding is the left one; whatever of the input lies
-    beyond the last window follows from output_size. The epilogue applies to the tensor computed.
+    beyond the last window follows from output_size. The epilogue applies to the tensor computed, the prologue to the
+    input of a forward pass, before it is padded.
     """
 
     op: str
@@ -159,6 +174,7 @@ class ConvProblem:
     output: Layout = Layout()
     residual: Layout | None = None
     epilogue: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -189,6 +205,7 @@ class ConvProblem:
             self.dtype,
             _layout_text(self.input, self.output, self.weight, self.residual),
             self.device,
+            "pre=" + "+".join(self.prologue) if self.prologue else "",
             "+".join(self.epilogue),
         ]
         return " ".join(filter(None, tokens))
@@ -435,14 +452,15 @@ def _layout_text(input: Layout, output: Layout, weight: Layout | None = None, re
 
 
 _OPS = re.compile(r"((conv|(adaptive_)?(max|avg)_pool)[123]d|gemm|batch_norm|local_response_norm|channel_sum|relu)$")
+_LAYOUT = rf"(?:{'|'.join(BLOCKS)})(?:/\d+)*"
 _TOKENS = {
     "sizes": re.compile(r"(?:n(?P<n>\d+)c(?P<c>\d+))(?:d(?P<d>\d+))?(?:h(?P<h>\d+))?(?:w(?P<w>\d+))?$"),
     "filter": re.compile(r"(?:k(?P<k>\d+))?(?:t(?P<t>\d+))?(?:r(?P<r>\d+))?(?:s(?P<s>\d+))?$"),
     "gemm": re.compile(r"(?:b(?P<batch>\d+))?m(?P<m>\d+)n(?P<n>\d+)k(?P<k>\d+)$"),
     "axes": re.compile(r"(?P<name>[oupd])(?P<values>\d+(?:x\d+)*)$"),
     "number": re.compile(r"(?P<name>[gle])(?P<value>\d+)$"),
-    "named": re.compile(r"(?P<name>w|res|a|b|out)=(?P<value>\S+)$"),
-    "layout": re.compile(r"(?:nchw|nhwc)(?:/\d+)*(?:>(?:nchw|nhwc)(?:/\d+)*)?$"),
+    "named": re.compile(r"(?P<name>w|res|a|b|out|pre)=(?P<value>\S+)$"),
+    "layout": re.compile(rf"{_LAYOUT}(?:>{_LAYOUT})?$"),
 }
 
 
@@ -535,6 +553,7 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
             weight=Layout.parse(fields.get("w", "nchw")),
             residual=Layout.parse(fields["res"]) if "res" in fields else None,
             epilogue=_epilogue(flags),
+            prologue=_prologue(fields.get("pre", "")),
         )  # fmt: skip
     divisor = next((int(word[len("divisor") :]) for word in flags if word.startswith("divisor")), 0)
     return PoolProblem(
@@ -547,6 +566,14 @@ def _per_axis(values: Sizes, rank: int, name: str) -> Sizes:
     if len(values) not in (1, rank):
         raise ValueError(f"{name} {'x'.join(map(str, values))}: expected 1 or {rank} values")
     return values if len(values) == rank else values * rank
+
+
+def _prologue(text: str) -> tuple[str, ...]:
+    words = text.split("+") if text else []
+    for word in words:
+        if word not in PROLOGUES:
+            raise ValueError(f"prologue {word!r}: expected {' or '.join(PROLOGUES)}")
+    return tuple(word for word in PROLOGUES if word in words)
 
 
 def _epilogue(flags: list[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pycv.kernels import Kernel
-from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem
+from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Problem
 
 Shape = tuple[int, ...]
 _DTYPES = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "i64": np.dtype(np.int64)}
@@ -31,6 +31,7 @@ class Operand:
     dtype: str
     read: bool = True
     written: bool = False
+    block: int = 1  # of a blocked layout: strides[1] leads from one block of channels to the next
 
 
 def operands(problem: Problem, arrays: dict[str, np.ndarray] | None = None) -> list[Operand]:
@@ -61,14 +62,20 @@ def _conv_operands(p: ConvProblem) -> Iterator[Operand]:
         ("weight", p.weight, p.k, group, p.filter),
         ("output", p.output, p.n, p.k, p.output_size),
     ):
-        yield Operand(name, (n, c, *size), layout.strides(c, size), p.dtype, name != written, name == written)
+        yield _image(name, (n, c, *size), layout, p.dtype, name != written, name == written)
+    if "scale" in p.prologue:
+        yield _dense("input_scale", p.c, p.dtype)
+        yield _dense("input_shift", p.c, p.dtype)
     channels = p.k if p.pass_ == "forward" else p.c
     if "bias" in p.epilogue:
         yield _dense("bias", channels, p.dtype)
     if "residual" in p.epilogue:
         assert p.residual is not None
-        strides = p.residual.strides(channels, p.computed_size)
-        yield Operand("residual", (p.n, channels, *p.computed_size), strides, p.dtype)
+        yield _image("residual", (p.n, channels, *p.computed_size), p.residual, p.dtype)
+
+
+def _image(name: str, shape: Shape, layout: Layout, dtype: str, read: bool = True, written: bool = False) -> Operand:
+    return Operand(name, shape, layout.strides(shape[1], shape[2:]), dtype, read, written, layout.block)
 
 
 def _gemm_operands(p: GemmProblem) -> Iterator[Operand]:
@@ -85,25 +92,24 @@ def _gemm_operands(p: GemmProblem) -> Iterator[Operand]:
 def _pool_operands(p: PoolProblem) -> Iterator[Operand]:
     forward = p.pass_ == "forward"
     out = (p.n, p.c, *p.output_size)
-    strides = p.output.strides(p.c, p.output_size)
-    yield Operand("input", (p.n, p.c, *p.size), p.input.strides(p.c, p.size), p.dtype, forward, not forward)
-    yield Operand("output", out, strides, p.dtype, not forward, forward)
+    yield _image("input", (p.n, p.c, *p.size), p.input, p.dtype, forward, not forward)
+    yield _image("output", out, p.output, p.dtype, not forward, forward)
     if p.indices:
-        yield Operand("indices", out, strides, "i64", not forward, forward)
+        yield _image("indices", out, p.output, "i64", not forward, forward)
 
 
 def _norm_operands(p: NormProblem) -> Iterator[Operand]:
     forward, batch_norm = p.pass_ == "forward", p.op == "batch_norm"
     shape = (p.n, p.c, *p.size)
-    yield Operand("input", shape, p.input.strides(p.c, p.size), p.dtype)
+    yield _image("input", shape, p.input, p.dtype)
     if p.op == "channel_sum":
         yield _dense("output", p.c, p.dtype, read=False, written=True)
         return
     if forward:
-        yield Operand("output", shape, p.output.strides(p.c, p.size), p.dtype, read=False, written=True)
+        yield _image("output", shape, p.output, p.dtype, read=False, written=True)
     else:
-        yield Operand("grad_output", shape, p.output.strides(p.c, p.size), p.dtype)
-        yield Operand("output", shape, p.input.strides(p.c, p.size), p.dtype, read=False, written=True)
+        yield _image("grad_output", shape, p.output, p.dtype)
+        yield _image("output", shape, p.input, p.dtype, read=False, written=True)
     if batch_norm:
         yield from _batch_norm_vectors(p, forward)
 
@@ -128,18 +134,33 @@ class _Tensor:
 
     def __init__(self, operand: Operand, values: np.ndarray | None, offset: int):
         dtype = _DTYPES[operand.dtype]
+        shape, element_strides = operand.shape, operand.strides
+        if operand.block > 1:
+            shape = (shape[0], -(-shape[1] // operand.block), *shape[2:], operand.block)
+            element_strides = (*element_strides, 1)
+            values = None if values is None else _blocked(values, operand.block)
         extent = 0
-        if 0 not in operand.shape:
-            extent = 1 + sum((e - 1) * s for e, s in zip(operand.shape, operand.strides, strict=True))
+        if 0 not in shape:
+            extent = 1 + sum((e - 1) * s for e, s in zip(shape, element_strides, strict=True))
         start = _MARGIN + offset * dtype.itemsize
         self.block = np.full(start + extent * dtype.itemsize + _MARGIN, _GUARD, np.uint8)
-        strides = tuple(s * dtype.itemsize for s in operand.strides)
-        self.view = np.ndarray(operand.shape, dtype, self.block, start if extent else 0, strides)
+        strides = tuple(s * dtype.itemsize for s in element_strides)
+        self.view = np.ndarray(shape, dtype, self.block, start if extent else 0, strides)
         if values is not None:
             self.view[...] = values
         self.operand = operand
         self.pointer = self.block.ctypes.data + start
         self.before = self.block.copy()
+
+    def values(self) -> np.ndarray:
+        """A copy as (n, c, ...) or whatever shape the operand has. The channels that fill a last block must be 0."""
+        if self.operand.block == 1:
+            return self.view.copy()
+        channels = self.operand.shape[1]
+        whole = np.moveaxis(self.view, -1, 2)
+        whole = whole.reshape(whole.shape[0], -1, *whole.shape[3:])
+        assert not np.any(whole[:, channels:]), f"{self.operand.name}: the channels beyond {channels} are not 0"
+        return whole[:, :channels].copy()
 
     def check(self) -> None:
         """Nothing but the elements of a written tensor may have changed."""
@@ -153,6 +174,15 @@ class _Tensor:
             at = int(np.argmax(changed)) - (self.pointer - self.block.ctypes.data)
             kind = "outside its elements" if self.operand.written else "though it is only read"
             raise AssertionError(f"{self.operand.name} was written {kind}, at byte {at}")
+
+
+def _blocked(values: np.ndarray, block: int) -> np.ndarray:
+    """(n, c, *spatial) as (n, blocks of channels, *spatial, block), filled up with zeros."""
+    n, c, *spatial = values.shape
+    blocks = -(-c // block)
+    padded = np.zeros((n, blocks * block, *spatial), values.dtype)
+    padded[:, :c] = values
+    return np.moveaxis(padded.reshape(n, blocks, block, *spatial), 2, -1)
 
 
 class _Scratch:
@@ -212,4 +242,4 @@ def run(
     plan.run(**pointers, **scalars)
     for memory in guarded:
         memory.check()
-    return {name: tensor.view.copy() for name, tensor in tensors.items() if tensor.operand.written}
+    return {name: tensor.values() for name, tensor in tensors.items() if tensor.operand.written}

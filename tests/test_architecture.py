@@ -18,15 +18,16 @@ PYTHON = sorted([*(ROOT / "pycv").rglob("*.py"), *(ROOT / "kernels").rglob("*.py
 
 # The storeys, from the ground up: a module imports from its own storey's unit or from lower storeys only.
 STOREYS = [
-    {"problem"},
+    {"problem", "timing"},
     {"kernels"},
+    {"choice"},
     {"registry", "settings"},
     {"ops", "info"},
     {"functional"},
     {"nn", "compiler"},
     {"models", "data"},
     {"bench", "train"},
-    {"explain", "listing"},
+    {"explain", "listing", "tune"},
     {"demo"},
     {"cli"},
 ]

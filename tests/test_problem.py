@@ -24,6 +24,7 @@ def test_text_round_trips(data):
     [
         "conv2d.forward n8c64h56w56 k64r3s3 p1 f32 nchw cpu",
         "conv2d.grad_weight n1c3h7w9 k4r2s3 o3x4 u2x1 p0x1 d1x2 f64 nhwc>nchw w=nhwc cpu",
+        "conv2d.forward n1c20h5w6 k40r3s3 p1 f32 nchw16c>nchw8c/9000 res=nhwc cpu pre=scale+relu bias+residual",
         "conv1d.forward n1c4w10 k4s3 g4 f32 nchw/80 res=nhwc cpu bias+residual+relu",
         "gemm.forward b2m3n4k5 f32 a=col b=row/9/40 out=any/2/8/50 res=row cpu bias+residual",
         "max_pool3d.grad_input n2c3d4h5w6 t2r2s2 u2 f32 nchw cpu indices",
@@ -59,6 +60,8 @@ def test_defaults_may_be_left_out_and_written():
         ("gemm.forward m3n4k5 a=row/3", "row/3"),
         ("conv2d.forward k1r1s1", "n"),
         ("conv2d.forward n1c1h3w3", "filter"),
+        ("conv2d.forward n1c1h3w3 k1r1s1 nchw16c/1/2", "nchw16c/BATCH"),
+        ("conv2d.forward n1c1h3w3 k1r1s1 pre=bias", "prologue 'bias'"),
         ("", "op ''"),
         ("frobnicate", "frobnicate"),
         ("softmax.forward n1c1h3w3", "softmax"),
@@ -104,6 +107,15 @@ def test_layout_of_tensors_addresses_the_same_memory(data):
     if layout is not None:
         assert addresses(shape, layout.strides(c, (h, w))) == addresses(shape, x.stride())
         assert Layout.parse(str(layout)) == layout
+
+
+def test_blocked_layouts_keep_blocks_of_channels_side_by_side():
+    layout, (n, c, h, w) = Layout("nchw8c"), (2, 19, 3, 5)
+    memory = torch.arange(n * 24 * h * w).reshape(n, 3, h, w, 8)
+    batch, block, row, column = layout.strides(c, (h, w))
+    for i, j, y, x in ((0, 0, 0, 0), (1, 18, 2, 4), (1, 7, 1, 0), (0, 8, 0, 3)):
+        at = i * batch + j // layout.block * block + j % layout.block + y * row + x * column
+        assert memory.flatten()[at] == memory[i, j // 8, y, x, j % 8]
 
 
 def test_equal_memory_gives_equal_layouts():

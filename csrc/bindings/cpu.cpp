@@ -27,6 +27,14 @@ namespace {
 
 using Address = uintptr_t;
 
+// As py::gil_scoped_release, in half its time.
+struct WithoutGil {
+    PyThreadState* state = PyEval_SaveThread();
+    WithoutGil() = default;
+    WithoutGil(const WithoutGil&) = delete;
+    ~WithoutGil() { PyEval_RestoreThread(state); }
+};
+
 template <class T = void>
 T* pointer(Address address) {
     return reinterpret_cast<T*>(address);
@@ -46,7 +54,7 @@ Pass pass_of(const std::string& name) {
 }
 
 Spatial spatial(const std::array<int64_t, 3>& v) { return {v[0], v[1], v[2]}; }
-Strides strides(const std::array<int64_t, 5>& v) { return {v[0], v[1], v[2], v[3], v[4]}; }
+Strides strides(const std::array<int64_t, 6>& v) { return {v[0], v[1], v[2], v[3], v[4], v[5]}; }
 MatrixStrides matrix_strides(const std::array<int64_t, 3>& v) { return {v[0], v[1], v[2]}; }
 
 const cpu::KernelEntry& entry(const std::string& op, const std::string& algorithm) {
@@ -56,14 +64,15 @@ const cpu::KernelEntry& entry(const std::string& op, const std::string& algorith
 }
 
 using I3 = std::array<int64_t, 3>;
-using I5 = std::array<int64_t, 5>;
+using I6 = std::array<int64_t, 6>;  // strides and block
 
 std::unique_ptr<cpu::ConvPlan> make_conv_plan(const std::string& algorithm, const std::string& pass,
                                               const std::string& dtype, int64_t n, int64_t c, int64_t k, int64_t groups,
                                               const I3& size, const I3& filter, const I3& out, const I3& stride,
-                                              const I3& padding, const I3& dilation, const I5& input, const I5& weight,
-                                              const I5& output, const I5& residual, bool bias, bool has_residual,
-                                              bool relu, int threads, int64_t workspace_limit) {
+                                              const I3& padding, const I3& dilation, const I6& input, const I6& weight,
+                                              const I6& output, const I6& residual, bool bias, bool has_residual,
+                                              bool relu, bool scale_input, bool relu_input, int threads,
+                                              int64_t workspace_limit) {
     const ConvProblem problem{pass_of(pass),
                               dtype_of(dtype),
                               n,
@@ -82,7 +91,9 @@ std::unique_ptr<cpu::ConvPlan> make_conv_plan(const std::string& algorithm, cons
                               strides(residual),
                               bias,
                               has_residual,
-                              relu};
+                              relu,
+                              scale_input,
+                              relu_input};
     return std::unique_ptr<cpu::ConvPlan>(entry("conv", algorithm).conv(problem, threads, workspace_limit));
 }
 
@@ -108,7 +119,7 @@ std::unique_ptr<cpu::GemmPlan> make_gemm_plan(const std::string& algorithm, cons
 std::unique_ptr<cpu::PoolPlan> make_pool_plan(const std::string& op, const std::string& algorithm,
                                               const std::string& pass, const std::string& dtype, int64_t n, int64_t c,
                                               const I3& size, const I3& filter, const I3& out, const I3& stride,
-                                              const I3& padding, const I3& dilation, const I5& input, const I5& output,
+                                              const I3& padding, const I3& dilation, const I6& input, const I6& output,
                                               bool indices, bool count_include_pad, int64_t divisor, int threads) {
     const PoolKind kind = op == "max_pool"            ? PoolKind::max
                           : op == "avg_pool"          ? PoolKind::avg
@@ -135,7 +146,7 @@ std::unique_ptr<cpu::PoolPlan> make_pool_plan(const std::string& op, const std::
 
 std::unique_ptr<cpu::NormPlan> make_norm_plan(const std::string& op, const std::string& algorithm,
                                               const std::string& pass, const std::string& dtype, int64_t n, int64_t c,
-                                              const I3& size, const I5& input, const I5& output, bool training,
+                                              const I3& size, const I6& input, const I6& output, bool training,
                                               int64_t window, int threads) {
     const NormKind kind = op == "batch_norm"            ? NormKind::batch_norm
                           : op == "local_response_norm" ? NormKind::local_response_norm
@@ -153,10 +164,11 @@ std::unique_ptr<cpu::PointwisePlan> make_pointwise_plan(const std::string& op, c
 }
 
 void run_conv(const cpu::ConvPlan& plan, Address input, Address weight, Address output, Address bias, Address residual,
-              Address workspace) {
-    const cpu::ConvArguments arguments{pointer(input), pointer(weight),   pointer(output),
-                                       pointer(bias),  pointer(residual), pointer(workspace)};
-    py::gil_scoped_release release;
+              Address workspace, Address input_scale, Address input_shift) {
+    const cpu::ConvArguments arguments{pointer(input),       pointer(weight),     pointer(output),
+                                       pointer(bias),        pointer(residual),   pointer(workspace),
+                                       pointer(input_scale), pointer(input_shift)};
+    const WithoutGil release;
     plan.run(arguments);
 }
 
@@ -164,13 +176,13 @@ void run_gemm(const cpu::GemmPlan& plan, Address a, Address b, Address out, Addr
               double alpha, double beta, Address workspace, bool b_prepared) {
     const cpu::GemmArguments arguments{pointer(a), pointer(b), pointer(out),       pointer(bias), pointer(residual),
                                        alpha,      beta,       pointer(workspace), b_prepared};
-    py::gil_scoped_release release;
+    const WithoutGil release;
     plan.run(arguments);
 }
 
 void run_pool(const cpu::PoolPlan& plan, Address input, Address output, Address indices) {
     const cpu::PoolArguments arguments{pointer(input), pointer(output), pointer<int64_t>(indices)};
-    py::gil_scoped_release release;
+    const WithoutGil release;
     plan.run(arguments);
 }
 
@@ -195,21 +207,83 @@ void run_norm(const cpu::NormPlan& plan, Address input, Address grad_output, Add
                                        beta,
                                        k,
                                        pointer(workspace)};
-    py::gil_scoped_release release;
+    const WithoutGil release;
     plan.run(arguments);
 }
 
 void run_pointwise(const cpu::PointwisePlan& plan, Address input, Address grad_output, Address output) {
     const cpu::PointwiseArguments arguments{pointer(input), pointer(grad_output), pointer(output)};
-    py::gil_scoped_release release;
+    const WithoutGil release;
     plan.run(arguments);
+}
+
+// What an op calls on every run: `plan.launch(address, ...)`, positional, all arguments given. A builtin bound to the
+// plan costs a tenth of a microsecond, a pybind11 method with its keywords and casts about half of one.
+template <class Plan>
+const Plan& plan_of(PyObject* capsule) {
+    return *static_cast<const Plan*>(PyCapsule_GetPointer(capsule, nullptr));
+}
+
+template <size_t Count>
+bool read_addresses(PyObject* const* arguments, Py_ssize_t given, std::array<Address, Count>& addresses) {
+    if (given != static_cast<Py_ssize_t>(Count)) {
+        PyErr_Format(PyExc_TypeError, "launch() takes %zu addresses, not %zd", Count, given);
+        return false;
+    }
+    for (size_t i = 0; i < Count; ++i) addresses[i] = PyLong_AsSize_t(arguments[i]);
+    return !PyErr_Occurred();
+}
+
+PyObject* launch_conv(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
+    std::array<Address, 6> a;
+    if (!read_addresses(arguments, given, a)) return nullptr;
+    run_conv(plan_of<cpu::ConvPlan>(capsule), a[0], a[1], a[2], a[3], a[4], a[5], 0, 0);
+    Py_RETURN_NONE;
+}
+
+// a, b, out, bias, residual, workspace, b_prepared; alpha and beta are 1.
+PyObject* launch_gemm(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
+    std::array<Address, 7> a;
+    if (!read_addresses(arguments, given, a)) return nullptr;
+    run_gemm(plan_of<cpu::GemmPlan>(capsule), a[0], a[1], a[2], a[3], a[4], 1.0, 1.0, a[5], a[6] != 0);
+    Py_RETURN_NONE;
+}
+
+PyObject* launch_pool(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
+    std::array<Address, 3> a;
+    if (!read_addresses(arguments, given, a)) return nullptr;
+    run_pool(plan_of<cpu::PoolPlan>(capsule), a[0], a[1], a[2]);
+    Py_RETURN_NONE;
+}
+
+PyObject* launch_pointwise(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
+    std::array<Address, 3> a;
+    if (!read_addresses(arguments, given, a)) return nullptr;
+    run_pointwise(plan_of<cpu::PointwisePlan>(capsule), a[0], a[1], a[2]);
+    Py_RETURN_NONE;
+}
+
+using Launch = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+
+// The builtin for a plan: its capsule keeps the plan's Python object alive.
+template <class Plan, Launch launch>
+py::object bound_launch(py::object plan) {
+    static PyMethodDef definition{"launch", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(launch)),
+                                  METH_FASTCALL, "Runs the plan: see run()."};
+    py::object capsule =
+        py::reinterpret_steal<py::object>(PyCapsule_New(plan.cast<Plan*>(), nullptr, [](PyObject* self) {
+            Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(self)));
+        }));
+    if (!capsule) throw py::error_already_set();
+    PyCapsule_SetContext(capsule.ptr(), plan.inc_ref().ptr());
+    return py::reinterpret_steal<py::object>(PyCFunction_New(&definition, capsule.ptr()));
 }
 
 double measure_peak(const char* what, const std::string& dtype, int64_t bytes, int threads, double seconds) {
     if (threads < 1) throw std::invalid_argument("threads must be 1 or more, not " + std::to_string(threads));
     const cpu::PeakProbe probe = entry("peak", what).peak;
     const PeakProblem problem{dtype_of(dtype), bytes};
-    py::gil_scoped_release release;
+    const WithoutGil release;
     return probe(problem, threads, seconds);
 }
 
@@ -222,7 +296,7 @@ std::vector<std::string> compiled_isas() {
 
 template <class Plan>
 void prepare_weight(const Plan& plan, Address weight, Address prepared) {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     plan.prepare_weight(pointer(weight), pointer(prepared));
 }
 
@@ -247,20 +321,31 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("threads"), py::arg("bytes"), py::arg("seconds"),
         "Measured bytes/s of reading a buffer of this size, split over the threads; 0 if it cannot be allocated.");
 
+    py::class_<cpu::Cost>(m, "Cost", "What a run of a plan costs: counts (csrc/cpu/plan.h).")
+        .def_readonly("multiply_adds", &cpu::Cost::multiply_adds)
+        .def_readonly("vector_elements", &cpu::Cost::vector_elements)
+        .def_readonly("bytes", &cpu::Cost::bytes)
+        .def_readonly("regions", &cpu::Cost::regions);
     py::class_<cpu::ConvPlan>(m, "ConvPlan")
         .def_property_readonly("workspace_bytes", &cpu::ConvPlan::workspace_bytes)
         .def_property_readonly("prepared_weight_bytes", &cpu::ConvPlan::prepared_weight_bytes)
         .def("prepare_weight", &prepare_weight<cpu::ConvPlan>, py::arg("weight"), py::arg("prepared"))
         .def("run", &run_conv, py::arg("input"), py::arg("weight"), py::arg("output"), py::arg("bias") = 0,
-             py::arg("residual") = 0, py::arg("workspace") = 0);
+             py::arg("residual") = 0, py::arg("workspace") = 0, py::arg("input_scale") = 0, py::arg("input_shift") = 0)
+        .def_property_readonly("launch", &bound_launch<cpu::ConvPlan, launch_conv>)
+        .def_property_readonly("cost", &cpu::ConvPlan::cost)
+        .def_property_readonly("prepare_cost", &cpu::ConvPlan::prepare_cost);
     py::class_<cpu::GemmPlan>(m, "GemmPlan")
         .def_property_readonly("workspace_bytes", &cpu::GemmPlan::workspace_bytes)
         .def_property_readonly("prepared_weight_bytes", &cpu::GemmPlan::prepared_weight_bytes)
         .def("prepare_weight", &prepare_weight<cpu::GemmPlan>, py::arg("b"), py::arg("prepared"))
         .def("run", &run_gemm, py::arg("a"), py::arg("b"), py::arg("out"), py::arg("bias") = 0, py::arg("residual") = 0,
-             py::arg("alpha") = 1.0, py::arg("beta") = 1.0, py::arg("workspace") = 0, py::arg("b_prepared") = false);
+             py::arg("alpha") = 1.0, py::arg("beta") = 1.0, py::arg("workspace") = 0, py::arg("b_prepared") = false)
+        .def_property_readonly("launch", &bound_launch<cpu::GemmPlan, launch_gemm>)
+        .def_property_readonly("cost", &cpu::GemmPlan::cost);
     py::class_<cpu::PoolPlan>(m, "PoolPlan")
-        .def("run", &run_pool, py::arg("input"), py::arg("output"), py::arg("indices") = 0);
+        .def("run", &run_pool, py::arg("input"), py::arg("output"), py::arg("indices") = 0)
+        .def_property_readonly("launch", &bound_launch<cpu::PoolPlan, launch_pool>);
     py::class_<cpu::NormPlan>(m, "NormPlan")
         .def_property_readonly("workspace_bytes", &cpu::NormPlan::workspace_bytes)
         .def("run", &run_norm, py::arg("input") = 0, py::arg("grad_output") = 0, py::arg("output") = 0,
@@ -269,13 +354,14 @@ PYBIND11_MODULE(_cpu, m) {
              py::arg("eps") = 0.0, py::arg("momentum") = 0.0, py::arg("alpha") = 0.0, py::arg("beta") = 0.0,
              py::arg("k") = 0.0, py::arg("workspace") = 0);
     py::class_<cpu::PointwisePlan>(m, "PointwisePlan")
-        .def("run", &run_pointwise, py::arg("input"), py::arg("grad_output"), py::arg("output"));
+        .def("run", &run_pointwise, py::arg("input"), py::arg("grad_output"), py::arg("output"))
+        .def_property_readonly("launch", &bound_launch<cpu::PointwisePlan, launch_pointwise>);
 
     m.def("conv_plan", &make_conv_plan, py::arg("algorithm"), py::arg("pass_"), py::arg("dtype"), py::arg("n"),
           py::arg("c"), py::arg("k"), py::arg("groups"), py::arg("size"), py::arg("filter"), py::arg("out"),
           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("input"), py::arg("weight"),
           py::arg("output"), py::arg("residual"), py::arg("bias"), py::arg("has_residual"), py::arg("relu"),
-          py::arg("threads"), py::arg("workspace_limit"));
+          py::arg("scale_input"), py::arg("relu_input"), py::arg("threads"), py::arg("workspace_limit"));
     m.def("gemm_plan", &make_gemm_plan, py::arg("algorithm"), py::arg("dtype"), py::arg("batch"), py::arg("m"),
           py::arg("n"), py::arg("k"), py::arg("a"), py::arg("b"), py::arg("out"), py::arg("residual"), py::arg("bias"),
           py::arg("has_residual"), py::arg("relu"), py::arg("threads"), py::arg("workspace_limit"));

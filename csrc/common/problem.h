@@ -21,8 +21,14 @@ struct Spatial {
 
 // Where element (n, c, d, h, w) of a tensor lies: strides in elements. For a weight, n is the output
 // channel and c the input channel within its group. A stride of 0 repeats the same memory.
+// In a blocked layout (nchw8c, nchw16c) `block` channels of a pixel lie side by side and the stride c leads from one
+// block to the next: channel c is at (c / block) * Strides::c + c % block. The last block is filled up with zeros:
+// whoever reads may rely on them, whoever writes writes them.
 struct Strides {
     int64_t n, c, d, h, w;
+    int64_t block = 1;
+
+    int64_t channel(int64_t index) const { return index / block * c + index % block; }
 };
 
 // output[n, k, o] = sum over c, r of input[n, c, o * stride - padding + r * dilation] * weight[k, c, r]
@@ -39,6 +45,8 @@ struct ConvProblem {
     // Epilogue of the computed tensor (forward: output, grad_input: input; never in grad_weight), in
     // this order: + bias[channel], + residual, relu.
     bool bias, has_residual, relu;
+    // Prologue, in forward only: the convolution sees relu(input * scale[c] + shift[c]); its padding stays 0.
+    bool scale_input = false, relu_input = false;
 };
 
 // Where element (batch, row, column) of a matrix lies: strides in elements, any of them may be 0.

@@ -158,6 +158,21 @@ public:
         });
     }
 
+    Cost cost() const override {
+        Cost sum{0, 0, activation_bytes(conv_) + static_cast<double>(prepared_ * kSize), 1};
+        for (int i = 0; i < phases_; ++i) {
+            const Cost phase = share_cost(phase_[i].product, threads_);
+            sum.multiply_adds += phase.multiply_adds;
+            sum.vector_elements += phase.vector_elements;
+        }
+        return sum;
+    }
+
+    Cost prepare_cost() const override {
+        const double elements = static_cast<double>(prepared_);
+        return {0, elements / threads_, (elements + weight_elements(conv_)) * kSize, 1};
+    }
+
     void run(const ConvArguments& arguments) const override {
         const bool forward = conv_.pass == Pass::forward;
         const T* source = static_cast<const T*>(forward ? arguments.input : arguments.output);
@@ -261,6 +276,20 @@ public:
     }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
+
+    // Where the depth is split every thread packs both operands of its part, else each packs all outputs.
+    Cost cost() const override {
+        const int64_t split = depth_threads(), others = threads_ / split;
+        const double inputs = static_cast<double>(product_.groups * product_.streamed.panels()) *
+                              static_cast<double>(product_.streamed.width) / static_cast<double>(others);
+        const double outputs = static_cast<double>(product_.stationary.panels() * product_.stationary.width);
+        const double depth = static_cast<double>(product_.depth.size) / static_cast<double>(split);
+        const double visits = static_cast<double>(product_.depth.blocks()) / static_cast<double>(split);
+        return {inputs * outputs * depth,
+                (inputs + static_cast<double>(product_.groups) * outputs) * depth + inputs * outputs * visits,
+                tensor_bytes(conv_), split > 1 ? 2.0 : 1.0};
+    }
+    Cost prepare_cost() const override { return {}; }
 
     void run(const ConvArguments& arguments) const override {
         const int64_t elements = product_.groups * outputs_ * product_.streamed.size;

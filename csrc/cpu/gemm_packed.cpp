@@ -54,6 +54,14 @@ public:
     }
     int64_t prepared_weight_bytes() const override { return packed_bytes(); }
 
+    Cost cost() const override {
+        Cost sum = share_cost(product_, threads_);
+        sum.vector_elements += static_cast<double>(product_.stationary_elements()) / threads_;
+        sum.bytes = tensor_bytes(problem_) + static_cast<double>(packed_bytes());
+        sum.regions = 2 * static_cast<double>(divide_up(larger(problem_.batch, 1), batch_chunk_));
+        return sum;
+    }
+
     void prepare_weight(const void* b, void* prepared) const override {
         parallel(threads_, [&](int thread, int team) {
             alignas(64) T scratch[kScratchElements<T>];

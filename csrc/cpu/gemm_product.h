@@ -10,6 +10,7 @@
 // the grid, the output is visited once per depth block.
 #pragma once
 
+#include "cost.h"
 #include "gemm_panels.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -291,6 +292,20 @@ Share product_share(const Product<T>& p, int thread, int threads) {
     const Grid grid = choose_grid(threads, p.streamed_panels(), p.stationary.panels(), p.streamed_neighbours);
     return {share(p.streamed_panels(), thread / grid.stationary, grid.streamed),
             share(p.stationary.panels(), thread % grid.stationary, grid.stationary)};
+}
+
+// multiply_adds and vector_elements of multiply_share() for its busiest thread: full tiles, the panels that it packs,
+// and the visits of its outputs.
+template <class T>
+Cost share_cost(const Product<T>& p, int threads) {
+    const int64_t streamed_panels = p.streamed_panels();
+    if (streamed_panels == 0 || p.stationary.panels() == 0) return {};
+    const Grid grid = choose_grid(threads, streamed_panels, p.stationary.panels(), p.streamed_neighbours);
+    const double streamed = static_cast<double>(divide_up(streamed_panels, grid.streamed) * p.streamed.width);
+    const double fixed = static_cast<double>(divide_up(p.stationary.panels(), grid.stationary) * p.stationary.width);
+    const double depth = static_cast<double>(p.depth.size);
+    return {streamed * fixed * depth, streamed * depth + streamed * fixed * static_cast<double>(p.depth.blocks()), 0,
+            0};
 }
 
 // All tiles of some stationary with some streamed panels. Tiles that follow each other are neighbours along the lanes,

@@ -42,6 +42,10 @@ public:
     int64_t workspace_bytes() const override { return threads_ * space_elements() * kSize; }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
+    Cost cost() const override {
+        const double elements = static_cast<double>(p_.batch) * static_cast<double>(wide_ * p_.k) / threads_;
+        return {elements * static_cast<double>(thin_), elements, tensor_bytes(p_), 1};
+    }
 
     void run(const GemmArguments& g) const override {
         if (thin_ == 0 || wide_ == 0) return;

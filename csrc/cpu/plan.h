@@ -14,6 +14,15 @@
 
 namespace pycv::cpu {
 
+// What a run costs, for the model that chooses among kernels: counts, not times. A thread's work is counted for the
+// busiest thread, with whatever the tiling adds (padding of tiles, lanes that carry nothing).
+struct Cost {
+    double multiply_adds = 0;    // of the busiest thread, in the innermost loops that multiply
+    double vector_elements = 0;  // of the busiest thread: packed, transformed, gathered or stored through scratch
+    double bytes = 0;            // of all threads, through memory: tensors, the (prepared) weight, large workspace
+    double regions = 0;          // parallel regions and barriers
+};
+
 struct ConvArguments {
     // The tensor that the pass computes is written, the other two are read. In forward and grad_input
     // `weight` is what prepare_weight() made (the plain weight where prepared_weight_bytes() is 0).
@@ -23,6 +32,8 @@ struct ConvArguments {
     const void* bias;
     const void* residual;
     void* workspace;
+    const void* input_scale = nullptr;  // of the prologue, as input_shift
+    const void* input_shift = nullptr;
 };
 
 class ConvPlan {
@@ -32,6 +43,8 @@ public:
     virtual int64_t prepared_weight_bytes() const = 0;
     virtual void prepare_weight(const void* weight, void* prepared) const = 0;
     virtual void run(const ConvArguments&) const = 0;
+    virtual Cost cost() const = 0;          // of run()
+    virtual Cost prepare_cost() const = 0;  // of prepare_weight(): part of every call where nobody keeps its result
 };
 
 struct GemmArguments {
@@ -52,6 +65,7 @@ public:
     virtual int64_t prepared_weight_bytes() const = 0;
     virtual void prepare_weight(const void* b, void* prepared) const = 0;
     virtual void run(const GemmArguments&) const = 0;
+    virtual Cost cost() const = 0;  // of run() with b not prepared
 };
 
 struct PoolArguments {

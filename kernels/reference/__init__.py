@@ -22,7 +22,8 @@ def run(problem: Problem, arrays: Arrays, **scalars: float) -> Arrays:
     ====================  ==============================================  =====================================
     op                    reads                                           writes
     ====================  ==============================================  =====================================
-    conv                  two of input, weight, output; bias, residual    the third
+    conv                  two of input, weight, output; bias, residual,   the third
+                          input_scale, input_shift
     gemm                  a, b, bias, residual; alpha, beta               out
     pooling               forward: input; else output, indices            output, indices; else input
     batch_norm            input, weight, bias, running_mean, running_var  output, mean, invstd, running_mean,

@@ -2,9 +2,9 @@
 
 output[n, k, o] = sum over c and r of input[n, c, o * stride - padding + r * dilation] * weight[k, c, r]
 
-with the input 0 outside its bounds; c runs over the channels of k's group. One matrix product per filter tap: a tap r
-pairs each output position with at most one input position, and the three passes differ only in which of the three
-factors of that product is summed into.
+with the input (after the prologue) 0 outside its bounds; c runs over the channels of k's group. One matrix product per
+filter tap: a tap r pairs each output position with at most one input position, and the three passes differ only in
+which of the three factors of that product is summed into.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ Tap = tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]
 
 
 def run(problem: ConvProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensor that ``problem.pass_`` computes from the other two, epilogue included."""
+    """The tensor that ``problem.pass_`` computes from the other two, prologue and epilogue included."""
     name, compute = {
         "forward": ("output", _forward),
         "grad_input": ("input", _grad_input),
         "grad_weight": ("weight", _grad_weight),
     }[problem.pass_]
+    if problem.prologue:
+        arrays = arrays | {"input": prologue(arrays["input"], problem.prologue, arrays)}
     return {name: epilogue(compute(problem, arrays), problem.epilogue, arrays)}
 
 
@@ -84,6 +86,14 @@ def _grad_weight(problem: ConvProblem, arrays: dict[str, np.ndarray]) -> np.ndar
         pairs = _grouped(grad[(..., *outputs)], g) @ _grouped(x[(..., *inputs)], g).swapaxes(2, 3)
         out[(..., *tap)] = pairs.sum(0).reshape(problem.k, problem.c // g)
     return out
+
+
+def prologue(x: np.ndarray, steps: tuple[str, ...], arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """* scale + shift per channel, relu (NaN stays NaN), in this order."""
+    if "scale" in steps:
+        scale, shift = (arrays[name].reshape(-1, *[1] * (x.ndim - 2)) for name in ("input_scale", "input_shift"))
+        x = x * scale + shift
+    return np.where(x < 0, 0.0, x) if "relu" in steps else x
 
 
 def epilogue(x: np.ndarray, steps: tuple[str, ...], arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 
 from pycv import _cpu
 
-ALGORITHMS = ("direct", "im2col")
+ALGORITHMS = ("depthwise", "im2col", "direct_lanes")
 PASSES = ("forward", "grad_input", "grad_weight")
 DTYPES = {"f32": torch.float32, "f64": torch.float64}
 GUARD = 64  # elements around every computed tensor that must keep their value
@@ -125,12 +125,12 @@ def aligned_bytes(count):
 
 def make_plan(case, pass_, algorithm, tensors, residual=None, epilogue=(), threads=1, limit=1 << 28):
     dtype = "f64" if tensors["input"].dtype == torch.float64 else "f32"
-    strides = {name: list(t.stride()) for name, t in tensors.items()}
+    strides = {name: [*t.stride(), 1] for name, t in tensors.items()}
     return _cpu.conv_plan(
         algorithm, pass_, dtype, case.n, case.c, case.k, case.groups, case.size, case.filter, case.output_size,
         case.stride, case.padding, case.dilation, strides["input"], strides["weight"], strides["output"],
-        list(residual.stride()) if residual is not None else [0] * 5,
-        "bias" in epilogue, "residual" in epilogue, "relu" in epilogue, threads, limit,
+        [*residual.stride(), 1] if residual is not None else [0, 0, 0, 0, 0, 1],
+        "bias" in epilogue, "residual" in epilogue, "relu" in epilogue, False, False, threads, limit,
     )  # fmt: skip
 
 
