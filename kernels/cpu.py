@@ -181,10 +181,7 @@ def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="
 
 
 def _fft(p: ConvProblem) -> str | None:
-    """Tiles are two-dimensional; what no window reads would be transformed along with what they do read."""
-    depths = (p.size[:-2], p.filter[:-2], p.output_size[:-2], p.padding[:-2])
-    if depths not in (((), (), (), ()), ((1,), (1,), (1,), (0,))):
-        return f"depth {p.size[0]}, filter depth {p.filter[0]}: fft transforms two axes"
+    """What no window reads would be transformed along with what they do read."""
     axes = zip(p.size, p.filter, p.output_size, p.stride, p.padding, p.dilation, strict=True)
     if not all(_all_read(*axis) for axis in axes):
         return "fft would mix in the elements that the windows leave out in between"
@@ -225,7 +222,7 @@ KERNELS: list[Kernel] = [
         for rank in _RANKS
         for pass_ in ("forward", "grad_input")
     ],
-    *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("fft",), _plan_conv, _fft, "default"),
+    *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
     *_entries(["batch_norm"], ("forward", "grad_input"), ("direct",), _plan_norm, _one_block),
