@@ -5,8 +5,6 @@ the largest sum of absolute products within its tile. Where an image is so small
 rounding errors still count: the bound is at least that of one product of the largest values per channel.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -24,9 +22,7 @@ PASSES = ("forward", "grad_input", "grad_weight")
 
 
 def kernel_of(problem: ConvProblem, m: int) -> Kernel:
-    return next(
-        k for k in registry.kernels(problem.op, problem.pass_) if k.name == f"cpu:winograd/f{m}"
-    )
+    return next(k for k in registry.kernels(problem.op, problem.pass_) if k.name == f"cpu:winograd/f{m}")
 
 
 def tile_maxima(values: np.ndarray, m: int) -> np.ndarray:
@@ -52,9 +48,7 @@ def arrays_of(problem: ConvProblem, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     dtype = np.float32 if problem.dtype == "f32" else np.float64
     return {
-        o.name: rng.standard_normal(o.shape).astype(dtype).astype(np.float64)
-        for o in raw.operands(problem)
-        if o.read
+        o.name: rng.standard_normal(o.shape).astype(dtype).astype(np.float64) for o in raw.operands(problem) if o.read
     }
 
 
