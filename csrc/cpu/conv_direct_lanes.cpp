@@ -9,6 +9,7 @@
 // all taps and computed channels: one copy for taps / stride * channels multiply-adds.
 #include "conv_gather.h"
 #include "cost.h"
+#include "direct_grad_weight.h"
 #include "direct_output.h"
 #include "direct_tile.h"
 #include "direct_weight.h"
@@ -403,6 +404,7 @@ private:
 
 template <class T>
 ConvPlan* plan(const ConvProblem& problem, int threads) {
+    if (problem.pass == Pass::grad_weight) return new DirectGradWeight<T>(problem, threads);
     return new DirectGather<T>(problem, threads);
 }
 
