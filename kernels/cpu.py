@@ -220,7 +220,7 @@ KERNELS: list[Kernel] = [
     *[
         Kernel(f"conv{rank}", pass_, "cpu", "direct", _direct_lanes, _plan_conv("direct_lanes"), variant="lanes")
         for rank in _RANKS
-        for pass_ in ("forward", "grad_input")
+        for pass_ in ("forward", "grad_input", "grad_weight")
     ],
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
