@@ -171,6 +171,12 @@ def _direct_lanes(p: ConvProblem) -> str | None:
     return _plain_conv(p)
 
 
+def _implicit_gemm(p: ConvProblem) -> str | None:
+    if set(p.filter) != {1}:
+        return f"filter {'x'.join(map(str, p.filter))}: implicit_gemm is for 1x1"
+    return _plain_conv(p)
+
+
 def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="strict"):
     return [
         Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), numeric_class)
@@ -209,6 +215,7 @@ KERNELS: list[Kernel] = [
         _plan_conv,
         _plain_conv,
     ),
+    *_entries([f"conv{rank}" for rank in _RANKS], ("forward", "grad_input"), ("implicit_gemm",), _plan_conv, _implicit_gemm),
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),

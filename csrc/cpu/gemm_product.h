@@ -220,8 +220,8 @@ public:
 private:
     void multiply_tile(RowFormat format, const PanelView<T>& rows, const PanelView<T>& from,
                        const Tile<T>& tile) const {
-        const TileKernel<T> kernel =
-            tile_kernel<T>(format, static_cast<int>(tile.rows), tile.columns <= lanes<T> ? 1 : 2);
+        const Microkernel<T> kernel =
+            microkernel<T>(format, static_cast<int>(tile.rows), tile.columns <= lanes<T> ? 1 : 2);
         const TileOperands<T> operands{rows.data, rows.stride, from.data, from.stride, depth_};
         const bool direct = tile.column_out.neighbours() && !tile.row_out.offsets &&
                             (direct_residual_ || (tile.column_residual.neighbours() && !tile.row_residual.offsets));
