@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from .. import registry
+from .. import registry, settings
 from ..problem import ConvProblem, Problem
 from ..timing import Timing, measure
 from . import check, machine
@@ -188,12 +188,16 @@ def _measured(goal: Goal, problem: Problem, seconds: float, seed: int, peaks: ma
     wanted = [*_RIVALS[goal.rivals], *_names("cpu"), *_names("pycv")]
     data = _data(goal, problem, seed)
     calls, reasons = {}, []
-    for name in wanted:
-        try:
-            calls[name] = _call(goal, contender(name).prepare(problem, data))
-        except Unavailable as reason:
-            if name.startswith("cpu"):
-                reasons.append(f"{name}: {reason}")
+    with settings.use(weight_cache_limit=2**40):  # every copy of a rotated weight is to be kept
+        for name in wanted:
+            try:
+                calls[name] = _call(goal, contender(name).prepare(problem, data))
+            except Unavailable as reason:
+                if name.startswith("cpu"):
+                    reasons.append(f"{name}: {reason}")
+    for call in calls.values():
+        for _ in data.get("weights", ()):
+            call()  # prepares the weight of its turn
     ran = {name: _ran(call, problem) for name, call in calls.items()}
     for layout in _LAYOUTS:  # what is chosen by default is what was forced, as a rule: then it is measured once
         default, forced = f"pycv@{layout}", f"cpu@{layout}"
@@ -300,8 +304,6 @@ def accuracy(
 
 
 def _accuracy_row(one: Case, name: str, data: Data, expected: torch.Tensor) -> list[Row]:
-    from .. import settings
-
     with settings.use(precision="fast"):
         try:
             error = check.error(contender(name).prepare(one.problem, data), expected)
@@ -499,7 +501,9 @@ def table(rows: Sequence[Row], markdown: bool = False) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    own = [(row["seconds"][name], name) for name in (*_names("cpu"), *_names("pycv")) if name in row["seconds"]]
+    measured = row["seconds"]
+    names = _names("cpu") if any(name in measured for name in _names("cpu")) else _names("pycv")  # networks: pycv
+    own = [(measured[name], name) for name in names if name in measured]
     seconds, best = min(own) if own else (None, "")
     kernel = row["kernels"].get(best, best)
     where = "" if row["default_ratio"] is None or row["default_ratio"] >= DEFAULT_MUST else "!"
