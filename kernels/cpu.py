@@ -5,7 +5,7 @@ Which of the entries that support a problem runs it is decided by what it costs 
 
 from __future__ import annotations
 
-from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
+from pycv.problem import PASSES, ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
 
 from . import Kernel
 
@@ -73,7 +73,8 @@ def _plan_norm(algorithm: str):
     def plan(p: NormProblem, threads: int, workspace_limit: int):
         return _cpu.norm_plan(
             p.op, algorithm, p.pass_, p.dtype, p.n, p.c, _spatial(p.size, 1),
-            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.size), p.training, p.window, threads,
+            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.size), p.training, p.window,
+            _strides(p.residual or p.input, p.c, p.size), "residual" in p.epilogue, "relu" in p.epilogue, threads,
         )  # fmt: skip
 
     return plan
@@ -110,11 +111,25 @@ def _unblocked(problem) -> str | None:
     return _supports(problem)
 
 
+def _one_block(p: NormProblem) -> str | None:
+    """A kernel whose tensors, if blocked, all have blocks of one size."""
+    blocks = {layout.block for layout in _layouts(p)}
+    if len(blocks) > 1:
+        return f"layouts {', '.join(map(str, _layouts(p)))}: this kernel takes blocks of one size"
+    return _supports(p)
+
+
 def _plain_conv(p: ConvProblem) -> str | None:
     """A convolution kernel without prologue and blocked layouts."""
     if p.prologue:
         return f"prologue {'+'.join(p.prologue)}: this kernel has none"
     return _unblocked(p)
+
+
+def _depthwise_conv(p: ConvProblem) -> str | None:
+    if p.weight.block > 1:
+        return f"layout w={p.weight}: the weight is plain"
+    return _supports(p)
 
 
 # Output pixels per side of Winograd's tiles, by filter size and in order of preference.
@@ -129,8 +144,6 @@ def _winograd(tile: str):
             return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
         if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
             return f"{p.groups} groups in a blocked layout"
-        if p.pass_ == "grad_weight":
-            return "pass grad_weight: this kernel has none"
         return _supports(p)
 
     return supports
@@ -146,7 +159,7 @@ def _winograd_entries() -> list[Kernel]:
             "conv2d", pass_, "cpu", "winograd", _winograd(tile), _plan_conv(f"winograd/{tile}"),
             numeric_class="fast" if tile == "f6" else "default", variant=tile,
         )
-        for pass_ in ("forward", "grad_input")
+        for pass_ in ("forward", "grad_input", "grad_weight")
         for tile in ("f4", "f6", "f3", "f2")
     ]  # fmt: skip
 
@@ -158,13 +171,34 @@ def _direct_lanes(p: ConvProblem) -> str | None:
     return _plain_conv(p)
 
 
-def _entries(ops, passes, algorithms, plan, supports=_unblocked):
+def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="strict"):
     return [
-        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm))
+        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), numeric_class)
         for op in ops
         for pass_ in passes
         for algorithm in algorithms
     ]
+
+
+def _fft(p: ConvProblem) -> str | None:
+    """Tiles are two-dimensional; what no window reads would be transformed along with what they do read."""
+    depths = (p.size[:-2], p.filter[:-2], p.output_size[:-2], p.padding[:-2])
+    if depths not in (((), (), (), ()), ((1,), (1,), (1,), (0,))):
+        return f"depth {p.size[0]}, filter depth {p.filter[0]}: fft transforms two axes"
+    axes = zip(p.size, p.filter, p.output_size, p.stride, p.padding, p.dilation, strict=True)
+    if not all(_all_read(*axis) for axis in axes):
+        return "fft would mix in the elements that the windows leave out in between"
+    return _plain_conv(p)
+
+
+def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilation: int) -> bool:
+    """Whether no input element, and no window, lies between others and yet meets none of them."""
+    if dilation == 1 and stride <= filter:
+        return True
+    pairs = [
+        (i, o) for o in range(out) for r in range(filter) if 0 <= (i := o * stride - padding + r * dilation) < size
+    ]
+    return all(len(met) == max(met) - min(met) + 1 for met in map(set, zip(*pairs, strict=True)))
 
 
 _RANKS = ("1d", "2d", "3d")
@@ -174,9 +208,16 @@ KERNELS: list[Kernel] = [
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),
-        ("im2col", "direct"),
+        ("im2col",),
         _plan_conv,
         _plain_conv,
+    ),
+    *_entries(
+        [f"conv{rank}" for rank in _RANKS],
+        ("forward", "grad_input", "grad_weight"),
+        ("depthwise", "direct"),
+        _plan_conv,
+        _depthwise_conv,
     ),
     *_winograd_entries(),
     *[
@@ -184,9 +225,11 @@ KERNELS: list[Kernel] = [
         for rank in _RANKS
         for pass_ in ("forward", "grad_input")
     ],
+    *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
-    *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
+    *_entries(["batch_norm"], ("forward", "grad_input"), ("direct",), _plan_norm, _one_block),
+    *_entries(["local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise, _supports),
 ]

@@ -147,6 +147,8 @@ def _batch_norm_magnitudes(problem: NormProblem, arrays: Arrays, expected: Array
             grad = grad + channels(sums["grad_bias"] / count) + normalized * channels(sums["grad_weight"] / count)
         return {"output": grad * channels(invstd * weight), **sums}
     bounds = {"output": normalized * channels(weight) + channels(arrays.get("bias", np.zeros(problem.c)))}
+    if "residual" in arrays:
+        bounds["output"] += arrays["residual"]
     if problem.training:
         # The variance is a difference: its error is one of the mean square, which may be much larger.
         square = (x**2).mean(axes) + eps

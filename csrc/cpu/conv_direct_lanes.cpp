@@ -23,6 +23,8 @@ constexpr int64_t kSteps = 640;
 // Bounds of a block: the padded source of one block of channels, and the positions.
 constexpr int64_t kTileBytes = 256 << 10;
 constexpr int64_t kBlockColumns = 128, kBlockPositions = 512;
+// Positions whose sums stay in the L1 cache.
+constexpr int64_t kPart = 128;
 // The sums of all channel blocks that share a copy of the source.
 constexpr int64_t kSumsBytes = 512 << 10;
 
@@ -229,6 +231,7 @@ private:
 
     void compute(const ConvArguments& arguments, int64_t item, Range lane_blocks, T* tile, T* sums) const {
         const Block b = block(item);
+        if (blocks_.source_blocks() == 1) return compute_at_once(arguments, b, lane_blocks, tile, sums);
         for (int64_t s = 0; s < blocks_.source_blocks(); ++s) {
             const Range source = blocks_.source_range(s);
             fill(arguments, b, source, tile);
@@ -237,6 +240,28 @@ private:
         }
         for (int64_t i = lane_blocks.begin; i < lane_blocks.end; ++i)
             finish(arguments, b, i, sums + (i - lane_blocks.begin) * sums_elements());
+    }
+
+    // All source channels in one sum: it is finished, a few rows at a time, while it is in the L1 cache.
+    void compute_at_once(const ConvArguments& arguments, const Block& b, Range lane_blocks, T* tile, T* sums) const {
+        const Range source = blocks_.source_range(0);
+        fill(arguments, b, source, tile);
+        for (int64_t i = lane_blocks.begin; i < lane_blocks.end; ++i) {
+            const int64_t step = stores_vectors(b, i) ? b.rows : larger(1, kPart / larger(1, b.width));
+            for (int64_t row = 0; row < b.rows; row += step) {
+                const Block part = rows_of(b, row, smaller(b.rows, row + step));
+                multiply(arguments, part, source, i, tile + row * shape_.row(), sums);
+                finish(arguments, part, i, sums);
+            }
+        }
+    }
+
+    Block rows_of(Block b, int64_t begin, int64_t end) const {
+        b.h += begin;
+        b.rows = end - begin;
+        b.first_y = b.h * problem_.phases.h;
+        b.height = smaller(b.rows * problem_.phases.h, problem_.size.h - b.first_y);
+        return b;
     }
 
     void fill(const ConvArguments& arguments, const Block& b, Range source, T* tile) const {
@@ -258,28 +283,85 @@ private:
             .fill(b.group * problem_.source_channels + source.begin, source.end - source.begin, tile);
     }
 
+    int64_t first_channel(const Block& b, int64_t lane_block) const {
+        return b.group * problem_.channels + lane_block * kTileWidth<T>;
+    }
+    int64_t channels_of(int64_t lane_block) const {
+        return smaller(kTileWidth<T>, problem_.channels - lane_block * kTileWidth<T>);
+    }
+
+    // Whether a tensor takes and gives the vectors of a block of channels as they are, with no zeros to fill it up.
+    bool has_vectors(const Strides& s, const Block& b, int64_t lane_block) const {
+        if (channels_of(lane_block) % lanes<T> != 0) return false;
+        if (s.block == 1) return s.c == 1;
+        return s.block % lanes<T> == 0 && first_channel(b, lane_block) % lanes<T> == 0 &&
+               problem_.groups * problem_.channels % s.block == 0;
+    }
+
+    // Whether the register tiles themselves write the computed tensor, epilogue included.
+    bool stores_vectors(const Block& b, int64_t lane_block) const {
+        if (!has_vectors(problem_.computed, b, lane_block)) return false;
+        return !problem_.has_residual || (!problem_.bias && has_vectors(problem_.residual, b, lane_block));
+    }
+
+    // A block of channels of such a tensor.
+    template <class E>
+    TileSums<E> vectors_of(E* data, const Strides& s, const Block& b, int64_t lane_block) const {
+        const int64_t c = first_channel(b, lane_block);
+        return {data + b.n * s.n + s.channel(c) + b.d * s.d + b.first_y * s.h + b.first_x * s.w, s.h, s.w,
+                s.channel(c + lanes<T>) - s.channel(c)};
+    }
+
+    TileSums<T> sums_of(const ConvArguments& arguments, const Block& b, int64_t lane_block, T* sums) const {
+        if (!stores_vectors(b, lane_block)) return {sums, b.width * kTileWidth<T>, kTileWidth<T>, lanes<T>};
+        T* data = static_cast<T*>(conv_.pass == Pass::forward ? arguments.output : arguments.input);
+        return vectors_of(data, problem_.computed, b, lane_block);
+    }
+
+    // What the sum over a block of source channels is added to: earlier ones; at first, what of the epilogue is added.
+    TileSums<const T> initial_of(const ConvArguments& arguments, const Block& b, bool first, int64_t lane_block,
+                                 const TileSums<T>& sums) const {
+        if (!first) return {sums.data, sums.row, sums.position, sums.vector};
+        if (stores_vectors(b, lane_block) && problem_.has_residual)
+            return vectors_of(static_cast<const T*>(arguments.residual), problem_.residual, b, lane_block);
+        if (stores_vectors(b, lane_block) && problem_.bias)
+            return {static_cast<const T*>(arguments.bias) + first_channel(b, lane_block), 0, 0, lanes<T>};
+        return {nullptr, 0, 0, 0};
+    }
+
     // Adds the products of a block of source channels to the sums of a block of computed channels.
     void multiply(const ConvArguments& arguments, const Block& b, Range source, int64_t lane_block, const T* tile,
-                  T* sums) const {
+                  T* buffer) const {
         const T* weight =
             static_cast<const T*>(arguments.weight) + blocks_.template offset<T>(b.group, source, lane_block);
         const int64_t count = source.end - source.begin;
-        const int vectors = problem_.channels - lane_block * kTileWidth<T> > lanes<T> ? 2 : 1;
+        const int vectors = channels_of(lane_block) > lanes<T> ? 2 : 1;
+        const TileSums<T> sums = sums_of(arguments, b, lane_block, buffer);
+        const TileSums<const T> initial = initial_of(arguments, b, source.begin == 0, lane_block, sums);
+        const bool relu =
+            problem_.relu && source.end == problem_.source_channels && stores_vectors(b, lane_block);
         const int64_t phases = problem_.phases.h * problem_.phases.w;
         const int64_t first = b.d % problem_.phases.d * phases;
         for (int64_t i = first; i < first + phases; ++i) {
             const DirectPhase& phase = phases_[i];
             const Gather& g = phase.gather;
             const TileGrid grid(smaller(b.rows, g.h.count - b.h), smaller(b.columns, g.w.count - b.w));
-            const SumsPitch pitch{b.width * g.h.step * kTileWidth<T>, g.w.step * kTileWidth<T>};
-            multiply_rectangle<T>(grid, vectors, tile, shape_.row(), offsets_.data() + phase.offsets,
-                                  count * g.taps(), weight + count * phase.taps_before * kTileWidth<T>,
-                                  sums + (g.h.first * b.width + g.w.first) * kTileWidth<T>, pitch, source.begin > 0);
+            const TileTerms<T> terms{tile, shape_.row(), offsets_.data() + phase.offsets, count * g.taps(),
+                                     weight + count * phase.taps_before * kTileWidth<T>};
+            multiply_rectangle<T>(grid, vectors, terms, every(initial, g), every(sums, g), relu);
         }
+    }
+
+    // The positions of one phase.
+    template <class E>
+    static TileSums<E> every(const TileSums<E>& all, const Gather& g) {
+        const TileSums<E> first = all.at(g.h.first, g.w.first);
+        return {first.data, all.row * g.h.step, all.position * g.w.step, all.vector};
     }
 
     // Writes a block of computed channels, in pieces that do not cross the blocks of a layout.
     void finish(const ConvArguments& arguments, const Block& b, int64_t lane_block, T* sums) const {
+        if (stores_vectors(b, lane_block)) return;
         const Strides &o = problem_.computed, &r = problem_.residual;
         T* out = static_cast<T*>(conv_.pass == Pass::forward ? arguments.output : arguments.input) + b.n * o.n +
                  b.d * o.d + b.first_y * o.h + b.first_x * o.w;
@@ -288,8 +370,7 @@ private:
                                                   : nullptr;
         const T* bias = problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr;
         const int64_t all = problem_.groups * problem_.channels;
-        const int64_t group = b.group * problem_.channels, begin = group + lane_block * kTileWidth<T>;
-        const int64_t end = smaller(begin + kTileWidth<T>, group + problem_.channels);
+        const int64_t begin = first_channel(b, lane_block), end = begin + channels_of(lane_block);
         for (int64_t c = begin; c < end;) {
             const int64_t next = smaller(end, smaller(next_block(c, o.block), next_block(c, r.block)));
             const OutputBlock<T> block{b.height, b.width, b.width, next - c,

@@ -7,7 +7,7 @@
 //
 // a * a multiply-adds per tile and pair of channels instead of m * m * r * r: 2.25 (F2), 4 (F4), 5.06 (F6) times fewer
 // for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output with the filters
-// turned by 180 degrees and their channels exchanged.
+// turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
 //
 // A block of tiles is transformed, multiplied and transformed back at a time. Its tiles stay in the cache, and each of
 // the weight's panels of kTileWidth output channels passes by once per block. Where there are many tiles, each thread
@@ -20,9 +20,9 @@
 // output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
 // whatever direct convolution would make non-finite is so here.
 #include "cost.h"
-#include "parallel.h"
 #include "plan.h"
-#include "winograd_image.h"
+#include "winograd_blocks.h"
+#include "winograd_grad_weight.h"
 #include "winograd_product.h"
 #include "winograd_tile.h"
 #include "winograd_weight.h"
@@ -35,7 +35,8 @@ struct TileProblem {
     int64_t n, groups, source_channels, channels;  // channels per group; `channels` are those computed
     int64_t source_height, source_width, height, width;
     int64_t top, left;  // the first tile reads from source row -top and column -left on
-    Strides source, computed, residual, weight;  // weight: n = computed channel, c = source channel
+    Strides source, computed, residual;
+    Strides weight;  // n: computed channel, c: source channel
     int64_t weight_group;
     bool turned;  // filters by 180 degrees
 };
@@ -43,41 +44,34 @@ struct TileProblem {
 TileProblem tile_problem(const ConvProblem& p) {
     const int64_t groups = larger(p.groups, 1);
     const int64_t c = p.c / groups, k = p.k / groups;
-    if (p.pass == Pass::forward)
-        return {p.n,         groups,      c,       k,        p.size.h,   p.size.w, p.out.h,        p.out.w, p.padding.h,
-                p.padding.w, p.input,     p.output, p.residual, p.weight, k * p.weight.n, false};
-    const Strides weight{p.weight.c, p.weight.n, p.weight.d, p.weight.h, p.weight.w};
-    return {p.n,
-            groups,
-            k,
-            c,
-            p.out.h,
-            p.out.w,
-            p.size.h,
-            p.size.w,
-            p.filter.h - 1 - p.padding.h,
-            p.filter.w - 1 - p.padding.w,
-            p.output,
-            p.input,
-            p.residual,
-            weight,
-            k * p.weight.n,
-            true};
+    TileProblem t{};
+    t.n = p.n;
+    t.groups = groups;
+    t.residual = p.residual;
+    t.weight = p.weight;
+    t.weight_group = k * p.weight.n;
+    if (p.pass == Pass::forward) {
+        t.source_channels = c, t.channels = k;
+        t.source_height = p.size.h, t.source_width = p.size.w, t.height = p.out.h, t.width = p.out.w;
+        t.top = p.padding.h, t.left = p.padding.w;
+        t.source = p.input, t.computed = p.output;
+    } else {
+        t.source_channels = k, t.channels = c;
+        t.source_height = p.out.h, t.source_width = p.out.w, t.height = p.size.h, t.width = p.size.w;
+        t.top = p.filter.h - 1 - p.padding.h, t.left = p.filter.w - 1 - p.padding.w;
+        t.source = p.output, t.computed = p.input;
+        t.weight.n = p.weight.c, t.weight.c = p.weight.n;
+        t.turned = true;
+    }
+    return t;
 }
 
-// How a problem is cut. Sizes in tiles.
-struct Tiling {
-    int64_t rows, columns, count;          // of an image; of the batch
-    int64_t patch_rows, patch_columns;     // at most so many at a time between an image and its transform
-    int64_t block;                         // multiplied at a time
-    int64_t panel_group;                   // panels of output channels whose sums are held at a time
-    bool shared;                           // threads work on one block together
+// How the work is cut.
+struct Blocking {
+    int64_t tiles;        // of a block
+    int64_t panel_group;  // panels of output channels whose sums are held at a time
+    bool shared;          // threads work on one block together
 };
-
-constexpr int64_t kPatchBytes = 20 * 1024;        // stays in the L1 cache
-constexpr int64_t kSumsBytes = 256 * 1024;        // stay in the L2 cache with one panel of the weight
-constexpr int64_t kBlockBytes = 512 * 1024;       // the tiles of a block of one thread
-constexpr int64_t kSharedBytes = 8 * 1024 * 1024;  // the tiles of a block of all threads
 
 template <class T>
 class Winograd final : public ConvPlan {
@@ -85,41 +79,45 @@ public:
     Winograd(const ConvProblem& problem, const TileTransforms<T>& tile, int threads, int64_t workspace_limit)
         : conv_(problem), p_(tile_problem(problem)), tile_(tile), planes_(tile.a * tile.a), threads_(threads) {
         source_vectors_ = divide_up(p_.source_channels, lanes<T>);
-        panels_ = divide_up(round_up(p_.channels, p_.computed.block), kTileWidth<T>);
-        source_access_ = access_of<T>(p_.source, p_.source_channels);
+        filled_channels_ = round_up(p_.channels, p_.computed.block);
+        panels_ = divide_up(filled_channels_, kTileWidth<T>);
+        reader_.grid = tile_grid(p_.n, p_.height, p_.width, tile.m, tile.a);
+        reader_.m = tile.m, reader_.window = tile.a;
+        reader_.top = p_.top, reader_.left = p_.left;
+        reader_.access = access_of<T>(p_.source, p_.source_channels);
+        reader_.transform = tile.input;
+        reader_.relu = problem.relu_input;
         computed_access_ = access_of<T>(p_.computed, p_.channels);
         residual_access_ = access_of<T>(p_.residual, p_.channels);
-        choose_tiling(workspace_limit);
+        blocking_ = choose_blocking(workspace_limit);
     }
 
     int64_t workspace_bytes() const override {
-        return ((tiling_.shared ? 1 : threads_) * tiles_elements() + threads_ * (sums_elements() + patch_elements())) *
-               kSize;
+        return (tile_buffers() * tiles_elements() + threads_ * (sums_elements() + patch_size())) * kSize;
     }
 
-    int64_t prepared_weight_bytes() const override {
-        return p_.groups * panels_ * planes_ * p_.source_channels * kTileWidth<T> * kSize;
-    }
+    int64_t prepared_weight_bytes() const override { return p_.groups * weight_elements_of_group() * kSize; }
 
     void prepare_weight(const void* weight, void* prepared) const override {
         const int64_t chunks = divide_up(p_.source_channels, kFilterChunk);
-        const int64_t halves = divide_up(round_up(p_.channels, p_.computed.block), lanes<T>);
-        parallel_for(threads_, p_.groups * halves * chunks, [&](int64_t item) {
-            const int64_t chunk = item % chunks, half = item / chunks % halves, group = item / chunks / halves;
-            prepare_filters(static_cast<const T*>(weight), group, half, chunk * kFilterChunk,
-                            static_cast<T*>(prepared));
+        const int64_t vectors = divide_up(filled_channels_, lanes<T>);
+        parallel_for(threads_, p_.groups * vectors * chunks, [&](int64_t item) {
+            const int64_t chunk = item % chunks, vector = item / chunks % vectors, group = item / chunks / vectors;
+            prepare_filters(static_cast<const T*>(weight), group, vector, chunk * kFilterChunk,
+                            static_cast<T*>(prepared) + group * weight_elements_of_group());
         });
     }
 
     void run(const ConvArguments& arguments) const override {
-        if (tiling_.count == 0 || p_.channels == 0 || p_.groups == 0) return;
+        const int64_t tiles = reader_.grid.count();
+        if (tiles == 0 || p_.channels == 0) return;
         parallel(threads_, [&](int thread, int team) {
             const Space space = space_of(arguments.workspace, thread);
             for (int64_t group = 0; group < p_.groups; ++group) {
-                if (tiling_.shared) {
+                if (blocking_.shared) {
                     run_shared(operands(arguments, group), space, thread, team);
                 } else {
-                    run_alone(operands(arguments, group), space, share(tiling_.count, thread, team));
+                    run_alone(operands(arguments, group), space, share(tiles, thread, team));
                 }
             }
         });
@@ -134,101 +132,64 @@ private:
     // One group's part of the arguments.
     struct Operands {
         Image<const T> source;
+        TileReader<T> reader;
         Destination<T> destination;
         const T* weight;
         const T* bias;
-        const T *scale, *shift;
     };
 
+    // What a thread works with; the tiles may be everybody's.
     struct Space {
         T *tiles, *sums, *patch;
     };
 
-    // Tiles [begin, end) of the batch, `block` of which the transformed tiles and sums are made for.
-    struct Block {
-        int64_t begin, end;
-        int64_t size() const { return end - begin; }
-    };
+    // ------------------------------------------------------------------------------------------ blocking
 
-    // ------------------------------------------------------------------------------------------ tiling
-
-    void choose_tiling(int64_t workspace_limit) {
-        const int64_t m = tile_.m, overlap = tile_.r - 1;
-        Tiling& t = tiling_;
-        t.rows = divide_up(p_.height, m);
-        t.columns = divide_up(p_.width, m);
-        t.count = p_.n * t.rows * t.columns;
-        const auto fitting = [&](int64_t other) {
-            return larger(1, (kPatchBytes / (other * PYCV_VECTOR_BYTES) - overlap) / m);
-        };
-        t.patch_columns = divide_up(t.columns, divide_up(larger(t.columns, 1), fitting(tile_.a)));
-        t.patch_rows = t.patch_columns < t.columns ? 1 : smaller(larger(t.rows, 1), fitting(t.columns * m + overlap));
-
+    Blocking choose_blocking(int64_t workspace_limit) const {
+        constexpr int64_t kSumsBytes = 256 * 1024;         // stay in the L2 cache with a panel of the weight
+        constexpr int64_t kBlockBytes = 512 * 1024;        // the tiles of a block of one thread
+        constexpr int64_t kSharedBytes = 8 * 1024 * 1024;  // the tiles of a block of all threads
+        constexpr int64_t kLeast = 2 * kTileHeight;
+        Blocking b{};
         const int64_t tile_bytes = larger(1, planes_ * source_vectors_ * PYCV_VECTOR_BYTES);
-        const int64_t least = 2 * kTileHeight;
-        const int64_t own = divide_up(larger(t.count, 1), threads_);
-        t.shared = threads_ > 1 && own < 2 * least;
-        int64_t block = t.shared ? kSharedBytes / tile_bytes : larger(least, kBlockBytes / tile_bytes);
-        const int64_t limit = workspace_limit / tile_bytes / (t.shared ? 1 : threads_) / 2;
-        block = larger(1, smaller(block, limit));
-        const int64_t available = t.shared ? larger(t.count, 1) : own;
-        t.block = divide_up(available, divide_up(available, block));
-        const int64_t panel_bytes = planes_ * t.block * kTileWidth<T> * kSize;
-        t.panel_group = larger(1, smaller(kSumsBytes / panel_bytes, panels_));
+        const int64_t tiles = larger(1, reader_.grid.count()), own = divide_up(tiles, threads_);
+        b.shared = threads_ > 1 && own < 2 * kLeast;
+        const int64_t wanted = b.shared ? kSharedBytes / tile_bytes : larger(kLeast, kBlockBytes / tile_bytes);
+        const int64_t limit = workspace_limit / tile_bytes / (b.shared ? 1 : threads_) / 2;
+        const int64_t most = larger(1, smaller(wanted, limit)), available = b.shared ? tiles : own;
+        b.tiles = divide_up(available, divide_up(available, most));
+        const int64_t panel_bytes = planes_ * b.tiles * kTileWidth<T> * kSize;
+        b.panel_group = larger(1, smaller(kSumsBytes / panel_bytes, panels_));
+        return b;
     }
 
-    // The distance between planes: an odd number of cache lines, so that the planes of a tile fall into different sets.
-    static int64_t plane_elements(int64_t vectors) { return (vectors | 1) * lanes<T>; }
-    int64_t tiles_plane() const { return plane_elements(source_vectors_ * tiling_.block); }
-    int64_t sums_plane() const { return plane_elements(2 * tiling_.block); }
+    int64_t tile_buffers() const { return blocking_.shared ? 1 : threads_; }
+    int64_t tiles_plane() const { return plane_elements<T>(source_vectors_ * blocking_.tiles); }
+    int64_t sums_plane() const { return plane_elements<T>(2 * blocking_.tiles); }
     int64_t tiles_elements() const { return planes_ * tiles_plane(); }
-    int64_t sums_elements() const { return tiling_.panel_group * planes_ * sums_plane(); }
-    int64_t patch_elements() const {
-        const int64_t m = tile_.m, overlap = tile_.r - 1;
-        return (tiling_.patch_rows * m + overlap) * (tiling_.patch_columns * m + overlap) * lanes<T>;
-    }
+    int64_t sums_elements() const { return blocking_.panel_group * planes_ * sums_plane(); }
+    int64_t patch_size() const { return patch_elements<T>(reader_.grid, tile_.m, tile_.a); }
+    int64_t weight_elements_of_group() const { return panels_ * planes_ * p_.source_channels * kTileWidth<T>; }
 
     Space space_of(void* workspace, int thread) const {
-        T* at = static_cast<T*>(workspace);
-        T* const tiles = at + (tiling_.shared ? 0 : thread * tiles_elements());
-        at += (tiling_.shared ? 1 : threads_) * tiles_elements() + thread * (sums_elements() + patch_elements());
-        return {tiles, at, at + sums_elements()};
-    }
-
-    // The largest rectangle that begins with a tile and ends before another.
-    Rectangle next_rectangle(int64_t tile, int64_t end) const {
-        const int64_t column = tile % tiling_.columns, row = tile / tiling_.columns % tiling_.rows;
-        const int64_t n = tile / tiling_.columns / tiling_.rows;
-        if (column == 0 && tiling_.patch_columns == tiling_.columns && end - tile >= tiling_.columns) {
-            const int64_t rows = smaller(smaller(tiling_.patch_rows, tiling_.rows - row), (end - tile) / tiling_.columns);
-            return {n, row, column, rows, tiling_.columns};
-        }
-        return {n, row, column, 1, smaller(smaller(tiling_.patch_columns, tiling_.columns - column), end - tile)};
-    }
-
-    template <class Body>
-    void for_each_rectangle(Block block, const Body& body) const {
-        for (int64_t tile = block.begin; tile < block.end;) {
-            const Rectangle rectangle = next_rectangle(tile, block.end);
-            body(rectangle, tile);
-            tile += rectangle.rows * rectangle.columns;
-        }
+        T* const tiles = static_cast<T*>(workspace);
+        T* const own = tiles + tile_buffers() * tiles_elements() + thread * (sums_elements() + patch_size());
+        return {tiles + (blocking_.shared ? 0 : thread * tiles_elements()), own, own + sums_elements()};
     }
 
     // ------------------------------------------------------------------------------------------ weight
 
-    void prepare_filters(const T* weight, int64_t group, int64_t half, int64_t source, T* prepared) const {
-        alignas(64) T filters[kFilterChunk * 25 * lanes<T>];
-        const Strides& s = p_.weight;
-        const int64_t r = tile_.r, taps = r * r, count = smaller(kFilterChunk, p_.source_channels - source);
-        const int64_t whole = p_.channels * p_.groups;
-        const T* end = weight + 1 + (r - 1) * (s.h + s.w) +
-                       (p_.turned ? (p_.source_channels * p_.groups - 1) * s.c + (p_.channels - 1) * s.n
-                                  : (whole - 1) * s.n + (p_.source_channels - 1) * s.c);
-        const FilterSource<T> from{weight + group * p_.weight_group, end, s.n, s.c, s.h, s.w, p_.channels, r};
-        gather_filters<T>(from, half * lanes<T>, source, count, filters);
+    // Some source channels' filters of one vector of computed channels.
+    void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* prepared) const {
+        alignas(64) T filters[kFilterChunk * kMostTaps * lanes<T>];
+        const Strides& s = conv_.weight;
+        const int64_t taps = tile_.r * tile_.r, count = smaller(kFilterChunk, p_.source_channels - source);
+        const T* end = weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (tile_.r - 1) * (s.h + s.w);
+        const FilterSource<T> from{weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w,
+                                   p_.channels, tile_.r};
+        gather_filters<T>(from, vector * lanes<T>, source, count, filters);
         const int64_t plane = p_.source_channels * kTileWidth<T>;
-        T* to = prepared + (group * panels_ + half / 2) * planes_ * plane + source * kTileWidth<T> + half % 2 * lanes<T>;
+        T* to = prepared + vector / 2 * planes_ * plane + source * kTileWidth<T> + vector % 2 * lanes<T>;
         for (int64_t c = 0; c < count; ++c) {
             const T* filter = filters + c * taps * lanes<T>;
             if (p_.turned) {
@@ -247,209 +208,112 @@ private:
         T* computed = static_cast<T*>(forward ? a.output : a.input);
         const T* residual = conv_.has_residual ? static_cast<const T*>(a.residual) : nullptr;
         const int64_t from = group * p_.source_channels, to = group * p_.channels;
+        if (residual) residual += p_.residual.channel(to);
         Operands o{};
-        o.source = {source + p_.source.channel(from), p_.source, p_.source_channels, p_.source_height,
-                    p_.source_width};
-        o.destination = {{computed + p_.computed.channel(to), p_.computed, p_.channels, p_.height, p_.width},
-                         computed_access_,
-                         {residual ? residual + p_.residual.channel(to) : nullptr, p_.residual, p_.channels, p_.height,
-                          p_.width},
-                         residual_access_,
-                         conv_.relu ? T(0) : -static_cast<T>(__builtin_inf())};
-        o.weight = static_cast<const T*>(a.weight) + group * panels_ * planes_ * p_.source_channels * kTileWidth<T>;
-        o.bias = conv_.bias ? static_cast<const T*>(a.bias) + to : nullptr;
+        o.source = {source + p_.source.channel(from), p_.source, p_.source_channels, p_.source_height, p_.source_width};
+        o.reader = reader_;
         if (conv_.scale_input) {
-            o.scale = static_cast<const T*>(a.input_scale) + from;
-            o.shift = static_cast<const T*>(a.input_shift) + from;
+            o.reader.scale = static_cast<const T*>(a.input_scale) + from;
+            o.reader.shift = static_cast<const T*>(a.input_shift) + from;
         }
+        o.destination.image = {computed + p_.computed.channel(to), p_.computed, p_.channels, p_.height, p_.width};
+        o.destination.access = computed_access_;
+        o.destination.residual = {residual, p_.residual, p_.channels, p_.height, p_.width};
+        o.destination.residual_access = residual_access_;
+        o.destination.floor = conv_.relu ? T(0) : kNoFloor;
+        o.weight = static_cast<const T*>(a.weight) + group * weight_elements_of_group();
+        o.bias = conv_.bias ? static_cast<const T*>(a.bias) + to : nullptr;
         return o;
     }
 
     void run_alone(const Operands& o, const Space& space, Range tiles) const {
-        const int64_t count = tiles.end - tiles.begin;
-        const int64_t blocks = divide_up(count, tiling_.block);
+        const int64_t count = tiles.end - tiles.begin, blocks = divide_up(count, blocking_.tiles);
         for (int64_t i = 0; i < blocks; ++i) {
-            const Block block{tiles.begin + count * i / blocks, tiles.begin + count * (i + 1) / blocks};
-            transform(o, space, block, block, {0, source_vectors_});
+            const TileRange block{tiles.begin + count * i / blocks, tiles.begin + count * (i + 1) / blocks};
+            o.reader.read(o.source, block, {0, source_vectors_}, {space.tiles, tiles_plane(), block}, space.patch);
             multiply(o, space, block, block, {0, panels_});
         }
     }
 
     void run_shared(const Operands& o, const Space& space, int thread, int team) const {
-        const int64_t blocks = divide_up(tiling_.count, tiling_.block);
+        const int64_t count = reader_.grid.count(), blocks = divide_up(count, blocking_.tiles);
         for (int64_t i = 0; i < blocks; ++i) {
-            const Block block{tiling_.count * i / blocks, tiling_.count * (i + 1) / blocks};
-            share_work(block, source_vectors_, thread, team,
-                       [&](Block part, Range vectors) { transform(o, space, block, part, vectors); });
+            const TileRange block{count * i / blocks, count * (i + 1) / blocks};
+            share_block(block, source_vectors_, thread, team, [&](TileRange part, Range vectors) {
+                o.reader.read(o.source, part, vectors, {space.tiles, tiles_plane(), block}, space.patch);
+            });
             team_barrier(team);
-            share_work(block, panels_, thread, team,
-                       [&](Block part, Range panels) { multiply(o, space, block, part, panels); });
+            share_block(block, panels_, thread, team,
+                        [&](TileRange part, Range panels) { multiply(o, space, block, part, panels); });
             team_barrier(team);
         }
-    }
-
-    // Splits a block's `units` (vectors or panels of channels) over the team, and the block's tiles too where the units
-    // alone would leave threads idle.
-    template <class Body>
-    static void share_work(Block block, int64_t units, int thread, int team, const Body& body) {
-        int64_t pieces = 1;
-        while (units * pieces % team != 0 && pieces < 2 * team && block.size() >= (pieces + 1) * kTileHeight / 2) ++pieces;
-        const Range mine = share(units * pieces, thread, team);
-        for (int64_t piece = 0; piece < pieces; ++piece) {
-            const Range range{larger(0, mine.begin - piece * units), smaller(units, mine.end - piece * units)};
-            const Block part{block.begin + block.size() * piece / pieces,
-                             block.begin + block.size() * (piece + 1) / pieces};
-            if (range.begin < range.end) body(part, range);
-        }
-    }
-
-    // ------------------------------------------------------------------------------------------ input
-
-    // The transformed tiles of `part` of a block, for some vectors of source channels: tiles[plane][vector][tile].
-    void transform(const Operands& o, const Space& space, Block block, Block part, Range vectors) const {
-        const bool prologue = conv_.scale_input || conv_.relu_input;
-        const bool whole = source_access_ == Access::pixels && (p_.source.block == 1 || p_.source.block >= lanes<T>);
-        const int64_t full = whole && !prologue ? p_.source_channels / lanes<T> : 0;
-        const Range direct{vectors.begin, larger(vectors.begin, smaller(vectors.end, full))};
-        const Range patched{direct.end, vectors.end};
-        for_each_rectangle(part, [&](const Rectangle& rectangle, int64_t tile) {
-            T* to = space.tiles + (tile - block.begin) * lanes<T>;
-            if (direct.begin < direct.end) transform_pixels(o, space, rectangle, to, block.size(), direct);
-            if (patched.begin < patched.end) transform_patch(o, space, rectangle, to, block.size(), patched);
-        });
-    }
-
-    // Reads the tiles that lie within the image where they are.
-    void transform_pixels(const Operands& o, const Space& space, const Rectangle& r, T* to, int64_t block,
-                          Range vectors) const {
-        const int64_t m = tile_.m, a = tile_.a, end = r.column + r.columns;
-        const Strides& s = p_.source;
-        for (int64_t row = r.row; row < r.row + r.rows; ++row, to += r.columns * lanes<T>) {
-            const int64_t y = row * m - p_.top;
-            const bool inside = y >= 0 && y + a <= p_.source_height;
-            const int64_t first = inside ? within(divide_up(larger(p_.left, 0), m), r.column, end) : end;
-            const int64_t last = inside ? within((p_.source_width + p_.left - a + m) / m, first, end) : end;
-            const auto edge = [&](int64_t begin, int64_t stop) {
-                if (begin < stop)
-                    transform_patch(o, space, {r.n, row, begin, 1, stop - begin}, to + (begin - r.column) * lanes<T>, block,
-                                    vectors);
-            };
-            edge(r.column, first);
-            if (first < last)
-                for (int64_t v = vectors.begin; v < vectors.end; ++v)
-                    tile_.input(o.source.at(r.n, v * lanes<T>, y, first * m - p_.left), s.h, s.w, last - first,
-                                to + (v * block + first - r.column) * lanes<T>, tiles_plane());
-            edge(last, end);
-        }
-    }
-
-    static int64_t within(int64_t value, int64_t low, int64_t high) { return larger(low, smaller(value, high)); }
-
-    void transform_patch(const Operands& o, const Space& space, const Rectangle& r, T* to, int64_t block,
-                         Range vectors) const {
-        const int64_t m = tile_.m, overlap = tile_.r - 1, top = r.row * m - p_.top, left = r.column * m - p_.left;
-        const Box all{top, top + r.rows * m + overlap, left, left + r.columns * m + overlap};
-        const Box inside = all.within(p_.source_height, p_.source_width);
-        const int64_t line = all.columns() * lanes<T>;
-        zero_frame(space.patch, all, inside);
-        for (int64_t v = vectors.begin; v < vectors.end; ++v) {
-            read_patch<T>(o.source, source_access_, r.n, v * lanes<T>, all, inside, space.patch);
-            if (conv_.scale_input || conv_.relu_input) apply_prologue(o, v, all, inside, space.patch);
-            for (int64_t row = 0; row < r.rows; ++row)
-                tile_.input(space.patch + row * m * line, line, lanes<T>, r.columns,
-                            to + (v * block + row * r.columns) * lanes<T>, tiles_plane());
-        }
-    }
-
-    void apply_prologue(const Operands& o, int64_t vector, const Box& all, const Box& inside, T* patch) const {
-        const int64_t channel = vector * lanes<T>, count = smaller(lanes<T>, p_.source_channels - channel);
-        Vec<T> scale = broadcast<T>(1), shift{};
-        if (o.scale) {
-            scale = load_partial<T>(o.scale + channel, count);
-            shift = load_partial<T>(o.shift + channel, count);
-        }
-        const Vec<T> floor = broadcast<T>(conv_.relu_input ? T(0) : -static_cast<T>(__builtin_inf()));
-        for (int64_t y = inside.top; y < inside.bottom; ++y)
-            for (int64_t x = inside.left; x < inside.right; ++x) {
-                T* at = patch + ((y - all.top) * all.columns() + (x - all.left)) * lanes<T>;
-                store<T>(at, at_least<T>(load<T>(at) * scale + shift, floor));
-            }
     }
 
     // ------------------------------------------------------------------------------------------ product, output
 
     // Some panels of output channels of `part` of a block, a group of panels at a time.
-    void multiply(const Operands& o, const Space& space, Block block, Block part, Range panels) const {
-        for (int64_t panel = panels.begin; panel < panels.end; panel += tiling_.panel_group) {
-            const Range some{panel, smaller(panels.end, panel + tiling_.panel_group)};
+    void multiply(const Operands& o, const Space& space, TileRange block, TileRange part, Range panels) const {
+        for (int64_t panel = panels.begin; panel < panels.end; panel += blocking_.panel_group) {
+            const Range some{panel, smaller(panels.end, panel + blocking_.panel_group)};
             for (int64_t plane = 0; plane < planes_; ++plane)
                 for (int64_t i = some.begin; i < some.end; ++i)
-                    multiply_panel(o, space, block, part, plane, i, i - some.begin);
-            for (int64_t i = some.begin; i < some.end; ++i) write_panel(o, space, part, i, i - some.begin);
+                    multiply_panel(o, space, block, part, plane, i, space.sums + sums_at(plane, i - some.begin));
+            for (int64_t i = some.begin; i < some.end; ++i)
+                write_panel(o, space, part, i, space.sums + sums_at(0, i - some.begin));
         }
     }
 
-    int64_t channels_left(int64_t panel) const {
-        return smaller(kTileWidth<T>, round_up(p_.channels, p_.computed.block) - panel * kTileWidth<T>);
+    int64_t sums_at(int64_t plane, int64_t slot) const { return (slot * planes_ + plane) * sums_plane(); }
+
+    int64_t vectors_of(int64_t panel) const {
+        return smaller(2, divide_up(filled_channels_ - panel * kTileWidth<T>, lanes<T>));
     }
 
-    void multiply_panel(const Operands& o, const Space& space, Block block, Block part, int64_t plane, int64_t panel,
-                        int64_t slot) const {
-        const int64_t depth = p_.source_channels, count = part.size();
+    void multiply_panel(const Operands& o, const Space& space, TileRange block, TileRange part, int64_t plane,
+                        int64_t panel, T* sums) const {
+        const int64_t depth = p_.source_channels, count = part.size(), pieces = divide_up(count, kTileHeight);
         const T* weight = o.weight + (panel * planes_ + plane) * depth * kTileWidth<T>;
         const T* tiles = space.tiles + plane * tiles_plane() + (part.begin - block.begin) * lanes<T>;
-        T* sums = space.sums + (slot * planes_ + plane) * sums_plane();
-        const int vectors = channels_left(panel) <= lanes<T> ? 1 : 2;
-        const int64_t pieces = divide_up(count, kTileHeight);
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = count * i / pieces, end = count * (i + 1) / pieces;
-            plane_product<T>(static_cast<int>(end - begin), vectors)(
+            plane_product<T>(static_cast<int>(end - begin), static_cast<int>(vectors_of(panel)))(
                 tiles + begin * lanes<T>, block.size() * lanes<T>, weight, depth, sums + begin * kTileWidth<T>);
         }
     }
 
-    void write_panel(const Operands& o, const Space& space, Block part, int64_t panel, int64_t slot) const {
-        const int64_t vectors = divide_up(channels_left(panel), lanes<T>);
-        for_each_rectangle(part, [&](const Rectangle& r, int64_t tile) {
-            for (int64_t half = 0; half < vectors; ++half) {
-                const T* sums = space.sums + slot * planes_ * sums_plane() + (tile - part.begin) * kTileWidth<T> +
-                                half * lanes<T>;
-                write_rectangle(o, space, r, panel * kTileWidth<T> + half * lanes<T>, sums);
-            }
+    void write_panel(const Operands& o, const Space& space, TileRange part, int64_t panel, const T* sums) const {
+        reader_.grid.for_each_rectangle(part, [&](const Rectangle& r, int64_t tile) {
+            for (int64_t half = 0; half < vectors_of(panel); ++half)
+                write_rectangle(o, space, r, panel * kTileWidth<T> + half * lanes<T>,
+                                sums + (tile - part.begin) * kTileWidth<T> + half * lanes<T>);
         });
-    }
-
-    // Whether a tensor takes whole vectors of channels.
-    static bool takes_vectors(Access access, const Strides& s) {
-        return access == Access::pixels && (s.block == 1 || s.block >= lanes<T>);
     }
 
     void write_rectangle(const Operands& o, const Space& space, const Rectangle& r, int64_t channel,
                          const T* sums) const {
         const Destination<T>& d = o.destination;
-        alignas(64) T bias[lanes<T>] = {};
         const int64_t count = smaller(lanes<T>, p_.channels - channel);
+        alignas(64) T bias[lanes<T>] = {};
         for (int64_t i = 0; i < (o.bias ? count : 0); ++i) bias[i] = o.bias[channel + i];
-        const bool direct = takes_vectors(d.access, p_.computed) && count == lanes<T> &&
-                            (!d.residual.data || takes_vectors(d.residual_access, p_.residual));
+        const bool direct = takes_vectors<T>(d.access, p_.computed) && count == lanes<T> &&
+                            (!d.residual.data || takes_vectors<T>(d.residual_access, p_.residual));
         if (!direct) return write_through_patch(o, space, r, channel, bias, sums);
-        const int64_t m = tile_.m, whole = within(p_.width / m, r.column, r.column + r.columns) - r.column;
-        for (int64_t row = 0; row < r.rows; ++row, sums += r.columns * kTileWidth<T>) {
-            const int64_t y = (r.row + row) * m;
-            const int64_t columns = y + m <= p_.height ? whole : 0;
+        const int64_t m = tile_.m, whole = larger(0, smaller(p_.width / m - r.column, r.columns));
+        for (int64_t row = r.row; row < r.row + r.rows; ++row, sums += r.columns * kTileWidth<T>) {
+            const int64_t columns = (row + 1) * m <= p_.height ? whole : 0;
             if (columns > 0) {
-                TileOutput<T> to{d.image.at(r.n, channel, y, r.column * m), p_.computed.h, p_.computed.w, nullptr, 0, 0,
-                                 bias, d.floor};
+                TileOutput<T> to{d.image.at(r.n, channel, row * m, r.column * m), p_.computed.h, p_.computed.w, nullptr,
+                                 0, 0, bias, d.floor};
                 if (d.residual.data) {
-                    to.residual = d.residual.at(r.n, channel, y, r.column * m);
+                    to.residual = d.residual.at(r.n, channel, row * m, r.column * m);
                     to.residual_row = p_.residual.h;
                     to.residual_pixel = p_.residual.w;
                 }
                 tile_.output(sums, sums_plane(), kTileWidth<T>, columns, to);
             }
             if (columns < r.columns)
-                write_through_patch(o, space, {r.n, r.row + row, r.column + columns, 1, r.columns - columns}, channel,
-                                    bias, sums + columns * kTileWidth<T>);
+                write_through_patch(o, space, {r.n, row, r.column + columns, 1, r.columns - columns}, channel, bias,
+                                    sums + columns * kTileWidth<T>);
         }
     }
 
@@ -458,25 +322,29 @@ private:
         const int64_t m = tile_.m, line = r.columns * m * lanes<T>;
         for (int64_t row = 0; row < r.rows; ++row)
             tile_.output(sums + row * r.columns * kTileWidth<T>, sums_plane(), kTileWidth<T>, r.columns,
-                         {space.patch + row * m * line, line, lanes<T>, nullptr, 0, 0, bias,
-                          -static_cast<T>(__builtin_inf())});
+                         {space.patch + row * m * line, line, lanes<T>, nullptr, 0, 0, bias, kNoFloor});
         const Box all{r.row * m, (r.row + r.rows) * m, r.column * m, (r.column + r.columns) * m};
         write_patch<T>(o.destination, r.n, channel, all, all.within(p_.height, p_.width), space.patch);
     }
+
+    static constexpr T kNoFloor = -static_cast<T>(__builtin_inf());
 
     ConvProblem conv_;
     TileProblem p_;
     const TileTransforms<T>& tile_;
     int64_t planes_;
     int threads_;
-    int64_t source_vectors_, panels_;
-    Access source_access_, computed_access_, residual_access_;
-    Tiling tiling_;
+    int64_t source_vectors_, filled_channels_, panels_;
+    TileReader<T> reader_{};
+    Access computed_access_, residual_access_;
+    Blocking blocking_;
 };
 
 template <class T>
 ConvPlan* plan(const ConvProblem& problem, int64_t m, int threads, int64_t workspace_limit) {
-    return new Winograd<T>(problem, *tile_transforms<T>(m, problem.filter.h), threads, workspace_limit);
+    const TileTransforms<T>& tile = *tile_transforms<T>(m, problem.filter.h);
+    if (problem.pass == Pass::grad_weight) return new_winograd_grad_weight<T>(problem, tile, threads, workspace_limit);
+    return new Winograd<T>(problem, tile, threads, workspace_limit);
 }
 
 template <int M>

@@ -7,18 +7,22 @@ namespace pycv::cpu::PYCV_ISA {
 namespace {
 
 template <class T, int Rows, int Width, int Vectors>
-void multiply(const T* __restrict source, int64_t source_row, const int32_t* __restrict offset, int64_t steps,
-              const T* __restrict from, T* __restrict sums, SumsPitch pitch, bool add) {
+void multiply(const TileTerms<T>& terms, const TileSums<const T>& initial, const TileSums<T>& sums, bool relu) {
     Vec<T> sum[Rows][Width][Vectors] = {};
-    if (add) {
+    if (initial.data) {
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 16
             for (int i = 0; i < Width; ++i)
 #pragma GCC unroll 2
                 for (int v = 0; v < Vectors; ++v)
-                    sum[r][i][v] = load<T>(sums + r * pitch.row + i * pitch.position + v * lanes<T>);
+                    sum[r][i][v] =
+                        load<T>(initial.data + r * initial.row + i * initial.position + v * initial.vector);
     }
+    const T* source = terms.source;
+    const int64_t source_row = terms.source_row, steps = terms.steps;
+    const int32_t* offset = terms.offset;
+    const T* from = terms.lanes;
     for (int64_t s = 0; s < steps; ++s) {
         const T* at = source + offset[s];
         Vec<T> b[Vectors];
@@ -34,13 +38,21 @@ void multiply(const T* __restrict source, int64_t source_row, const int32_t* __r
             }
         from += kTileWidth<T>;
     }
+    if (relu) {
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 16
+            for (int i = 0; i < Width; ++i)
+#pragma GCC unroll 2
+                for (int v = 0; v < Vectors; ++v) sum[r][i][v] = PYCV_ISA::relu<T>(sum[r][i][v]);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 16
         for (int i = 0; i < Width; ++i)
 #pragma GCC unroll 2
             for (int v = 0; v < Vectors; ++v)
-                store<T>(sums + r * pitch.row + i * pitch.position + v * lanes<T>, sum[r][i][v]);
+                store<T>(sums.data + r * sums.row + i * sums.position + v * sums.vector, sum[r][i][v]);
 }
 
 template <class T, int Rows, int Vectors, int... Widths>

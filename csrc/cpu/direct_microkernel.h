@@ -1,6 +1,6 @@
 // The register tile of direct convolution: a rectangle of positions times up to two vectors of lanes,
 //
-//     sums[r][i] (+)= sum over steps s of source[offset[s] + r * source_row + i] * lanes[s]
+//     sums[r][i] = initial[r][i] + sum over steps s of source[offset[s] + r * source_row + i] * lanes[s]
 //
 // For forward and grad_input the rectangle is of output positions, the steps are channels and taps, and the lanes are
 // the weights of one block of output channels; for grad_weight it is of taps, the steps are positions, and the lanes
@@ -13,16 +13,33 @@
 
 namespace pycv::cpu::PYCV_ISA {
 
-// Where the sums of a rectangle lie: from one row and one position to the next, in elements.
-struct SumsPitch {
-    int64_t row, position;
+// The sums of a rectangle in memory: from one row, position and vector to the next, in elements.
+template <class E>
+struct TileSums {
+    E* data;
+    int64_t row, position, vector;
+
+    TileSums at(int64_t r, int64_t i) const { return {data + r * row + i * position, row, position, vector}; }
 };
 
-// Reads kTileWidth lanes per step; writes the first one or two vectors of kTileWidth at each position, added to what
-// is there if `add`.
+// What is read: kTileWidth lanes per step.
 template <class T>
-using DirectMicrokernel = void (*)(const T* source, int64_t source_row, const int32_t* offset, int64_t steps,
-                                   const T* lanes, T* sums, SumsPitch pitch, bool add);
+struct TileTerms {
+    const T* source;
+    int64_t source_row;
+    const int32_t* offset;
+    int64_t steps;
+    const T* lanes;
+
+    TileTerms at(int64_t r, int64_t i) const {
+        return {source + r * source_row + i, source_row, offset, steps, lanes};
+    }
+};
+
+// Initial sums are 0 where `initial` is null; it may be where the sums go. `relu` applies to the result.
+template <class T>
+using DirectMicrokernel = void (*)(const TileTerms<T>& terms, const TileSums<const T>& initial,
+                                   const TileSums<T>& sums, bool relu);
 
 // The kernel of a rectangle of rows * width <= kTileHeight positions.
 template <class T>
@@ -42,17 +59,14 @@ struct TileGrid {
 
 // Runs one sum over all tiles of a rectangle.
 template <class T>
-inline void multiply_rectangle(const TileGrid& grid, int vectors, const T* source, int64_t source_row,
-                               const int32_t* offset, int64_t steps, const T* lanes, T* sums, SumsPitch pitch,
-                               bool add) {
+inline void multiply_rectangle(const TileGrid& grid, int vectors, const TileTerms<T>& terms,
+                               const TileSums<const T>& initial, const TileSums<T>& sums, bool relu) {
     for (int64_t row = 0; row < grid.rows; row += grid.height) {
         const int64_t rows = grid.rows - row < grid.height ? grid.rows - row : grid.height;
         for (int64_t i = 0; i < grid.across; ++i) {
             const int64_t begin = grid.width * i / grid.across, end = grid.width * (i + 1) / grid.across;
-            direct_microkernel<T>(rows, end - begin, vectors)(source + row * source_row + begin, source_row, offset,
-                                                              steps, lanes,
-                                                              sums + row * pitch.row + begin * pitch.position, pitch,
-                                                              add);
+            direct_microkernel<T>(rows, end - begin, vectors)(terms.at(row, begin), initial.at(row, begin),
+                                                              sums.at(row, begin), relu);
         }
     }
 }

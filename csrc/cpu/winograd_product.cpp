@@ -30,6 +30,31 @@ void multiply(const T* __restrict tiles, int64_t block, const T* __restrict weig
         for (int j = 0; j < Vectors; ++j) store<T>(sums + i * kTileWidth<T> + j * lanes<T>, sum[i][j]);
 }
 
+template <class T, int Vectors>
+void sum_tiles(const T* __restrict gradients, const T* __restrict tiles, int64_t block, int64_t count, bool add,
+               T* __restrict sums) {
+    constexpr int kRows = kGradientRows<T>;
+    Vec<T> sum[kRows][Vectors] = {};
+    for (int64_t t = 0; t < count; ++t, gradients += lanes<T>, tiles += lanes<T>) {
+        Vec<T> b[Vectors];
+#pragma GCC unroll 2
+        for (int j = 0; j < Vectors; ++j) b[j] = load<T>(tiles + j * block);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+            const Vec<T> a = broadcast<T>(gradients[i]);
+#pragma GCC unroll 2
+            for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 2
+        for (int j = 0; j < Vectors; ++j) {
+            T* to = sums + i * kTileWidth<T> + j * lanes<T>;
+            store<T>(to, add ? load<T>(to) + sum[i][j] : sum[i][j]);
+        }
+}
+
 template <class T, int Vectors, int... Heights>
 PlaneProduct<T> pick(int height, std::integer_sequence<int, Heights...>) {
     static constexpr PlaneProduct<T> table[] = {multiply<T, Vectors, Heights + 1>...};
@@ -44,6 +69,13 @@ PlaneProduct<T> plane_product(int height, int vectors) {
     return vectors == 1 ? pick<T, 1>(height, heights) : pick<T, 2>(height, heights);
 }
 
+template <class T>
+TileSum<T> tile_sum(int vectors) {
+    return vectors == 1 ? sum_tiles<T, 1> : sum_tiles<T, 2>;
+}
+
+template TileSum<float> tile_sum<float>(int);
+template TileSum<double> tile_sum<double>(int);
 template PlaneProduct<float> plane_product<float>(int, int);
 template PlaneProduct<double> plane_product<double>(int, int);
 

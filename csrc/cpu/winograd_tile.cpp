@@ -101,7 +101,50 @@ struct Tile {
         }
     }
 
-    static constexpr TileTransforms<T> kTable{M, R, A, input, output, filter};
+    static void gradient(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane) {
+        for (int64_t tile = 0; tile < tiles; ++tile, from += M * pixel, to += lanes<T>) {
+            Vec<T> columns[M][A];
+#pragma GCC unroll 8
+            for (int j = 0; j < M; ++j) {
+                Vec<T> column[M];
+#pragma GCC unroll 8
+                for (int i = 0; i < M; ++i) column[i] = load<T>(from + i * row + j * pixel);
+                multiply_points_in_rows<kFilterMatrix<R, M>, T>(column, columns[j]);
+            }
+            T* at = to;
+#pragma GCC unroll 8
+            for (int i = 0; i < A; ++i, at += A * plane) {
+                Vec<T> line[M], result[A];
+#pragma GCC unroll 8
+                for (int j = 0; j < M; ++j) line[j] = columns[j][i];
+                multiply_points_in_rows<kFilterMatrix<R, M>, T>(line, result);
+#pragma GCC unroll 8
+                for (int j = 0; j < A; ++j) store<T>(at + j * plane, result[j]);
+            }
+        }
+    }
+
+    static void taps(const T* from, int64_t plane, T* to) {
+        Vec<T> columns[A][R];
+#pragma GCC unroll 8
+        for (int j = 0; j < A; ++j) {
+            Vec<T> column[A];
+#pragma GCC unroll 8
+            for (int i = 0; i < A; ++i) column[i] = load<T>(from + (i * A + j) * plane);
+            multiply_points_in_columns<kOutputMatrix<R, M>, T>(column, columns[j]);
+        }
+#pragma GCC unroll 5
+        for (int i = 0; i < R; ++i) {
+            Vec<T> line[A], result[R];
+#pragma GCC unroll 8
+            for (int j = 0; j < A; ++j) line[j] = columns[j][i];
+            multiply_points_in_columns<kOutputMatrix<R, M>, T>(line, result);
+#pragma GCC unroll 5
+            for (int j = 0; j < R; ++j) store<T>(to + (i * R + j) * lanes<T>, result[j]);
+        }
+    }
+
+    static constexpr TileTransforms<T> kTable{M, R, A, input, output, gradient, taps, filter};
 };
 
 }  // namespace

@@ -29,6 +29,10 @@ struct TileTransforms {
     void (*input)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);
     // The same of a row of sums, whose vectors lie `step` elements apart within a plane.
     void (*output)(const T* from, int64_t plane, int64_t step, int64_t tiles, const TileOutput<T>& output);
+    // grad_weight, which is F(r x r, m x m) with tiles of grad_output for filters: m x m pixels of `tiles` neighbours.
+    void (*gradient)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);
+    // ... and its r * r outputs as vectors [tap].
+    void (*taps)(const T* from, int64_t plane, T* to);
     // One filter, of vectors [tap], `tap` elements apart (negative: the filter turned by 180 degrees).
     void (*filter)(const T* from, int64_t tap, T* to, int64_t plane);
 };

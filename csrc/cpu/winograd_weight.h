@@ -48,7 +48,8 @@ void transpose_runs(const T* from, int64_t run, int64_t length, const T* end, T*
     }
 }
 
-// Source channels that are gathered at a time.
+// Taps of the largest filter, and source channels that are gathered at a time.
+inline constexpr int64_t kMostTaps = 25;
 inline constexpr int64_t kFilterChunk = 16;
 
 // to[source - sources.begin][tap] = vector of computed channels [channel, channel + lanes); those that do not exist
