@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import hypothesis
@@ -30,6 +31,17 @@ def _same_start():
     yield
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What this machine's user has tuned changes no test, and no test changes that."""
+    before = os.environ.get("PYCV_CACHE_DIR")
+    os.environ["PYCV_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("PYCV_CACHE_DIR")
+    if before is not None:
+        os.environ["PYCV_CACHE_DIR"] = before
 
 
 @pytest.fixture

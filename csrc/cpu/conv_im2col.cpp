@@ -79,7 +79,7 @@ struct Im2colPanels {
     const GatherProduct<T>& phase;
     const T* source;
 
-    void pack(int64_t group, Range index, Range depth, T* to, T* scratch) const {
+    PanelView<T> view(int64_t group, int64_t, Range index, Range depth, T* to, T* scratch) const {
         const GatherSource<T> from{source + group * problem.source_channels * phase.merged.source.c,
                                    phase.merged.source, problem.source_channels, phase.merged.gather};
         if (phase.channels_inside) {
@@ -87,9 +87,11 @@ struct Im2colPanels {
         } else {
             pack_panel<T>(phase.product.streamed, PositionRuns<T>{from, false}, index, depth, to, scratch);
         }
+        return {to, phase.product.streamed.stride};
     }
 
-    void place(int64_t group, Range index, int64_t* out, int64_t* residual) const {
+    void place(int64_t group, int64_t, Range index, int64_t* out, int64_t* residual, StreamedPanel<T>& panel) const {
+
         const Gather& g = phase.merged.gather;
         const Strides &o = phase.merged.computed, &r = phase.merged.residual;
         int64_t rest = index.begin;
@@ -99,11 +101,11 @@ struct Im2colPanels {
         rest /= g.h.count;
         int64_t d = rest % g.d.count;
         int64_t n = rest / g.d.count;
-        for (int64_t i = index.begin; i < index.end; ++i) {
+        for (int64_t i = 0; i < index.end - index.begin; ++i) {
             const int64_t pd = g.d.first + d * g.d.step, ph = g.h.first + h * g.h.step, pw = g.w.first + w * g.w.step;
             const int64_t channel = group * problem.channels;
-            *out++ = n * o.n + channel * o.c + pd * o.d + ph * o.h + pw * o.w;
-            *residual++ = n * r.n + channel * r.c + pd * r.d + ph * r.h + pw * r.w;
+            out[i] = n * o.n + channel * o.c + pd * o.d + ph * o.h + pw * o.w;
+            residual[i] = n * r.n + channel * r.c + pd * r.d + ph * r.h + pw * r.w;
             if (++w < g.w.count) continue;
             w = 0;
             if (++h < g.h.count) continue;
@@ -112,6 +114,8 @@ struct Im2colPanels {
             d = 0;
             ++n;
         }
+        panel.out = axis_of(out, index.end - index.begin);
+        panel.residual = axis_of(residual, index.end - index.begin);
     }
 };
 
@@ -186,7 +190,8 @@ public:
                 const GatherProduct<T>& phase = phase_[i];
                 multiply_share<T>(phase.product, Im2colPanels<T>{problem_, phase, source},
                                   static_cast<const T*>(arguments.weight) + phase.prepared, sink, problem_.channels,
-                                  thread_space(phase.product, workspace, 0), thread, team);
+                                  thread_space(phase.product, workspace, 0),
+                                  product_share(phase.product, thread, team));
             }
         });
     }
@@ -206,19 +211,19 @@ private:
                              gather.w.filter_first * problem_.weight.w;
         const int64_t positions = problem_.n * g.positions();
         Product<T>& product = phase.product;
+        product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
         // The same for all phases, whose sizes differ by at most one position per axis.
         if (lanes_along_channels(problem_.n * gather_phase(conv_, 0).positions())) {
-            product.streamed = rows_side<T>(positions, phase.channels_inside);
-            product.stationary = lanes_side<T>(problem_.channels);
+            product.streamed = rows_side<T>(positions, product.depth);
+            product.stationary = lanes_side<T>(problem_.channels, product.depth);
         } else {
-            product.streamed = lanes_side<T>(positions);
-            product.stationary = rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous());
+            product.streamed = lanes_side<T>(positions, product.depth);
+            product.stationary = rows_side<T>(problem_.channels, product.depth);
         }
-        product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
         product.groups = problem_.groups;
         product.streamed_neighbours =
             !product.streamed.is_lanes && !channels_contiguous(problem_.computed, problem_.channels);
-        product.block_panels = choose_block_panels<T>(product.streamed, product.depth, threads_, workspace_limit);
+        product.block_panels = choose_block_panels<T>(product, threads_, workspace_limit);
         return phase;
     }
 
@@ -259,12 +264,11 @@ public:
         gather_ = merged.gather;
         outputs_gather_ = {plain_axis(gather_.d.count), plain_axis(gather_.h.count), plain_axis(gather_.w.count)};
         axes_ = tap_axes(forward, problem.weight, channels_, input_channels_inside_);
-        product_.streamed = lanes_side<T>(forward.taps() * channels_);
-        product_.stationary = rows_side<T>(outputs_, !output_channels_inside_);
         product_.depth = depth_in_blocks<T>(problem.n * gather_.positions());
+        product_.streamed = lanes_side<T>(forward.taps() * channels_, product_.depth);
+        product_.stationary = rows_side<T>(outputs_, product_.depth);
         product_.groups = groups;
-        product_.block_panels =
-            choose_block_panels<T>(product_.streamed, product_.depth, threads_, workspace_limit / 2);
+        product_.block_panels = choose_block_panels<T>(product_, threads_, workspace_limit / 2);
     }
 
     int64_t workspace_bytes() const override {
@@ -319,7 +323,7 @@ private:
 
     int64_t thread_bytes() const { return thread_space_bytes(product_) + stationary_bytes(); }
     int64_t stationary_bytes() const {
-        return aligned(product_.stationary.panels() * product_.stationary.panel_elements(product_.depth.block) * kSize);
+        return aligned(product_.stationary.panels() * product_.stationary.panel_elements * kSize);
     }
     int64_t partial_bytes() const { return aligned(product_.groups * outputs_ * product_.streamed.size * kSize); }
 
@@ -355,26 +359,35 @@ private:
         for (int64_t block = blocks.begin; block < blocks.end; ++block) {
             const Range depth = product_.depth.range(block);
             pack_outputs(arguments, group, depth, stationary, space.scratch);
+            const TileRow<T> tiles(product_, sink, nullptr, depth.end - depth.begin, block > blocks.begin, false);
             for (int64_t begin = panels.begin; begin < panels.end; begin += product_.block_panels) {
-                const int64_t end = smaller(panels.end, begin + product_.block_panels);
-                for (int64_t panel = begin; panel < end; ++panel)
-                    pack_inputs(arguments, group, product_.streamed.range(panel), depth,
-                                space.panels + (panel - begin) * product_.streamed.panel_elements(product_.depth.block),
-                                space.scratch);
-                const Range range{begin * product_.streamed.width,
-                                  smaller(end * product_.streamed.width, product_.streamed.size)};
-                place(group, range, partial, space.out);
-                multiply_block<T>(product_, sink, nullptr, stationary, space.panels, range, fixed,
-                                  depth.end - depth.begin, {space.out, space.out}, block > blocks.begin, false);
+                const int64_t count = smaller(panels.end - begin, product_.block_panels);
+                for (int64_t i = 0; i < count; ++i)
+                    space.panels[i] = streamed_panel(arguments, group, begin + i, i, depth, partial, space);
+                for (int64_t q = fixed.begin; q < fixed.end; ++q)
+                    tiles.multiply({stationary + q * product_.stationary.panel_elements, product_.stationary.stride},
+                                   product_.stationary.range(q), space.panels, count);
             }
         }
+    }
+
+    // Packed as number `slot` of a block.
+    StreamedPanel<T> streamed_panel(const ConvArguments& arguments, int64_t group, int64_t index, int64_t slot,
+                                    Range depth, bool partial, const ThreadSpace<T>& space) const {
+        T* const to = space.packed + slot * product_.streamed.panel_elements;
+        int64_t* const out = space.out + slot * product_.streamed.width;
+        const Range range = product_.streamed.range(index);
+        pack_inputs(arguments, group, range, depth, to, space.scratch);
+        place(group, range, partial, out);
+        const Axis axis = axis_of(out, range.end - range.begin);
+        return {{to, product_.streamed.stride}, range, axis, axis};
     }
 
     void pack_outputs(const ConvArguments& arguments, int64_t group, Range depth, T* to, T* scratch) const {
         const GatherSource<T> source{static_cast<const T*>(arguments.output) + group * outputs_ * conv_.output.c,
                                      conv_.output, outputs_, outputs_gather_};
         for (int64_t panel = 0; panel < product_.stationary.panels(); ++panel) {
-            T* at = to + panel * product_.stationary.panel_elements(product_.depth.block);
+            T* at = to + panel * product_.stationary.panel_elements;
             const Range index = product_.stationary.range(panel);
             if (output_channels_inside_) {
                 pack_panel<T>(product_.stationary, ChannelRuns<T>{source, true}, index, depth, at, scratch);

@@ -24,9 +24,9 @@ inline constexpr int kTileHeight = 4;
 template <class T>
 inline constexpr int kTileWidth = 2 * lanes<T>;
 
-// The longest sum between two visits of the output: one panel of lanes is then at most 48 KB.
+// The longest sum between two visits of the output: one panel of lanes is then at most 64 KB.
 template <class T>
-inline constexpr int64_t kDepth = 1536 / static_cast<int64_t>(sizeof(T));
+inline constexpr int64_t kDepth = 2048 / static_cast<int64_t>(sizeof(T));
 
 // How the rows of a panel lie: each row's k contiguous, one row every kRowStride elements, or the rows of one k
 // side by side. The packer takes whichever is a plain copy.

@@ -26,6 +26,13 @@ DIRECT, PRODUCT, PANELS = "csrc/cpu/conv_direct.cpp", "csrc/cpu/gemm_product.h",
 MOVES, TILE = "csrc/cpu/vector_moves.h", "csrc/cpu/gemm_microkernel.cpp"
 PACKED, THIN = "csrc/cpu/gemm_packed.cpp", "csrc/cpu/gemm_thin.h"
 
+FFT, FFT_TILE, FFT_CONV, FFT_TESTS = (
+    "csrc/cpu/fft.h",
+    "csrc/cpu/fft_tile.h",
+    "csrc/cpu/conv_fft.cpp",
+    "tests/cpu/test_fft.py",
+)
+
 MUTANTS = [
     # relu: the tail, the mask, NaN
     Mutant(RELU, "i < count; ++i) y[i] = relu<T>(x[i])", "i + 1 < count; ++i) y[i] = relu<T>(x[i])"),
@@ -64,6 +71,28 @@ MUTANTS = [
     Mutant(DIRECT, "if (bias) v += load<T>(bias + c);", ""),
     Mutant(DIRECT, "used[i] = i < rest ? -1 : 0", "used[i] = i <= rest ? -1 : 0"),
     Mutant(DIRECT, "body(smaller(v * lanes<T>, channels - lanes<T>))", "body(v * lanes<T>)"),
+    # FFT: butterflies, pairs of real rows, what an infinity becomes, tiles, sums over tiles, parts of the filters
+    Mutant(
+        FFT,
+        "z[1] = one, z[2] = two, z[4] = four, z[5] = five;",
+        "z[4] = one, z[2] = two, z[1] = four, z[5] = five;",
+        FFT_TESTS,
+    ),
+    Mutant(
+        FFT_TILE,
+        "second.set(f, {a.im + b.im, b.re - a.re})",
+        "second.set(f, {a.im + b.im, a.re - b.re})",
+        FFT_TESTS,
+    ),
+    Mutant(FFT_TILE, "if (relu) v += v * T(0);", "", FFT_TESTS),
+    Mutant(FFT_CONV, "w.run.first += axis.extent - 1;", "w.run.first += axis.filter - 1;", FFT_TESTS),
+    Mutant(FFT_CONV, "const bool add = tiles.begin > 0;", "const bool add = false;", FFT_TESTS),
+    Mutant(
+        FFT_CONV,
+        "const int64_t first = part.inputs.begin * (across_ ? 1 : lanes<T>);",
+        "const int64_t first = 0;",
+        FFT_TESTS,
+    ),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(
         PRODUCT,
