@@ -2,7 +2,7 @@
 
     python benchmarks/networks.py [--case resnet18 resnet18/train ...] [--batch 1 8] [--seconds 10] [--json FILE]
 
-torch and pycv, each in both memory formats, are timed side by side on 224×224 images (pycv.bench.timing); the ratio is
+torch and pycv, each in both memory formats, are timed side by side on 224×224 images (pycv.timing); the ratio is
 the faster format of torch over the faster one of pycv. Every contender is also compared with float64: the outputs
 of the first image in inference, the gradients of all parameters in training.
 """
@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 import pycv
 from pycv import models
 from pycv.bench.machine import describe
-from pycv.bench.timing import measure
+from pycv.timing import measure
 
 Row = dict[str, Any]
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
