@@ -26,8 +26,9 @@ namespace {
 constexpr int64_t kGrain = 32768;   // elements that are worth another thread
 constexpr int64_t kTileRows = 128;  // terms of a sum in the dtype
 constexpr int64_t kTileElements = 8192;
-constexpr int kItems = 16;         // work items of an interleaved tensor
-constexpr int64_t kItemRows = 64;  // positions that are worth another item
+constexpr int64_t kApplied = 16384;  // elements of a planar tile in the second pass
+constexpr int kItems = 16;           // work items of an interleaved tensor
+constexpr int64_t kItemRows = 64;    // positions that are worth another item
 constexpr int kSamples = 8;
 
 // Sums per channel. Forward: of d and d^2; gradient: of g, g * (x - mean) and x - mean.
@@ -228,6 +229,9 @@ private:
     }
 
     bool needs_sums(const NormArguments& a) const { return p_.training || a.grad_weight || a.grad_bias; }
+    Direction second_direction(const NormArguments& a) const {
+        return needs_sums(a) ? Direction::backwards : Direction::forwards;
+    }
 
     // The sums of channel c, and what its values were measured from in them.
     Channel<T> parameters(const NormArguments& a, int64_t c, T origin, const Sums& sums) const {
@@ -299,19 +303,20 @@ private:
         double totals[Pass::sums * L] = {};
         spread(origins, origin(a, pass.x, c));
         if (needs_sums(a))
-            planar_pass(Direction::forwards,
+            planar_pass(kTileRows * L, Direction::forwards,
                         [&](auto group, const Part& part) { pass.collect(group, part, origins, totals, L); });
         Sums sums;
         for (int s = 0; s < Pass::sums; ++s) sums.of[s] = fold<T>(totals + s * L);
         const Channel<T> channel = parameters(a, c, origins[0], sums);
         T values[kParameters * L];
         for (int i = 0; i < kParameters; ++i) spread(values + i * L, channel.of[i]);
-        planar_pass(Direction::backwards, [&](auto group, const Part& part) { pass.apply(group, part, values, L); });
+        planar_pass(kApplied, second_direction(a),
+                    [&](auto group, const Part& part) { pass.apply(group, part, values, L); });
     }
 
     template <class Body>
-    void planar_pass(Direction direction, const Body& body) const {
-        for_tiles(positions_, {0, positions_.count()}, kTileRows * lanes<T>, direction,
+    void planar_pass(int64_t limit, Direction direction, const Body& body) const {
+        for_tiles(positions_, {0, positions_.count()}, limit, direction,
                   [&](Offsets at, int64_t rows) { planar_parts<T>(positions_, at, rows, body); });
     }
 
@@ -346,14 +351,10 @@ private:
             const Range mine = share(channels_, thread, team);
             for (int64_t c = mine.begin; c < mine.end; ++c) combine(a, c, totals, origins, values);
             team_barrier(team);
-            for (int64_t i = items.end - 1; i >= items.begin; --i) {
-                const Item it = item(i);
-                for_tiles(positions_, it.positions, tile_rows_, Direction::backwards, [&](Offsets at, int64_t rows) {
-                    interleaved_parts<T>(positions_, how_, it.channels, at, rows, [&](auto group, const Part& part) {
-                        pass.apply(group, part, values, channels_);
-                    });
-                });
-            }
+            const Direction direction = second_direction(a);
+            for (int64_t i = items.begin; i < items.end; ++i)
+                apply_item(pass, item(direction == Direction::forwards ? i : items.begin + items.end - 1 - i),
+                           direction, values);
         });
     }
 
@@ -368,6 +369,14 @@ private:
             interleaved_parts<T>(positions_, how_, it.channels, at, rows, [&](auto group, const Part& part) {
                 pass.collect(group, part, from, sums, channels_);
             });
+        });
+    }
+
+    template <class Pass>
+    void apply_item(const Pass& pass, const Item& it, Direction direction, const T* values) const {
+        for_tiles(positions_, it.positions, tile_rows_, direction, [&](Offsets at, int64_t rows) {
+            interleaved_parts<T>(positions_, how_, it.channels, at, rows,
+                                 [&](auto group, const Part& part) { pass.apply(group, part, values, channels_); });
         });
     }
 
