@@ -2,20 +2,20 @@
 // residual and relu are optional.
 //
 // Training takes mean and (biased) variance from the batch in one read: with d = x - origin, where the origin is the
-// mean of 8 values spread over the channel, the sums of d and d^2 give both without cancellation worth the name. Sums are
-// taken in the dtype over at most 128 terms and added up in double. What the mean loses when it is rounded to the dtype
-// goes into the shift, so that a mean far larger than the deviation costs no accuracy. With g the gradient of y, 0 where
-// relu cut off (y <= 0):
+// mean of 8 values spread over the channel, the sums of d and d^2 give both without cancellation worth the name. Sums
+// are taken in the dtype over at most 128 terms and added up in double. What the mean loses when it is rounded to the
+// dtype goes into the shift, so that a mean far larger than the deviation costs no accuracy. With g the gradient of y,
+// 0 where relu cut off (y <= 0):
 //     grad_weight = invstd * sum(g * (x - mean)), grad_bias = sum(g), grad_residual = g
 //     grad_input  = weight * invstd * (g - grad_bias / m - (x - mean) * invstd * grad_weight / m), m values per channel
 // where evaluation, whose statistics are constants, drops the last two terms.
 //
-// Bytes, in passes over a tensor: training reads x, then reads x and writes y; its gradient reads x and g, then reads both
-// and writes grad_input: 8 in all. Planar tensors (nchw) are worked off channel by channel, so that the second reads
-// find in cache what fits there (n * h * w values): 5 remain. Interleaved ones (nhwc, blocked) are cut into blocks of
-// positions that each thread goes through once in either direction: it finds the last megabyte or so of its own.
-// Both are deterministic, and the same for every number of threads: how an interleaved tensor is cut depends on its shape
-// alone, and the sums of the blocks are added in order.
+// Bytes, in passes over a tensor: training reads x, then reads x and writes y; its gradient reads x and g, then reads
+// both and writes grad_input: 8 in all. Planar tensors (nchw) are worked off channel by channel, so that the second
+// reads find in cache what fits there (n * h * w values): 5 remain. Interleaved ones (nhwc, blocked) are cut into
+// blocks of positions that each thread goes through once in either direction: it finds the last megabyte or so of its
+// own. Both are deterministic, and the same for every number of threads: how an interleaved tensor is cut depends on
+// its shape alone, and the sums of the blocks are added in order.
 #include <cmath>
 
 #include "channel_tiles.h"
@@ -23,11 +23,12 @@
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
-constexpr int64_t kGrain = 32768;     // elements that are worth another thread
-constexpr int64_t kTileRows = 128;    // terms of a sum in the dtype
+constexpr int64_t kGrain = 32768;   // elements that are worth another thread
+constexpr int64_t kTileRows = 128;  // terms of a sum in the dtype
 constexpr int64_t kTileElements = 8192;
-constexpr int kItems = 16;            // work items of an interleaved tensor
-constexpr int64_t kItemRows = 64;     // positions that are worth another item
+constexpr int64_t kApplied = 16384;  // elements of a planar tile in the second pass
+constexpr int kItems = 16;           // work items of an interleaved tensor
+constexpr int64_t kItemRows = 64;    // positions that are worth another item
 constexpr int kSamples = 8;
 
 // Sums per channel. Forward: of d and d^2; gradient: of g, g * (x - mean) and x - mean.
@@ -57,6 +58,9 @@ public:
           interleaved_(how_.block > 0 || (p.c > 1 && p.input.c == 1 && p.output.c == 1 && third_.c == 1)),
           channels_(how_.block > 0 ? round_up(p.c, how_.block) : p.c),
           sums_(p.pass == Pass::forward ? kForwardSums : kGradientSums) {
+        const double m = static_cast<double>(positions_.count());
+        share_ = 1 / m;
+        unbiased_ = m / (m - 1);
         const int64_t count = positions_.count(), elements = channels_ * count;
         threads_ = static_cast<int>(smaller(threads, elements / kGrain + 1));
         blocks_ = static_cast<int>(larger(1, smaller(kItems, smaller(count / kItemRows, elements / kTileElements))));
@@ -86,7 +90,8 @@ public:
 private:
     // ------------------------------------------------------------------------- the two passes over the elements
     //
-    // A pass object knows the tensors from a channel on. collect() adds a part to the sums, apply() does the second pass.
+    // A pass object knows the tensors from a channel on. collect() adds a part to the sums, apply() does the second
+    // pass.
 
     template <bool Relu>
     struct Forward {
@@ -103,9 +108,9 @@ private:
         // `origin`: one value per channel.
         template <class G>
         void collect(G group, const Part& part, const T* origin, double* totals, int64_t stride) const {
-            const Row<G> from(origin, part.parameter);
-            add_rows<sums, T>(group, part, totals, stride, [&](int64_t row, int v, const auto& add) {
-                const auto d = at<G>(x, part.at.x, part.step.x, row, v) - from.of[v];
+            const Row<G> zero(origin, part.parameter);
+            add_rows<sums, T>(group, part, totals, stride, [&](const Part& from, int64_t row, int v, const auto& add) {
+                const auto d = at<G>(x, from.at.x, from.step.x, row, v) - zero.of[v];
                 add(0, d);
                 add(1, d * d);
             });
@@ -122,14 +127,13 @@ private:
             const Row<G> mean(parameters + kMean * stride, part.parameter);
             const Row<G> scale(parameters + kScale * stride, part.parameter);
             const Row<G> shift(parameters + kShift * stride, part.parameter);
-            for (int64_t row = 0; row < part.rows; ++row)
-                for (int v = 0; v < G::vectors; ++v) {
-                    Lane value = at<G>(x, part.at.x, part.step.x, row, v);
-                    value = (value - mean.of[v]) * scale.of[v] + shift.of[v];
-                    if constexpr (Residual) value += at<G>(residual, part.at.z, part.step.z, row, v);
-                    if constexpr (Relu) value = value < Lane{} ? Lane{} : value;
-                    set<G>(y, part.at.y, part.step.y, row, v, value);
-                }
+            each_row<G>(part, [&](const Part& to, int64_t row, int v) {
+                Lane value = at<G>(x, to.at.x, to.step.x, row, v);
+                value = (value - mean.of[v]) * scale.of[v] + shift.of[v];
+                if constexpr (Residual) value += at<G>(residual, to.at.z, to.step.z, row, v);
+                if constexpr (Relu) value = value < Lane{} ? Lane{} : value;
+                set<G>(y, to.at.y, to.step.y, row, v, value);
+            });
         }
     };
 
@@ -159,9 +163,9 @@ private:
         template <class G>
         void collect(G group, const Part& part, const T* origin, double* totals, int64_t stride) const {
             const Row<G> mean(origin, part.parameter);
-            add_rows<sums, T>(group, part, totals, stride, [&](int64_t row, int v, const auto& add) {
-                const auto d = at<G>(x, part.at.x, part.step.x, row, v) - mean.of[v];
-                const auto value = gradient<G>(part, row, v);
+            add_rows<sums, T>(group, part, totals, stride, [&](const Part& from, int64_t row, int v, const auto& add) {
+                const auto d = at<G>(x, from.at.x, from.step.x, row, v) - mean.of[v];
+                const auto value = gradient<G>(from, row, v);
                 add(0, value);
                 add(1, value * d);
                 add(2, d);
@@ -183,19 +187,18 @@ private:
             const Row<G> scale(parameters + kScale * stride, part.parameter);
             const Row<G> shift(parameters + kShift * stride, part.parameter);
             const Row<G> slope(parameters + kSlope * stride, part.parameter);
-            for (int64_t row = 0; row < part.rows; ++row)
-                for (int v = 0; v < G::vectors; ++v) {
-                    typename G::Lane value = gradient<G>(part, row, v);
-                    if constexpr (Residual) {
-                        set<G>(grad_residual, part.at.z, part.step.z, row, v, value);
-                        if (!grad_input) continue;
-                    }
-                    if constexpr (Training) {
-                        const auto d = at<G>(x, part.at.x, part.step.x, row, v) - mean.of[v];
-                        value = value - shift.of[v] - d * slope.of[v];
-                    }
-                    set<G>(grad_input, part.at.x, part.step.x, row, v, value * scale.of[v]);
+            each_row<G>(part, [&](const Part& to, int64_t row, int v) {
+                typename G::Lane value = gradient<G>(to, row, v);
+                if constexpr (Residual) {
+                    set<G>(grad_residual, to.at.z, to.step.z, row, v, value);
+                    if (!grad_input) return;
                 }
+                if constexpr (Training) {
+                    const auto d = at<G>(x, to.at.x, to.step.x, row, v) - mean.of[v];
+                    value = value - shift.of[v] - d * slope.of[v];
+                }
+                set<G>(grad_input, to.at.x, to.step.x, row, v, value * scale.of[v]);
+            });
         }
     };
 
@@ -226,6 +229,9 @@ private:
     }
 
     bool needs_sums(const NormArguments& a) const { return p_.training || a.grad_weight || a.grad_bias; }
+    Direction second_direction(const NormArguments& a) const {
+        return needs_sums(a) ? Direction::backwards : Direction::forwards;
+    }
 
     // The sums of channel c, and what its values were measured from in them.
     Channel<T> parameters(const NormArguments& a, int64_t c, T origin, const Sums& sums) const {
@@ -236,16 +242,15 @@ private:
             const T mean = number(a.running_mean, c, T(0));
             return {{mean, static_cast<T>(invstd * weight), static_cast<T>(bias)}};
         }
-        const double m = static_cast<double>(positions_.count());
-        const double beyond = sums.of[0] / m, mean = origin + beyond;
-        double variance = sums.of[1] / m - beyond * beyond;
+        const double beyond = sums.of[0] * share_, mean = origin + beyond;
+        double variance = sums.of[1] * share_ - beyond * beyond;
         variance = variance < 0 ? 0 : variance;
         const double invstd = 1 / std::sqrt(variance + a.eps), stay = 1 - a.momentum;
         const T rounded = static_cast<T>(mean);
         keep(a.mean, c, mean);
         keep(a.invstd, c, invstd);
         keep(a.running_mean, c, stay * number(a.running_mean, c, T(0)) + a.momentum * mean);
-        keep(a.running_var, c, stay * number(a.running_var, c, T(0)) + a.momentum * variance * m / (m - 1));
+        keep(a.running_var, c, stay * number(a.running_var, c, T(0)) + a.momentum * variance * unbiased_);
         const double scale = invstd * weight;
         return {{rounded, static_cast<T>(scale), static_cast<T>(bias - (mean - rounded) * scale)}};
     }
@@ -258,12 +263,12 @@ private:
             keep(a.grad_bias, c, sums.of[0]);
             return {{mean, static_cast<T>(invstd * weight)}};
         }
-        const double m = static_cast<double>(positions_.count()), invstd = number(a.invstd, c, T(0));
-        const double lost = sums.of[2] / m;  // what the rounding of the mean took from it
-        const double dot = sums.of[1] - lost * sums.of[0], slope = dot / m * invstd * invstd;
+        const double invstd = number(a.invstd, c, T(0));
+        const double lost = sums.of[2] * share_;  // what the rounding of the mean took from it
+        const double dot = sums.of[1] - lost * sums.of[0], slope = dot * share_ * invstd * invstd;
         keep(a.grad_weight, c, dot * invstd);
         keep(a.grad_bias, c, sums.of[0]);
-        return {{mean, static_cast<T>(invstd * weight), static_cast<T>(sums.of[0] / m - lost * slope),
+        return {{mean, static_cast<T>(invstd * weight), static_cast<T>(sums.of[0] * share_ - lost * slope),
                  static_cast<T>(slope)}};
     }
 
@@ -293,26 +298,26 @@ private:
 
     template <class Pass>
     void planar_channel(const Pass& pass, const NormArguments& a, int64_t c) const {
-        constexpr int64_t L = lanes<T>, limit = kTileRows * L;
-        const Range all{0, positions_.count()};
+        constexpr int64_t L = lanes<T>;
         T origins[L];
         double totals[Pass::sums * L] = {};
         spread(origins, origin(a, pass.x, c));
         if (needs_sums(a))
-            for_tiles(positions_, all, limit, Direction::forwards, [&](Offsets at, int64_t rows) {
-                planar_parts<T>(positions_, at, rows, [&](auto group, const Part& part) {
-                    pass.collect(group, part, origins, totals, L);
-                });
-            });
+            planar_pass(kTileRows * L, Direction::forwards,
+                        [&](auto group, const Part& part) { pass.collect(group, part, origins, totals, L); });
         Sums sums;
-        for (int s = 0; s < Pass::sums; ++s) sums.of[s] = fold(totals + s * L, static_cast<int>(L));
+        for (int s = 0; s < Pass::sums; ++s) sums.of[s] = fold<T>(totals + s * L);
         const Channel<T> channel = parameters(a, c, origins[0], sums);
         T values[kParameters * L];
         for (int i = 0; i < kParameters; ++i) spread(values + i * L, channel.of[i]);
-        for_tiles(positions_, all, limit, Direction::backwards, [&](Offsets at, int64_t rows) {
-            planar_parts<T>(positions_, at, rows,
-                            [&](auto group, const Part& part) { pass.apply(group, part, values, L); });
-        });
+        planar_pass(kApplied, second_direction(a),
+                    [&](auto group, const Part& part) { pass.apply(group, part, values, L); });
+    }
+
+    template <class Body>
+    void planar_pass(int64_t limit, Direction direction, const Body& body) const {
+        for_tiles(positions_, {0, positions_.count()}, limit, direction,
+                  [&](Offsets at, int64_t rows) { planar_parts<T>(positions_, at, rows, body); });
     }
 
     static void spread(T* values, T value) { store<T>(values, broadcast<T>(value)); }
@@ -334,27 +339,22 @@ private:
     template <class Pass>
     void go_interleaved(const NormArguments& a) const {
         const Pass pass(a, {0, 0, 0});
-        double* totals = static_cast<double*>(a.workspace);  // [block][sum][channel]
+        double* totals = static_cast<double*>(a.workspace);                      // [block][sum][channel]
         T* values = reinterpret_cast<T*>(totals + blocks_ * sums_ * channels_);  // [parameter][channel]
         T* origins = values + kParameters * channels_;  // [block][channel]: each block has its own, all alike
         parallel(threads_, [&](int thread, int team) {
             const Range items = share(blocks_ * panels_, thread, team);
             if (needs_sums(a)) {
-                for (int64_t i = items.begin; i < items.end; ++i)
-                    collect_item(pass, a, item(i), totals, origins);
+                for (int64_t i = items.begin; i < items.end; ++i) collect_item(pass, a, item(i), totals, origins);
                 team_barrier(team);
             }
             const Range mine = share(channels_, thread, team);
             for (int64_t c = mine.begin; c < mine.end; ++c) combine(a, c, totals, origins, values);
             team_barrier(team);
-            for (int64_t i = items.end - 1; i >= items.begin; --i) {
-                const Item it = item(i);
-                for_tiles(positions_, it.positions, tile_rows_, Direction::backwards, [&](Offsets at, int64_t rows) {
-                    interleaved_parts<T>(positions_, how_, it.channels, at, rows, [&](auto group, const Part& part) {
-                        pass.apply(group, part, values, channels_);
-                    });
-                });
-            }
+            const Direction direction = second_direction(a);
+            for (int64_t i = items.begin; i < items.end; ++i)
+                apply_item(pass, item(direction == Direction::forwards ? i : items.begin + items.end - 1 - i),
+                           direction, values);
         });
     }
 
@@ -372,6 +372,14 @@ private:
         });
     }
 
+    template <class Pass>
+    void apply_item(const Pass& pass, const Item& it, Direction direction, const T* values) const {
+        for_tiles(positions_, it.positions, tile_rows_, direction, [&](Offsets at, int64_t rows) {
+            interleaved_parts<T>(positions_, how_, it.channels, at, rows,
+                                 [&](auto group, const Part& part) { pass.apply(group, part, values, channels_); });
+        });
+    }
+
     void fill_origins(const T* x, const NormArguments& a, Range channels, T* from) const {
         if (p_.pass == Pass::grad_input) {
             for (int64_t c = channels.begin; c < channels.end; ++c) from[c] = c < p_.c ? origin(a, x, c) : T(0);
@@ -380,8 +388,7 @@ private:
         interleaved_parts<T>(positions_, how_, channels, {0, 0, 0}, 1, [&](auto group, const Part& part) {
             using G = decltype(group);
             for (int v = 0; v < G::vectors; ++v)
-                put(from + part.parameter + v * G::lane,
-                    sampled_mean<typename G::Lane>(x + part.at.x + v * G::lane));
+                put(from + part.parameter + v * G::lane, sampled_mean<typename G::Lane>(x + part.at.x + v * G::lane));
         });
     }
 
@@ -408,6 +415,7 @@ private:
     int threads_, blocks_, panels_;
     int64_t unit_, tile_rows_;  // channels of which panels are made; rows of an interleaved tile
     int64_t samples_[kSamples];
+    double share_, unbiased_;  // 1 / m and m / (m - 1), for m values per channel
 };
 
 NormPlan* plan_batch_norm(const NormProblem& problem, int threads) {

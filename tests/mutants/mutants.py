@@ -20,6 +20,7 @@ class Mutant:
 
 RELU, MAX_POOL, AVG_POOL = "csrc/cpu/relu.cpp", "csrc/cpu/max_pool.cpp", "csrc/cpu/avg_pool.cpp"
 POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_norm.cpp"
+TILES = "csrc/cpu/channel_tiles.h"
 LRN, CHANNEL_SUM = "csrc/cpu/local_response_norm.cpp", "csrc/cpu/channel_sum.cpp"
 GATHER, OPERANDS, IM2COL = "csrc/cpu/conv_gather.h", "csrc/cpu/conv_operands.h", "csrc/cpu/conv_im2col.cpp"
 DIRECT, PRODUCT, PANELS = "csrc/cpu/conv_direct.cpp", "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
@@ -141,8 +142,21 @@ MUTANTS = [
     Mutant(AVG_POOL, "a.filter < a.size + a.padding - begin ? a.filter : a.size + a.padding - begin", "a.filter"),
     Mutant(AVG_POOL, "clear(image, p_.input, p_.size, channels);", ""),
     # normalisation
-    Mutant(BATCH_NORM, "a.momentum * moments.squares[i] / (m - 1)", "a.momentum * moments.squares[i] / m"),
-    Mutant(BATCH_NORM, "constant[i] = static_cast<T>(sum[i] / m);", "constant[i] = T(0);"),
+    Mutant(BATCH_NORM, "a.momentum * variance * unbiased_", "a.momentum * variance"),
+    Mutant(
+        BATCH_NORM,
+        "{{mean, static_cast<T>(invstd * weight), static_cast<T>(sums.of[0]",
+        "{{mean, static_cast<T>(invstd * weight), static_cast<T>(0 * sums.of[0]",
+    ),
+    Mutant(
+        BATCH_NORM,
+        "at<G>(y, part.at.y, part.step.y, row, v) <= Lane{}",
+        "at<G>(y, part.at.y, part.step.y, row, v) < Lane{}",
+    ),
+    Mutant(BATCH_NORM, "bias - (mean - rounded) * scale", "bias", "tests/ops/test_norm.py -k near_rounding"),
+    Mutant(BATCH_NORM, "if (c < p_.c) {", "if (c < p_.c - 1) {"),
+    Mutant(TILES, "return index >= static_cast<Integer>(L - count)", "return index > static_cast<Integer>(L - count)"),
+    Mutant(TILES, "smaller(range.end - run * length, length)", "length"),
     Mutant(LRN, "clear_borders(scratch, (p_.window - 1) / 2, width)", "clear_borders(scratch, p_.window / 2, width)"),
     Mutant(NORM, "for (; i < count; ++i) rest += term.template operator()<T>(i);", ""),
     Mutant(CHANNEL_SUM, "total[i] += part[i]", "total[i] = part[i]"),
