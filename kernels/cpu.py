@@ -132,18 +132,20 @@ def _depthwise_conv(p: ConvProblem) -> str | None:
     return _supports(p)
 
 
-# Output pixels per side of Winograd's tiles, by filter size and in order of preference.
-_WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}
+_WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}  # by filter size
 
 
 def _winograd(tile: str):
     def supports(p: ConvProblem) -> str | None:
         if set(p.stride) != {1} or set(p.dilation) != {1}:
-            return f"stride {p.stride}, dilation {p.dilation}: winograd is for 1"
+            steps = ("x".join(map(str, axes)) for axes in (p.stride, p.dilation))
+            return "stride {}, dilation {}: winograd is for 1".format(*steps)
         if len(set(p.filter)) != 1 or tile not in _WINOGRAD_TILES.get(p.filter[0], ()):
             return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
         if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
             return f"{p.groups} groups in a blocked layout"
+        if p.weight.block > 1:
+            return f"layout w={p.weight}: the weight is plain"
         return _supports(p)
 
     return supports

@@ -86,11 +86,11 @@ public:
         reader_.grid = tile_grid(p_.n, p_.height, p_.width, tile.m, tile.a);
         reader_.m = tile.m, reader_.window = tile.a;
         reader_.top = p_.top, reader_.left = p_.left;
-        reader_.access = access_of<T>(p_.source, p_.source_channels);
+        reader_.access = access_of(p_.source, p_.source_channels);
         reader_.transform = tile.input;
         reader_.relu = problem.relu_input;
-        computed_access_ = access_of<T>(p_.computed, p_.channels);
-        residual_access_ = access_of<T>(p_.residual, p_.channels);
+        computed_access_ = access_of(p_.computed, p_.channels);
+        residual_access_ = access_of(p_.residual, p_.channels);
         blocking_ = choose_blocking(workspace_limit);
     }
 

@@ -41,12 +41,12 @@ public:
         inputs_.grid = tile_grid(p.n, p.out.h, p.out.w, tile.m, tile.a);
         inputs_.m = tile.m, inputs_.window = tile.a;
         inputs_.top = p.padding.h, inputs_.left = p.padding.w;
-        inputs_.access = access_of<T>(p.input, channels_);
+        inputs_.access = access_of(p.input, channels_);
         inputs_.transform = tile.input;
         gradients_ = inputs_;
         gradients_.window = tile.m;
         gradients_.top = gradients_.left = 0;
-        gradients_.access = access_of<T>(p.output, outputs_);
+        gradients_.access = access_of(p.output, outputs_);
         gradients_.transform = tile.gradient;
         blocking_ = choose_blocking(workspace_limit);
     }
