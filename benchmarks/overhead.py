@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from pycv import functional
-from pycv.bench.timing import measure
+from pycv.timing import measure
 
 SECONDS_PER_CASE = 1.5
 ALLOWED = {"relu": (1.0, 4.0), "conv2d": (3.0, 6.0), "linear": (3.0, 6.0)}

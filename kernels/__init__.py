@@ -18,10 +18,6 @@ class Plan(Protocol):
     def run(self, *pointers: int, **scalars: Any) -> None: ...
 
 
-def _never(problem: Any) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One registry entry.
@@ -33,7 +29,6 @@ class Kernel:
         name the algorithm, or one variant of it as ``algorithm/variant``.
     numeric_class : "strict", "default" or "fast"; asserted by tests.
     supports : returns None, or in words why it cannot run this problem.
-    shuns : returns None, or in words why a later kernel is the better default for a problem that this one supports.
     plan : (problem, threads, workspace_limit in bytes) -> Plan. None for the torch backend, which the op calls itself.
     """
 
@@ -45,7 +40,6 @@ class Kernel:
     plan: Callable[[Any, int, int], Any] | None
     numeric_class: str = "strict"
     deterministic: bool = True
-    shuns: Callable[[Any], str | None] = _never
     variant: str = ""
 
     @property

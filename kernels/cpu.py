@@ -1,13 +1,13 @@
 """The registry entries of the C++ kernels (csrc/cpu): from a problem to a plan of pycv._cpu.
 
-The order of the entries of one op and pass is the order in which they are tried.
+Which of the entries that support a problem runs it is decided by what it costs (pycv/choice), not by their order.
 """
 
 from __future__ import annotations
 
-from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
+from pycv.problem import PASSES, ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
 
-from . import Kernel, _never
+from . import Kernel
 
 try:
     from pycv import _cpu
@@ -73,7 +73,8 @@ def _plan_norm(algorithm: str):
     def plan(p: NormProblem, threads: int, workspace_limit: int):
         return _cpu.norm_plan(
             p.op, algorithm, p.pass_, p.dtype, p.n, p.c, _spatial(p.size, 1),
-            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.size), p.training, p.window, threads,
+            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.size), p.training, p.window,
+            _strides(p.residual or p.input, p.c, p.size), "residual" in p.epilogue, "relu" in p.epilogue, threads,
         )  # fmt: skip
 
     return plan
@@ -110,11 +111,57 @@ def _unblocked(problem) -> str | None:
     return _supports(problem)
 
 
+def _one_block(p: NormProblem) -> str | None:
+    """A kernel whose tensors, if blocked, all have blocks of one size."""
+    blocks = {layout.block for layout in _layouts(p)}
+    if len(blocks) > 1:
+        return f"layouts {', '.join(map(str, _layouts(p)))}: this kernel takes blocks of one size"
+    return _supports(p)
+
+
 def _plain_conv(p: ConvProblem) -> str | None:
     """A convolution kernel without prologue and blocked layouts."""
     if p.prologue:
         return f"prologue {'+'.join(p.prologue)}: this kernel has none"
     return _unblocked(p)
+
+
+def _depthwise_conv(p: ConvProblem) -> str | None:
+    if p.weight.block > 1:
+        return f"layout w={p.weight}: the weight is plain"
+    return _supports(p)
+
+
+# Output pixels per side of Winograd's tiles, by filter size and in order of preference.
+_WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}
+
+
+def _winograd(tile: str):
+    def supports(p: ConvProblem) -> str | None:
+        if set(p.stride) != {1} or set(p.dilation) != {1}:
+            return f"stride {p.stride}, dilation {p.dilation}: winograd is for 1"
+        if len(set(p.filter)) != 1 or tile not in _WINOGRAD_TILES.get(p.filter[0], ()):
+            return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
+        if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
+            return f"{p.groups} groups in a blocked layout"
+        return _supports(p)
+
+    return supports
+
+
+def _winograd_filters(tile: str) -> str:
+    return " and ".join(f"{r}x{r}" for r, tiles in _WINOGRAD_TILES.items() if tile in tiles)
+
+
+def _winograd_entries() -> list[Kernel]:
+    return [
+        Kernel(
+            "conv2d", pass_, "cpu", "winograd", _winograd(tile), _plan_conv(f"winograd/{tile}"),
+            numeric_class="fast" if tile == "f6" else "default", variant=tile,
+        )
+        for pass_ in ("forward", "grad_input", "grad_weight")
+        for tile in ("f4", "f6", "f3", "f2")
+    ]  # fmt: skip
 
 
 def _direct_lanes(p: ConvProblem) -> str | None:
@@ -124,21 +171,37 @@ def _direct_lanes(p: ConvProblem) -> str | None:
     return _plain_conv(p)
 
 
-def _thin_groups(p: ConvProblem) -> str | None:
-    """Where the GEMM of im2col would be too thin."""
-    return "fewer than 4 channels per group" if p.groups > 1 and min(p.k, p.c) // p.groups < 4 else None
+def _implicit_gemm(p: ConvProblem) -> str | None:
+    if set(p.filter) != {1}:
+        return f"filter {'x'.join(map(str, p.filter))}: implicit_gemm is for 1x1"
+    return _plain_conv(p)
 
 
-_SHUNS = {"im2col": _thin_groups}
-
-
-def _entries(ops, passes, algorithms, plan, supports=_unblocked):
+def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="strict"):
     return [
-        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), shuns=_SHUNS.get(algorithm, _never))
+        Kernel(op, pass_, "cpu", algorithm, supports, plan(algorithm), numeric_class)
         for op in ops
         for pass_ in passes
         for algorithm in algorithms
     ]
+
+
+def _fft(p: ConvProblem) -> str | None:
+    """What no window reads would be transformed along with what they do read."""
+    axes = zip(p.size, p.filter, p.output_size, p.stride, p.padding, p.dilation, strict=True)
+    if not all(_all_read(*axis) for axis in axes):
+        return "fft would mix in the elements that the windows leave out in between"
+    return _plain_conv(p)
+
+
+def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilation: int) -> bool:
+    """Whether no input element, and no window, lies between others and yet meets none of them."""
+    if dilation == 1 and stride <= filter:
+        return True
+    pairs = [
+        (i, o) for o in range(out) for r in range(filter) if 0 <= (i := o * stride - padding + r * dilation) < size
+    ]
+    return all(len(met) == max(met) - min(met) + 1 for met in map(set, zip(*pairs, strict=True)))
 
 
 _RANKS = ("1d", "2d", "3d")
@@ -148,18 +211,29 @@ KERNELS: list[Kernel] = [
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),
-        ("im2col", "direct"),
+        ("im2col",),
         _plan_conv,
         _plain_conv,
     ),
+    *_entries([f"conv{rank}" for rank in _RANKS], ("forward", "grad_input"), ("implicit_gemm",), _plan_conv, _implicit_gemm),
+    *_entries(
+        [f"conv{rank}" for rank in _RANKS],
+        ("forward", "grad_input", "grad_weight"),
+        ("depthwise", "direct"),
+        _plan_conv,
+        _depthwise_conv,
+    ),
+    *_winograd_entries(),
     *[
         Kernel(f"conv{rank}", pass_, "cpu", "direct", _direct_lanes, _plan_conv("direct_lanes"), variant="lanes")
         for rank in _RANKS
         for pass_ in ("forward", "grad_input", "grad_weight")
     ],
+    *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
-    *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
+    *_entries(["batch_norm"], ("forward", "grad_input"), ("direct",), _plan_norm, _one_block),
+    *_entries(["local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise, _supports),
 ]

@@ -18,6 +18,7 @@ USAGE = """usage: pycv COMMAND [OPTIONS]
   demo      train a LeNet on handwritten digits with pycv's kernels, and compare them with torch
   info      what was built and found on this machine, and what to do about what is missing
   kernels   the registered kernels; with a problem: which would run it, and why
+  tune      measure this machine for the choice among kernels (`tune machine`, 3 to 5 minutes); see what was tuned
   bench     measure kernels; without options: 20 ResNet and VGG layers against torch, in under two minutes
 
 pycv COMMAND --help tells more; pycv --version the version."""
@@ -92,6 +93,68 @@ def _kernels(arguments: list[str]) -> int:
     return 0
 
 
+# --------------------------------------------------------------------------------------------------------- tune
+
+
+def _tune(arguments: list[str]) -> int:
+    if not arguments or arguments[0] not in _TUNE_COMMANDS:
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise UsageError(f"tune: there is no {arguments[0]!r}: expected one of {', '.join(_TUNE_COMMANDS)}")
+        print(TUNE_USAGE)
+        return 0
+    return _TUNE_COMMANDS[arguments[0]](arguments[1:])
+
+
+TUNE_USAGE = """usage: pycv tune machine | show | clear
+
+  machine   measure the constants of the cost model here: 3 to 5 minutes on an otherwise idle machine
+  show      the cost model in use, and the choices that autotune has measured (pycv.use(autotune=True))
+  clear     forget those choices; with --machine what `tune machine` measured too"""
+
+
+def _tune_machine(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "pycv tune machine",
+        description="Measures what pycv's kernels and torch take on this machine, and records the constants of the "
+        "cost model that chooses among them. Takes 3 to 5 minutes; nothing else should run meanwhile.",
+    )
+    parser.add_argument("--only", default="", metavar="OP.PASS", help="only these problems: conv2d.forward")
+    parser.add_argument("--threads", default="", metavar="COUNTS", help="default: 1 and as many as torch uses")
+    parser.add_argument("--output", metavar="FILE", help="default: this machine's table in pycv's cache directory")
+    options = parser.parse_args(arguments)
+    from . import tune
+
+    with _user_input():
+        threads = [int(text) for text in _names(options.threads)] or None
+        if threads and min(threads) < 1:
+            raise ValueError(f"--threads {options.threads}: expected 1 or more")
+        if not any(str(problem).startswith(options.only) for problem in tune.problems()):
+            raise ValueError(f"--only {options.only}: no problem of the set starts like this")
+    with progress_bar() as progress:
+        print(tune.tune(options.only, threads, Path(options.output) if options.output else None, progress=progress))
+    return 0
+
+
+def _tune_show(arguments: list[str]) -> int:
+    description = "The cost model in use and the choices that autotune has measured."
+    argparse.ArgumentParser("pycv tune show", description=description).parse_args(arguments)
+    from . import tune
+
+    print(tune.show())
+    return 0
+
+
+def _tune_clear(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("pycv tune clear", description="Forgets what autotune has measured.")
+    parser.add_argument("--machine", action="store_true", help="and what `pycv tune machine` has")
+    options = parser.parse_args(arguments)
+    from . import tune
+
+    removed = tune.clear(options.machine)
+    print("\n".join(f"removed {path}" for path in removed) or "nothing was there")
+    return 0
+
+
 # -------------------------------------------------------------------------------------------------------- bench
 
 
@@ -124,7 +187,7 @@ def _bench_run(arguments: list[str]) -> int:
             raise ValueError(f"{output} exists: results are never overwritten; move it or name another file")
         if options.threads is not None and options.threads < 1:
             raise ValueError(f"--threads {options.threads}: expected 1 or more")
-    with _progress() as progress:
+    with progress_bar() as progress:
         rows = bench.run(
             cases, contenders, threads=options.threads, budget=options.budget, seed=options.seed, progress=progress
         )
@@ -193,7 +256,7 @@ def _new_result() -> Path:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar where tqdm is installed, else a line per problem; on standard error."""
     try:
         from tqdm import tqdm
@@ -212,7 +275,8 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
 
 
 _BENCH_COMMANDS = {"run": _bench_run, "list": _bench_list, "report": _bench_report}
-_COMMANDS = {"demo": _demo, "info": _info, "kernels": _kernels, "bench": _bench}
+_TUNE_COMMANDS = {"machine": _tune_machine, "show": _tune_show, "clear": _tune_clear}
+_COMMANDS = {"demo": _demo, "info": _info, "kernels": _kernels, "tune": _tune, "bench": _bench}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -128,6 +128,8 @@ def _call_row(layer: str, call: registry.Call) -> dict[str, Any]:
         "kernel": choice.kernel.name,
         "reason": choice.reason,
         "rejected": list(choice.rejected),
+        "estimates": dict(choice.estimates),
+        "basis": choice.basis,
         "seconds": call.seconds,
         "gflops": gflops,
         "roofline": _roofline_share(problem, call.seconds),
@@ -161,6 +163,8 @@ def _torch_row(layer: str, event: Any, module: torch.nn.Module | None) -> dict[s
         "kernel": "torch:torch",
         "reason": _why_torch(event.name, module),
         "rejected": [],
+        "estimates": {},
+        "basis": "",
         "seconds": seconds,
         "gflops": flops / seconds / 1e9 if flops and seconds > 0 else None,
         "roofline": None,
@@ -191,9 +195,11 @@ class Explanation:
     ----------
     rows : list of dict, in the order in which the calls began: ``layer`` (module path, "" for the model itself),
         ``op``, ``problem`` (its one-line text; for torch ops the input shapes), ``kernel`` ("backend:algorithm"),
-        ``reason``, ``rejected`` (kernels that could not run it, and why), ``seconds``, ``gflops`` (GFLOP/s of the
-        direct algorithm, or None) and ``roofline`` (share of what the machine's peaks allow, 0 to 1, or None). Ops that
-        move no data (views, allocation) have no row.
+        ``reason``, ``rejected`` (kernels that could not run it, and why), ``estimates`` (the seconds by which the
+        kernel was chosen among its contenders, by name), ``basis`` ("predicted" by the cost model, "measured" by
+        autotune, or "" where there was no choice), ``seconds``, ``gflops`` (GFLOP/s of the direct algorithm, or None)
+        and ``roofline`` (share of what the machine's peaks allow, 0 to 1, or None). Ops that move no data (views,
+        allocation) have no row.
     output : what the model returned.
     """
 

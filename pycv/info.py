@@ -16,6 +16,9 @@ from pathlib import Path
 import torch
 
 from . import registry
+from .choice import cache as tuned_choices
+from .choice import model
+from .choice.device import cores, cpu_model
 
 BUILD_HINT = (
     "In a checkout: python setup.py build_ext --inplace (needs g++ >= 11 and the Python headers; Debian and Ubuntu: "
@@ -37,6 +40,8 @@ class Info:
     compiler : what compiled the kernels.
     openmp : paths of the OpenMP runtimes in this process; None where the system does not tell.
     kernels : number of registered kernels by backend.
+    cost_model : where the constants come from by which kernels are chosen.
+    tuned : number of problems for which the choice was measured on this machine.
     found : for each optional tool its version, or None.
     verified : GPUs on which pycv's GPU kernels have been verified.
     problems : what is wrong or missing, each with what to do about it.
@@ -55,6 +60,8 @@ class Info:
     compiler: str | None
     openmp: tuple[str, ...] | None
     kernels: dict[str, int]
+    cost_model: str
+    tuned: int
     found: dict[str, str | None]
     verified: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
@@ -71,6 +78,7 @@ class Info:
             ("in use", self.isa or "none: torch runs everything"),
             ("OpenMP", openmp),
             ("kernels", ", ".join(f"{count} {backend}" for backend, count in self.kernels.items())),
+            ("choice", f"cost model {self.cost_model}; {self.tuned} problems tuned"),
             *((name, version or "not found") for name, version in self.found.items()),
             ("GPU kernels", "verified on " + ", ".join(self.verified) if self.verified else _gpu_state(self.kernels)),
         ]
@@ -92,6 +100,9 @@ def info() -> Info:
             "torch before anything else that brings one, or install torch and that package from one source."
         )
     kernels = _kernel_counts()
+    cost_model = model.current()
+    if isa and not cost_model.measured:
+        problems.append("This device class was never measured, so that torch runs everything: pycv tune machine.")
     found = _found()
     problems += _missing_tools(kernels, found)
     return Info(
@@ -108,6 +119,8 @@ def info() -> Info:
         compiler=compiler,
         openmp=openmp,
         kernels=kernels,
+        cost_model=cost_model.name,
+        tuned=len(tuned_choices.entries()),
         found=found,
         problems=tuple(problems),
     )
@@ -194,24 +207,6 @@ def _gpu_state(kernels: dict[str, int]) -> str:
 
 
 # ---------------------------------------------------------------------------------------- facts about the machine
-
-
-@cache
-def cpu_model() -> str:
-    """The CPU's name as the system gives it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @cache

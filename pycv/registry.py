@@ -1,23 +1,29 @@
 """Every kernel, what it supports, and which one runs.
 
-``choose`` is asked once per problem and settings; the ops keep its answer in their own dictionaries. What runs is
-recorded while somebody listens (``record``): the call log of the tests and of ``pycv.explain``.
+``choose`` is asked once per problem and settings; the ops keep its answer in their own dictionaries. Of the kernels
+that settings and support allow it takes the one that was measured to be the fastest, or is predicted to be
+(pycv/choice). What runs is recorded while somebody listens (``record``): the call log of the tests and of
+``pycv.explain``.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from .choice import autotune, model
+from .choice import cache as tuned_choices
 from .kernels import Kernel
 from .kernels import cpu as _cpu_backend
+from .kernels import torch as _vendor
 from .problem import Problem
 from .settings import NUMERIC_CLASSES, Settings
 
@@ -28,17 +34,19 @@ class UnsupportedError(NotImplementedError):
 
 @dataclass(frozen=True)
 class Choice:
-    """The answer of :func:`choose`. ``plan`` is None where torch runs the problem."""
+    """The answer of :func:`choose`. ``plan`` is None where torch runs the problem.
+
+    ``estimates``: the seconds of each contender by which it was chosen, fastest first; ``basis`` says what they are:
+    "predicted", "measured", or "" where there was nothing to choose between.
+    """
 
     problem: Problem
     kernel: Kernel
     plan: Any
     reason: str
     rejected: tuple[str, ...] = ()
-
-
-def _always(problem: Problem) -> None:
-    return None
+    estimates: tuple[tuple[str, float], ...] = ()
+    basis: str = ""
 
 
 @cache
@@ -47,7 +55,7 @@ def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     for kernel in _cpu_backend.KERNELS:
         table.setdefault((kernel.op, kernel.pass_), []).append(kernel)
     for (op, pass_), kernels in table.items():
-        kernels.append(Kernel(op, pass_, "torch", "torch", _always, None))
+        kernels.append(_vendor.entry(op, pass_))
     return {key: tuple(kernels) for key, kernels in table.items()}
 
 
@@ -65,18 +73,23 @@ def algorithms() -> dict[str, set[str]]:
     }
 
 
-def choose(problem: Problem, settings: Settings, threads: int) -> Choice:
+TORCH_MARGIN = 1.05  # torch runs what it is predicted to run this many times faster,
+TORCH_SECONDS = 2e-6  # and by this much: the model knows no less
+
+
+def choose(problem: Problem, settings: Settings, threads: int, kept: bool = False) -> Choice:
     """Which kernel runs a problem under these settings, with its plan.
+
+    ``kept``: the caller keeps the prepared weight, so that preparing it is no part of a call.
 
     Raises
     ------
     UnsupportedError
         If ``settings.backend`` or ``settings.algorithm`` leaves no kernel that supports the problem.
     """
-    candidates = _by_op()[problem.op, problem.pass_]
     rejected: list[str] = []
     allowed = []
-    for kernel in candidates:
+    for kernel in _by_op()[problem.op, problem.pass_]:
         reason = _why_not(kernel, problem, settings)
         if reason is None:
             allowed.append(kernel)
@@ -84,12 +97,96 @@ def choose(problem: Problem, settings: Settings, threads: int) -> Choice:
             rejected.append(f"{kernel.name}: {reason}")
     if not allowed:
         raise UnsupportedError(f"no kernel for {problem}: " + "; ".join(rejected))
-    preferred = settings.wanted(settings.prefer, problem.op, problem.pass_)
-    for kernel in allowed:
-        if preferred in (kernel.algorithm, kernel.full_algorithm):
-            return _planned(problem, kernel, settings, threads, "preferred", rejected)
-    kernel, reason = _default(problem, allowed, settings)
-    return _planned(problem, kernel, settings, threads, reason, rejected)
+    wanted = settings.wanted(settings.prefer, problem.op, problem.pass_)
+    preferred = [kernel for kernel in allowed if wanted in (kernel.algorithm, kernel.full_algorithm)]
+    if len(candidates := preferred or allowed) == 1:
+        asked_for = (settings.backend, settings.algorithm) != (None, None)
+        reason = "preferred" if preferred else "asked for" if asked_for else "the only one that supports it"
+        return Choice(problem, candidates[0], _plan(candidates[0], problem, settings, threads), reason, tuple(rejected))
+    verdict = _tuned(candidates, problem, settings, threads, kept) or _default(
+        candidates, problem, settings, threads, kept
+    )
+    reason = f"preferred, {verdict.reason}" if preferred else verdict.reason
+    estimates = tuple(sorted(verdict.seconds.items(), key=lambda item: item[1]))
+    return Choice(problem, verdict.kernel, verdict.plan, reason, tuple(rejected), estimates, verdict.basis)
+
+
+class _Verdict(NamedTuple):
+    """A kernel, its plan, why it was taken, and the seconds of the contenders that decided it."""
+
+    kernel: Kernel
+    plan: Any
+    reason: str
+    seconds: dict[str, float]
+    basis: str
+
+
+def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict | None:
+    """What was measured, now or (with the same result for as long as the kernels are the same) earlier."""
+    if problem.device != "cpu" or all(kernel.plan is None for kernel in candidates):
+        return None
+    key = _tuning_key(candidates, problem, settings, threads, kept)
+    entry = tuned_choices.lookup(key)
+    if entry is None and settings.autotune:
+        contenders = [(kernel, _plan(kernel, problem, settings, threads)) for kernel in candidates]
+        guesses = _predictions(contenders, problem, threads, kept)
+        entry = autotune.tuned(key, problem, contenders, guesses, kept)
+    winner = next((kernel for kernel in candidates if entry is not None and kernel.name == entry.kernel), None)
+    if entry is None or winner is None:
+        return None
+    reason = "tuned: measured " + _compared(winner.name, entry.seconds)
+    return _Verdict(winner, _plan(winner, problem, settings, threads), reason, entry.seconds, "measured")
+
+
+def _tuning_key(candidates: list[Kernel], problem: Problem, settings: Settings, threads: int, kept: bool) -> str:
+    """All that the fastest kernel depends on besides machine and versions; what torch's switches do to it included."""
+    facts = {
+        "contenders": [kernel.name for kernel in candidates],
+        "deterministic": _deterministic(settings),
+        "kept": kept,
+        "precision": settings.precision,
+        "threads": threads,
+        "torch_precision": torch.get_float32_matmul_precision(),
+        "workspace_limit": settings.workspace_limit,
+    }
+    return f"{problem} {json.dumps(facts)}"
+
+
+def _default(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict:
+    """The kernel with the smallest predicted time; torch where it is ahead by a margin."""
+    contenders = [(kernel, _plan(kernel, problem, settings, threads)) for kernel in candidates]
+    plans = {kernel.name: plan for kernel, plan in contenders}
+    own = [kernel for kernel in candidates if kernel.plan is not None]
+    torchs = next((kernel for kernel in candidates if kernel.plan is None), None)
+    if torchs is not None and not model.current().measured:
+        return _Verdict(torchs, None, "this device class is not measured: `pycv tune machine` does it", {}, "")
+    seconds = _predictions(contenders, problem, threads, kept)
+    best = min(own, key=lambda kernel: seconds[kernel.name])
+    rival = float("inf") if torchs is None else seconds.get(torchs.name, float("inf"))
+    if torchs is not None and max(rival * TORCH_MARGIN, rival + TORCH_SECONDS) < seconds[best.name]:
+        best = torchs
+    return _Verdict(best, plans[best.name], "predicted " + _compared(best.name, seconds), seconds, "predicted")
+
+
+def _predictions(contenders, problem: Problem, threads: int, kept: bool) -> dict[str, float]:
+    """Predicted seconds by name; torch is missing where nothing was measured for it."""
+    table = model.current()
+    predictions = {
+        kernel.name: model.predicted(table, kernel, problem, plan, threads, kept) for kernel, plan in contenders
+    }
+    return {name: seconds for name, seconds in predictions.items() if seconds is not None}
+
+
+def _compared(name: str, seconds: dict[str, float]) -> str:
+    """``0.18 ms; torch:torch 0.52, cpu:direct 0.6``: the winner, the two that came closest, and torch."""
+    others = sorted((s, other) for other, s in seconds.items() if other != name)
+    shown = others[:2] + [pair for pair in others[2:] if pair[1].startswith("torch")]
+    beside = ", ".join(f"{other} {1e3 * s:.2g}" for s, other in shown)
+    return f"{1e3 * seconds[name]:.2g} ms" + (f"; {beside}" if beside else "")
+
+
+def _plan(kernel: Kernel, problem: Problem, settings: Settings, threads: int) -> Any:
+    return kernel.plan(problem, threads, settings.workspace_limit) if kernel.plan is not None else None
 
 
 def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None:
@@ -102,27 +199,14 @@ def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None
     loosest = settings.precision or "default"
     if NUMERIC_CLASSES.index(kernel.numeric_class) > NUMERIC_CLASSES.index(loosest):
         return f"numeric class {kernel.numeric_class} is looser than precision={loosest!r}"
-    deterministic = settings.deterministic
-    if deterministic is None:
-        deterministic = torch.are_deterministic_algorithms_enabled()
-    if deterministic and not kernel.deterministic:
+    if _deterministic(settings) and not kernel.deterministic:
         return "not deterministic"
     return kernel.supports(problem)
 
 
-def _default(problem: Problem, allowed: list[Kernel], settings: Settings) -> tuple[Kernel, str]:
-    """The first supporting kernel in registry order that does not leave the problem to a later one."""
-    best = next((kernel for kernel in allowed if kernel.shuns(problem) is None), allowed[0])
-    if (settings.backend, settings.algorithm) != (None, None):
-        return best, "asked for"
-    if len(allowed) == 1:
-        return best, "the only one that supports it"
-    return best, allowed[0].shuns(problem) or "first in registry order"
-
-
-def _planned(problem, kernel, settings, threads, reason, rejected) -> Choice:
-    plan = kernel.plan(problem, threads, settings.workspace_limit) if kernel.plan is not None else None
-    return Choice(problem, kernel, plan, reason, tuple(rejected))
+def _deterministic(settings: Settings) -> bool:
+    asked = settings.deterministic
+    return torch.are_deterministic_algorithms_enabled() if asked is None else asked
 
 
 # ---------------------------------------------------------------------------------------------- call log

@@ -32,6 +32,7 @@ class Settings:
     deterministic: bool | None = None
     workspace_limit: int = DEFAULT_WORKSPACE_LIMIT
     weight_cache_limit: int = DEFAULT_WEIGHT_CACHE_LIMIT
+    autotune: bool = False
     _text: str = field(init=False, compare=False, repr=False, default="")
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ def from_text(text: str) -> Settings:
 
 def _checked(
     backend=_UNSET, algorithm=_UNSET, prefer=_UNSET, precision=_UNSET, deterministic=_UNSET, workspace_limit=_UNSET,
-    weight_cache_limit=_UNSET,
+    weight_cache_limit=_UNSET, autotune=_UNSET,
 ) -> dict:  # fmt: skip
     given = {name: value for name, value in locals().items() if value is not _UNSET}
     if given.get("backend") not in (None, *BACKENDS):
@@ -109,6 +110,8 @@ def _checked(
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(NUMERIC_CLASSES)}")
     if given.get("deterministic") not in (None, True, False):
         raise ValueError(f"deterministic={deterministic!r}: expected True, False or None")
+    if given.get("autotune", False) not in (True, False):
+        raise ValueError(f"autotune={autotune!r}: expected True or False")
     for name in ("workspace_limit", "weight_cache_limit"):
         if name in given and (not isinstance(given[name], int) or given[name] < 0):
             raise ValueError(f"{name}={given[name]!r}: expected a number of bytes, 0 or more")
@@ -161,6 +164,10 @@ def use(**settings) -> Iterator[None]:
     weight_cache_limit : int
         Bytes of prepared weights that all layers of the process together may keep; a layer whose prepared weight would
         exceed it prepares on every call.
+    autotune : bool
+        Measure every kernel that may run a problem, and torch, when the problem is met for the first time (a third of
+        a second), take the fastest, and keep what was measured on disk, where it is found again with or without
+        autotune (:mod:`pycv.choice.cache`; ``pycv tune show``). Otherwise a cost model predicts which is the fastest.
 
     Raises
     ------

@@ -16,6 +16,7 @@ import numpy as np
 
 from pycv.kernels import reference
 from pycv.problem import (
+    PROLOGUES,
     ConvProblem,
     GemmProblem,
     Layout,
@@ -91,13 +92,16 @@ def extent(source: Source, cap: int) -> int:
     return source.pick(allowed) if source.integer(0, 3) else source.integer(1, min(cap, EDGES[-1]))
 
 
-def layout(source: Source, c: int, size: Sizes, read: bool) -> Layout:
+def layout(source: Source, c: int, size: Sizes, read: bool, blocked: bool = False) -> Layout:
     """Dense, a channel slice of something larger, or (only where it is read) the same memory again and again."""
-    name = source.pick(("nchw", "nhwc"))
+    name = source.pick(("nchw8c", "nchw16c") if blocked else ("nchw", "nhwc"))
     kind = source.pick(("dense", "dense", "slice", "expanded" if read else "slice"))
     if kind == "dense":
         return Layout(name)
     plane = _product(size)
+    if blocked:
+        block = Layout(name).block
+        return Layout(name, (0 if kind == "expanded" else (-(-c // block) + source.integer(0, 2)) * block * plane,))
     if name == "nchw":
         return Layout(name, (0 if kind == "expanded" else (c + source.integer(0, 3)) * plane + source.integer(0, 3),))
     if kind == "expanded":
@@ -141,17 +145,22 @@ def conv(source: Source, op: str, budget: int) -> ConvProblem:
     )
     pass_ = source.pick(("forward", "grad_input", "grad_weight"))
     steps: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     residual = None
+    blocked = source.integer(0, 5) == 0
     if pass_ != "grad_weight":
         steps = tuple(step for step in ("bias", "residual", "relu") if source.integer(0, 2) == 0)
         if "residual" in steps:
-            residual = layout(source, *((k, out) if pass_ == "forward" else (c, size)), read=True)
+            shape = (k, out) if pass_ == "forward" else (c, size)
+            residual = layout(source, *shape, read=True, blocked=blocked and bool(source.integer(0, 2)))
+    if pass_ == "forward" and source.integer(0, 5) == 0:
+        before = tuple(step for step in PROLOGUES if source.integer(0, 2) > 0)
     return ConvProblem(
         f"conv{rank}d", pass_, n, c, size, k, filter, out, stride, padding, dilation, groups, _dtype(source),
-        input=layout(source, c, size, pass_ != "grad_input"),
+        input=layout(source, c, size, pass_ != "grad_input", blocked and bool(source.integer(0, 2))),
         weight=layout(source, c // groups, filter, pass_ != "grad_weight") if source.integer(0, 2) == 0 else Layout(),
-        output=layout(source, k, out, pass_ != "forward"),
-        residual=residual, epilogue=steps,
+        output=layout(source, k, out, pass_ != "forward", blocked and bool(source.integer(0, 2))),
+        residual=residual, epilogue=steps, prologue=before,
     )  # fmt: skip
 
 
@@ -231,8 +240,11 @@ def pool(source: Source, op: str, budget: int) -> PoolProblem:
     )  # fmt: skip
     if not valid(drawn):
         drawn = replace(drawn, padding=(0,) * rank, size=_unpadded(drawn))
+    blocked = source.integer(0, 5) == 0
     return replace(
-        drawn, input=layout(source, c, drawn.size, forward), output=layout(source, c, drawn.output_size, not forward)
+        drawn,
+        input=layout(source, c, drawn.size, forward, blocked),
+        output=layout(source, c, drawn.output_size, not forward, blocked),
     )
 
 
@@ -256,13 +268,22 @@ def norm(source: Source, op: str, budget: int) -> NormProblem:
         n = 0
     training = op == "batch_norm" and n * _product(size) > 1 and bool(source.integer(0, 2))
     pass_ = "forward" if op == "channel_sum" else source.pick(("forward", "grad_input"))
-    return NormProblem(
+    drawn = NormProblem(
         op, pass_, n, c, size, _dtype(source),
         input=layout(source, c, size, op == "channel_sum" or pass_ == "forward"),
         output=Layout() if op == "channel_sum" else layout(source, c, size, pass_ == "grad_input"),
         training=training,
         window=source.integer(1, 7) if op == "local_response_norm" else 0,
     )  # fmt: skip
+    if op != "batch_norm":
+        return drawn
+    epilogue = tuple(step for step in ("residual", "relu") if source.integer(0, 2) == 0)
+    residual = layout(source, c, size, pass_ == "forward") if "residual" in epilogue else None
+    drawn = replace(drawn, epilogue=epilogue, residual=residual)
+    if source.integer(0, 1):  # all alike: the fast paths
+        name = Layout(source.pick(("nchw", "nhwc", "nchw8c", "nchw16c")))
+        drawn = replace(drawn, input=name, output=name, residual=residual and name)
+    return drawn
 
 
 def pointwise(source: Source, op: str, budget: int) -> PointwiseProblem:
@@ -275,6 +296,13 @@ FAMILIES: dict[str, Callable[[Source, str, int], Any]] = {
     "max_pool": pool, "avg_pool": pool, "adaptive_max_pool": pool, "adaptive_avg_pool": pool,
     "batch_norm": norm, "local_response_norm": norm, "channel_sum": norm, "relu": pointwise,
 }  # fmt: skip
+
+
+def is_public(p: Problem) -> bool:
+    """Whether torch's tensors and functions can ask for it: no blocked layout, no prologue."""
+    layouts = (getattr(p, name, None) for name in ("input", "output", "residual"))
+    blocked = any(isinstance(layout, Layout) and layout.block > 1 for layout in layouts)
+    return not blocked and not getattr(p, "prologue", ())
 
 
 def valid(p: Problem) -> bool:
@@ -373,7 +401,7 @@ def _batch_norm_statistics(p: NormProblem, arrays: dict, scalars: dict, rng: np.
     if "running_var" in arrays:
         arrays["running_var"] = np.abs(arrays["running_var"]) + 0.5
     if "mean" in arrays:
-        forward = replace(p, pass_="forward")
+        forward = replace(p, pass_="forward", epilogue=())
         statistics = reference.run(forward, {"input": arrays["input"]}, **scalars)
         dtype = np.float32 if p.dtype == "f32" else np.float64
         for name in ("mean", "invstd"):

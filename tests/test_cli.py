@@ -30,7 +30,7 @@ def run(capsys, *arguments):
 def test_help_and_version(capsys):
     for arguments in ([], ["--help"]):
         code, out, _ = run(capsys, *arguments)
-        assert code == 0 and all(command in out for command in ("demo", "info", "kernels", "bench"))
+        assert code == 0 and all(command in out for command in ("demo", "info", "kernels", "tune", "bench"))
     assert run(capsys, "--version")[1].strip() == pycv.__version__
 
 
@@ -137,7 +137,7 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bork"], "there is no command 'bork': expected one of demo, info, kernels, bench"),
+        (["bork"], "there is no command 'bork': expected one of demo, info, kernels, tune, bench"),
         (["kernels", "conv2d.forward", "banana"], "'banana' is not understood"),
         (["kernels", "--op", "conv9d"], "op='conv9d': expected one of"),
         (["bench", "bork"], "expected one of run, list, report"),

@@ -5,6 +5,7 @@
 // so that a sum's error grows with its height and width rather than their product. The gradient adds
 // grad_output / divisor to every element of the window, each plane by one thread in a fixed order.
 #include "norm.h"
+#include "plane_sums.h"
 #include "pool.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -18,10 +19,18 @@ public:
           axes_(pool_axes(p)),
           interior_(interior(axes_.w)),
           threads_(pool_threads(p, axes_, threads)),
-          pixels_(p.input.c == 1 && p.output.c == 1 && p.c > 1) {}
+          pixels_(p.input.c == 1 && p.output.c == 1 && p.c > 1),
+          whole_(!pixels_ && p.input.w == 1 && is_dense(p.input, p.size) && p.size.count() <= kLongestPlane &&
+                 covers(axes_.d) && covers(axes_.h) && covers(axes_.w)) {}
 
     void run(const PoolArguments& a) const override {
-        if (p_.pass == Pass::forward) {
+        if (whole_) {
+            if (p_.pass == Pass::forward) {
+                average_planes(static_cast<const T*>(a.input), static_cast<T*>(a.output));
+            } else {
+                fill_planes(static_cast<T*>(a.input), static_cast<const T*>(a.output));
+            }
+        } else if (p_.pass == Pass::forward) {
             forward(static_cast<const T*>(a.input), static_cast<T*>(a.output));
         } else {
             scatter(static_cast<T*>(a.input), static_cast<const T*>(a.output));
@@ -29,6 +38,51 @@ public:
     }
 
 private:
+    // Longer sums are taken in more parts.
+    static constexpr int64_t kLongestPlane = 256 * lanes<T>;
+
+    // One window that is the whole axis.
+    static bool covers(const PoolAxis& a) {
+        const Span window = span(a, 0);
+        return a.out == 1 && a.dilation == 1 && window.begin == 0 && window.end == a.size;
+    }
+
+    T whole_divisor() const {
+        return divisor(counted(axes_.d, 0, span(axes_.d, 0)), counted(axes_.h, 0, span(axes_.h, 0)),
+                       counted(axes_.w, 0, span(axes_.w, 0)));
+    }
+
+    void average_planes(const T* x, T* y) const {
+        const T divide = whole_divisor();
+        const int64_t groups = (p_.c + lanes<T> - 1) / lanes<T>;
+        parallel_for(threads_, p_.n * groups, [&](int64_t item) {
+            const int64_t n = item / groups, c = item % groups * lanes<T>;
+            const int64_t count = smaller(lanes<T>, p_.c - c);
+            const Vec<T> mean =
+                plane_sums<T>(x + n * p_.input.n + c * p_.input.c, p_.input.c, count, p_.size.count()) / divide;
+            T* to = y + n * p_.output.n + c * p_.output.c;
+            if (p_.output.c == 1 && count == lanes<T>) return store<T>(to, mean);
+            for (int64_t i = 0; i < count; ++i) to[i * p_.output.c] = mean[i];
+        });
+    }
+
+    void fill_planes(T* grad_input, const T* grad_output) const {
+        const T divide = whole_divisor();
+        parallel_for(threads_, p_.n * p_.c, [&](int64_t item) {
+            const int64_t n = item / p_.c, c = item % p_.c;
+            fill_run(grad_input + n * p_.input.n + c * p_.input.c, p_.size.count(),
+                     grad_output[n * p_.output.n + c * p_.output.c] / divide);
+        });
+    }
+
+    static void fill_run(T* to, int64_t count, T value) {
+        const Vec<T> v = broadcast<T>(value);
+        int64_t i = 0;
+        for (; i + lanes<T> <= count; i += lanes<T>) store<T>(to + i, v);
+        if (i > 0 && i < count) return store<T>(to + count - lanes<T>, v);
+        for (; i < count; ++i) to[i] = value;
+    }
+
     void forward(const T* x, T* y) const {
         const int64_t rows = p_.out.d * p_.out.h;
         parallel_for(threads_, pixels_ ? p_.n * rows : p_.n * p_.c, [&](int64_t item) {
@@ -245,6 +299,7 @@ private:
     Span interior_;
     int threads_;
     bool pixels_;  // vectors along the channels
+    bool whole_;   // one window that is the whole of a dense plane
 };
 
 PoolPlan* plan_avg_pool(const PoolProblem& problem, int threads) {

@@ -10,237 +10,10 @@
 // The im2col matrix is materialised only in the packed panels of one block per thread (at most the workspace limit).
 // 2 * n * k * out * (c / groups) * filter FLOPs; the im2col elements are written and read through L2 once per
 // block, one copy for every k / groups multiply-adds.
-#include "conv_operands.h"
-#include "gemm_product.h"
-#include "plan.h"
+#include "conv_product.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
-
-// Whether neighbours along c are neighbours in memory, and those along w are not.
-bool channels_contiguous(const Strides& strides, int64_t channels) {
-    return strides.c == 1 && (strides.w != 1 || channels > 1);
-}
-
-// Merges h into w (and d into h) where a gather without padding, steps or taps makes them one axis in every tensor.
-bool mergeable(const AxisGather& axis) {
-    return is_plain(axis) && axis.source_step == 1 && axis.step == 1 && axis.first == 0 && axis.offset_first == 0 &&
-           axis.count == axis.source_size;
-}
-
-int64_t multiply_adds(const ConvProblem& p) {
-    return p.n * p.k * p.out.count() * (p.c / larger(p.groups, 1)) * p.filter.count();
-}
-
-bool dense(int64_t outer_stride, int64_t inner_stride, int64_t inner_size) {
-    return outer_stride == inner_stride * inner_size;
-}
-
-struct MergedGather {
-    Gather gather;
-    Strides computed, source, residual;
-};
-
-MergedGather merge_axes(Gather g, Strides computed, Strides source, Strides residual) {
-    const int64_t w = g.w.count, h = g.h.count;
-    const bool rows = mergeable(g.h) && mergeable(g.w) && dense(computed.h, computed.w, w) &&
-                      dense(source.h, source.w, w) && dense(residual.h, residual.w, w);
-    if (!rows) return {g, computed, source, residual};
-    const bool planes = mergeable(g.d) && dense(computed.d, computed.h, h) && dense(source.d, source.h, h) &&
-                        dense(residual.d, residual.h, h);
-    g.w = plain_axis(w * h * (planes ? g.d.count : 1));
-    g.h = plain_axis(1);
-    if (planes) g.d = plain_axis(1);
-    return {g, computed, source, residual};
-}
-
-// ------------------------------------------------------------------------------------------ forward, grad_input
-
-// One phase of a gather as a product.
-template <class T>
-struct GatherProduct {
-    MergedGather merged;
-    Product<T> product;
-    TapAxes axes;
-    int64_t filter_first;  // offset of the phase's first tap in the weight
-    int64_t prepared;      // where its packed weight begins, in elements
-    bool channels_inside;
-
-    int64_t elements() const {
-        constexpr int64_t kSize = sizeof(T);
-        return aligned(product.stationary_elements() * kSize) / kSize;
-    }
-};
-
-// The streamed operand of a phase: im2col panels, and where their results belong.
-template <class T>
-struct Im2colPanels {
-    const GatherProblem& problem;
-    const GatherProduct<T>& phase;
-    const T* source;
-
-    void pack(int64_t group, Range index, Range depth, T* to, T* scratch) const {
-        const GatherSource<T> from{source + group * problem.source_channels * phase.merged.source.c,
-                                   phase.merged.source, problem.source_channels, phase.merged.gather};
-        if (phase.channels_inside) {
-            pack_panel<T>(phase.product.streamed, ChannelRuns<T>{from, false}, index, depth, to, scratch);
-        } else {
-            pack_panel<T>(phase.product.streamed, PositionRuns<T>{from, false}, index, depth, to, scratch);
-        }
-    }
-
-    void place(int64_t group, Range index, int64_t* out, int64_t* residual) const {
-        const Gather& g = phase.merged.gather;
-        const Strides &o = phase.merged.computed, &r = phase.merged.residual;
-        int64_t rest = index.begin;
-        int64_t w = rest % g.w.count;
-        rest /= g.w.count;
-        int64_t h = rest % g.h.count;
-        rest /= g.h.count;
-        int64_t d = rest % g.d.count;
-        int64_t n = rest / g.d.count;
-        for (int64_t i = index.begin; i < index.end; ++i) {
-            const int64_t pd = g.d.first + d * g.d.step, ph = g.h.first + h * g.h.step, pw = g.w.first + w * g.w.step;
-            const int64_t channel = group * problem.channels;
-            *out++ = n * o.n + channel * o.c + pd * o.d + ph * o.h + pw * o.w;
-            *residual++ = n * r.n + channel * r.c + pd * r.d + ph * r.h + pw * r.w;
-            if (++w < g.w.count) continue;
-            w = 0;
-            if (++h < g.h.count) continue;
-            h = 0;
-            if (++d < g.d.count) continue;
-            d = 0;
-            ++n;
-        }
-    }
-};
-
-template <class T>
-class Im2colGather final : public ConvPlan {
-public:
-    Im2colGather(const ConvProblem& problem, int threads, int64_t workspace_limit)
-        : conv_(problem),
-          problem_(gather_problem(problem)),
-          threads_(worthwhile_threads(threads, multiply_adds(problem))),
-          phases_(static_cast<int>(problem_.phases.count())),
-          phase_(new GatherProduct<T>[phases_]) {
-        prepared_ = thread_bytes_ = 0;
-        for (int i = 0; i < phases_; ++i) {
-            phase_[i] = plan_phase(i, workspace_limit);
-            phase_[i].prepared = prepared_;
-            prepared_ += phase_[i].elements();
-            thread_bytes_ = larger(thread_bytes_, thread_space_bytes(phase_[i].product));
-        }
-    }
-    ~Im2colGather() override { delete[] phase_; }
-    Im2colGather(const Im2colGather&) = delete;
-    Im2colGather& operator=(const Im2colGather&) = delete;
-
-    int64_t workspace_bytes() const override { return threads_ * thread_bytes_; }
-    int64_t prepared_weight_bytes() const override { return larger(prepared_ * kSize, kSize); }
-
-    void prepare_weight(const void* weight, void* prepared) const override {
-        parallel(threads_, [&](int thread, int team) {
-            alignas(64) T scratch[kScratchElements<T>];
-            // All phases of a panel together: they read the same memory.
-            const int64_t panels = phases_ > 0 ? phase_[0].product.stationary.panels() : 0;
-            const Range mine = share(problem_.groups * panels, thread, team);
-            for (int64_t i = mine.begin; i < mine.end; ++i) {
-                const T* from = static_cast<const T*>(weight) + i / panels * problem_.weight_group;
-                for (int j = 0; j < phases_; ++j)
-                    pack_stationary_panel<T>(phase_[j].product, weight_operand(phase_[j], from), i / panels, i % panels,
-                                             static_cast<T*>(prepared) + phase_[j].prepared, scratch);
-            }
-        });
-    }
-
-    Cost cost() const override {
-        Cost sum{0, 0, activation_bytes(conv_) + static_cast<double>(prepared_ * kSize), 1};
-        for (int i = 0; i < phases_; ++i) {
-            const Cost phase = share_cost(phase_[i].product, threads_);
-            sum.multiply_adds += phase.multiply_adds;
-            sum.vector_elements += phase.vector_elements;
-        }
-        return sum;
-    }
-
-    Cost prepare_cost() const override {
-        const double elements = static_cast<double>(prepared_);
-        return {0, elements / threads_, (elements + weight_elements(conv_)) * kSize, 1};
-    }
-
-    void run(const ConvArguments& arguments) const override {
-        const bool forward = conv_.pass == Pass::forward;
-        const T* source = static_cast<const T*>(forward ? arguments.input : arguments.output);
-        const Sink<T> sink{static_cast<T*>(forward ? arguments.output : arguments.input),
-                           problem_.has_residual ? static_cast<const T*>(arguments.residual) : nullptr,
-                           problem_.bias ? static_cast<const T*>(arguments.bias) : nullptr,
-                           problem_.computed.c,
-                           problem_.residual.c,
-                           T(1),
-                           T(1),
-                           problem_.relu};
-        parallel(threads_, [&](int thread, int team) {
-            void* workspace = static_cast<char*>(arguments.workspace) + thread * thread_bytes_;
-            for (int i = 0; i < phases_; ++i) {
-                const GatherProduct<T>& phase = phase_[i];
-                multiply_share<T>(phase.product, Im2colPanels<T>{problem_, phase, source},
-                                  static_cast<const T*>(arguments.weight) + phase.prepared, sink, problem_.channels,
-                                  thread_space(phase.product, workspace, 0), thread, team);
-            }
-        });
-    }
-
-private:
-    static constexpr int64_t kSize = sizeof(T);
-
-    GatherProduct<T> plan_phase(int index, int64_t workspace_limit) const {
-        GatherProduct<T> phase{};
-        const Gather gather = gather_phase(conv_, index);
-        const Strides residual = problem_.has_residual ? problem_.residual : problem_.computed;
-        phase.merged = merge_axes(gather, problem_.computed, problem_.source, residual);
-        const Gather& g = phase.merged.gather;
-        phase.channels_inside = channels_contiguous(problem_.source, problem_.source_channels);
-        phase.axes = tap_axes(gather, problem_.weight, problem_.source_channels, phase.channels_inside);
-        phase.filter_first = gather.d.filter_first * problem_.weight.d + gather.h.filter_first * problem_.weight.h +
-                             gather.w.filter_first * problem_.weight.w;
-        const int64_t positions = problem_.n * g.positions();
-        Product<T>& product = phase.product;
-        // The same for all phases, whose sizes differ by at most one position per axis.
-        if (lanes_along_channels(problem_.n * gather_phase(conv_, 0).positions())) {
-            product.streamed = rows_side<T>(positions, phase.channels_inside);
-            product.stationary = lanes_side<T>(problem_.channels);
-        } else {
-            product.streamed = lanes_side<T>(positions);
-            product.stationary = rows_side<T>(problem_.channels, weight_operand(phase, nullptr).k_contiguous());
-        }
-        product.depth = depth_in_blocks<T>(gather.taps() * problem_.source_channels);
-        product.groups = problem_.groups;
-        product.streamed_neighbours =
-            !product.streamed.is_lanes && !channels_contiguous(problem_.computed, problem_.channels);
-        product.block_panels = choose_block_panels<T>(product.streamed, product.depth, threads_, workspace_limit);
-        return phase;
-    }
-
-    // The lanes run along what is contiguous in the computed tensor, unless the other way needs so much less vectors
-    // (49 positions or 3 channels fill them badly) that stores one by one are worth it.
-    bool lanes_along_channels(int64_t positions) const {
-        const int64_t along_channels = positions * divide_up(problem_.channels, lanes<T>);
-        const int64_t along_positions = problem_.channels * divide_up(positions, lanes<T>);
-        if (channels_contiguous(problem_.computed, problem_.channels)) return along_channels * 4 <= along_positions * 5;
-        return along_channels * 5 < along_positions * 4;
-    }
-
-    WeightOperand<T> weight_operand(const GatherProduct<T>& phase, const T* weight) const {
-        return {weight + phase.filter_first, problem_.weight.n, phase.axes};
-    }
-
-    ConvProblem conv_;
-    GatherProblem problem_;
-    int threads_, phases_;
-    GatherProduct<T>* phase_;
-    int64_t prepared_, thread_bytes_;
-};
 
 // ------------------------------------------------------------------------------------------------- grad_weight
 
@@ -259,12 +32,11 @@ public:
         gather_ = merged.gather;
         outputs_gather_ = {plain_axis(gather_.d.count), plain_axis(gather_.h.count), plain_axis(gather_.w.count)};
         axes_ = tap_axes(forward, problem.weight, channels_, input_channels_inside_);
-        product_.streamed = lanes_side<T>(forward.taps() * channels_);
-        product_.stationary = rows_side<T>(outputs_, !output_channels_inside_);
         product_.depth = depth_in_blocks<T>(problem.n * gather_.positions());
+        product_.streamed = lanes_side<T>(forward.taps() * channels_, product_.depth);
+        product_.stationary = rows_side<T>(outputs_, product_.depth);
         product_.groups = groups;
-        product_.block_panels =
-            choose_block_panels<T>(product_.streamed, product_.depth, threads_, workspace_limit / 2);
+        product_.block_panels = choose_block_panels<T>(product_, threads_, workspace_limit / 2);
     }
 
     int64_t workspace_bytes() const override {
@@ -319,7 +91,7 @@ private:
 
     int64_t thread_bytes() const { return thread_space_bytes(product_) + stationary_bytes(); }
     int64_t stationary_bytes() const {
-        return aligned(product_.stationary.panels() * product_.stationary.panel_elements(product_.depth.block) * kSize);
+        return aligned(product_.stationary.panels() * product_.stationary.panel_elements * kSize);
     }
     int64_t partial_bytes() const { return aligned(product_.groups * outputs_ * product_.streamed.size * kSize); }
 
@@ -355,26 +127,35 @@ private:
         for (int64_t block = blocks.begin; block < blocks.end; ++block) {
             const Range depth = product_.depth.range(block);
             pack_outputs(arguments, group, depth, stationary, space.scratch);
+            const TileRow<T> tiles(product_, sink, nullptr, depth.end - depth.begin, block > blocks.begin, false);
             for (int64_t begin = panels.begin; begin < panels.end; begin += product_.block_panels) {
-                const int64_t end = smaller(panels.end, begin + product_.block_panels);
-                for (int64_t panel = begin; panel < end; ++panel)
-                    pack_inputs(arguments, group, product_.streamed.range(panel), depth,
-                                space.panels + (panel - begin) * product_.streamed.panel_elements(product_.depth.block),
-                                space.scratch);
-                const Range range{begin * product_.streamed.width,
-                                  smaller(end * product_.streamed.width, product_.streamed.size)};
-                place(group, range, partial, space.out);
-                multiply_block<T>(product_, sink, nullptr, stationary, space.panels, range, fixed,
-                                  depth.end - depth.begin, {space.out, space.out}, block > blocks.begin, false);
+                const int64_t count = smaller(panels.end - begin, product_.block_panels);
+                for (int64_t i = 0; i < count; ++i)
+                    space.panels[i] = streamed_panel(arguments, group, begin + i, i, depth, partial, space);
+                for (int64_t q = fixed.begin; q < fixed.end; ++q)
+                    tiles.multiply({stationary + q * product_.stationary.panel_elements, product_.stationary.stride},
+                                   product_.stationary.range(q), space.panels, count);
             }
         }
+    }
+
+    // Packed as number `slot` of a block.
+    StreamedPanel<T> streamed_panel(const ConvArguments& arguments, int64_t group, int64_t index, int64_t slot,
+                                    Range depth, bool partial, const ThreadSpace<T>& space) const {
+        T* const to = space.packed + slot * product_.streamed.panel_elements;
+        int64_t* const out = space.out + slot * product_.streamed.width;
+        const Range range = product_.streamed.range(index);
+        pack_inputs(arguments, group, range, depth, to, space.scratch);
+        place(group, range, partial, out);
+        const Axis axis = axis_of(out, range.end - range.begin);
+        return {{to, product_.streamed.stride}, range, axis, axis};
     }
 
     void pack_outputs(const ConvArguments& arguments, int64_t group, Range depth, T* to, T* scratch) const {
         const GatherSource<T> source{static_cast<const T*>(arguments.output) + group * outputs_ * conv_.output.c,
                                      conv_.output, outputs_, outputs_gather_};
         for (int64_t panel = 0; panel < product_.stationary.panels(); ++panel) {
-            T* at = to + panel * product_.stationary.panel_elements(product_.depth.block);
+            T* at = to + panel * product_.stationary.panel_elements;
             const Range index = product_.stationary.range(panel);
             if (output_channels_inside_) {
                 pack_panel<T>(product_.stationary, ChannelRuns<T>{source, true}, index, depth, at, scratch);
@@ -436,7 +217,7 @@ private:
 template <class T>
 ConvPlan* plan(const ConvProblem& problem, int threads, int64_t workspace_limit) {
     if (problem.pass == Pass::grad_weight) return new Im2colGradWeight<T>(problem, threads, workspace_limit);
-    return new Im2colGather<T>(problem, threads, workspace_limit);
+    return new GatherConv<T>(problem, threads, workspace_limit, Access::packed);
 }
 
 ConvPlan* plan_im2col(const ConvProblem& problem, int threads, int64_t workspace_limit) {

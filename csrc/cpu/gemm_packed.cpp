@@ -11,6 +11,7 @@
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
+// The streamed operand: rows of a, which are the product's rows or, for a row-major result of few columns, its lanes.
 template <class T>
 struct RowsOfA {
     const GemmProblem& problem;
@@ -18,15 +19,16 @@ struct RowsOfA {
     const T* a;
     int64_t first_batch;
 
-    void pack(int64_t group, Range index, Range depth, T* to, T* scratch) const {
+    PanelView<T> view(int64_t group, int64_t, Range index, Range depth, T* to, T* scratch) const {
         const T* data = a + (first_batch + group) * problem.a.batch;
         pack_panel<T>(side, MatrixOperand<T>{data, problem.a.row, problem.a.column}, index, depth, to, scratch);
+        return {to, side.stride};
     }
-    void place(int64_t group, Range index, int64_t* out, int64_t* residual) const {
-        for (int64_t i = index.begin; i < index.end; ++i) {
-            *out++ = (first_batch + group) * problem.out.batch + i * problem.out.row;
-            *residual++ = (first_batch + group) * problem.residual.batch + i * problem.residual.row;
-        }
+    void place(int64_t group, int64_t, Range index, int64_t*, int64_t*, StreamedPanel<T>& panel) const {
+        const int64_t batch = first_batch + group;
+        panel.out = {batch * problem.out.batch + index.begin * problem.out.row, problem.out.row, nullptr};
+        panel.residual = {batch * problem.residual.batch + index.begin * problem.residual.row, problem.residual.row,
+                          nullptr};
     }
 };
 
@@ -36,14 +38,13 @@ public:
     PackedGemm(const GemmProblem& problem, int threads, int64_t workspace_limit)
         : problem_(problem), threads_(worthwhile_threads(threads, problem.batch * problem.m * problem.n * problem.k)) {
         const bool lanes_along_n = problem.out.column == 1 || problem.out.row != 1;
-        const MatrixOperand<T> a{nullptr, problem.a.row, problem.a.column};
-        const MatrixOperand<T> b{nullptr, problem.b.column, problem.b.row};
-        product_.streamed = lanes_along_n ? rows_side<T>(problem.m, a.k_contiguous()) : lanes_side<T>(problem.m);
-        product_.stationary = lanes_along_n ? lanes_side<T>(problem.n) : rows_side<T>(problem.n, b.k_contiguous());
-        product_.depth = depth_in_blocks<T>(problem.k);
+        const Depth depth = product_.depth = depth_in_blocks<T>(problem.k);
+        product_.streamed =
+            lanes_along_n ? rows_side<T>(problem.m, depth) : lanes_side<T>(problem.m, depth);
+        product_.stationary =
+            lanes_along_n ? lanes_side<T>(problem.n, depth) : rows_side<T>(problem.n, depth);
         product_.groups = problem.batch;
-        product_.block_panels =
-            choose_block_panels<T>(product_.streamed, product_.depth, threads_, workspace_limit / 2);
+        product_.block_panels = choose_block_panels<T>(product_, threads_, workspace_limit / 2);
         const int64_t per_batch = aligned(problem.batch > 0 ? packed_bytes() / problem.batch : 0);
         batch_chunk_ = smaller(larger(problem.batch, 1), larger(1, workspace_limit / 2 / larger(per_batch, 1)));
     }
@@ -127,7 +128,7 @@ private:
     void multiply(const Product<T>& part, int64_t first_batch, const GemmArguments& arguments, const T* packed,
                   const Sink<T>& sink, const ThreadSpace<T>& space, int thread, int team) const {
         const RowsOfA<T> rows{problem_, product_.streamed, static_cast<const T*>(arguments.a), first_batch};
-        multiply_share<T>(part, rows, packed, sink, 0, space, thread, team);
+        multiply_share<T>(part, rows, packed, sink, 0, space, product_share(part, thread, team));
     }
 
     GemmProblem problem_;

@@ -32,31 +32,37 @@ Depth depth_in_blocks(int64_t size) {
     return {size, larger(1, divide_up(size, blocks))};
 }
 
+// A panel as the tile reads it (gemm_microkernel.h: row_stride or lane_stride), packed or in place.
+template <class T>
+struct PanelView {
+    const T* data;
+    int64_t stride;
+};
+
 // One operand's index range in panels. Rows are cut evenly (64 rows: 5 panels of 13), lanes into full tile widths.
 template <class T>
 struct Side {
     bool is_lanes;
     RowFormat format;  // of rows
     int64_t size;
-    int64_t width;  // rows or lanes of a panel
+    int64_t width;           // rows or lanes of a panel
+    int64_t stride;          // of a packed panel: see PanelView
+    int64_t panel_elements;  // of a packed panel
 
     int64_t panels() const { return divide_up(size, width); }
     Range range(int64_t panel) const { return {panel * width, smaller(size, (panel + 1) * width)}; }
-    int64_t panel_elements(int64_t depth) const {
-        const bool padded = !is_lanes && format == RowFormat::k_contiguous;
-        return width * (padded ? kRowStride<T> : depth);
-    }
 };
 
 template <class T>
-Side<T> lanes_side(int64_t size) {
-    return {true, RowFormat::rows_contiguous, size, kTileWidth<T>};
+Side<T> lanes_side(int64_t size, const Depth& depth) {
+    return {true, RowFormat::rows_contiguous, size, kTileWidth<T>, kTileWidth<T>, kTileWidth<T> * depth.block};
 }
 
+// Packed rows always lie side by side: a panel is then one stream of memory.
 template <class T>
-Side<T> rows_side(int64_t size, bool k_contiguous) {
+Side<T> rows_side(int64_t size, const Depth& depth) {
     const int64_t width = size > 0 ? divide_up(size, divide_up(size, kTileHeight)) : 1;
-    return {false, k_contiguous ? RowFormat::k_contiguous : RowFormat::rows_contiguous, size, width};
+    return {false, RowFormat::rows_contiguous, size, width, width, width * depth.block};
 }
 
 // Depth steps that are transposed, or copied per row, at a time: short enough to stay in the L1 cache and, where the
@@ -68,55 +74,40 @@ inline constexpr int64_t kScratchStride = kPackChunk + 64 / static_cast<int64_t>
 template <class T>
 inline constexpr int64_t kScratchElements = lanes<T> * kScratchStride<T>;
 
-// lanes<T> columns of a lane panel from an operand that runs along the depth, through a transposition.
+// At most lanes<T> indices of a panel from an operand that runs along the depth, through a transposition. All lanes are
+// written (the missing ones as 0) if `pad`.
 template <class T, class Operand>
-void pack_transposed(const Operand& operand, Range index, Range depth, T* to, T* scratch) {
-    const int64_t count = index.end - index.begin;
+void pack_transposed(const Operand& operand, Range index, Range depth, bool pad, int64_t stride, T* to, T* scratch) {
+    const int64_t count = index.end - index.begin, written = pad ? lanes<T> : count;
     for (int64_t k = depth.begin; k < depth.end; k += kPackChunk) {
         const Range chunk{k, smaller(depth.end, k + kPackChunk)};
         const int64_t length = chunk.end - chunk.begin;
         operand.copy(scratch, kScratchStride<T>, index, chunk);
-        for (int64_t i = count; i < lanes<T>; ++i) zero_run(scratch + i * kScratchStride<T>, length);
+        for (int64_t i = count; i < written; ++i) zero_run(scratch + i * kScratchStride<T>, length);
         int64_t j = 0;
         for (; j + lanes<T> <= length; j += lanes<T>)
-            transpose_block<T>(scratch + j, kScratchStride<T>, to + j * kTileWidth<T>, kTileWidth<T>);
+            transpose_block<T>(scratch + j, kScratchStride<T>, to + j * stride, stride, written);
         for (; j < length; ++j)
-            for (int i = 0; i < lanes<T>; ++i) to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T> + j];
-        to += length * kTileWidth<T>;
+            for (int64_t i = 0; i < written; ++i) to[j * stride + i] = scratch[i * kScratchStride<T> + j];
+        to += length * stride;
     }
-}
-
-template <class T, class Operand>
-void pack_lanes(const Operand& operand, Range index, Range depth, T* to, T* scratch) {
-    const int64_t count = index.end - index.begin;
-    if (!operand.k_contiguous()) {
-        operand.copy(to, kTileWidth<T>, depth, index);
-        if (count < kTileWidth<T>)
-            for (int64_t k = 0; k < depth.end - depth.begin; ++k)
-                zero_run(to + k * kTileWidth<T> + count, kTileWidth<T> - count);
-        return;
-    }
-    // A panel of at most lanes<T> columns is multiplied with one vector: its second half is never read.
-    for (int64_t first = 0; first < count; first += lanes<T>) {
-        const Range part{index.begin + first, smaller(index.end, index.begin + first + lanes<T>)};
-        pack_transposed<T>(operand, part, depth, to + first, scratch);
-    }
-}
-
-template <class T, class Operand>
-void pack_rows(const Operand& operand, Range index, Range depth, T* to) {
-    if (!operand.k_contiguous()) return operand.copy(to, index.end - index.begin, depth, index);
-    for (int64_t k = depth.begin; k < depth.end; k += kPackChunk)
-        operand.copy(to + (k - depth.begin), kRowStride<T>, index, {k, smaller(depth.end, k + kPackChunk)});
 }
 
 template <class T, class Operand>
 void pack_panel(const Side<T>& side, const Operand& operand, Range index, Range depth, T* to, T* scratch) {
-    if (side.is_lanes) {
-        pack_lanes<T>(operand, index, depth, to, scratch);
-    } else {
-        pack_rows<T>(operand, index, depth, to);
+    const int64_t count = index.end - index.begin;
+    if (operand.k_contiguous()) {
+        // A panel of at most lanes<T> columns is multiplied with one vector: its second half is never read.
+        for (int64_t first = 0; first < count; first += lanes<T>) {
+            const Range part{index.begin + first, smaller(index.end, index.begin + first + lanes<T>)};
+            pack_transposed<T>(operand, part, depth, side.is_lanes, side.stride, to + first, scratch);
+        }
+        return;
     }
+    operand.copy(to, side.stride, depth, index);
+    if (side.is_lanes && count < side.width)
+        for (int64_t k = 0; k < depth.end - depth.begin; ++k)
+            zero_run(to + k * side.stride + count, side.width - count);
 }
 
 // A matrix with any strides.

@@ -1,12 +1,13 @@
-// The blocked matrix product that GEMM and im2col convolution share.
+// The blocked matrix product that GEMM and the convolutions share.
 //
-// One operand, the stationary one (b, a convolution's weight, grad_output in grad_weight), is packed before; the
-// other, the streamed one, is packed by each thread for itself, a block of panels at a time that stays in its L2 cache
-// while all stationary panels pass by. Either may be the side of the lanes. Partial sums over depth blocks live in the
-// output; bias, residual and relu are applied with the last block.
+// One operand, the stationary one (b, a convolution's weight, grad_output in grad_weight), is packed before or lies in
+// panels by itself; the other, the streamed one, passes by a block of panels at a time, each read in place or packed
+// by the thread that multiplies it, so that a block stays in its L2 cache while all stationary panels pass by. Either
+// may be the side of the lanes. Partial sums over depth blocks live in the output; bias, residual and relu are applied
+// with the last block.
 //
-// Cost: 2 * streamed * stationary * depth FLOPs; the streamed operand is packed once per thread column of the grid, the
-// output is visited once per depth block.
+// Cost: 2 * streamed * stationary * depth FLOPs; the streamed operand is read (and packed) once per thread column of
+// the grid, the output is visited once per depth block.
 #pragma once
 
 #include "cost.h"
@@ -25,129 +26,132 @@ struct Sink {
     bool relu;
 };
 
-// Where the elements of a tile lie in the output and the residual: row offset + column offset.
-struct Offsets {
-    const int64_t *out, *residual;
+// Where the elements along one index of a tile lie: evenly, or anywhere.
+struct Axis {
+    int64_t first, stride;
+    const int64_t* offsets;  // of each element; null: first + i * stride
+
+    int64_t at(int64_t i) const { return offsets ? offsets[i] : first + i * stride; }
+    bool neighbours() const { return !offsets && stride == 1; }
 };
 
+// The axis of these offsets: the even one where they are evenly spaced.
+inline Axis axis_of(const int64_t* offsets, int64_t count) {
+    const int64_t stride = count > 1 ? offsets[1] - offsets[0] : 1;
+    for (int64_t i = 2; i < count; ++i)
+        if (offsets[i] - offsets[i - 1] != stride) return {0, 0, offsets};
+    return {offsets[0], stride, nullptr};
+}
+
+// A streamed panel: its operand, and where its results go.
+template <class T>
+struct StreamedPanel {
+    PanelView<T> view;
+    Range index;
+    Axis out, residual;
+};
+
+// A tile's place in the output and the residual, as the sum of a row's and a column's offset.
 template <class T>
 struct Tile {
-    const T* sums;  // rows of kTileWidth
     int64_t rows, columns;
-    Offsets row, column;
-    const T* bias;  // of the tile's first row or column; null if none
-    bool bias_on_rows;
+    Axis row_out, column_out, row_residual, column_residual;
+    const T *row_bias, *column_bias;  // of the tile's first row or column; null if none
+    bool add, last;
 };
 
+// A tile of sums that could not go straight to the output lies in rows of this distance, in a square of as many.
+template <class T>
+inline constexpr int64_t kSumsStride =
+    kTileWidth<T> > (kTileHeight + lanes<T> - 1) / lanes<T> * lanes<T> ? kTileWidth<T>
+                                                                       : (kTileHeight + lanes<T> - 1) / lanes<T> * lanes<T>;
+
+// Rows of sums that lie side by side in the output, `count` long.
+template <class T>
+void write_rows(const Sink<T>& sink, const Tile<T>& tile, const T* sums, int64_t first_column, int64_t count) {
+    for (int64_t i = 0; i < tile.rows; ++i) {
+        T* const out = sink.out + tile.row_out.at(i) + tile.column_out.at(first_column);
+        const T* const residual =
+            sink.residual ? sink.residual + tile.row_residual.at(i) + tile.column_residual.at(first_column) : nullptr;
+        const T* const from = sums + i * kSumsStride<T> + first_column;
+        for (int64_t j = 0; j < count; j += lanes<T>) {
+            const int64_t part = smaller(lanes<T>, count - j);
+            Vec<T> v = load_partial<T>(from + j, part);
+            if (tile.add) v += load_partial<T>(out + j, part);
+            if (tile.last) {
+                if (sink.alpha != T(1)) v = v * sink.alpha;
+                if (residual) v += sink.beta * load_partial<T>(residual + j, part);
+                if (tile.row_bias) v += broadcast<T>(tile.row_bias[i]);
+                if (tile.column_bias) v += load_partial<T>(tile.column_bias + first_column + j, part);
+                if (sink.relu) v = relu<T>(v);
+            }
+            store_partial<T>(out + j, v, part);
+        }
+    }
+}
+
+// Sums whose neighbours in the output, if any, are those of a column: rows are exchanged with columns first.
+template <class T>
+void write_transposed(const Sink<T>& sink, const Tile<T>& tile, const T* sums) {
+    alignas(64) T turned[kSumsStride<T> * kSumsStride<T>];
+    for (int64_t i = 0; i < tile.rows; i += lanes<T>)
+        for (int64_t j = 0; j < tile.columns; j += lanes<T>)
+            transpose_block<T>(sums + i * kSumsStride<T> + j, kSumsStride<T>, turned + j * kSumsStride<T> + i,
+                               kSumsStride<T>);
+    const Tile<T> other{tile.columns,      tile.rows,     tile.column_out,  tile.row_out, tile.column_residual,
+                        tile.row_residual, tile.column_bias, tile.row_bias, tile.add,     tile.last};
+    write_rows<T>(sink, other, turned, 0, tile.rows);
+}
+
 // How many columns from j on are neighbours in memory.
-inline int64_t contiguous_columns(const Offsets& column, int64_t j, int64_t columns, bool residual) {
+template <class T>
+int64_t neighbours_from(const Sink<T>& sink, const Tile<T>& tile, int64_t j) {
     int64_t end = j + 1;
-    while (end < columns && column.out[end] == column.out[end - 1] + 1 &&
-           (!residual || column.residual[end] == column.residual[end - 1] + 1))
+    while (end < tile.columns && tile.column_out.at(end) == tile.column_out.at(end - 1) + 1 &&
+           (!sink.residual || tile.column_residual.at(end) == tile.column_residual.at(end - 1) + 1))
         ++end;
     return end - j;
 }
 
-template <class T>
-inline void store_sums(const T* sums, T* out, int64_t count, bool add) {
-    int64_t j = 0;
-    for (; j + lanes<T> <= count; j += lanes<T>) {
-        const Vec<T> v = load<T>(sums + j);
-        store<T>(out + j, add ? load<T>(out + j) + v : v);
-    }
-    for (; j < count; ++j) out[j] = add ? out[j] + sums[j] : sums[j];
-}
-
-template <class T>
-inline void finish_sums(const Sink<T>& sink, const T* sums, T* out, const T* residual, const T* bias, T row_bias,
-                        int64_t count, bool add) {
-    int64_t j = 0;
-    for (; j + lanes<T> <= count; j += lanes<T>) {
-        Vec<T> v = load<T>(sums + j);
-        if (add) v += load<T>(out + j);
-        v = v * sink.alpha;
-        if (residual) v += sink.beta * load<T>(residual + j);
-        v += bias ? load<T>(bias + j) : broadcast<T>(row_bias);
-        store<T>(out + j, sink.relu ? relu<T>(v) : v);
-    }
-    for (; j < count; ++j) {
-        T v = sums[j];
-        if (add) v += out[j];
-        v = v * sink.alpha;
-        if (residual) v += sink.beta * residual[j];
-        v += bias ? bias[j] : row_bias;
-        out[j] = sink.relu ? relu<T>(v) : v;
-    }
-}
-
-// A row of a tile whose columns lie anywhere.
-template <class T>
-inline void scatter_row(const Sink<T>& sink, const Tile<T>& tile, int64_t i, bool add, bool last) {
-    const T* sums = tile.sums + i * kTileWidth<T>;
-    T* out = sink.out + tile.row.out[i];
-    const T* residual = sink.residual && last ? sink.residual + tile.row.residual[i] : nullptr;
-    for (int64_t j = 0; j < tile.columns; ++j) {
-        T v = sums[j];
-        if (add) v += out[tile.column.out[j]];
-        if (last) v = v * sink.alpha;
-        if (residual) v += sink.beta * residual[tile.column.residual[j]];
-        if (last && tile.bias) v += tile.bias[tile.bias_on_rows ? i : j];
-        out[tile.column.out[j]] = last && sink.relu ? relu<T>(v) : v;
-    }
-}
-
 // Adds a tile to the output (`add`) or starts it, and with the last depth block applies the epilogue.
 template <class T>
-void write_tile(const Sink<T>& sink, const Tile<T>& tile, bool add, bool last) {
-    const bool residual_read = sink.residual != nullptr && last;
-    if (tile.columns > 1 && contiguous_columns(tile.column, 0, tile.columns, residual_read) == 1) {
-        for (int64_t i = 0; i < tile.rows; ++i) scatter_row<T>(sink, tile, i, add, last);
-        return;
-    }
+void write_tile(const Sink<T>& sink, const Tile<T>& tile, const T* sums) {
+    const bool along_rows = tile.row_out.neighbours() && (!sink.residual || tile.row_residual.neighbours());
+    if (along_rows && !tile.column_out.neighbours()) return write_transposed<T>(sink, tile, sums);
     for (int64_t j = 0; j < tile.columns;) {
-        const int64_t count = contiguous_columns(tile.column, j, tile.columns, residual_read);
-        for (int64_t i = 0; i < tile.rows; ++i) {
-            const T* sums = tile.sums + i * kTileWidth<T> + j;
-            T* out = sink.out + tile.row.out[i] + tile.column.out[j];
-            if (!last) {
-                store_sums<T>(sums, out, count, add);
-                continue;
-            }
-            const T* residual =
-                residual_read ? sink.residual + tile.row.residual[i] + tile.column.residual[j] : nullptr;
-            const T* bias = tile.bias && !tile.bias_on_rows ? tile.bias + j : nullptr;
-            // -0 is what adding no bias must add.
-            const T row_bias = tile.bias && tile.bias_on_rows ? tile.bias[i] : T(-0.0);
-            finish_sums<T>(sink, sums, out, residual, bias, row_bias, count, add);
-        }
+        const int64_t count = neighbours_from(sink, tile, j);
+        write_rows<T>(sink, tile, sums, j, count);
         j += count;
     }
 }
 
-// The shape of a product and its blocking.
+// The shape of a product and its blocking. The streamed index falls into segments (images, say) that are cut into
+// panels one by one.
 template <class T>
 struct Product {
-    Side<T> streamed, stationary;
     Depth depth;
+    Side<T> streamed, stationary;
     int64_t groups;                    // independent products
-    int64_t block_panels;              // streamed panels that are packed at a time
+    int64_t segments = 1;              // per group
+    int64_t block_panels = 1;          // streamed panels that pass by at a time
     bool streamed_neighbours = false;  // neighbours in memory lie along streamed rows: see choose_grid()
 
+    int64_t streamed_panels() const { return groups * segments * streamed.panels(); }
     int64_t stationary_elements() const {  // packed, all groups
-        return groups * depth.blocks() * stationary.panels() * stationary.panel_elements(depth.block);
+        return groups * depth.blocks() * stationary.panels() * stationary.panel_elements;
     }
     int64_t stationary_panel(int64_t group, int64_t block, int64_t panel) const {
-        return ((group * depth.blocks() + block) * stationary.panels() + panel) *
-               stationary.panel_elements(depth.block);
+        return ((group * depth.blocks() + block) * stationary.panels() + panel) * stationary.panel_elements;
     }
-    int64_t block_elements() const { return block_panels * streamed.panel_elements(depth.block); }
+    int64_t block_elements() const { return block_panels * streamed.panel_elements; }
 };
 
 // What one thread works with; carved out of the plan's workspace.
 template <class T>
 struct ThreadSpace {
-    T* panels;
+    T* packed;
     T* scratch;
+    StreamedPanel<T>* panels;
     int64_t *out, *residual;  // offsets of a block's streamed indices
 };
 
@@ -157,6 +161,7 @@ template <class T>
 int64_t thread_space_bytes(const Product<T>& p) {
     return aligned(p.block_elements() * static_cast<int64_t>(sizeof(T))) +
            aligned(kScratchElements<T> * static_cast<int64_t>(sizeof(T))) +
+           aligned(p.block_panels * static_cast<int64_t>(sizeof(StreamedPanel<T>))) +
            2 * aligned(p.block_panels * p.streamed.width * 8);
 }
 
@@ -164,10 +169,12 @@ template <class T>
 ThreadSpace<T> thread_space(const Product<T>& p, void* workspace, int thread) {
     char* at = static_cast<char*>(workspace) + thread * thread_space_bytes(p);
     ThreadSpace<T> space;
-    space.panels = reinterpret_cast<T*>(at);
+    space.packed = reinterpret_cast<T*>(at);
     at += aligned(p.block_elements() * static_cast<int64_t>(sizeof(T)));
     space.scratch = reinterpret_cast<T*>(at);
     at += aligned(kScratchElements<T> * static_cast<int64_t>(sizeof(T)));
+    space.panels = reinterpret_cast<StreamedPanel<T>*>(at);
+    at += aligned(p.block_panels * static_cast<int64_t>(sizeof(StreamedPanel<T>)));
     space.out = reinterpret_cast<int64_t*>(at);
     space.residual = reinterpret_cast<int64_t*>(at + aligned(p.block_panels * p.streamed.width * 8));
     return space;
@@ -175,51 +182,73 @@ ThreadSpace<T> thread_space(const Product<T>& p, void* workspace, int thread) {
 
 // Streamed panels per block: about half of an L2 cache, and within the workspace limit.
 template <class T>
-int64_t choose_block_panels(const Side<T>& streamed, const Depth& depth, int threads, int64_t workspace_limit) {
+int64_t choose_block_panels(const Product<T>& p, int threads, int64_t workspace_limit) {
     constexpr int64_t kBlockBytes = 384 * 1024;
-    const int64_t bytes = streamed.panel_elements(depth.block) * static_cast<int64_t>(sizeof(T));
-    // Of rows with their fixed distance a shallow depth touches only a part; the rest would cost TLB entries.
-    const int64_t touched = kBlockBytes * depth.block / kDepth<T>;
-    const int64_t budget = smaller(streamed.is_lanes ? kBlockBytes : touched, workspace_limit / larger(threads, 1));
-    return larger(1, smaller(budget / larger(bytes, 1), streamed.panels()));
+    const int64_t bytes = p.streamed.panel_elements * static_cast<int64_t>(sizeof(T));
+    const int64_t budget = smaller(kBlockBytes, workspace_limit / larger(threads, 1));
+    return larger(1, smaller(budget / larger(bytes, 1), p.streamed.panels() * p.segments));
 }
 
-// Multiplies packed streamed panels with stationary panels, one depth block.
+// The tiles of one stationary panel with a block of streamed panels, one depth block.
 template <class T>
-void multiply_block(const Product<T>& p, const Sink<T>& sink, const T* bias, const T* stationary, const T* panels,
-                    Range streamed_range, Range stationary_panels, int64_t depth, const Offsets& offsets, bool add,
-                    bool last) {
-    alignas(64) T sums[kTileHeight * kTileWidth<T>];
-    constexpr int kLongest = kTileHeight > kTileWidth<T> ? kTileHeight : kTileWidth<T>;
-    int64_t out[kLongest], residual[kLongest];
-    const int64_t width = p.streamed.width;
-    const RowFormat format = p.streamed.is_lanes ? p.stationary.format : p.streamed.format;
-    for (int64_t q = stationary_panels.begin; q < stationary_panels.end; ++q) {
-        const Range fixed = p.stationary.range(q);
-        const int64_t fixed_count = fixed.end - fixed.begin;
-        for (int64_t i = 0; i < fixed_count; ++i) {
-            out[i] = (fixed.begin + i) * sink.stationary_out;
-            residual[i] = (fixed.begin + i) * sink.stationary_residual;
-        }
-        const T* fixed_panel = stationary + q * p.stationary.panel_elements(p.depth.block);
-        const T* fixed_bias = bias ? bias + fixed.begin : nullptr;
-        for (int64_t s = streamed_range.begin; s < streamed_range.end; s += width) {
-            const int64_t count = smaller(width, streamed_range.end - s);
-            const int64_t at = s - streamed_range.begin;
-            const T* panel = panels + at / width * p.streamed.panel_elements(p.depth.block);
-            const Offsets moving{offsets.out + at, offsets.residual + at};
-            if (p.streamed.is_lanes) {
-                const int vectors = count <= lanes<T> ? 1 : 2;
-                microkernel<T>(format, static_cast<int>(fixed_count), vectors)(fixed_panel, panel, depth, sums);
-                write_tile<T>(sink, {sums, fixed_count, count, {out, residual}, moving, fixed_bias, true}, add, last);
+class TileRow {
+public:
+    TileRow(const Product<T>& p, const Sink<T>& sink, const T* bias, int64_t depth, bool add, bool last)
+        : p_(p), sink_(sink), bias_(bias), depth_(depth), add_(add), last_(last) {
+        epilogue_ = {sink.alpha, sink.beta, nullptr, 0, nullptr, nullptr, sink.relu};
+        direct_residual_ = !sink.residual || !last;
+    }
+
+    void multiply(const PanelView<T>& fixed, Range index, const StreamedPanel<T>* panels, int64_t count) const {
+        const Axis out{index.begin * sink_.stationary_out, sink_.stationary_out, nullptr};
+        const Axis residual{index.begin * sink_.stationary_residual, sink_.stationary_residual, nullptr};
+        const int64_t size = index.end - index.begin;
+        const T* bias = bias_ ? bias_ + index.begin : nullptr;
+        for (int64_t s = 0; s < count; ++s) {
+            const StreamedPanel<T>& panel = panels[s];
+            const int64_t width = panel.index.end - panel.index.begin;
+            if (p_.streamed.is_lanes) {
+                multiply_tile(p_.stationary.format, fixed, panel.view,
+                              {size, width, out, panel.out, residual, panel.residual, bias, nullptr, add_, last_});
             } else {
-                const int vectors = fixed_count <= lanes<T> ? 1 : 2;
-                microkernel<T>(format, static_cast<int>(count), vectors)(panel, fixed_panel, depth, sums);
-                write_tile<T>(sink, {sums, count, fixed_count, moving, {out, residual}, fixed_bias, false}, add, last);
+                multiply_tile(p_.streamed.format, panel.view, fixed,
+                              {width, size, panel.out, out, panel.residual, residual, nullptr, bias, add_, last_});
             }
         }
     }
-}
+
+private:
+    void multiply_tile(RowFormat format, const PanelView<T>& rows, const PanelView<T>& from,
+                       const Tile<T>& tile) const {
+        const Microkernel<T> kernel =
+            microkernel<T>(format, static_cast<int>(tile.rows), tile.columns <= lanes<T> ? 1 : 2);
+        const TileOperands<T> operands{rows.data, rows.stride, from.data, from.stride, depth_};
+        const bool direct = tile.column_out.neighbours() && !tile.row_out.offsets &&
+                            (direct_residual_ || (tile.column_residual.neighbours() && !tile.row_residual.offsets));
+        if (!direct) {
+            alignas(64) T sums[kSumsStride<T> * kSumsStride<T>];
+            const int64_t whole = tile.columns <= lanes<T> ? lanes<T> : kTileWidth<T>;
+            kernel(operands, {sums, kSumsStride<T>, whole, false, nullptr});
+            return write_tile<T>(sink_, tile, sums);
+        }
+        TileEpilogue<T> epilogue = epilogue_;
+        if (!direct_residual_) {
+            epilogue.residual = sink_.residual + tile.row_residual.first + tile.column_residual.first;
+            epilogue.residual_stride = tile.row_residual.stride;
+        }
+        epilogue.row_bias = tile.row_bias;
+        epilogue.column_bias = tile.column_bias;
+        kernel(operands, {sink_.out + tile.row_out.first + tile.column_out.first, tile.row_out.stride, tile.columns,
+                          add_, last_ ? &epilogue : nullptr});
+    }
+
+    const Product<T>& p_;
+    const Sink<T>& sink_;
+    const T* bias_;  // of the group
+    int64_t depth_;
+    bool add_, last_, direct_residual_;
+    TileEpilogue<T> epilogue_;
+};
 
 // Threads that a product keeps busy for longer than it takes to wake them (some microseconds).
 inline int worthwhile_threads(int threads, int64_t multiply_adds) {
@@ -252,11 +281,24 @@ inline Grid choose_grid(int threads, int64_t streamed_panels, int64_t stationary
     return best;
 }
 
+// A thread's share of a product: streamed panels of all groups and segments, and stationary panels.
+struct Share {
+    Range streamed, stationary;
+    bool empty() const { return streamed.begin == streamed.end || stationary.begin == stationary.end; }
+};
+
+template <class T>
+Share product_share(const Product<T>& p, int thread, int threads) {
+    const Grid grid = choose_grid(threads, p.streamed_panels(), p.stationary.panels(), p.streamed_neighbours);
+    return {share(p.streamed_panels(), thread / grid.stationary, grid.streamed),
+            share(p.stationary.panels(), thread % grid.stationary, grid.stationary)};
+}
+
 // multiply_adds and vector_elements of multiply_share() for its busiest thread: full tiles, the panels that it packs,
 // and the visits of its outputs.
 template <class T>
 Cost share_cost(const Product<T>& p, int threads) {
-    const int64_t streamed_panels = p.groups * p.streamed.panels();
+    const int64_t streamed_panels = p.streamed_panels();
     if (streamed_panels == 0 || p.stationary.panels() == 0) return {};
     const Grid grid = choose_grid(threads, streamed_panels, p.stationary.panels(), p.streamed_neighbours);
     const double streamed = static_cast<double>(divide_up(streamed_panels, grid.streamed) * p.streamed.width);
@@ -266,36 +308,53 @@ Cost share_cost(const Product<T>& p, int threads) {
             0};
 }
 
-// One thread's part of a product whose stationary side is packed. `source.pack(group, index, depth, to, scratch)`
-// packs a streamed panel, `source.place(group, index, out, residual)` tells where its results go, `bias_group` is the
+// All tiles of some stationary with some streamed panels. Tiles that follow each other are neighbours along the lanes,
+// so that they write to the same pages of the output: where the lanes are stationary, as many of their panels as stay in
+// the L2 cache pass by each streamed panel.
+template <class T>
+void multiply_panels(const Product<T>& p, const TileRow<T>& tiles, const T* stationary, Range fixed,
+                     const StreamedPanel<T>* panels, int64_t count) {
+    constexpr int64_t kAcross = 8;
+    const int64_t across = p.streamed.is_lanes ? 1 : kAcross, along = p.streamed.is_lanes ? count : 1;
+    for (int64_t first = fixed.begin; first < fixed.end; first += across)
+        for (int64_t i = 0; i < count; i += along)
+            for (int64_t q = first; q < smaller(first + across, fixed.end); ++q)
+                tiles.multiply({stationary + q * p.stationary.panel_elements, p.stationary.stride},
+                               p.stationary.range(q), panels + i, along);
+}
+
+// One thread's share of a product whose stationary side is packed. `source.place(group, segment, index, out, residual,
+// panel)` tells where the results of a streamed panel go (out and residual have room for their offsets),
+// `source.view(group, segment, index, depth, to, scratch)` shows it, packed into `to` or in place. `bias_group` is the
 // distance between the biases of two groups.
 template <class T, class Source>
 void multiply_share(const Product<T>& p, const Source& source, const T* stationary, const Sink<T>& sink,
-                    int64_t bias_group, const ThreadSpace<T>& space, int thread, int threads) {
-    const int64_t panels = p.streamed.panels();
-    if (panels == 0 || p.stationary.panels() == 0 || p.groups == 0) return;
-    const Grid grid = choose_grid(threads, p.groups * panels, p.stationary.panels(), p.streamed_neighbours);
-    const Range mine = share(p.groups * panels, thread / grid.stationary, grid.streamed);
-    const Range fixed = share(p.stationary.panels(), thread % grid.stationary, grid.stationary);
-    if (fixed.begin == fixed.end) return;
-    for (int64_t first = mine.begin; first < mine.end;) {
-        const int64_t group = first / panels;
-        const int64_t begin = first % panels;
-        const int64_t end = smaller(begin + smaller(mine.end - first, p.block_panels), panels);
-        first += end - begin;
-        const Range range{begin * p.streamed.width, smaller(end * p.streamed.width, p.streamed.size)};
-        source.place(group, range, space.out, space.residual);
+                    int64_t bias_group, const ThreadSpace<T>& space, const Share& mine) {
+    if (mine.empty()) return;
+    const int64_t panels = p.streamed.panels(), group_panels = p.segments * panels;
+    for (int64_t first = mine.streamed.begin; first < mine.streamed.end;) {
+        const int64_t group = first / group_panels;
+        const int64_t end =
+            smaller(smaller(first + p.block_panels, mine.streamed.end), (group + 1) * group_panels);
+        const int64_t count = end - first;
+        for (int64_t i = 0; i < count; ++i) {
+            StreamedPanel<T>& panel = space.panels[i];
+            panel.index = p.streamed.range((first + i) % panels);
+            source.place(group, (first + i) / panels % p.segments, panel.index, space.out + i * p.streamed.width,
+                         space.residual + i * p.streamed.width, panel);
+        }
         for (int64_t block = 0; block < p.depth.blocks(); ++block) {
             const Range depth = p.depth.range(block);
-            for (int64_t panel = begin; panel < end; ++panel) {
-                T* to = space.panels + (panel - begin) * p.streamed.panel_elements(p.depth.block);
-                if (p.depth.size > 0) source.pack(group, p.streamed.range(panel), depth, to, space.scratch);
-            }
-            multiply_block<T>(p, sink, sink.bias ? sink.bias + group * bias_group : nullptr,
-                              stationary + p.stationary_panel(group, block, 0), space.panels, range, fixed,
-                              depth.end - depth.begin, {space.out, space.residual}, block > 0,
-                              block + 1 == p.depth.blocks());
+            for (int64_t i = 0; i < count && p.depth.size > 0; ++i)
+                space.panels[i].view =
+                    source.view(group, (first + i) / panels % p.segments, space.panels[i].index, depth,
+                                space.packed + i * p.streamed.panel_elements, space.scratch);
+            const TileRow<T> tiles(p, sink, sink.bias ? sink.bias + group * bias_group : nullptr,
+                                   depth.end - depth.begin, block > 0, block + 1 == p.depth.blocks());
+            multiply_panels(p, tiles, stationary + p.stationary_panel(group, block, 0), mine.stationary, space.panels,
+                            count);
         }
+        first = end;
     }
 }
 

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "pool.h"
+#include "vector_moves.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
@@ -173,36 +174,53 @@ private:
 
     void scatter(T* grad_input, const T* grad_output, const int64_t* indices) const {
         const ChannelShare share = channel_share(p_, pixels_, threads_);
-        const bool dense = is_dense(p_.input, p_.size);
         parallel_for(threads_, p_.n * share.items(), [&](int64_t item) {
             const int64_t n = item / share.items();
             const Span channels = share.item(item % share.items());
             T* image = grad_input + n * p_.input.n;
+            if (!pixels_ && p_.size.d == 1 && p_.input.w == 1 && p_.output.w == 1 && p_.input.h == p_.size.w) {
+                const int64_t from = n * p_.output.n + channels.begin * p_.output.c;
+                return scatter_plane(image + channels.begin * p_.input.c, grad_output + from, indices + from);
+            }
             clear(image, p_.input, p_.size, channels);
             for (int64_t d = 0; d < p_.out.d; ++d)
                 for (int64_t h = 0; h < p_.out.h; ++h) {
                     const int64_t from = n * p_.output.n + offset(p_.output, d, h, 0);
-                    if (dense) {
-                        scatter_row<true>(image, channels, grad_output + from, indices + from);
-                    } else {
-                        scatter_row<false>(image, channels, grad_output + from, indices + from);
-                    }
+                    scatter_row(image, channels, grad_output + from, indices + from);
                 }
         });
     }
 
-    template <bool Dense>
+    // A dense plane: its rows are cleared just before the first window that reaches them.
+    void scatter_plane(T* plane, const T* grad, const int64_t* indices) const {
+        const int64_t elements = p_.size.count(), width = p_.out.w, step = p_.output.h;
+        int64_t cleared = 0;
+        for (int64_t h = 0; h < p_.out.h; ++h) {
+            const int64_t reached = smaller(larger(span(axes_.h, h).end, 0), p_.size.h) * p_.size.w;
+            if (reached > cleared) {
+                zero_run(plane + cleared, reached - cleared);
+                cleared = reached;
+            }
+            for (int64_t w = 0; w < width; ++w) {
+                const int64_t index = indices[h * step + w];
+                // Dilation can leave a window without an element; its index may lie outside.
+                if (index < elements) plane[index] += grad[h * step + w];
+            }
+        }
+        zero_run(plane + cleared, elements - cleared);
+    }
+
     void scatter_row(T* image, Span channels, const T* grad, const int64_t* indices) const {
         const Strides in = p_.input, out = p_.output;
         const Spatial size = p_.size;
         const int64_t plane = size.count(), width = p_.out.w;
+        const bool dense = is_dense(in, size);
         for (int64_t w = 0; w < width; ++w)
             for (int64_t c = channels.begin; c < channels.end; ++c) {
                 const int64_t index = indices[w * out.w + c * out.c];
-                // Dilation can leave a window without an element; its index may lie outside.
                 if (index >= plane) continue;
-                const int64_t row = Dense ? 0 : index / size.w;
-                const int64_t to = Dense ? index * in.w : offset(in, row / size.h, row % size.h, index % size.w);
+                const int64_t row = dense ? 0 : index / size.w;
+                const int64_t to = dense ? index * in.w : offset(in, row / size.h, row % size.h, index % size.w);
                 image[c * in.c + to] += grad[w * out.w + c * out.c];
             }
     }

@@ -6,10 +6,10 @@
 // Only for kernel files (ISA namespace).
 #pragma once
 
-#include <utility>
-
+#include "integers.h"
 #include "parallel.h"
 #include "plan.h"
+#include "row_vectors.h"
 #include "simd.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -71,19 +71,6 @@ inline int pool_threads(const PoolProblem& p, const PoolAxes& axes, int threads)
     return grains < threads ? static_cast<int>(grains) : threads;
 }
 
-// L lanes of T, narrower than the machine's vector where a row is short; and the integer of T's width.
-template <class T, int L>
-using Row __attribute__((vector_size(L * sizeof(T)))) = T;
-template <class T>
-using IndexOf = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-
-template <class V, class T>
-inline V load_row(const T* p) {
-    V v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-
 // p[0], p[stride], ..., reading nothing beyond the last. Stride is the compile-time one, 0 where it is not 1 or 2.
 template <class T, int L, int Stride>
 inline Row<T, L> load_strided(const T* p, int64_t stride) {
@@ -100,21 +87,6 @@ inline Row<T, L> load_strided(const T* p, int64_t stride) {
                 return V{p[I * stride]...};
             }
         }(std::make_integer_sequence<int, L>{});
-    }
-}
-
-// Covers [begin, end) with block<L>(first), L consecutive outputs each, the widest L that fits (the last block
-// overlaps the one before it: it computes the same values again), down to 16 bytes; below that single(output).
-template <class T, int L, class Block, class Single>
-inline void for_blocks(int64_t begin, int64_t end, const Block& block, const Single& single) {
-    if (end - begin >= L) {
-        int64_t o = begin;
-        for (; o + L <= end; o += L) block.template operator()<L>(o);
-        if (o < end) block.template operator()<L>(end - L);
-    } else if constexpr (L * sizeof(T) > 16) {
-        for_blocks<T, L / 2>(begin, end, block, single);
-    } else {
-        for (int64_t o = begin; o < end; ++o) single(o);
     }
 }
 

@@ -33,17 +33,29 @@ inline Vec<T> broadcast(T value) {
     return value - Vec<T>{};
 }
 
-// The first `count` lanes (0 < count <= lanes); the others are 0.
+// An integer as wide as a T.
+template <class T>
+using IndexOf = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+
+// The first `count` lanes (0 <= count <= lanes); the others are 0 and their memory is not touched. The loops become
+// one masked move where the target has it.
 template <class T>
 inline Vec<T> load_partial(const T* p, int64_t count) {
-    Vec<T> v{};
-    std::memcpy(&v, p, static_cast<size_t>(count) * sizeof(T));
-    return v;
+    alignas(sizeof(Vec<T>)) T v[lanes<T>];
+    const IndexOf<T> end = static_cast<IndexOf<T>>(count);
+#pragma omp simd
+    for (IndexOf<T> i = 0; i < lanes<T>; ++i) v[i] = i < end ? p[i] : T(0);
+    return load<T>(v);
 }
 
 template <class T>
 inline void store_partial(T* p, Vec<T> v, int64_t count) {
-    std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(T));
+    alignas(sizeof(Vec<T>)) T from[lanes<T>];
+    store<T>(from, v);
+    const IndexOf<T> end = static_cast<IndexOf<T>>(count);
+#pragma omp simd
+    for (IndexOf<T> i = 0; i < lanes<T>; ++i)
+        if (i < end) p[i] = from[i];
 }
 
 // max(v, 0) that keeps NaN, as torch's relu does.

@@ -50,7 +50,7 @@ inline void zero_run(T* to, int64_t count) {
 namespace shuffles {
 
 template <class T>
-using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+using Index = IndexOf<T>;
 
 // Elements 0, 2, 4, ... of the 2 * lanes - 1 elements at p.
 template <class T>
@@ -92,15 +92,21 @@ inline void copy_strided(T* __restrict to, const T* __restrict from, int64_t cou
     for (; i < count; ++i) to[i] = from[i * stride];
 }
 
-// to[j][i] = from[i][j] for a lanes x lanes block.
+// to[j][i] = from[i][j] for a lanes x lanes block, of which the first `columns` elements of each row of `to` are
+// written.
 template <class T>
-inline void transpose_block(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
+inline void transpose_block(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t columns = lanes<T>) {
     Vec<T> v[lanes<T>];
 #pragma GCC unroll 16
     for (int i = 0; i < lanes<T>; ++i) v[i] = load<T>(from + i * from_stride);
     shuffles::transpose_step<T, 1>(v);
+    if (columns == lanes<T>) {
 #pragma GCC unroll 16
-    for (int i = 0; i < lanes<T>; ++i) store<T>(to + i * to_stride, v[i]);
+        for (int i = 0; i < lanes<T>; ++i) store<T>(to + i * to_stride, v[i]);
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes<T>; ++i) store_partial<T>(to + i * to_stride, v[i], columns);
+    }
 }
 
 }  // namespace pycv::cpu::PYCV_ISA

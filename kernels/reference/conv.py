@@ -2,9 +2,9 @@
 
 output[n, k, o] = sum over c and r of input[n, c, o * stride - padding + r * dilation] * weight[k, c, r]
 
-with the input (after the prologue) 0 outside its bounds; c runs over the channels of k's group. One matrix product per filter tap: a tap r
-pairs each output position with at most one input position, and the three passes differ only in which of the three
-factors of that product is summed into.
+with the input (after the prologue) 0 outside its bounds; c runs over the channels of k's group. One matrix product per
+filter tap: a tap r pairs each output position with at most one input position, and the three passes differ only in
+which of the three factors of that product is summed into.
 """
 
 from __future__ import annotations

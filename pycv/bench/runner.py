@@ -11,11 +11,11 @@ import torch
 
 from .. import registry
 from ..problem import Problem
+from ..timing import Timing, measure
 from . import check, machine
 from .contenders import DEFAULT, Call, Contender, Unavailable, contender
 from .data import random_data, require_dtype
 from .problems import Case, case
-from .timing import Timing, measure
 
 Row = dict[str, Any]
 Progress = Callable[[int, int, str], None]

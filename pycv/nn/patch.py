@@ -238,7 +238,11 @@ def _functional_calls(kind: Any) -> Counter[str]:
             elif called is not None:
                 if _followed(called):
                     pending.append(called)
-            elif isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
+            elif (
+                isinstance(node.func, ast.Attribute)
+                and node.func.attr in _METHODS
+                and not _is_self(node.func.value, function, kind)  # self.relu(x) calls a submodule
+            ):
                 found[f".{node.func.attr}"] += 1
     return found
 
@@ -266,6 +270,12 @@ def _resolve(node: ast.expr, function: types.FunctionType, kind: type) -> Any:
         return value if isinstance(value, types.FunctionType) else None
     owner = _module(node.value, function)
     return getattr(owner, node.attr, None) if owner is not None else None
+
+
+def _is_self(node: ast.expr, function: types.FunctionType, kind: type) -> bool:
+    """Whether this names the module, in one of its methods."""
+    is_method = any(function in vars(base).values() for base in kind.__mro__)
+    return is_method and isinstance(node, ast.Name) and node.id in function.__code__.co_varnames[:1]
 
 
 def _module(node: ast.expr, function: types.FunctionType) -> types.ModuleType | None:

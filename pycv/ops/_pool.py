@@ -256,7 +256,7 @@ def _run_forward(prepared, x, indices):
         x = dense.copy_(x)
     out = x.new_empty_strided(prepared.out_shape, prepared.out_strides)
     where = x.new_empty_strided(prepared.out_shape, prepared.out_strides, dtype=torch.int64) if indices else None
-    prepared.choice.plan.run(x.data_ptr(), out.data_ptr(), 0 if where is None else where.data_ptr())
+    prepared.choice.plan.launch(x.data_ptr(), out.data_ptr(), 0 if where is None else where.data_ptr())
     return out, where
 
 
@@ -274,5 +274,5 @@ def _run_grad_input(choice, prepared, grad_output, indices):
         grad_output = dense.copy_(grad_output)
     strides = _strides(prepared.input_shape, prepared.spec.rank, prepared.channels_last)
     grad_input = grad_output.new_empty_strided(prepared.input_shape, strides)
-    choice.plan.run(grad_input.data_ptr(), grad_output.data_ptr(), 0 if indices is None else indices.data_ptr())
+    choice.plan.launch(grad_input.data_ptr(), grad_output.data_ptr(), 0 if indices is None else indices.data_ptr())
     return grad_input

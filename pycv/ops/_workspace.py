@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64  # bytes
-SCRATCH_BYTES = 2**16
+SCRATCH_BYTES = 2**18
 
 
 class _Scratch(threading.local):

@@ -22,9 +22,11 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from .. import registry, settings
+from ..kernels import torch as vendor
 from ..problem import ConvProblem, Layout, Sizes
 from ._dispatch import DTYPES, context_key, layout_of, plain, remember, wants_torch, watched
 from ._library import define
+from ._workspace import ALIGNMENT, workspace
 from .channel_sum import channel_sum
 from .conv_arguments import (
     Geometry,
@@ -35,7 +37,6 @@ from .conv_arguments import (
 )
 from .relu import relu_grad_input
 
-_ALIGNMENT = 64
 _calls: dict[tuple, _Call] = {}
 
 _TORCH = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -50,7 +51,8 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
     arguments = (stride, padding, dilation, groups, activation)
     if watched():
         return _watched_conv(rank, input, weight, bias, *arguments, residual)
-    key = _key(rank, False, input, weight, bias, residual, arguments)
+    kept = prepared is not None
+    key = _key(rank, False, kept, input, weight, bias, residual, arguments)
     call = _calls.get(key) if key is not None else None
     if call is None:
         if isinstance(input, Tensor) and input.dim() == rank + 1:
@@ -62,7 +64,7 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
         relu = require_activation(activation)
         geometry = forward_geometry(rank, input, weight, bias, stride, padding, dilation, groups)
         require_residual(residual, (input.shape[0], weight.shape[0], *geometry.output_size), input.dtype)
-        call = _Call("forward", geometry, relu, input, weight, bias, residual, settings.current())
+        call = _Call("forward", geometry, relu, input, weight, bias, residual, settings.current(), kept)
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH[rank](input, weight, bias, *arguments[:-1]), residual, relu)
@@ -78,7 +80,8 @@ def conv_transpose(
     arguments = (stride, padding, output_padding, groups, dilation, activation)
     if watched():
         return _watched_conv_transpose(rank, input, weight, bias, *arguments, residual)
-    key = _key(rank, True, input, weight, bias, residual, arguments)
+    kept = prepared is not None
+    key = _key(rank, True, kept, input, weight, bias, residual, arguments)
     call = _calls.get(key) if key is not None else None
     if call is None:
         if isinstance(input, Tensor) and input.dim() == rank + 1:
@@ -91,7 +94,7 @@ def conv_transpose(
         windows = (stride, padding, output_padding, groups, dilation)
         geometry = transposed_geometry(rank, input, weight, bias, *windows)
         require_residual(residual, (input.shape[0], weight.shape[1] * groups, *geometry.size), input.dtype)
-        call = _Call("grad_input", geometry, relu, input, weight, bias, residual, settings.current())
+        call = _Call("grad_input", geometry, relu, input, weight, bias, residual, settings.current(), kept)
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH_TRANSPOSED[rank](input, weight, bias, *windows), residual, relu)
@@ -99,14 +102,14 @@ def conv_transpose(
     return call.apply(input, weight, bias, residual, prepared)
 
 
-def _key(rank, transposed, input, weight, bias, residual, arguments) -> tuple | None:
+def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tuple | None:
     """What a call depends on; None for arguments that cannot be a key (lists, no tensors), which take the long way.
 
     The lazy negation and the layout stand in it so that a key that is known means plain memory.
     """
     try:
         key = (
-            rank, transposed, arguments,
+            rank, transposed, kept, arguments,
             type(input), input.shape, input.stride(), input.dtype, input.is_cpu, input.is_neg(), input.layout,
             type(weight), weight.shape, weight.stride(), weight.dtype, weight.is_cpu, weight.is_neg(), weight.layout,
             None if bias is None else (
@@ -228,6 +231,9 @@ class _Convolution(torch.autograd.Function):
             return None, *_gradients(ctx, ctx.needs_input_grad[1:], call.pass_, call.derivative, grad)
 
 
+_apply_convolution = super(torch.autograd.Function, _Convolution).apply  # without its Python part, for functorch
+
+
 def _gradients(ctx, needs, pass_: str, derivative, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of a, b, bias and residual where ``needs`` says so.
 
@@ -270,9 +276,12 @@ def _channels_last(a: Tensor, b: Tensor) -> bool:
 
 
 class _Call:
-    """All that follows from shapes, strides and settings: the kernel, what to allocate, what must be copied."""
+    """All that follows from shapes, strides and settings: the kernel, what to allocate, what must be copied.
 
-    def __init__(self, pass_, geometry, relu, a, b, bias, residual, current):
+    ``kept``: the layer keeps the prepared weight.
+    """
+
+    def __init__(self, pass_, geometry, relu, a, b, bias, residual, current, kept=False):
         self.pass_, self.geometry, self.relu, self.settings = pass_, geometry, relu, current
         self.derivatives: dict[tuple, _Call] = {}
         self.shape = _computed_shape(pass_, geometry, a, b)
@@ -295,12 +304,13 @@ class _Call:
             **operands, residual=(residual_layout or dense) if residual is not None else None,
             epilogue=tuple(name for name, present in epilogue if present),
         )  # fmt: skip
-        self.choice = registry.choose(problem, current, torch.get_num_threads())
+        self.choice = registry.choose(problem, current, torch.get_num_threads(), kept)
         plan = self.choice.plan
         if plan is not None:
             self.prepared_bytes = plan.prepared_weight_bytes
-            self.workspace_offset = -(-self.prepared_bytes // _ALIGNMENT) * _ALIGNMENT
+            self.workspace_offset = -(-self.prepared_bytes // ALIGNMENT) * ALIGNMENT
             self.workspace_bytes = plan.workspace_bytes
+            self.launch = plan.launch
 
     def _channels(self, a: Tensor, b: Tensor) -> tuple[int, int]:
         """Input and output channels of the convolution."""
@@ -326,7 +336,7 @@ class _Call:
             or (bias is not None and bias.requires_grad)
             or (residual is not None and residual.requires_grad)
         ):
-            return _Convolution.apply(self, a, b, bias, residual)
+            return _apply_convolution(self, a, b, bias, residual)
         return self.run(a, b, bias, residual, prepared)
 
     def derivative(self, pass_: str, a: Tensor, b: Tensor) -> Tensor:
@@ -347,8 +357,7 @@ class _Call:
         return self._run(a, b, bias, residual, prepared)
 
     def _run(self, a, b, bias, residual, prepared) -> Tensor:
-        plan = self.choice.plan
-        if plan is None:
+        if self.choice.plan is None:
             return self._run_torch(a, b, bias, residual)
         if self.copy_a:
             a = a.contiguous()
@@ -363,11 +372,11 @@ class _Call:
         bias_pointer = 0 if bias is None else bias.data_ptr()
         residual_pointer = 0 if residual is None else residual.data_ptr()
         if self.pass_ == "forward":
-            plan.run(a.data_ptr(), b_pointer, out.data_ptr(), bias_pointer, residual_pointer, workspace)
+            self.launch(a.data_ptr(), b_pointer, out.data_ptr(), bias_pointer, residual_pointer, workspace)
         elif self.pass_ == "grad_input":
-            plan.run(out.data_ptr(), b_pointer, a.data_ptr(), bias_pointer, residual_pointer, workspace)
+            self.launch(out.data_ptr(), b_pointer, a.data_ptr(), bias_pointer, residual_pointer, workspace)
         else:
-            plan.run(b_pointer, out.data_ptr(), a.data_ptr(), 0, 0, workspace)
+            self.launch(b_pointer, out.data_ptr(), a.data_ptr(), 0, 0, workspace)
         return out
 
     def _weight_and_workspace(self, b: Tensor, prepared) -> tuple[int, int, object]:
@@ -379,40 +388,25 @@ class _Call:
             return b.data_ptr(), 0, None
         kept = prepared.get(b, self.choice) if prepared is not None and self.prepared_bytes else None
         if kept is not None:
-            buffer = torch.empty(self.workspace_bytes, dtype=torch.uint8)
-            return kept.data_ptr(), buffer.data_ptr(), (kept, buffer)
-        buffer = torch.empty(self.workspace_offset + self.workspace_bytes, dtype=torch.uint8)
-        start = buffer.data_ptr()
+            memory, start = workspace(self.workspace_bytes)
+            return kept.data_ptr(), start, (kept, memory)
+        memory, start = workspace(self.workspace_offset + self.workspace_bytes)
         if not self.prepared_bytes:
-            return b.data_ptr(), start, buffer
+            return b.data_ptr(), start, memory
         self.choice.plan.prepare_weight(b.data_ptr(), start)
-        return start, start + self.workspace_offset, buffer
+        return start, start + self.workspace_offset, memory
 
     def _run_torch(self, a, b, bias, residual) -> Tensor:
-        out = _torch_pass(self.pass_, self.geometry, a, b)
-        if bias is not None:
+        inside = self.pass_ == "forward"  # torch adds the bias as it goes
+        out = _torch_pass(self.pass_, self.geometry, a, b, bias if inside else None)
+        if bias is not None and not inside:
             out = out + bias.view(-1, *[1] * self.geometry.rank)
         return _epilogue(out, residual, self.relu)
 
 
-def _torch_pass(pass_: str, g: Geometry, a: Tensor, b: Tensor) -> Tensor:
-    """torch's kernel for one pass. aten knows only equal padding on both sides: the rest is padded or cut here."""
-    extra = [max(r - p, 0) for r, p in zip(g.right_padding, g.padding, strict=True)]
-    widths = [width for e in reversed(extra) for width in (0, e)]
-    tail = (g.stride, g.padding, g.dilation)
-    zeros = [0] * g.rank
-    if pass_ == "forward":
-        return torch.ops.aten.convolution(F.pad(a, widths), b, None, *tail, False, zeros, g.groups)
-    padded = tuple(s + e for s, e in zip(g.size, extra, strict=True))
-    if pass_ == "grad_input":
-        shape = (a.shape[0], b.shape[1] * g.groups, *padded)
-        like = a.new_empty(1).expand(shape)
-        mask = [True, False, False]
-        full = torch.ops.aten.convolution_backward(a, like, b, None, *tail, False, zeros, g.groups, mask)[0]
-        return full[(slice(None), slice(None), *(slice(s) for s in g.size))].contiguous()
-    like = a.new_empty(1).expand((a.shape[1], b.shape[1] // g.groups, *g.filter))
-    mask = [False, True, False]
-    return torch.ops.aten.convolution_backward(a, F.pad(b, widths), like, None, *tail, False, zeros, g.groups, mask)[1]
+def _torch_pass(pass_: str, g: Geometry, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    sizes = {name: getattr(g, name) for name in ("size", "filter", "stride", "padding", "right_padding", "dilation")}
+    return vendor.conv_pass(pass_, a, b, bias, **sizes, groups=g.groups)
 
 
 # -------------------------------------------------------------------------------------------- library op

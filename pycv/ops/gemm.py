@@ -63,7 +63,7 @@ def gemm(
     arguments = (a, b, bias, residual, alpha, beta, transposed, relu)
     if watched():
         return _watched_gemm(op, *arguments)
-    call = _known(op, arguments, settings.current())
+    call = _known(op, arguments, settings.current(), prepared is not None)
     if call is None:
         return _torch_gemm(op, *arguments)
     if a.is_neg() or b.is_neg() or (bias is not None and bias.is_neg()) or (residual is not None and residual.is_neg()):
@@ -73,14 +73,15 @@ def gemm(
             call.run is not None
             and torch.is_grad_enabled()
             and (
-                a.requires_grad
-                or b.requires_grad
+                b.requires_grad
+                or a.requires_grad
                 or (bias is not None and bias.requires_grad)
                 or (residual is not None and residual.requires_grad)
             )
         ):
-            return _apply_gemm(*arguments, call)
-        return _run(call, op, arguments, prepared)
+            return _apply_gemm(a, b, bias, residual, (alpha, beta, transposed, relu, call))
+        run = _run if registry.recorders else _run_unrecorded
+        return run(call, op, arguments, prepared)
     except RuntimeError:
         if _all_plain(arguments):
             raise
@@ -96,7 +97,8 @@ class _Call:
 
     choice: registry.Choice
     settings: settings.Settings
-    run: Callable | None  # the plan's; None where torch runs it
+    run: Any  # a callable, the plan's; None where torch runs it
+    launch: Any  # the same for alpha = beta = 1
     shape: tuple[int, ...]  # of the result
     workspace_bytes: int
     copies: bool  # an operand does not lie as its matrix: _matrices copies it first
@@ -106,7 +108,7 @@ class _Call:
 _calls: dict[tuple, _Call] = {}
 
 
-def _known(op: str, arguments: tuple, current: settings.Settings) -> _Call | None:
+def _known(op: str, arguments: tuple, current: settings.Settings, kept: bool = False) -> _Call | None:
     """The call for such arguments under these settings, made if it is the first; None for what has no plain memory."""
     a, b, bias, residual, alpha, beta, transposed, relu = arguments
     try:
@@ -116,14 +118,15 @@ def _known(op: str, arguments: tuple, current: settings.Settings) -> _Call | Non
             None if residual is None else (
                 type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu, beta == 0
             ),
-            alpha == 0, transposed, relu, id(current), threads(), deterministic(),
+            alpha == 0, transposed, relu, kept, id(current), threads(), deterministic(),
         )  # fmt: skip
     except (AttributeError, RuntimeError):  # no tensor, or one without sizes or strides
         return None
     call = _calls.get(key)
     if call is None and _all_plain(arguments):
         shape = _result_shape(op, a, b, bias, residual, transposed)
-        call = remember(_calls, key, _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current))
+        planned = _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current, kept)
+        call = remember(_calls, key, planned)
     return call
 
 
@@ -131,7 +134,7 @@ def _all_plain(arguments: tuple) -> bool:
     return all(x is None or plain(x) for x in arguments[:4])
 
 
-def _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current: settings.Settings) -> _Call:
+def _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current, kept) -> _Call:
     bias_broadcasts = bias is not None and bias.shape != shape[-1:]
     if bias_broadcasts:
         bias, residual, beta = None, bias, 1.0
@@ -152,9 +155,10 @@ def _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current
         residual=None if residual_matrix is None else _layout(residual_matrix),
         epilogue=("bias",) * (bias is not None) + ("residual",) * (residual is not None) + ("relu",) * relu,
     )
-    choice = registry.choose(problem, current, threads())
-    run, workspace_bytes = (None, 0) if choice.plan is None else (choice.plan.run, choice.plan.workspace_bytes)
-    return _Call(choice, current, run, shape, workspace_bytes, copies, bias_broadcasts)
+    choice = registry.choose(problem, current, threads(), kept)
+    plan = choice.plan
+    run, launch, workspace_bytes = (plan.run, plan.launch, plan.workspace_bytes) if plan else (None, None, 0)
+    return _Call(choice, current, run, launch, shape, workspace_bytes, copies, bias_broadcasts)
 
 
 def _matrices(shape, a, b, residual, transposed) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -195,17 +199,14 @@ def _run_unrecorded(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
         bias = None if bias is None else bias.contiguous()
     out = a.new_empty(*call.shape)  # the sizes one by one: torch takes 0.4 µs longer to read a tuple
     _memory, address = workspace(call.workspace_bytes)
-    call.run(
-        a.data_ptr(),
-        b.data_ptr() if packed is None else packed.data_ptr(),
-        out.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
-        0 if residual is None else residual.data_ptr(),
-        alpha,
-        beta,
-        address,
-        packed is not None,
-    )
+    pointers = (
+        a.data_ptr(), b.data_ptr() if packed is None else packed.data_ptr(), out.data_ptr(),
+        0 if bias is None else bias.data_ptr(), 0 if residual is None else residual.data_ptr(),
+    )  # fmt: skip
+    if alpha == 1 and beta == 1:
+        call.launch(*pointers, address, packed is not None)
+    else:
+        call.run(*pointers, alpha, beta, address, packed is not None)
     return out
 
 
@@ -275,16 +276,17 @@ def _expands_to(shape, target) -> bool:
 
 class _Gemm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a, b, bias, residual, alpha, beta, transposed, relu, call):
-        arguments = (a, b, bias, residual, alpha, beta, transposed, relu)
-        y = _run(call, "gemm", arguments)
-        _setup_context(ctx, (*arguments, call.settings), y)
+    def forward(ctx, a, b, bias, residual, others):
+        alpha, beta, transposed, relu, call = others
+        run = _run if registry.recorders else _run_unrecorded
+        y = run(call, "gemm", (a, b, bias, residual, alpha, beta, transposed, relu), None)
+        _setup_context(ctx, (a, b, bias, residual, alpha, beta, transposed, relu, call.settings), y)
         return y
 
     @staticmethod
     def backward(ctx, grad_output):
         with settings.applied(ctx.context[-1]):
-            return _gradients(ctx, grad_output, partial(gemm, "gemm"), relu_grad_input, _sum_to)
+            return *_gradients(ctx, grad_output, partial(gemm, "gemm"), relu_grad_input, _sum_to), None
 
 
 _apply_gemm = super(torch.autograd.Function, _Gemm).apply  # without its Python part, which serves functorch
@@ -292,15 +294,15 @@ _apply_gemm = super(torch.autograd.Function, _Gemm).apply  # without its Python 
 
 def _setup_context(ctx, inputs, output) -> None:
     a, b, bias, residual, alpha, beta, transposed, relu, current = inputs
-    needs_a, needs_b, *_ = ctx.needs_input_grad
-    ctx.save_for_backward(a if needs_b else None, b if needs_a else None, output if relu else None)
+    a_saved, b_saved = a if b.requires_grad else None, b if a.requires_grad else None
+    ctx.save_for_backward(a_saved, b_saved, output if relu else None)
     bias_shape = None if bias is None else bias.shape
     residual_shape = None if residual is None else residual.shape
     ctx.context = (b.dim() == 3, bias_shape, residual_shape, alpha, beta, transposed, relu, current)
 
 
 def _gradients(ctx, g, gemm, relu_grad_input, sum_to) -> tuple:
-    """The gradients of the nine inputs of _Gemm and of the library op, by the given (differentiable) functions."""
+    """The gradients of a, b, bias and residual, by the given (differentiable) functions."""
     a, b, y = ctx.saved_tensors
     batched, bias_shape, residual_shape, alpha, beta, transposed, relu, _ = ctx.context
     needs_a, needs_b, needs_bias, needs_residual, *_ = ctx.needs_input_grad
@@ -319,7 +321,7 @@ def _gradients(ctx, g, gemm, relu_grad_input, sum_to) -> tuple:
     if needs_residual:
         grad_residual = sum_to(g, residual_shape)
         grad_residual = grad_residual if beta == 1 else beta * grad_residual
-    return grad_a, grad_b, grad_bias, grad_residual, None, None, None, None, None
+    return grad_a, grad_b, grad_bias, grad_residual
 
 
 def _as_rows(x: Tensor) -> Tensor:
@@ -377,7 +379,7 @@ def _library_fake(a, b, bias, residual, alpha, beta, transposed, relu, text) -> 
 def _library_backward(ctx, grad_output) -> tuple:
     """Mask and sums are torch's here: the compiler fuses them with their neighbours."""
     library_gemm = partial(_library_gemm, ctx.context[-1])
-    return _gradients(ctx, grad_output, library_gemm, _torch_relu_grad_input, Tensor.sum_to_size)
+    return *_gradients(ctx, grad_output, library_gemm, _torch_relu_grad_input, Tensor.sum_to_size), *[None] * 5
 
 
 def _torch_relu_grad_input(y: Tensor, grad_output: Tensor) -> Tensor:

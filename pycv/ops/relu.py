@@ -5,7 +5,7 @@ alone, and so do we.
 
 On a small tensor the call is what costs, so what runs every time is kept short: one flat key made without a Python
 call, ``Function.apply`` entered below its Python part (which serves functorch), no second lookup in backward. Tensors
-that are no plain memory are told from others where they first fail (_Call.forward, the RuntimeError of data_ptr).
+that are no plain memory are told from others where they first fail (forward_any, the RuntimeError of data_ptr).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..problem import PointwiseProblem
 from ._dispatch import DTYPES, observed, plain, remember, threads
 
 _empty_like = torch.empty_like
+_is_grad_enabled = torch.is_grad_enabled
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -40,10 +41,15 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         if not plain(input):
             return _torch_relu(input, inplace)
         call = remember(_calls, key, _Call(input, current))
+    run = call.run
     try:
-        if input.requires_grad and torch.is_grad_enabled() and call.run is not None:
+        if run is not None and input.requires_grad and _is_grad_enabled():
             return _apply_relu(input, inplace, call)
-        return call.forward(input, inplace)
+        if inplace or run is None or registry.recorders or not input.is_contiguous() or input.is_neg():
+            return call.forward_any(input, inplace)
+        out = _empty_like(input)
+        run(input.data_ptr(), 0, out.data_ptr())
+        return out
     except RuntimeError:
         if plain(input):
             raise
@@ -83,7 +89,7 @@ class _Call:
         self._problem = (x.numel(), DTYPES.get(x.dtype, str(x.dtype)), x.device.type)
         self._settings = current
         self._choice = self._choose("forward")
-        self.run = self._choice.plan.run if self._choice.plan is not None else None
+        self.run = self._choice.plan.launch if self._choice.plan is not None else None
 
     @cached_property
     def _grad_input_choice(self) -> registry.Choice:
@@ -93,13 +99,14 @@ class _Call:
         return registry.choose(PointwiseProblem("relu", pass_, *self._problem), self._settings, threads())
 
     def forward(self, x: Tensor, inplace: bool) -> Tensor:
-        if inplace or registry.recorders or self.run is None or not x.is_contiguous() or x.is_neg():
-            return self._forward_any(x, inplace)
+        """What :func:`relu` does without a gradient, once more: there it stands in line, to save this very call."""
+        if inplace or registry.recorders or not x.is_contiguous() or x.is_neg():
+            return self.forward_any(x, inplace)
         out = _empty_like(x)
         self.run(x.data_ptr(), 0, out.data_ptr())
         return out
 
-    def _forward_any(self, x: Tensor, inplace: bool) -> Tensor:
+    def forward_any(self, x: Tensor, inplace: bool) -> Tensor:
         if not plain(x):
             return _torch_relu(x, inplace)
         if not registry.recorders:
@@ -139,7 +146,7 @@ class _Call:
         if grad_output.stride() != y.stride():
             grad_output = _empty_like(y).copy_(grad_output)
         grad_input = _empty_like(y)
-        self._grad_input_choice.plan.run(y.data_ptr(), grad_output.data_ptr(), grad_input.data_ptr())
+        self._grad_input_choice.plan.launch(y.data_ptr(), grad_output.data_ptr(), grad_input.data_ptr())
         return grad_input
 
 

@@ -50,7 +50,7 @@ def trial(problem: Problem, kernel: Kernel, variant: Variant) -> str | None:
             problem, kernel, arrays, scalars,
             variant.threads, variant.workspace_limit, variant.offset, variant.prepare,
         )  # fmt: skip
-        compare.assert_close(problem, computed, arrays, exact, **scalars)
+        compare.assert_close(problem, computed, arrays, exact, kernel.numeric_class, **scalars)
     except AssertionError as error:
         return str(error)
     return None
@@ -94,10 +94,12 @@ def _simplifications(p: Problem) -> Iterator[Problem]:
             yield from (replace(p, **{name: plain}) for plain in (Layout(), Layout(value.name)))
         elif isinstance(value, Matrix):
             yield from (replace(p, **{name: plain}) for plain in (Matrix(), Matrix("col")))
-    if isinstance(p, ConvProblem | GemmProblem):
+    if isinstance(p, ConvProblem | GemmProblem | NormProblem):
         for step in p.epilogue:
             rest = tuple(other for other in p.epilogue if other != step)
             yield replace(p, epilogue=rest, residual=p.residual if "residual" in rest else None)
+    if isinstance(p, ConvProblem):
+        yield from (replace(p, prologue=tuple(other for other in p.prologue if other != step)) for step in p.prologue)
     if isinstance(p, ConvProblem) and p.groups > 1:
         yield replace(p, groups=1, c=p.c // p.groups, k=p.k // p.groups)
         yield replace(p, groups=p.groups - 1, c=p.c - p.c // p.groups, k=p.k - p.k // p.groups)

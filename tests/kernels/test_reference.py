@@ -46,6 +46,13 @@ def epilogue(x, problem, t):
     return torch.relu(x) if "relu" in problem.epilogue else x
 
 
+def prologue(x, problem, t):
+    if "scale" in problem.prologue:
+        scale, shift = (t[name].reshape(-1, *[1] * (x.dim() - 2)) for name in ("input_scale", "input_shift"))
+        x = x * scale + shift
+    return torch.relu(x) if "relu" in problem.prologue else x
+
+
 def torch_conv(problem: ConvProblem, t):
     """Padded by hand to exactly what the last window reads, so that any explicit output size can be had."""
     function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(problem.size)]
@@ -55,6 +62,8 @@ def torch_conv(problem: ConvProblem, t):
         reach += problem.dilation[axis] * (problem.filter[axis] - 1) + 1
         pads = [problem.padding[axis], reach - problem.size[axis] - problem.padding[axis], *pads]
     x = t.get("input", torch.ones(problem.n, problem.c, *problem.size, dtype=torch.float64)).requires_grad_()
+    if problem.pass_ == "forward":
+        x = prologue(x, problem, t)
     group = problem.c // problem.groups
     w = t.get("weight", torch.ones(problem.k, group, *problem.filter, dtype=torch.float64)).requires_grad_()
     y = function(F.pad(x, pads), w, None, problem.stride, 0, problem.dilation, problem.groups)

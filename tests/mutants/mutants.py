@@ -20,11 +20,19 @@ class Mutant:
 
 RELU, MAX_POOL, AVG_POOL = "csrc/cpu/relu.cpp", "csrc/cpu/max_pool.cpp", "csrc/cpu/avg_pool.cpp"
 POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_norm.cpp"
+TILES = "csrc/cpu/channel_tiles.h"
 LRN, CHANNEL_SUM = "csrc/cpu/local_response_norm.cpp", "csrc/cpu/channel_sum.cpp"
 GATHER, OPERANDS, IM2COL = "csrc/cpu/conv_gather.h", "csrc/cpu/conv_operands.h", "csrc/cpu/conv_im2col.cpp"
 DIRECT, PRODUCT, PANELS = "csrc/cpu/conv_direct.cpp", "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
 MOVES, TILE = "csrc/cpu/vector_moves.h", "csrc/cpu/gemm_microkernel.cpp"
 PACKED, THIN = "csrc/cpu/gemm_packed.cpp", "csrc/cpu/gemm_thin.h"
+
+FFT, FFT_TILE, FFT_CONV, FFT_TESTS = (
+    "csrc/cpu/fft.h",
+    "csrc/cpu/fft_tile.h",
+    "csrc/cpu/conv_fft.cpp",
+    "tests/cpu/test_fft.py",
+)
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
@@ -64,6 +72,28 @@ MUTANTS = [
     Mutant(DIRECT, "if (bias) v += load<T>(bias + c);", ""),
     Mutant(DIRECT, "used[i] = i < rest ? -1 : 0", "used[i] = i <= rest ? -1 : 0"),
     Mutant(DIRECT, "body(smaller(v * lanes<T>, channels - lanes<T>))", "body(v * lanes<T>)"),
+    # FFT: butterflies, pairs of real rows, what an infinity becomes, tiles, sums over tiles, parts of the filters
+    Mutant(
+        FFT,
+        "z[1] = one, z[2] = two, z[4] = four, z[5] = five;",
+        "z[4] = one, z[2] = two, z[1] = four, z[5] = five;",
+        FFT_TESTS,
+    ),
+    Mutant(
+        FFT_TILE,
+        "second.set(f, {a.im + b.im, b.re - a.re})",
+        "second.set(f, {a.im + b.im, a.re - b.re})",
+        FFT_TESTS,
+    ),
+    Mutant(FFT_TILE, "if (relu) v += v * T(0);", "", FFT_TESTS),
+    Mutant(FFT_CONV, "w.run.first += axis.extent - 1;", "w.run.first += axis.filter - 1;", FFT_TESTS),
+    Mutant(FFT_CONV, "const bool add = tiles.begin > 0;", "const bool add = false;", FFT_TESTS),
+    Mutant(
+        FFT_CONV,
+        "const int64_t first = part.inputs.begin * (across_ ? 1 : lanes<T>);",
+        "const int64_t first = 0;",
+        FFT_TESTS,
+    ),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(
         PRODUCT,
@@ -112,8 +142,21 @@ MUTANTS = [
     Mutant(AVG_POOL, "a.filter < a.size + a.padding - begin ? a.filter : a.size + a.padding - begin", "a.filter"),
     Mutant(AVG_POOL, "clear(image, p_.input, p_.size, channels);", ""),
     # normalisation
-    Mutant(BATCH_NORM, "a.momentum * moments.squares[i] / (m - 1)", "a.momentum * moments.squares[i] / m"),
-    Mutant(BATCH_NORM, "constant[i] = static_cast<T>(sum[i] / m);", "constant[i] = T(0);"),
+    Mutant(BATCH_NORM, "a.momentum * variance * unbiased_", "a.momentum * variance"),
+    Mutant(
+        BATCH_NORM,
+        "{{mean, static_cast<T>(invstd * weight), static_cast<T>(sums.of[0]",
+        "{{mean, static_cast<T>(invstd * weight), static_cast<T>(0 * sums.of[0]",
+    ),
+    Mutant(
+        BATCH_NORM,
+        "at<G>(y, part.at.y, part.step.y, row, v) <= Lane{}",
+        "at<G>(y, part.at.y, part.step.y, row, v) < Lane{}",
+    ),
+    Mutant(BATCH_NORM, "bias - (mean - rounded) * scale", "bias", "tests/ops/test_norm.py -k near_rounding"),
+    Mutant(BATCH_NORM, "if (c < p_.c) {", "if (c < p_.c - 1) {"),
+    Mutant(TILES, "return index >= static_cast<Integer>(L - count)", "return index > static_cast<Integer>(L - count)"),
+    Mutant(TILES, "smaller(range.end - run * length, length)", "length"),
     Mutant(LRN, "clear_borders(scratch, (p_.window - 1) / 2, width)", "clear_borders(scratch, p_.window / 2, width)"),
     Mutant(NORM, "for (; i < count; ++i) rest += term.template operator()<T>(i);", ""),
     Mutant(CHANNEL_SUM, "total[i] += part[i]", "total[i] = part[i]"),

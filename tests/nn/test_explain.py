@@ -41,7 +41,7 @@ def _explained(patched=True, training=False, grad=False, **keywords):
     model = Net().train(training)
     if patched:
         pycv.patch(model)
-    with torch.set_grad_enabled(grad):
+    with torch.set_grad_enabled(grad), pycv.use(backend="cpu"):
         expected = model(X, **keywords)
         explanation = pycv.explain(model, X, **keywords)
     if not training:

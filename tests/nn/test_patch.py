@@ -321,3 +321,22 @@ def test_functional_with_a_replaced_forward_says_so(model):
     handle = pycv.patch(model, functional=True)
     assert handle.left[""] == "its forward was replaced on the instance"
     assert ("block", "F.relu") in handle.functional
+
+
+def test_a_submodule_named_as_a_tensor_method_is_no_functional_call():
+    """``self.relu(x)`` calls a layer; ``x.relu()`` in a function whose first parameter is the tensor does not."""
+
+    class Named(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = torch.nn.ReLU()
+
+        def forward(self, x):
+            return _clipped(self.relu(x))
+
+    handle = pycv.patch(Named())
+    assert handle.swapped == ["relu"] and dict(handle.functional) == {("", ".relu"): 1}
+
+
+def _clipped(x):
+    return x.relu()

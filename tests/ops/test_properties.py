@@ -35,7 +35,7 @@ def test_plans(op, data):
         offset=source.integer(0, 3), prepare=source.pick((False, True)),
     )  # fmt: skip
     kernels = check.kernels(problem)
-    assert kernels, f"no kernel takes {problem}"
+    assert kernels or not draw.is_public(problem), f"no kernel takes {problem}"
     for kernel in kernels:
         assert check.trial(problem, kernel, variant) is None
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pycv.bench import timing
+from pycv import timing
 
 
 class World:

@@ -42,10 +42,13 @@ class Timing:
     noisy: bool
 
 
-def measure(calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02) -> dict[str, Timing]:
+def measure(
+    calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02, warm_up: float = WARMUP_SECONDS
+) -> dict[str, Timing]:
     """Times every call. ``budget`` in seconds for all of them together; at least three rounds are run.
 
     ``precision``: half the width of the confidence interval of a median, as a share of it, at which to stop.
+    ``warm_up``: seconds that each call is run before its time counts.
     """
     samplers = [_Sampler(name, call) for name, call in calls.items()]
     deadline = time.perf_counter() + budget
@@ -53,7 +56,7 @@ def measure(calls: Mapping[str, Callable[[], object]], budget: float, precision:
     gc.disable()
     try:
         for sampler in samplers:
-            sampler.warm_up()
+            sampler.warm_up(warm_up)
         rounds = 0
         while samplers and rounds < MAX_SAMPLES:
             for i in range(len(samplers)):
@@ -77,10 +80,10 @@ class _Sampler:
         self.clean: list[float] = []
         self.disturbed: list[float] = []
 
-    def warm_up(self) -> None:
+    def warm_up(self, seconds: float) -> None:
         """Runs the call until caches and clocks are warm, and sets the loop count of a sample."""
         self.call()
-        deadline = time.perf_counter() + WARMUP_SECONDS
+        deadline = time.perf_counter() + seconds
         fastest = math.inf
         while time.perf_counter() < deadline or fastest == math.inf:
             fastest = min(fastest, self._run()[0])

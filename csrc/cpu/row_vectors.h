@@ -1,0 +1,44 @@
+// Vectors narrower than the machine's, where a row is short, and how they cover a row.
+// Only for kernel files (ISA namespace).
+#pragma once
+
+#include <utility>
+
+#include "simd.h"
+
+namespace pycv::cpu::PYCV_ISA {
+
+// L lanes of T; and the integer of T's width.
+template <class T, int L>
+using Row __attribute__((vector_size(L * sizeof(T)))) = T;
+template <class T>
+using IndexOf = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+
+template <class V, class T>
+inline V load_row(const T* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class V, class T>
+inline void store_row(T* p, V v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+// Covers [begin, end) with block<L>(first), L consecutive outputs each, the widest L that fits (the last block
+// overlaps the one before it: it computes the same values again), down to 16 bytes; below that single(output).
+template <class T, int L, class Block, class Single>
+inline void for_blocks(int64_t begin, int64_t end, const Block& block, const Single& single) {
+    if (end - begin >= L) {
+        int64_t o = begin;
+        for (; o + L <= end; o += L) block.template operator()<L>(o);
+        if (o < end) block.template operator()<L>(end - L);
+    } else if constexpr (L * sizeof(T) > 16) {
+        for_blocks<T, L / 2>(begin, end, block, single);
+    } else {
+        for (int64_t o = begin; o < end; ++o) single(o);
+    }
+}
+
+}  // namespace pycv::cpu::PYCV_ISA

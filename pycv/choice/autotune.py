@@ -1,0 +1,86 @@
+"""Measuring the contenders for one problem: interleaved, on random data, within a third of a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .. import timing
+from ..kernels import Kernel
+from ..problem import Problem
+from . import cache, files
+from .runs import Call, Operands, call_of
+
+SECONDS = 0.3  # for a problem, all contenders together
+HOPELESS = 8.0  # predicted to be this many times slower than the best: not even tried (torch always is)
+SLOWER = 3.0  # measured once to be this many times slower: not measured again
+
+Contenders = Sequence[tuple[Kernel, Any]]  # a kernel and its plan; None for torch
+
+
+def tuned(key: str, problem: Problem, contenders: Contenders, guesses: Mapping[str, float], kept: bool) -> cache.Entry:
+    """The measured entry of a key, out of the cache if another thread or process was faster.
+
+    ``guesses``: predicted seconds by name, of those for which there is a prediction.
+    """
+    try:
+        with files.locked(files.cache_dir() / "autotune"):  # two at once would disturb each other
+            known = cache.lookup(key)
+            if known is not None:
+                return known
+            entry = _entry(problem, contenders, guesses, kept)
+            cache.store(key, entry)
+            return entry
+    except OSError:  # no directory for a lock
+        return _entry(problem, contenders, guesses, kept)
+
+
+def _entry(problem: Problem, contenders: Contenders, guesses: Mapping[str, float], kept: bool) -> cache.Entry:
+    seconds = measure(problem, contenders, guesses, kept)
+    return cache.Entry(min(seconds, key=seconds.__getitem__), seconds)
+
+
+def measure(
+    problem: Problem, contenders: Contenders, guesses: Mapping[str, float], kept: bool, budget: float = SECONDS
+) -> dict[str, float]:
+    """Median seconds of each contender that is worth measuring, by name."""
+    deadline = time.perf_counter() + budget
+    best = min(guesses.values(), default=0.0)
+    promising = [c for c in contenders if c[1] is None or guesses.get(c[0].name, best) <= HOPELESS * best]
+    promising.sort(key=lambda c: guesses.get(c[0].name, best))
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), _unprofiled():
+        operands = Operands(problem)
+        calls = {kernel.name: call_of(kernel, plan, operands, kept) for kernel, plan in promising}
+        once = _tried({name: call for name, call in calls.items() if call is not None})
+        fastest = min(once.values())
+        close = {name: call for name, call in calls.items() if call and once[name] <= SLOWER * fastest}
+        timings = timing.measure(close, deadline - time.perf_counter(), warm_up=0.005)
+    return once | {name: result.seconds for name, result in timings.items()}
+
+
+@contextmanager
+def _unprofiled() -> Iterator[None]:
+    """What is measured is nothing that the user's program did: torch's profiler does not see it."""
+    torch._C._autograd._enable_record_function(False)
+    try:
+        yield
+    finally:
+        torch._C._autograd._enable_record_function(True)
+
+
+def _tried(calls: Mapping[str, Call]) -> dict[str, float]:
+    """The better of two runs of each call; a slow one is run once."""
+    seconds: dict[str, float] = {}
+    for name, call in calls.items():
+        for _ in range(2):
+            start = time.perf_counter()
+            call()
+            took = time.perf_counter() - start
+            seconds[name] = min(took, seconds.get(name, took))
+            if took > SECONDS / 10:
+                break
+    return seconds

@@ -1,0 +1,124 @@
+"""The choice cache: what was measured for a problem once stays known on this machine.
+
+One file per device class and versions of pycv and torch; what other kernels measured (another build of the extension)
+counts as absent and is overwritten. Within it an entry is kept under everything else that the answer depends on: the
+problem, the thread count, the settings that restrict the choice, and whether the prepared weight is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import device, files
+
+SCHEMA = 1
+MAX_ENTRIES = 4096  # the oldest go first
+MAX_FILES = 8  # of other device classes and versions, newest first
+_loaded: dict[Path, tuple[tuple[int, int, int], dict[str, Entry]]] = {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was measured: the winner, and the seconds of every contender by name."""
+
+    kernel: str
+    seconds: dict[str, float]
+
+
+def path() -> Path:
+    """The file for this machine and these versions. Raises RuntimeError where the C++ kernels are not built."""
+    return files.cache_dir() / f"choices-{_digest()}.json"
+
+
+@cache
+def _digest() -> str:
+    return hashlib.sha256(repr(_identity()).encode()).hexdigest()[:12]
+
+
+@cache
+def _identity() -> dict[str, Any]:
+    from .. import __version__
+
+    return {"schema": SCHEMA, "device": asdict(device.current()), "pycv": __version__, "torch": torch.__version__}
+
+
+def lookup(key: str) -> Entry | None:
+    """The entry of a key, if it was tuned with these kernels."""
+    return entries().get(key)
+
+
+def entries() -> dict[str, Entry]:
+    """All entries by key, read again where the file has changed."""
+    try:
+        file = path()
+        status = file.stat()
+    except (OSError, RuntimeError):
+        return {}
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    known = _loaded.get(file)
+    if known is None or known[0] != stamp:
+        known = _loaded[file] = (stamp, _read(file))
+    return known[1]
+
+
+def _read(file: Path) -> dict[str, Entry]:
+    value = files.read(file, _check)
+    if value is None or value["kernels"] != device.kernel_hash():
+        return {}
+    return {key: Entry(**entry) for key, entry in value["entries"].items()}
+
+
+def _check(value: Any) -> None:
+    if not isinstance(value, dict) or value.get("identity") != _identity():
+        raise ValueError("it is not of this machine and these versions")
+    if not isinstance(value["kernels"], str):
+        raise ValueError("the hash of the kernels is missing")
+    for key, entry in value["entries"].items():
+        seconds = Entry(**entry).seconds
+        good = [isinstance(s, float) and math.isfinite(s) and s > 0 for s in seconds.values()]
+        if entry["kernel"] not in seconds or not all(good):
+            raise ValueError(f"the entry of {key!r} makes no sense")
+
+
+def store(key: str, entry: Entry) -> None:
+    """Adds an entry. What other processes have added meanwhile is kept; a directory that cannot be written is a
+    warning."""
+    file = path()
+    try:
+        with files.locked(file):
+            known = {k: e for k, e in entries().items() if k != key}
+            for oldest in list(known)[: max(0, len(known) + 1 - MAX_ENTRIES)]:
+                del known[oldest]
+            kept = {k: asdict(e) for k, e in [*known.items(), (key, entry)]}
+            files.write(file, {"identity": _identity(), "kernels": device.kernel_hash(), "entries": kept})
+        for _, old in sorted(((f.stat().st_mtime, f) for f in _files() if f != file), reverse=True)[MAX_FILES:]:
+            _remove(old)
+    except OSError as error:
+        warnings.warn(f"the choice cache {file} cannot be written: {error}", stacklevel=2)
+
+
+def clear() -> list[Path]:
+    """Removes the caches of every device class and version; returns the files that were there."""
+    found = sorted(_files())
+    for file in found:
+        _remove(file)
+    _loaded.clear()
+    return found
+
+
+def _files() -> Iterator[Path]:
+    return files.cache_dir().glob("choices-*.json")
+
+
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.with_name(file.name + ".lock").unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""Which machine this is, as far as times on it are concerned: the device class that measurements are kept under."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device class: times measured on one machine of the class hold on the others.
+
+    ``isa`` is the instruction set of pycv's kernels in use, ``torch_isa`` that of torch's.
+    """
+
+    cpu: str
+    isa: str
+    torch_isa: str
+
+    def __str__(self) -> str:
+        return f"{self.cpu}, {self.isa}"
+
+    @property
+    def digest(self) -> str:
+        """A short name for files."""
+        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
+
+
+@cache
+def current() -> Device:
+    """This machine's. Raises RuntimeError where the C++ kernels are not built or PYCV_CPU_ISA cannot be had."""
+    try:
+        from .. import _cpu
+    except ImportError as error:
+        raise RuntimeError(f"the C++ kernels are not built: {error}") from None
+    return Device(cpu_model(), _cpu.isa(), torch.backends.cpu.get_cpu_capability())
+
+
+@cache
+def kernel_hash() -> str:
+    """Of the extension file: other kernels, other times."""
+    from .. import _cpu
+
+    return hashlib.sha256(Path(_cpu.__file__).read_bytes()).hexdigest()[:16]
+
+
+@cache
+def cpu_model() -> str:
+    """The CPU's name as the system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,79 @@
+"""Constants of the cost model from measured times: least squares on the relative error, no constant below zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+PRIOR_WEIGHT = 0.05  # how much the guess for a constant counts beside one measured time
+OUTLIER = 0.3  # a relative error beyond which a measured time counts less and less
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Constants in seconds per unit of each feature, and the relative errors |predicted / measured - 1| they leave."""
+
+    constants: dict[str, float]
+    errors: tuple[float, ...]
+
+    @property
+    def median_error(self) -> float:
+        return float(np.median(self.errors))
+
+    @property
+    def worst_error(self) -> float:
+        return max(self.errors)
+
+
+def nnls(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The x >= 0 that minimises |a x - b|: Lawson and Hanson, Solving Least Squares Problems, 23."""
+    count = a.shape[1]
+    x, free = np.zeros(count), np.zeros(count, bool)
+    for _ in range(3 * count + 10):
+        gradient = np.where(free, -np.inf, a.T @ (b - a @ x))
+        best = int(np.argmax(gradient))
+        if gradient[best] <= 1e-10 * max(1.0, float(np.abs(b).max(initial=0.0))):
+            break
+        free[best] = True
+        while True:
+            trial = np.zeros(count)
+            trial[free] = np.linalg.lstsq(a[:, free], b, rcond=None)[0]
+            negative = free & (trial <= 0)
+            if not negative.any():
+                break
+            step = np.min(x[negative] / np.maximum(x[negative] - trial[negative], 1e-300))
+            x = x + step * (trial - x)
+            free &= x > 1e-15
+            x[~free] = 0.0
+            if not free.any():
+                break
+        x = trial if free.any() else x
+    return x
+
+
+def fit(samples: Sequence[tuple[Mapping[str, float], float]], guess: Mapping[str, float]) -> Fit:
+    """The constants for which sum(constant * feature) comes closest to the measured seconds of ``samples``.
+
+    ``guess`` holds a constant for each feature that may occur; it decides what the samples leave open. Features are
+    scaled by it, and each row by its measured time, so that a microsecond and a second count alike.
+    """
+    names = list(guess)
+    scale = np.array([max(guess[name], 1e-18) for name in names])
+    rows = np.array([[features.get(name, 0.0) for name in names] for features, _ in samples], float)
+    measured = np.array([seconds for _, seconds in samples], float)
+    a = rows * scale / measured[:, None]
+    present = a.max(axis=0, initial=0.0) > 0
+    a = a[:, present]
+    prior = np.eye(a.shape[1]) * PRIOR_WEIGHT
+    weights = np.ones(len(measured))
+    x = np.zeros(a.shape[1])
+    for _ in range(8):  # iteratively reweighted: Huber's loss
+        system = np.vstack([a * weights[:, None], prior])
+        x = nnls(system, np.concatenate([weights, np.full(a.shape[1], PRIOR_WEIGHT)]))
+        errors = np.abs(a @ x - 1)
+        weights = np.sqrt(np.minimum(1.0, OUTLIER / np.maximum(errors, 1e-12)))
+    constants = x * scale[present]
+    kept = [name for name, there in zip(names, present, strict=True) if there]
+    return Fit({name: float(c) for name, c in zip(kept, constants, strict=True)}, tuple(map(float, errors)))

@@ -1,0 +1,261 @@
+"""A problem as a call that can be timed: on random memory, with a kernel's plan or with torch.
+
+What a call allocates in its op it allocates here: the result and the workspace each time, and the prepared weight too
+where nobody keeps it. Validation, dispatch and autograd, which cost every kernel the same, are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels import Kernel
+from ..kernels import torch as vendor
+from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, PointwiseProblem, PoolProblem, Problem
+
+_DTYPES = {"f32": torch.float32, "f64": torch.float64}
+_ALIGNMENT = 64
+_SMALL = 2**18  # bytes of workspace that an op has at hand
+_SCALARS = {
+    "batch_norm": {"eps": 1e-5, "momentum": 0.1},
+    "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0},
+}
+Call = Callable[[], object]
+
+
+class Operands:
+    """The tensors of a problem, N(0, 1): flat memory by name, and what torch sees of it."""
+
+    def __init__(self, problem: Problem):
+        self.problem: Any = problem
+        self.dtype = _DTYPES[problem.dtype]
+        self._lines = torch.randn(2**16, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
+        self.places = _places(problem)
+        self.memory = {name: self._random(extent) for name, (_, _, extent) in self.places.items()}
+        if "indices" in self.memory:
+            self.memory["indices"] = torch.zeros(len(self.memory["indices"]), dtype=torch.int64)
+        for name in ("running_var", "invstd"):
+            if name in self.memory:
+                self.memory[name].abs_().add_(0.5)
+
+    def _random(self, count: int) -> Tensor:
+        """A few random values again and again: as fast to make as memory is to write."""
+        return self._lines.repeat(-(-count // len(self._lines)))[:count].clone() if count else self._lines[:0]
+
+    def address(self, name: str) -> int:
+        return self.memory[name].data_ptr() if name in self.memory else 0
+
+    def view(self, name: str) -> Tensor:
+        shape, strides, _ = self.places[name]
+        assert strides is not None
+        return self.memory[name].as_strided(shape, strides)
+
+    def views(self) -> dict[str, Tensor]:
+        return {name: self.view(name) for name, (_, strides, _) in self.places.items() if strides is not None}
+
+
+def _places(p: Problem) -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, int]]:
+    """Shape, strides (None where torch has none) and elements of memory of each tensor."""
+    if isinstance(p, PointwiseProblem):
+        return {name: _vector(p.count) for name in ("input", "grad_output", "result")}
+    if isinstance(p, GemmProblem):
+        matrices = {"a": (p.a, p.m, p.k), "b": (p.b, p.k, p.n), "result": (p.out, p.m, p.n)}
+        if p.residual is not None:
+            matrices["residual"] = (p.residual, p.m, p.n)
+        places = {name: _matrix(p.batch, *matrix) for name, matrix in matrices.items()}
+        return places | ({"bias": _vector(p.n)} if "bias" in p.epilogue else {})
+    if isinstance(p, PoolProblem):
+        places = {"input": _image(p.input, p.n, p.c, p.size), "output": _image(p.output, p.n, p.c, p.output_size)}
+        return places | ({"indices": places["output"]} if p.indices else {})
+    if isinstance(p, NormProblem):
+        image, out = _image(p.input, p.n, p.c, p.size), _image(p.output, p.n, p.c, p.size)
+        vectors = ("weight", "bias", "running_mean", "running_var", "mean", "invstd", "grad_weight", "grad_bias")
+        return {"input": image, "grad_output": out, "output": out} | {name: _vector(p.c) for name in vectors}
+    places = {
+        "input": _image(p.input, p.n, p.c, p.size),
+        "weight": _image(p.weight, p.k, p.c // p.groups, p.filter),
+        "output": _image(p.output, p.n, p.k, p.output_size),
+    }
+    computed = p.k if p.pass_ == "forward" else p.c
+    if p.residual is not None:
+        places["residual"] = _image(p.residual, p.n, computed, p.computed_size)
+    if "bias" in p.epilogue:
+        places["bias"] = _vector(computed)
+    if "scale" in p.prologue:
+        places |= {"input_scale": _vector(p.c), "input_shift": _vector(p.c)}
+    return places
+
+
+def _vector(count: int):
+    return (count,), (1,), count
+
+
+def _matrix(batch: int, layout: Matrix, rows: int, columns: int):
+    shape, strides = (batch, rows, columns), layout.strides(rows, columns)
+    return shape, strides, _extent(shape, strides)
+
+
+def _image(layout: Layout, n: int, c: int, size: tuple[int, ...]):
+    shape, strides = (n, c, *size), layout.strides(c, size)
+    if layout.block == 1:
+        return shape, strides, _extent(shape, strides)
+    blocks = (n, -(-c // layout.block), *size)
+    return shape, None, _extent(blocks, strides) + (layout.block - 1 if math.prod(blocks) else 0)
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    return 0 if 0 in shape else 1 + sum((e - 1) * s for e, s in zip(shape, strides, strict=True))
+
+
+# -------------------------------------------------------------------------------------------------------- calls
+
+
+def call_of(kernel: Kernel, plan: Any, operands: Operands, kept: bool) -> Call | None:
+    """The call of a kernel (``plan`` None: torch); None where torch has no such op."""
+    if plan is None:
+        return vendor.call(operands.problem, operands.views())
+    return _RUNS[type(operands.problem)](plan, operands, kept)
+
+
+def preparing(plan: Any, operands: Operands) -> Call | None:
+    """The call that prepares the weight of a convolution; None where that is no step."""
+    if not getattr(plan, "prepared_weight_bytes", 0) or not isinstance(operands.problem, ConvProblem):
+        return None
+    held, address = _allocated(plan.prepared_weight_bytes)
+
+    def prepare() -> Tensor:
+        plan.prepare_weight(operands.address("weight"), address)
+        return held
+
+    return prepare
+
+
+def _scratch(size: int) -> Tensor:
+    return torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+
+
+def _aligned(memory: Tensor) -> int:
+    return memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT
+
+
+def _workspace(size: int) -> Callable[[], tuple[Tensor, int]]:
+    """Memory for a call, as the ops get it: a small one is at hand."""
+    if size > _SMALL:
+        return partial(_allocated, size)
+    held = _allocated(size)
+    return lambda: held
+
+
+def _allocated(size: int) -> tuple[Tensor, int]:
+    memory = _scratch(size)
+    return memory, _aligned(memory)
+
+
+def _conv(plan: Any, o: Operands, kept: bool) -> Call:
+    p = o.problem
+    computed = {"forward": "output", "grad_input": "input", "grad_weight": "weight"}[p.pass_]
+    elements, dtype = len(o.memory[computed]), o.dtype
+    names = ["input", "weight", "output", "bias", "residual"]
+    addresses = [o.address(name) for name in names]
+    prologue = [o.address(name) for name in ("input_scale", "input_shift")] if p.prologue else []
+    result_at, weight_at = names.index(computed), names.index("weight")
+    workspace, prepare = _workspace(plan.workspace_bytes), plan.prepare_weight
+    launch = plan.run if prologue else plan.launch
+    weight, held = addresses[weight_at], None
+    preparable = plan.prepared_weight_bytes if p.pass_ != "grad_weight" else 0
+    if preparable and kept:
+        held = _allocated(preparable)
+        prepare(weight, held[1])
+        addresses[weight_at] = held[1]
+        preparable = 0
+
+    def run() -> object:
+        result = torch.empty(elements, dtype=dtype)
+        addresses[result_at] = result.data_ptr()
+        if preparable:
+            _prepared, address = _allocated(preparable)
+            prepare(weight, address)
+            addresses[weight_at] = address
+        _memory, scratch = workspace()
+        launch(*addresses, scratch, *prologue)
+        return result, held
+
+    return run
+
+
+def _gemm(plan: Any, o: Operands, kept: bool) -> Call:
+    elements, dtype = len(o.memory["result"]), o.dtype
+    a, b, bias, residual = (o.address(name) for name in ("a", "b", "bias", "residual"))
+    held = None
+    if kept and plan.prepared_weight_bytes:
+        held = _allocated(plan.prepared_weight_bytes)
+        plan.prepare_weight(b, held[1])
+        b = held[1]
+    workspace, launch, prepared = _workspace(plan.workspace_bytes), plan.launch, held is not None
+
+    def run() -> object:
+        result = torch.empty(elements, dtype=dtype)
+        _memory, scratch = workspace()
+        launch(a, b, result.data_ptr(), bias, residual, scratch, prepared)
+        return result, held
+
+    return run
+
+
+def _pool(plan: Any, o: Operands, kept: bool) -> Call:
+    forward = o.problem.pass_ == "forward"
+    elements, dtype = len(o.memory["output" if forward else "input"]), o.dtype
+    input, output, indices = (o.address(name) for name in ("input", "output", "indices"))
+    launch = plan.launch
+
+    def run() -> Tensor:
+        result = torch.empty(elements, dtype=dtype)
+        made = result.data_ptr()
+        launch(input if forward else made, made if forward else output, indices)
+        return result
+
+    return run
+
+
+def _norm(plan: Any, o: Operands, kept: bool) -> Call:
+    p = o.problem
+    elements, dtype = (p.c if p.op == "channel_sum" else len(o.memory["output"])), o.dtype
+    names = {"input"}
+    if p.op == "batch_norm":
+        names |= {"weight", "bias"} | ({"mean", "invstd"} if p.training else {"running_mean", "running_var"})
+        names |= {"running_mean", "running_var"} if p.pass_ == "forward" else {"grad_weight", "grad_bias"}
+    if p.pass_ != "forward":
+        names |= {"grad_output"}
+    addresses = {name: o.address(name) for name in names}
+    workspace = _scratch(plan.workspace_bytes)
+    scalars = _SCALARS.get(p.op, {})
+
+    def run() -> Tensor:
+        result = torch.empty(elements, dtype=dtype)
+        plan.run(**addresses, **scalars, output=result.data_ptr(), workspace=_aligned(workspace))
+        return result
+
+    return run
+
+
+def _pointwise(plan: Any, o: Operands, kept: bool) -> Call:
+    elements, dtype = o.problem.count, o.dtype
+    input, grad_output = o.address("input"), o.address("grad_output") if o.problem.pass_ != "forward" else 0
+    launch = plan.launch
+
+    def run() -> Tensor:
+        result = torch.empty(elements, dtype=dtype)
+        launch(input, grad_output, result.data_ptr())
+        return result
+
+    return run
+
+
+_RUNS: dict[type, Callable[[Any, Operands, bool], Call]] = {
+    ConvProblem: _conv, GemmProblem: _gemm, PoolProblem: _pool, NormProblem: _norm, PointwiseProblem: _pointwise,
+}  # fmt: skip

@@ -1,0 +1,132 @@
+"""`pycv tune`: a table out of few problems, what it is good for, and how it is shown and forgotten."""
+
+import functools
+import json
+import os
+
+import pytest
+import torch
+
+import pycv
+from pycv import cli, registry, tune
+from pycv.bench import machine
+from pycv.choice import cache, device, model
+from pycv.problem import parse
+
+FEW = ["conv2d.forward n1c16h12w12 k16r3s3 p1", "conv2d.forward n2c8h20w20 k32r1s1", "gemm.forward m40n30k50",
+       "max_pool2d.forward n1c16h20w20 r2s2 u2", "relu.forward e1000",
+       "batch_norm.grad_input n2c8h9w9 training"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(machine, "BURST_SECONDS", 0.001)
+    monkeypatch.setattr(machine, "MAX_BURSTS", 3)
+    monkeypatch.setattr(tune, "SECONDS", 0.001)
+    model.forget()
+    yield
+    model.forget()
+
+
+def test_a_machine_is_measured_recorded_and_used():
+    seen = []
+    before = torch.get_num_threads()
+    tuning = tune.tune(threads=[1], chosen=[parse(text) for text in FEW], progress=lambda *now: seen.append(now))
+    assert seen[0][:2] == (0, 6) and seen[-1] == (6, 6, "done")
+    assert torch.get_num_threads() == before
+    assert tuning.path == model.machine_file(device.current())
+    recorded = json.loads(tuning.path.read_text())
+    model.check(recorded)
+    groups = recorded["threads"]["1"]
+    for kernel in registry.kernels("conv2d", "forward"):
+        if kernel.backend == "torch" or kernel.supports(parse(FEW[0])) is None:
+            assert any(name.startswith(f"conv.forward {kernel.name} ") for name in groups), kernel.name
+    assert any(name.startswith("gemm.forward cpu:") and " kept " in name for name in groups)
+    table = model.current()
+    assert table.measured and "measured on this machine" in table.name
+    with pycv.use(backend="cpu"):
+        choice = registry.choose(parse(FEW[0]), pycv.settings.current(), 1)
+    assert choice.basis == "predicted" and len(choice.estimates) >= 2
+    assert "median error" in str(tuning) and str(tuning.path) in str(tuning)
+
+
+def test_a_part_can_be_measured_again():
+    problems = [parse(text) for text in FEW]
+    everything = tune.tune(threads=[1], chosen=problems).value["threads"]["1"]
+    part = tune.tune("relu", threads=[1], chosen=problems)
+    assert all(group.startswith("relu") for _, group in part.fits)
+    assert set(part.value["threads"]["1"]) == set(everything)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"schema": 1}', '{"schema": 99}'])
+def test_a_corrupt_table_is_a_warning_and_the_shipped_one_holds(text):
+    model.machine_file(device.current()).write_text(text)
+    with pytest.warns(UserWarning, match="machine-.* is ignored"):
+        assert model.current().name.startswith(("shipped", "none"))
+
+
+def test_shipped_tables_are_good_and_cover_every_kernel_of_convolution():
+    paths = sorted(model.TABLES.glob("*.json"))
+    assert paths
+    for path in paths:
+        value = json.loads(path.read_text())
+        model.check(value)
+        assert value["device"]["isa"] == path.stem
+        for group in value["threads"].values():
+            assert any(name.startswith("conv.forward torch:torch ") for name in group)
+
+
+def test_the_problems_are_the_same_every_time_and_reach_every_kernel():
+    problems = tune.problems()
+    assert problems == tune.problems() and len(problems) > 200
+    for kernel in registry.kernels():
+        planar = (
+            kernel.op.endswith(("conv1d", "conv2d", "conv3d", "pool2d", "gemm", "relu")) or kernel.op == "batch_norm"
+        )
+        if kernel.backend == "cpu" and planar:
+            mine = [p for p in problems if (p.op, p.pass_) == (kernel.op, kernel.pass_)]
+            assert any(kernel.supports(p) is None for p in mine), kernel
+
+
+def run(capsys, *arguments):
+    code = cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_commands(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "problems", lambda: [parse(text) for text in FEW])
+    code, out, _ = run(capsys, "tune", "machine", "--only", "relu", "--threads", "1")
+    assert code == 0 and "relu.forward cpu:" in out
+    cache.store("relu.forward e10 f32 cpu {}", cache.Entry("cpu:x", {"cpu:x": 1e-3, "torch:torch": 2e-3}))
+    code, out, _ = run(capsys, "tune", "show")
+    assert code == 0 and "measured on this machine" in out and "tuned choices: 1" in out
+    assert "relu.forward e10 f32 cpu: cpu:x (cpu:x 1, torch:torch 2 ms)" in out
+    assert "1 problems tuned" in str(pycv.info())
+    code, out, _ = run(capsys, "tune", "clear")
+    assert code == 0 and "choices-" in out and os.listdir(tmp_path)
+    code, out, _ = run(capsys, "tune", "clear", "--machine")
+    assert code == 0 and "machine-" in out
+    assert run(capsys, "tune", "clear")[1] == "nothing was there\n"
+    code, out, _ = run(capsys, "tune")
+    assert code == 0 and "3 to 5 minutes" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bork"], "expected one of machine, show, clear"),
+        (["machine", "--threads", "0"], "--threads 0"),
+        (["machine", "--only", "bork"], "--only bork"),
+    ],
+)
+def test_bad_input(capsys, arguments, message):
+    code, out, err = run(capsys, "tune", *arguments)
+    assert code == 2 and message in err and not out
+
+
+def test_info_says_where_the_constants_come_from(monkeypatch):
+    assert pycv.info().cost_model == model.current().name
+    monkeypatch.setattr(model, "_shipped", functools.cache(lambda isa: None))
+    assert any("pycv tune machine" in problem for problem in pycv.info().problems)
