@@ -302,7 +302,7 @@ private:
             conv_.relu_input};
         const Spatial origin{b.d / problem_.phases.d * g.d.source_step + reach_d_.low,
                              b.h * g.h.source_step + reach_h_.low, b.w * g.w.source_step + reach_w_.low};
-        TileFill<T>(shape_, from, origin)
+        TileFill<T>(shape_, from, origin, shape_.template plane<T>())
             .fill(b.group * problem_.source_channels + source.begin, source.end - source.begin, tile);
     }
 

@@ -71,7 +71,8 @@ private:
         int64_t group, k, lane_blocks, c, count;
     };
     struct Block {
-        int64_t n, d, h, w, rows, columns;
+        int64_t n, images, d, h, w, rows, columns;
+        int64_t positions() const { return images * rows * columns; }
     };
     struct Space {
         T* tile;
@@ -89,7 +90,9 @@ private:
     int64_t chunks() const { return groups_ * chunks_k() * chunks_c(); }
     int64_t blocks_h() const { return divide_up(conv_.out.h, block_h_); }
     int64_t blocks_w() const { return divide_up(conv_.out.w, block_w_); }
-    int64_t blocks() const { return conv_.n * conv_.out.d * blocks_h() * blocks_w(); }
+    int64_t blocks_n() const { return divide_up(conv_.n, block_n_); }
+    int64_t blocks() const { return blocks_n() * conv_.out.d * blocks_h() * blocks_w(); }
+    int64_t block_positions() const { return block_n_ * block_h_ * block_w_; }
     int64_t filter_rows() const { return conv_.filter.d * conv_.filter.h; }
 
     TileShape shape() const {
@@ -97,12 +100,14 @@ private:
                 TileAxis(conv_.stride.h, block_h_, (conv_.filter.h - 1) * conv_.dilation.h),
                 TileAxis(conv_.dilation.w, conv_.filter.w, (block_w_ - 1) * conv_.stride.w)};
     }
-    int64_t tile_elements() const { return round_up(chunk_channels_ * shape().template plane<T>() + lanes<T>, 64); }
-    int64_t output_elements() const { return chunk_blocks_ * block_h_ * block_w_ * kTileWidth<T>; }
+    // From one channel of a tile to the next: the planes of a block's images lie side by side.
+    int64_t pitch(const TileShape& shape) const { return block_n_ * shape.template plane<T>(); }
+    int64_t tile_elements() const { return round_up(chunk_channels_ * pitch(shape()) + lanes<T>, 64); }
+    int64_t output_elements() const { return chunk_blocks_ * block_positions() * kTileWidth<T>; }
     int64_t block_sums() const { return chunk_channels_ * filter_ * kTileWidth<T>; }
     int64_t sums_elements() const { return chunk_blocks_ * block_sums(); }
     int64_t offset_elements() const {
-        return round_up(divide_up(block_h_ * block_w_ * static_cast<int64_t>(sizeof(int32_t)), kSize), 64);
+        return round_up(divide_up(block_positions() * static_cast<int64_t>(sizeof(int32_t)), kSize), 64);
     }
     int64_t thread_elements() const {
         return round_up(tile_elements() + output_elements() + sums_elements() + offset_elements(), 64);
@@ -119,6 +124,9 @@ private:
         block_w_ = divide_up(columns, divide_up(columns, kPositions));
         const int64_t high = smaller(rows, larger(1, kPositions / block_w_));
         block_h_ = divide_up(rows, divide_up(rows, high));
+        if (block_h_ < rows || conv_.out.d > 1 || conv_.n == 0) return;
+        const int64_t images = smaller(conv_.n, larger(1, kPositions / (block_h_ * block_w_)));
+        block_n_ = divide_up(conv_.n, divide_up(conv_.n, images));
     }
 
     // The sizes of a chunk with the least work for the busiest thread, by estimate.
@@ -147,7 +155,7 @@ private:
 
     // Of one block of positions for one chunk.
     Work chunk_work() const {
-        const double positions = static_cast<double>(block_h_ * block_w_);
+        const double positions = static_cast<double>(block_positions());
         return {positions * static_cast<double>(block_sums() * chunk_blocks_),
                 static_cast<double>(tile_elements() + 2 * output_elements() + sums_elements() / 14)};
     }
@@ -177,7 +185,8 @@ private:
         b.h = index % blocks_h() * block_h_;
         index /= blocks_h();
         b.d = index % conv_.out.d;
-        b.n = index / conv_.out.d;
+        b.n = index / conv_.out.d * block_n_;
+        b.images = smaller(block_n_, conv_.n - b.n);
         b.rows = smaller(block_h_, conv_.out.h - b.h);
         b.columns = smaller(block_w_, conv_.out.w - b.w);
         return b;
@@ -211,24 +220,30 @@ private:
             const TileShape shape = this->shape();
             fill_tile(arguments, c, b, shape, space.tile);
             fill_outputs(arguments, c, b, space.outputs);
-            for (int64_t h = 0; h < b.rows; ++h)
-                for (int64_t w = 0; w < b.columns; ++w)
-                    space.offset[h * b.columns + w] =
-                        static_cast<int32_t>(h * shape.row() + shape.w.index(w * conv_.stride.w));
+            place_positions(b, shape, space.offset);
             for (int64_t k = 0; k < c.lane_blocks; ++k) multiply(c, b, shape, k, space, i > blocks.begin);
         }
     }
 
+    // The positions of a block in its tile, in the order of fill_outputs().
+    void place_positions(const Block& b, const TileShape& shape, int32_t* offset) const {
+        for (int64_t n = 0; n < b.images; ++n)
+            for (int64_t h = 0; h < b.rows; ++h)
+                for (int64_t w = 0; w < b.columns; ++w)
+                    *offset++ = static_cast<int32_t>(n * shape.template plane<T>() + h * shape.row() +
+                                                     shape.w.index(w * conv_.stride.w));
+    }
+
     void multiply(const Chunk& c, const Block& b, const TileShape& shape, int64_t lane_block, const Space& space,
                   bool add) const {
-        const int64_t width = conv_.filter.w * kTileWidth<T>, positions = b.rows * b.columns;
+        const int64_t width = conv_.filter.w * kTileWidth<T>, positions = b.positions();
         const TileGrid grid(c.count, conv_.filter.w);
         const int vectors = outputs_ - c.k - lane_block * kTileWidth<T> > lanes<T> ? 2 : 1;
         const T* outputs = space.outputs + lane_block * positions * kTileWidth<T>;
         for (int64_t r = 0; r < filter_rows(); ++r) {
             const int64_t d = r / conv_.filter.h * conv_.dilation.d, h = r % conv_.filter.h * conv_.dilation.h;
-            const TileTerms<T> terms{space.tile + shape.index(d, h, 0), shape.template plane<T>(), space.offset,
-                                     positions, outputs};
+            const TileTerms<T> terms{space.tile + shape.index(d, h, 0), pitch(shape), space.offset, positions,
+                                     outputs};
             T* data = space.sums + lane_block * block_sums() + r * chunk_channels_ * width;
             const TileSums<T> sums{data, width, kTileWidth<T>, lanes<T>};
             multiply_rectangle<T>(grid, vectors, terms, {add ? data : nullptr, width, kTileWidth<T>, lanes<T>}, sums,
@@ -239,16 +254,18 @@ private:
     void fill_tile(const ConvArguments& arguments, const Chunk& c, const Block& b, const TileShape& shape,
                    T* tile) const {
         const T* data = static_cast<const T*>(arguments.input);
-        const TileSource<T> source{data + b.n * conv_.input.n,
-                                   data + tensor_extent(conv_.input, conv_.n, conv_.c, conv_.size),
-                                   conv_.input,
-                                   conv_.size,
-                                   nullptr,
-                                   nullptr,
-                                   false};
         const Spatial origin{b.d * conv_.stride.d - conv_.padding.d, b.h * conv_.stride.h - conv_.padding.h,
                              b.w * conv_.stride.w - conv_.padding.w};
-        TileFill<T>(shape, source, origin).fill(c.group * channels_ + c.c, c.count, tile);
+        for (int64_t n = 0; n < b.images; ++n, tile += shape.template plane<T>()) {
+            const TileSource<T> source{data + (b.n + n) * conv_.input.n,
+                                       data + tensor_extent(conv_.input, conv_.n, conv_.c, conv_.size),
+                                       conv_.input,
+                                       conv_.size,
+                                       nullptr,
+                                       nullptr,
+                                       false};
+            TileFill<T>(shape, source, origin, pitch(shape)).fill(c.group * channels_ + c.c, c.count, tile);
+        }
     }
 
     // [lane block][position][kTileWidth]
@@ -257,13 +274,14 @@ private:
         const T* all = static_cast<const T*>(arguments.output);
         const T* end = all + tensor_extent(s, conv_.n, conv_.k, conv_.out);
         const T* from = all + b.n * s.n + b.d * s.d + b.h * s.h + b.w * s.w;
-        for (int64_t block = 0; block < c.lane_blocks; ++block, to += b.rows * b.columns * kTileWidth<T>) {
+        for (int64_t block = 0; block < c.lane_blocks; ++block, to += b.positions() * kTileWidth<T>) {
             const int64_t k = c.k + block * kTileWidth<T>, channels = smaller(kTileWidth<T>, outputs_ - k);
             for (int64_t first = 0; first < channels; first += lanes<T>) {
                 const int64_t used = smaller(lanes<T>, channels - first);
                 const T* start = from + (c.group * outputs_ + k + first) * s.c;
-                for (int64_t h = 0; h < b.rows; ++h)
-                    fill_lanes(start + h * s.h, used, b.columns, end, to + h * b.columns * kTileWidth<T> + first);
+                for (int64_t h = 0; h < b.images * b.rows; ++h)
+                    fill_lanes(start + h / b.rows * s.n + h % b.rows * s.h, used, b.columns, end,
+                               to + h * b.columns * kTileWidth<T> + first);
             }
         }
     }
@@ -355,7 +373,7 @@ private:
     ConvProblem conv_;
     int threads_;
     int64_t groups_, channels_, outputs_, filter_;  // channels per group
-    int64_t block_h_ = 1, block_w_ = 1;             // positions of a block
+    int64_t block_n_ = 1, block_h_ = 1, block_w_ = 1;  // positions of a block: images, rows, columns
     int64_t chunk_blocks_ = 1, chunk_channels_ = 1;
     bool by_positions_ = false;
 };

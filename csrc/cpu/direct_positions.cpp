@@ -6,6 +6,13 @@
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
+// A load that the compiler may not repeat as the memory operand of every use: unaligned ones are slow.
+template <class T>
+inline Vec<T> load_once(const T* p) {
+    using Unaligned __attribute__((vector_size(PYCV_VECTOR_BYTES), aligned(sizeof(T)), may_alias)) = T;
+    return *reinterpret_cast<const volatile Unaligned*>(p);
+}
+
 template <class T, int Channels, int Vectors>
 void multiply(const TileTerms<T>& terms, T* sums, int64_t pitch, bool add) {
     Vec<T> sum[Channels][Vectors] = {};
@@ -27,14 +34,14 @@ void multiply(const TileTerms<T>& terms, T* sums, int64_t pitch, bool add) {
             for (int c = 0; c < Channels; ++c) w[c] = broadcast<T>(weight[c]);
 #pragma GCC unroll 8
             for (int v = 0; v < Vectors; ++v) {
-                const Vec<T> x = load<T>(at + v * lanes<T>);
+                const Vec<T> x = load_once<T>(at + v * lanes<T>);
 #pragma GCC unroll 16
                 for (int c = 0; c < Channels; ++c) sum[c][v] += x * w[c];
             }
         } else {
             Vec<T> x[Vectors];
 #pragma GCC unroll 8
-            for (int v = 0; v < Vectors; ++v) x[v] = load<T>(at + v * lanes<T>);
+            for (int v = 0; v < Vectors; ++v) x[v] = load_once<T>(at + v * lanes<T>);
 #pragma GCC unroll 16
             for (int c = 0; c < Channels; ++c) {
                 const Vec<T> w = broadcast<T>(weight[c]);
