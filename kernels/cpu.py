@@ -217,9 +217,7 @@ KERNELS: list[Kernel] = [
         _plan_conv,
         _plain_conv,
     ),
-    *_entries(
-        [f"conv{rank}" for rank in _RANKS], ("forward", "grad_input"), ("implicit_gemm",), _plan_conv, _implicit_gemm
-    ),
+    *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("implicit_gemm",), _plan_conv, _implicit_gemm),
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),

@@ -163,14 +163,18 @@ public:
     void prepare_weight(const void* weight, void* prepared) const override {
         parallel(threads_, [&](int thread, int team) {
             alignas(64) T scratch[kScratchElements<T>];
-            // All phases of a panel together: they read the same memory.
-            const int64_t panels = phases_ > 0 ? phase_[0].product.stationary.panels() : 0;
-            const Range mine = share(problem_.groups * panels, thread, team);
-            for (int64_t i = mine.begin; i < mine.end; ++i) {
-                const T* from = static_cast<const T*>(weight) + i / panels * problem_.weight_group;
-                for (int j = 0; j < phases_; ++j)
-                    pack_stationary_panel<T>(phase_[j].product, weight_operand(phase_[j], from), i / panels, i % panels,
-                                             static_cast<T*>(prepared) + phase_[j].prepared, scratch);
+            for (int j = 0; j < phases_; ++j) {
+                const Product<T>& product = phase_[j].product;
+                const int64_t panels = product.stationary.panels();
+                const Range mine = share(problem_.groups * panels, thread, team);
+                for (int64_t first = mine.begin, end; first < mine.end; first = end) {
+                    const int64_t group = first / panels;
+                    end = smaller(mine.end, (group + 1) * panels);
+                    const T* from = static_cast<const T*>(weight) + group * problem_.weight_group;
+                    pack_stationary<T>(product, weight_operand(phase_[j], from), group,
+                                       {first - group * panels, end - group * panels},
+                                       static_cast<T*>(prepared) + phase_[j].prepared, scratch);
+                }
             }
         });
     }
@@ -232,8 +236,7 @@ private:
         product.groups = problem_.groups;
         product.segments = phase.access == Access::packed || one_segment(phase.merged) ? 1 : problem_.n;
         phase.positions = problem_.n * g.positions() / larger(product.segments, 1);
-        // The same for all phases, whose sizes differ by at most one position per axis.
-        if (lanes_along_channels(problem_.n * gather_phase(conv_, 0).positions())) {
+        if (lanes_along_channels(phase)) {
             product.streamed = rows_side<T>(phase.positions, product.depth);
             product.stationary = lanes_side<T>(problem_.channels, product.depth);
             if (phase.access == Access::in_place && phase.channels_inside)
@@ -270,13 +273,23 @@ private:
                 dense(merged.residual.n, w.step * merged.residual.w, w.count));
     }
 
-    // The lanes run along what is contiguous in the computed tensor, unless the other way needs so much less vectors
-    // (49 positions or 3 channels fill them badly) that stores one by one are worth it.
-    bool lanes_along_channels(int64_t positions) const {
-        const int64_t along_channels = positions * divide_up(problem_.channels, lanes<T>);
-        const int64_t along_positions = problem_.channels * divide_up(positions, lanes<T>);
-        if (channels_contiguous(problem_.computed, problem_.channels)) return along_channels * 4 <= along_positions * 5;
-        return along_channels * 5 < along_positions * 4;
+    // Whichever way costs less vectors of multiply-adds. A visit of a tile costs as much as a few steps of its depth,
+    // more where it must be transposed; so does a packed panel for each of its steps.
+    bool lanes_along_channels(const GatherProduct<T>& phase) const {
+        constexpr double kVisit = 3, kTurnedVisit = 14, kTurnedPanel = 10;
+        const Product<T>& p = phase.product;
+        const double depth = static_cast<double>(p.depth.size), blocks = static_cast<double>(p.depth.blocks());
+        const double segments = static_cast<double>(p.segments), positions = static_cast<double>(phase.positions);
+        const double channels = static_cast<double>(problem_.channels);
+        const bool channels_out = channels_contiguous(problem_.computed, problem_.channels);
+        const double channel_vectors = static_cast<double>(divide_up(problem_.channels, lanes<T>));
+        const double position_vectors = static_cast<double>(divide_up(phase.positions, lanes<T>));
+        const double along_channels =
+            segments * positions * channel_vectors * (depth + (channels_out ? kVisit : kTurnedVisit) * blocks);
+        const double along_positions =
+            segments * channels * position_vectors * (depth + (channels_out ? kTurnedVisit : kVisit) * blocks) +
+            (phase.channels_inside ? segments * position_vectors * depth * kTurnedPanel : 0);
+        return along_channels <= along_positions;
     }
 
     WeightOperand<T> weight_operand(const GatherProduct<T>& phase, const T* weight) const {
