@@ -26,9 +26,10 @@ namespace {
 constexpr int64_t kGrain = 32768;   // elements that are worth another thread
 constexpr int64_t kTileRows = 128;  // terms of a sum in the dtype
 constexpr int64_t kTileElements = 8192;
-constexpr int64_t kApplied = 16384;  // elements of a planar tile in the second pass
-constexpr int kItems = 16;           // work items of an interleaved tensor
-constexpr int64_t kItemRows = 64;    // positions that are worth another item
+constexpr int64_t kApplied = 16384;      // elements of a planar tile in the second pass
+constexpr int64_t kStreamed = 16 << 20;  // bytes of a tensor that is written past the caches: half of a usual last one
+constexpr int kItems = 16;               // work items of an interleaved tensor
+constexpr int64_t kItemRows = 64;        // positions that are worth another item
 constexpr int kSamples = 8;
 
 // Sums per channel. Forward: of d and d^2; gradient: of g, g * (x - mean) and x - mean.
@@ -61,6 +62,7 @@ public:
         const double m = static_cast<double>(positions_.count());
         share_ = 1 / m;
         unbiased_ = m / (m - 1);
+        streams_ = static_cast<int64_t>(sizeof(T)) * p.n * p.c * p.size.count() > kStreamed;
         const int64_t count = positions_.count(), elements = channels_ * count;
         threads_ = static_cast<int>(smaller(threads, elements / kGrain + 1));
         blocks_ = static_cast<int>(larger(1, smaller(kItems, smaller(count / kItemRows, elements / kTileElements))));
@@ -99,11 +101,13 @@ private:
         const T* x;
         T* y;
         const T* residual;
+        bool stream;
 
-        Forward(const NormArguments& a, Offsets o)
+        Forward(const NormArguments& a, Offsets o, bool stream)
             : x(static_cast<const T*>(a.input) + o.x),
               y(static_cast<T*>(a.output) + o.y),
-              residual(a.residual ? static_cast<const T*>(a.residual) + o.z : nullptr) {}
+              residual(a.residual ? static_cast<const T*>(a.residual) + o.z : nullptr),
+              stream(stream) {}
 
         // `origin`: one value per channel.
         template <class G>
@@ -118,10 +122,17 @@ private:
 
         template <class G>
         void apply(G group, const Part& part, const T* parameters, int64_t stride) const {
-            residual ? rows<true>(group, part, parameters, stride) : rows<false>(group, part, parameters, stride);
+            const bool past = stream && streamable<G>(part, y + part.at.y, part.step.y);
+            if (residual) {
+                past ? rows<true, true>(group, part, parameters, stride)
+                     : rows<true, false>(group, part, parameters, stride);
+            } else {
+                past ? rows<false, true>(group, part, parameters, stride)
+                     : rows<false, false>(group, part, parameters, stride);
+            }
         }
 
-        template <bool Residual, class G>
+        template <bool Residual, bool Stream, class G>
         void rows(G, const Part& part, const T* parameters, int64_t stride) const {
             using Lane = typename G::Lane;
             const Row<G> mean(parameters + kMean * stride, part.parameter);
@@ -132,7 +143,7 @@ private:
                 value = (value - mean.of[v]) * scale.of[v] + shift.of[v];
                 if constexpr (Residual) value += at<G>(residual, to.at.z, to.step.z, row, v);
                 if constexpr (Relu) value = value < Lane{} ? Lane{} : value;
-                set<G>(y, to.at.y, to.step.y, row, v, value);
+                set<G, Stream>(y, to.at.y, to.step.y, row, v, value);
             });
         }
     };
@@ -142,13 +153,15 @@ private:
         static constexpr int sums = kGradientSums;
         const T *x, *g, *y;  // y: the forward's output, whose sign is relu's mask
         T *grad_input, *grad_residual;
+        bool stream;
 
-        Gradient(const NormArguments& a, Offsets o)
+        Gradient(const NormArguments& a, Offsets o, bool stream)
             : x(static_cast<const T*>(a.input) + o.x),
               g(static_cast<const T*>(a.grad_output) + o.y),
               y(Relu ? static_cast<const T*>(a.forward_output) + o.y : nullptr),
               grad_input(a.output ? static_cast<T*>(a.output) + o.x : nullptr),
-              grad_residual(a.grad_residual ? static_cast<T*>(a.grad_residual) + o.z : nullptr) {}
+              grad_residual(a.grad_residual ? static_cast<T*>(a.grad_residual) + o.z : nullptr),
+              stream(stream) {}
 
         template <class G>
         typename G::Lane gradient(const Part& part, int64_t row, int v) const {
@@ -175,13 +188,15 @@ private:
         template <class G>
         void apply(G group, const Part& part, const T* parameters, int64_t stride) const {
             if (grad_residual) {
-                rows<true>(group, part, parameters, stride);
+                rows<true, false>(group, part, parameters, stride);
+            } else if (grad_input && stream && streamable<G>(part, grad_input + part.at.x, part.step.x)) {
+                rows<false, true>(group, part, parameters, stride);
             } else if (grad_input) {
-                rows<false>(group, part, parameters, stride);
+                rows<false, false>(group, part, parameters, stride);
             }
         }
 
-        template <bool Residual, class G>
+        template <bool Residual, bool Stream, class G>
         void rows(G, const Part& part, const T* parameters, int64_t stride) const {
             const Row<G> mean(parameters + kMean * stride, part.parameter);
             const Row<G> scale(parameters + kScale * stride, part.parameter);
@@ -197,7 +212,7 @@ private:
                     const auto d = at<G>(x, to.at.x, to.step.x, row, v) - mean.of[v];
                     value = value - shift.of[v] - d * slope.of[v];
                 }
-                set<G>(grad_input, to.at.x, to.step.x, row, v, value * scale.of[v]);
+                set<G, Stream>(grad_input, to.at.x, to.step.x, row, v, value * scale.of[v]);
             });
         }
     };
@@ -214,9 +229,19 @@ private:
     static typename G::Lane at(const T* tensor, int64_t offset, int64_t step, int64_t row, int v) {
         return get<typename G::Lane>(tensor + offset + row * step + v * G::lane);
     }
-    template <class G>
+    template <class G, bool Stream = false>
     static void set(T* tensor, int64_t offset, int64_t step, int64_t row, int v, typename G::Lane value) {
-        put(tensor + offset + row * step + v * G::lane, value);
+        if constexpr (Stream && G::lane == lanes<T>) {
+            store_streaming<T>(tensor + offset + row * step + v * G::lane, value);
+        } else {
+            put(tensor + offset + row * step + v * G::lane, value);
+        }
+    }
+    // Whether every vector of the part is aligned.
+    template <class G>
+    static bool streamable(const Part& part, const T* first, int64_t step) {
+        return G::lane == lanes<T> && part.rest == 0 && step % lanes<T> == 0 &&
+               reinterpret_cast<uintptr_t>(first) % sizeof(Vec<T>) == 0;
     }
 
     // -------------------------------------------------------------------------------------- from sums to parameters
@@ -293,7 +318,10 @@ private:
     template <class Pass>
     void go(const NormArguments& a) const {
         if (interleaved_) return go_interleaved<Pass>(a);
-        parallel_for(threads_, p_.c, [&](int64_t c) { planar_channel(Pass(a, how_.step * c), a, c); });
+        parallel_for(threads_, p_.c, [&](int64_t c) {
+            planar_channel(Pass(a, how_.step * c, streams_), a, c);
+            if (streams_) streamed();
+        });
     }
 
     template <class Pass>
@@ -338,7 +366,7 @@ private:
 
     template <class Pass>
     void go_interleaved(const NormArguments& a) const {
-        const Pass pass(a, {0, 0, 0});
+        const Pass pass(a, {0, 0, 0}, streams_);
         double* totals = static_cast<double*>(a.workspace);                      // [block][sum][channel]
         T* values = reinterpret_cast<T*>(totals + blocks_ * sums_ * channels_);  // [parameter][channel]
         T* origins = values + kParameters * channels_;  // [block][channel]: each block has its own, all alike
@@ -355,6 +383,7 @@ private:
             for (int64_t i = items.begin; i < items.end; ++i)
                 apply_item(pass, item(direction == Direction::forwards ? i : items.begin + items.end - 1 - i),
                            direction, values);
+            if (streams_) streamed();
         });
     }
 
@@ -415,6 +444,7 @@ private:
     int threads_, blocks_, panels_;
     int64_t unit_, tile_rows_;  // channels of which panels are made; rows of an interleaved tile
     int64_t samples_[kSamples];
+    bool streams_;             // the tensor written would only fill the caches
     double share_, unbiased_;  // 1 / m and m / (m - 1), for m values per channel
 };
 
