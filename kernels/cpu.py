@@ -123,6 +123,12 @@ def _depthwise_conv(p: ConvProblem) -> str | None:
     return _supports(p)
 
 
+def _pool_layouts(p: PoolProblem) -> str | None:
+    if p.input.block != p.output.block:
+        return f"layout {p.input}>{p.output}: blocked on both sides or on none"
+    return _supports(p)
+
+
 def _thin_groups(p: ConvProblem) -> str | None:
     """Where the GEMM of im2col would be too thin."""
     return "fewer than 4 channels per group" if p.groups > 1 and min(p.k, p.c) // p.groups < 4 else None
@@ -159,7 +165,7 @@ KERNELS: list[Kernel] = [
         _depthwise_conv,
     ),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
-    *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
+    *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool, _pool_layouts),
     *_entries(["batch_norm", "local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise, _supports),

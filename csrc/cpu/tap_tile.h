@@ -22,6 +22,19 @@ PYCV_INLINE inline void unroll(const Body& body) {
     }(std::make_integer_sequence<int, N>{});
 }
 
+// Keeps a value in a register: otherwise the compiler folds its load into every multiply-add that uses it, and the loads
+// become the bottleneck.
+template <class V>
+PYCV_INLINE inline void hold(V& value) {
+    if constexpr (sizeof(V) >= 16) {
+#if defined(__x86_64__)
+        asm("" : "+v"(value));
+#elif defined(__aarch64__)
+        asm("" : "+w"(value));
+#endif
+    }
+}
+
 // One position of the filter along the axes that a tile does not share: where its input and its weight begin.
 struct OuterTap {
     int64_t source, weight;
@@ -67,6 +80,7 @@ PYCV_INLINE inline void add_block(Row<T, L> (&sum)[P], const TileSource<T>& tile
         unroll<(P - 1) * U + B>([&]<int i>() PYCV_INLINE {
             V value{};
             if (!Edge || (inside >> i & 1) != 0) value = load_row<V>(from + i * tile.step);
+            if constexpr (B > 1) hold(value);
             unroll<B>([&]<int b>() PYCV_INLINE {
                 if constexpr (i >= b && (i - b) % U == 0 && (i - b) / U < P) sum[(i - b) / U] += value * taps[b];
             });
