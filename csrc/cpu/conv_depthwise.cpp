@@ -1,5 +1,5 @@
-// Depthwise convolution, all passes: sums over taps straight from the source, for convolutions whose groups are too thin
-// for a matrix product, and for any other.
+// Depthwise convolution, all passes: sums over taps straight from the source, for convolutions whose groups are too
+// thin for a matrix product, and for any other.
 //
 // 2 * n * k * out * (c / groups) * filter FLOPs, in two schemes: lanes along the channels where a vector of them is
 // contiguous (depthwise_channels.h), or along the rows of padded planes (depthwise_planes.h).

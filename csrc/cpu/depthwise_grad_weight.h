@@ -1,9 +1,11 @@
 // Weight gradients of convolutions with thin groups: weight[k][c][tap] = sum over images and positions of the output
 // gradient times the input at the tap. Two schemes, as for the other passes.
 //
-// - channels: lanes along channels. A row of the output gradient meets each row of the input that a tap row reads; up to
+// - channels: lanes along channels. A row of the output gradient meets each row of the input that a tap row reads; up
+// to
 //   five taps along the row share its loads, their sums stay in registers for the row and grow in scratch.
-// - planes: lanes along the row of a zero-padded copy. Up to eight rows of the gradient stay in registers while the taps
+// - planes: lanes along the row of a zero-padded copy. Up to eight rows of the gradient stay in registers while the
+// taps
 //   down a filter's column share the input's loads; the lanes of a tap's sum are added up at the end.
 // Only for kernel files (ISA namespace).
 #pragma once
@@ -36,9 +38,7 @@ public:
     int64_t workspace_bytes() const override { return splits_ * vectors_.count * total_elements() * sizeof(T); }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
-    Cost cost() const override {
-        return {direct_multiply_adds(conv_) / threads_, 0, tensor_bytes(conv_), 2};
-    }
+    Cost cost() const override { return {direct_multiply_adds(conv_) / threads_, 0, tensor_bytes(conv_), 2}; }
     Cost prepare_cost() const override { return {}; }
 
     void run(const ConvArguments& arguments) const override {
@@ -72,8 +72,7 @@ private:
                 for (int64_t j = taps_h.begin; j < taps_h.end; ++j)
                     add_row(input + n * x.n + (d * d_.unit + d_.low + i * d_.tap_step) * x.d +
                                 (h * h_.unit + h_.low + j * h_.tap_step) * x.h,
-                            grad + n * y.n + d * y.d + h * y.h,
-                            totals + (i * conv_.filter.h + j) * conv_.filter.w * L);
+                            grad + n * y.n + d * y.d + h * y.h, totals + (i * conv_.filter.h + j) * conv_.filter.w * L);
         }
     }
 
@@ -155,8 +154,7 @@ private:
             for (int64_t h = 0; h < conv_.filter.h; ++h)
                 for (int64_t w = 0; w < conv_.filter.w; ++w, totals += L) {
                     V sum = load_row<V>(totals);
-                    for (int64_t part = 1; part < splits_; ++part)
-                        sum += load_row<V>(totals + part * total_elements());
+                    for (int64_t part = 1; part < splits_; ++part) sum += load_row<V>(totals + part * total_elements());
                     for (int64_t i = v * L - start; i < vectors_.real(v); ++i)
                         to[i * s.n + d * s.d + h * s.h + w * s.w] = sum[i];
                 }
@@ -265,9 +263,7 @@ private:
         const TapAxis &d = d_[0], &h = h_[0], &w = w_[0];
         const Strides& y = conv_.output;
         Row<T, L> rows[P];
-        unroll<P>([&]<int p>() PYCV_INLINE {
-            rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w, skip);
-        });
+        unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w, skip); });
         const T* from = plane + r * h.unit * copy_.pitch + x;
         for (int64_t i = 0; i < d.taps; ++i)
             for (int64_t k = 0; k < w.taps; ++k, sums += h.taps * lanes<T>)
@@ -300,9 +296,8 @@ private:
                 if constexpr (i >= b && (i - b) % U == 0 && (i - b) / U < P) sum[b] += rows[(i - b) / U] * value;
             });
         });
-        unroll<B>([&]<int b>() PYCV_INLINE {
-            store_row<V>(sums + b * lanes<T>, load_row<V>(sums + b * lanes<T>) + sum[b]);
-        });
+        unroll<B>([&]<int b>()
+                      PYCV_INLINE { store_row<V>(sums + b * lanes<T>, load_row<V>(sums + b * lanes<T>) + sum[b]); });
     }
 
     template <int L>

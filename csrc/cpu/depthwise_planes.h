@@ -58,8 +58,7 @@ public:
                 ++n;
             }
             const Range images = share(problem_.n, thread, team);
-            for (int64_t image = images.begin; image < images.end; ++image)
-                zero_padding_lanes(tensors.computed, image);
+            for (int64_t image = images.begin; image < images.end; ++image) zero_padding_lanes(tensors.computed, image);
         });
     }
 
@@ -73,9 +72,7 @@ private:
     };
 
     int64_t planes_elements() const { return round_up(problem_.source_channels * copy_.plane, 64); }
-    int64_t weight_elements_each() const {
-        return round_up(problem_.source_channels * conv_.filter.count(), 64);
-    }
+    int64_t weight_elements_each() const { return round_up(problem_.source_channels * conv_.filter.count(), 64); }
     int64_t thread_bytes() const {
         return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T));
     }
@@ -179,8 +176,7 @@ private:
         for (int64_t j = 0; j < p.h.taps; ++j)
             for (int64_t c = 0; c < problem_.source_channels; ++c)
                 for (int64_t i = 0; i < p.d.taps; ++i)
-                    for (int64_t k = 0; k < p.w.taps; ++k)
-                        *to++ = from[c * s.c + i * step_d + j * step_h + k * step_w];
+                    for (int64_t k = 0; k < p.w.taps; ++k) *to++ = from[c * s.c + i * step_d + j * step_h + k * step_w];
     }
 
     // Where the results of one phase of one computed channel go.
@@ -194,14 +190,11 @@ private:
     Target target(const GatherTensors<T>& tensors, const Phase& p, int64_t n, int64_t channel, int64_t z) const {
         const Strides &o = problem_.computed, &r = problem_.residual;
         return {tensors.computed + n * o.n + o.channel(channel) + z * o.d + p.h.first * o.h + p.w.first * o.w,
-                tensors.residual ? tensors.residual + n * r.n + r.channel(channel) + z * r.d + p.h.first * r.h +
-                                       p.w.first * r.w
-                                 : nullptr,
+                tensors.residual
+                    ? tensors.residual + n * r.n + r.channel(channel) + z * r.d + p.h.first * r.h + p.w.first * r.w
+                    : nullptr,
                 // -0 is what adding no bias must add.
-                tensors.bias ? tensors.bias[channel] : T(-0.0),
-                p.h.step * o.h,
-                p.w.step * o.w,
-                p.h.step * r.h,
+                tensors.bias ? tensors.bias[channel] : T(-0.0), p.h.step * o.h, p.w.step * o.w, p.h.step * r.h,
                 p.w.step * r.w};
     }
 
@@ -303,8 +296,8 @@ private:
     PYCV_INLINE void add_tile(const Sweep& s, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
         const TapAxis& h = s.phase.h;
         const int64_t row = (q - s.rows.begin) * h.unit + h.low - copy_.h.low;
-        const TileSource<T> source{s.planes + row * copy_.pitch + x, s.weight, copy_.pitch, s.outer_taps, s.phase.outer,
-                                   s.outer_taps};
+        const TileSource<T> source{
+            s.planes + row * copy_.pitch + x, s.weight, copy_.pitch, s.outer_taps, s.phase.outer, s.outer_taps};
         add_all_taps<U, TapWeight::broadcast, T, L, P>(sum, source, h.taps, h.unit, h.tap_step,
                                                        [](int64_t, int64_t) { return ~InputMask{0}; });
     }
@@ -317,9 +310,8 @@ private:
         unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += bias; });
         if (t.residual) {
             const T* from = t.residual + q * t.residual_row + x * t.residual_column;
-            unroll<P>([&]<int p>() PYCV_INLINE {
-                sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column);
-            });
+            unroll<P>([&]<int p>()
+                          PYCV_INLINE { sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column); });
         }
         if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
         if (t.column == 1) {

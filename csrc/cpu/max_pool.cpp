@@ -135,8 +135,7 @@ private:
     void index_plane_row(const T* plane, int64_t od, int64_t oh, T* y, int64_t* indices) const {
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         const auto one = [&](int64_t o) {
-            single<true>(plane, d, h, span(axes_.w, o), y + o * p_.output.w,
-                            indices + o * p_.output.w);
+            single<true>(plane, d, h, span(axes_.w, o), y + o * p_.output.w, indices + o * p_.output.w);
         };
         const bool vectors = p_.input.w == 1 && p_.output.w == 1 && narrow_;
         const Span inside = vectors ? interior_ : Span{0, 0};
@@ -172,7 +171,7 @@ private:
                         }
                     }
                 std::memcpy(y + o, &best, sizeof best);
-                                    for (int l = 0; l < L; ++l) indices[o + l] = where[l];
+                for (int l = 0; l < L; ++l) indices[o + l] = where[l];
             },
             one);
     }
@@ -187,7 +186,8 @@ private:
             if (narrow_) {
                 for (; c + 4 * lanes<T> <= runs_.channels; c += 4 * lanes<T>)
                     pixel<4>(image + c, d, h, w, to + c, to_index + c);
-                for (; c + lanes<T> <= runs_.channels; c += lanes<T>) pixel<1>(image + c, d, h, w, to + c, to_index + c);
+                for (; c + lanes<T> <= runs_.channels; c += lanes<T>)
+                    pixel<1>(image + c, d, h, w, to + c, to_index + c);
             }
             for (; c < runs_.channels; ++c) single<true>(image + c, d, h, w, to + c, to_index + c);
         }
@@ -216,7 +216,7 @@ private:
                 }
         for (int v = 0; v < N; ++v) {
             store<T>(y + v * lanes<T>, best[v]);
-                            for (int l = 0; l < lanes<T>; ++l) indices[v * lanes<T> + l] = where[v][l];
+            for (int l = 0; l < lanes<T>; ++l) indices[v * lanes<T> + l] = where[v][l];
         }
     }
 

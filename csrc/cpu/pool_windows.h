@@ -1,9 +1,9 @@
 // The forward of pooling over its window's values, for an operation that folds them in any order (largest, sum):
 // columns first, then along the row. What windows of neighbouring outputs share is folded once.
 //
-// Planes: the rows of a window fold into one row of columns, in vectors; outputs read it at the stride. Pixels (channels
-// in the lanes): the same for a tile of outputs and a few vectors of channels.
-// Only for kernel files (ISA namespace).
+// Planes: the rows of a window fold into one row of columns, in vectors; outputs read it at the stride. Pixels
+// (channels in the lanes): the same for a tile of outputs and a few vectors of channels. Only for kernel files (ISA
+// namespace).
 #pragma once
 
 #include "pool.h"
@@ -42,8 +42,7 @@ inline void fold_plane_row(const PoolAxis& w, Span complete, const Strides& s, c
             store_row<V>(columns + x, value);
         };
         for_blocks<T, lanes<T>>(
-            0, span(w, end - 1).end - first,
-            [&]<int L>(int64_t x) { fold_column.template operator()<Row<T, L>>(x); },
+            0, span(w, end - 1).end - first, [&]<int L>(int64_t x) { fold_column.template operator()<Row<T, L>>(x); },
             [&](int64_t x) { fold_column.template operator()<Row<T, 1>>(x); });
 
         const auto fold_edge = [&](int64_t q) {

@@ -17,13 +17,12 @@ namespace pycv::cpu::PYCV_ISA {
 // body<0>(), ..., body<N - 1>(): indices are constants from the start, so that arrays they index become registers.
 template <int N, class Body>
 PYCV_INLINE inline void unroll(const Body& body) {
-    [&]<int... I>(std::integer_sequence<int, I...>) PYCV_INLINE {
-        (body.template operator()<I>(), ...);
-    }(std::make_integer_sequence<int, N>{});
+    [&]<int... I>(std::integer_sequence<int, I...>)
+        PYCV_INLINE { (body.template operator()<I>(), ...); }(std::make_integer_sequence<int, N>{});
 }
 
-// Keeps a value in a register: otherwise the compiler folds its load into every multiply-add that uses it, and the loads
-// become the bottleneck.
+// Keeps a value in a register: otherwise the compiler folds its load into every multiply-add that uses it, and the
+// loads become the bottleneck.
 template <class V>
 PYCV_INLINE inline void hold(V& value) {
     if constexpr (sizeof(V) >= 16) {
@@ -118,12 +117,10 @@ PYCV_INLINE inline void add_all_taps(Row<T, L> (&sum)[P], const TileSource<T>& t
     }
     int64_t t = 0;
     if constexpr (U > 0)
-        for (; t + 4 <= taps; t += 4)
-            add_block<4, U, W, T, L, P>(sum, tile.from_tap(t, tile.step), inside(t, 1));
+        for (; t + 4 <= taps; t += 4) add_block<4, U, W, T, L, P>(sum, tile.from_tap(t, tile.step), inside(t, 1));
     TileSource<T> apart = tile;
     apart.step = tile.step * unit;
-    for (; t < taps; ++t)
-        add_block<1, 1, W, T, L, P>(sum, apart.from_tap(t, tap_step * tile.step), inside(t, unit));
+    for (; t < taps; ++t) add_block<1, 1, W, T, L, P>(sum, apart.from_tap(t, tap_step * tile.step), inside(t, unit));
 }
 
 // The outputs of a tile that a row of `count` outputs is covered with: the last tile overlaps its neighbour. A width
