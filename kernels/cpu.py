@@ -95,6 +95,8 @@ def _supports(problem) -> str | None:
         return f"device {problem.device}: the C++ kernels run on the CPU"
     if problem.dtype not in ("f32", "f64"):
         return f"dtype {problem.dtype}: the C++ kernels take f32 and f64"
+    if isinstance(problem, ConvProblem) and problem.weight.block > 1:
+        return f"layout w={problem.weight}: the weight is nchw or nhwc"
     return None
 
 
@@ -126,9 +128,9 @@ def _plain_conv(p: ConvProblem) -> str | None:
     return _unblocked(p)
 
 
-def _depthwise_conv(p: ConvProblem) -> str | None:
-    if p.weight.block > 1:
-        return f"layout w={p.weight}: the weight is plain"
+def _same_blocks(p: PoolProblem) -> str | None:
+    if p.input.block != p.output.block:
+        return f"layout {p.input}>{p.output}: blocked on both sides or on none"
     return _supports(p)
 
 
@@ -144,8 +146,6 @@ def _winograd(tile: str):
             return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
         if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
             return f"{p.groups} groups in a blocked layout"
-        if p.weight.block > 1:
-            return f"layout w={p.weight}: the weight is plain"
         return _supports(p)
 
     return supports
@@ -166,11 +166,9 @@ def _winograd_entries() -> list[Kernel]:
     ]  # fmt: skip
 
 
-def _direct_lanes(p: ConvProblem) -> str | None:
-    """Prologue in forward; blocked activations in forward only, never a blocked weight."""
-    if p.pass_ == "forward" and p.weight.block == 1:
-        return _supports(p)
-    return _plain_conv(p)
+def _direct(p: ConvProblem) -> str | None:
+    """Blocked activations in forward only."""
+    return _supports(p) if p.pass_ == "forward" else _plain_conv(p)
 
 
 def _implicit_gemm(p: ConvProblem) -> str | None:
@@ -207,35 +205,21 @@ def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilat
 
 
 _RANKS = ("1d", "2d", "3d")
+_GATHERS = ("forward", "grad_input")
+_CONVS = [f"conv{rank}" for rank in _RANKS]
 _POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in _RANKS]
 
 KERNELS: list[Kernel] = [
-    *_entries(
-        [f"conv{rank}" for rank in _RANKS],
-        ("forward", "grad_input", "grad_weight"),
-        ("im2col",),
-        _plan_conv,
-        _plain_conv,
-    ),
-    *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("implicit_gemm",), _plan_conv, _implicit_gemm),
-    *_entries(
-        [f"conv{rank}" for rank in _RANKS],
-        ("forward", "grad_input", "grad_weight"),
-        ("depthwise", "direct"),
-        _plan_conv,
-        _depthwise_conv,
-    ),
+    *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _plain_conv),
+    *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _implicit_gemm),
+    *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _direct),
+    *_entries(_CONVS, PASSES, ("depthwise",), _plan_conv, _supports),
     *_winograd_entries(),
-    *[
-        Kernel(f"conv{rank}", pass_, "cpu", "direct", _direct_lanes, _plan_conv("direct_lanes"), variant="lanes")
-        for rank in _RANKS
-        for pass_ in ("forward", "grad_input", "grad_weight")
-    ],
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
-    *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
-    *_entries(["batch_norm"], ("forward", "grad_input"), ("direct",), _plan_norm, _one_block),
-    *_entries(["local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
+    *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _same_blocks),
+    *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm, _one_block),
+    *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
-    *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise, _supports),
+    *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise, _supports),
 ]

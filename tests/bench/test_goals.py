@@ -165,7 +165,18 @@ def test_sizes_part_the_3x3_classes():
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "layers", lambda: [case("a: relu.forward e100"), case("b: gemm.forward m8n8k8")])
     output = tmp_path / "deep" / "out.json"
-    arguments = ["--class", "relu", "--class", "sgemm small", "--drawn", "0", "--seconds", "0.01", "--output", str(output)]
+    arguments = [
+        "--class",
+        "relu",
+        "--class",
+        "sgemm small",
+        "--drawn",
+        "0",
+        "--seconds",
+        "0.01",
+        "--output",
+        str(output),
+    ]
     assert command.main(arguments) == 0
     assert "Recorded in" in capsys.readouterr().out
     assert [row["name"] for row in goals.read(output)["rows"]] == ["b", "a"]

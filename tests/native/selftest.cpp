@@ -113,7 +113,7 @@ int64_t out_extent(int64_t size, int64_t filter, int64_t stride, int64_t padding
 
 // The `supports` of kernels/cpu.py, as far as these cases need it.
 bool takes(const std::string& algorithm, const ConvProblem& p) {
-    if (algorithm == "direct_lanes") return p.pass != Pass::grad_weight;
+    if (algorithm == "implicit_gemm") return p.filter.count() == 1;
     const bool winograd = algorithm.rfind("winograd/", 0) == 0, fft = algorithm == "fft";
     if ((winograd || fft) && (p.size.d != 1 || p.filter.d != 1 || p.out.d != 1 || p.padding.d != 0)) return false;
     if (fft) return p.dilation.h == 1 && p.dilation.w == 1 && p.stride.h <= p.filter.h && p.stride.w <= p.filter.w;

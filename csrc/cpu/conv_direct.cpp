@@ -15,13 +15,13 @@ ConvPlan* plan(const ConvProblem& problem, int threads) {
     return new DirectGather<T>(problem, threads);
 }
 
-ConvPlan* plan_direct_lanes(const ConvProblem& problem, int threads, int64_t) {
+ConvPlan* plan_direct(const ConvProblem& problem, int threads, int64_t) {
     if (problem.dtype == DType::f64) return plan<double>(problem, threads);
     return plan<float>(problem, threads);
 }
 
 }  // namespace
 
-PYCV_KERNEL("conv", "direct_lanes", plan_direct_lanes);
+PYCV_KERNEL("conv", "direct", plan_direct);
 
 }  // namespace pycv::cpu::PYCV_ISA
