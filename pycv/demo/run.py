@@ -133,7 +133,8 @@ def _explained(outcome: Outcome) -> Explanation:
     """What runs in the network for a batch of 64, warm."""
     model, x = outcome.trained.model, upsampled(outcome.split.train.images[:64])
     model(x)
-    return pycv.explain(model, x)
+    with pycv.use(backend="cpu"):  # as it was trained
+        return pycv.explain(model, x)
 
 
 def _pictures(outcome: Outcome) -> dict[str, bytes]:
