@@ -14,8 +14,9 @@
 // both and writes grad_input: 8 in all. Planar tensors (nchw) are worked off channel by channel, so that the second
 // reads find in cache what fits there (n * h * w values): 5 remain. Interleaved ones (nhwc, blocked) are cut into
 // blocks of positions that each thread goes through once in either direction: it finds the last megabyte or so of its
-// own. Both are deterministic, and the same for every number of threads: how an interleaved tensor is cut depends on
-// its shape alone, and the sums of the blocks are added in order.
+// own. A tensor that would fill half of a usual last cache is written past it, which saves reading its lines first.
+// Both are deterministic, and the same for every number of threads: how an interleaved tensor is cut depends on its
+// shape alone, and the sums of the blocks are added in order.
 #include <cmath>
 
 #include "channel_tiles.h"

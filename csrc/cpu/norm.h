@@ -1,4 +1,4 @@
-// What the normalisations share: walking the elements of a channel, and sums that stay accurate.
+// Sums over a channel that stay accurate, and the walk through its elements.
 //
 // The elements of one channel are runs of `length` positions a fixed step apart. A work item is either one
 // channel, or, where channels are contiguous, a group of V vectors of them that lie side by side at every
