@@ -134,16 +134,20 @@ def _same_blocks(p: PoolProblem) -> str | None:
     return _supports(p)
 
 
-_WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}  # by filter size
+# Winograd's tiles by filter size, and the numeric class that their errors with up to 512 channels allow.
+_WINOGRAD_TILES = {
+    3: {"f4": "default", "f6": "fast", "f2": "default"},
+    5: {"f3": "default", "f4": "fast", "f2": "default"},
+}
 
 
-def _winograd(tile: str):
+def _winograd(tile: str, filter: int):
     def supports(p: ConvProblem) -> str | None:
         if set(p.stride) != {1} or set(p.dilation) != {1}:
             steps = ("x".join(map(str, axes)) for axes in (p.stride, p.dilation))
             return "stride {}, dilation {}: winograd is for 1".format(*steps)
-        if len(set(p.filter)) != 1 or tile not in _WINOGRAD_TILES.get(p.filter[0], ()):
-            return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
+        if set(p.filter) != {filter}:
+            return f"filter {'x'.join(map(str, p.filter))}: this tile is for {filter}x{filter}"
         if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
             return f"{p.groups} groups in a blocked layout"
         return _supports(p)
@@ -151,18 +155,15 @@ def _winograd(tile: str):
     return supports
 
 
-def _winograd_filters(tile: str) -> str:
-    return " and ".join(f"{r}x{r}" for r, tiles in _WINOGRAD_TILES.items() if tile in tiles)
-
-
 def _winograd_entries() -> list[Kernel]:
     return [
         Kernel(
-            "conv2d", pass_, "cpu", "winograd", _winograd(tile), _plan_conv(f"winograd/{tile}"),
-            numeric_class="fast" if tile == "f6" else "default", variant=tile,
+            "conv2d", pass_, "cpu", "winograd", _winograd(tile, filter), _plan_conv(f"winograd/{tile}"),
+            numeric_class=numeric_class, variant=tile,
         )
-        for pass_ in ("forward", "grad_input", "grad_weight")
-        for tile in ("f4", "f6", "f3", "f2")
+        for pass_ in PASSES
+        for filter, tiles in _WINOGRAD_TILES.items()
+        for tile, numeric_class in tiles.items()
     ]  # fmt: skip
 
 

@@ -6,8 +6,8 @@
 //     sums[xi][tile][k] = sum over c of tiles[xi][c][tile] * weight[xi][c][k]
 //
 // a * a multiply-adds per tile and pair of channels instead of m * m * r * r: 2.25 (F2), 4 (F4), 5.06 (F6) times fewer
-// for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output with the filters
-// turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
+// for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output with the
+// filters turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
 //
 // A block of tiles is transformed, multiplied and transformed back at a time. Its tiles stay in the cache, and each of
 // the weight's panels of kTileWidth output channels passes by once per block. Where there are many tiles, each thread
@@ -129,12 +129,14 @@ public:
 
     Cost cost() const override {
         const Blocking& b = blocking_;
-        const int64_t tiles = reader_.grid.count(), blocks = divide_up(b.shared ? tiles : divide_up(tiles, threads_), b.tiles);
+        const int64_t tiles = reader_.grid.count(),
+                      blocks = divide_up(b.shared ? tiles : divide_up(tiles, threads_), b.tiles);
         const double own = static_cast<double>(divide_up(tiles, b.shared ? 1 : threads_));
         // Of a shared block a thread has its part of the panels, and of the vectors of source channels.
         const double part = b.shared ? 1.0 / threads_ : 1, groups = static_cast<double>(p_.groups);
         const double planes = static_cast<double>(planes_), pixels = static_cast<double>(tile_.m * tile_.m);
-        const double inputs = static_cast<double>(source_vectors_ * lanes<T>), depth = static_cast<double>(p_.source_channels);
+        const double inputs = static_cast<double>(source_vectors_ * lanes<T>),
+                     depth = static_cast<double>(p_.source_channels);
         const double outputs = static_cast<double>(panels_ * kTileWidth<T>), weight = groups * planes * depth * outputs;
         const double moved = groups * own * part * (inputs + outputs) * (planes + pixels);
         const double passes = static_cast<double>(b.shared ? blocks : blocks * threads_);
@@ -216,12 +218,12 @@ private:
 
     // Some source channels' filters of one vector of computed channels, into its panel.
     void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* panel) const {
-        alignas(64) T filters[kFilterChunk * kMostTaps * lanes<T>];
+        alignas(64) T filters[kGatheredElements<T>];
         const Strides& s = conv_.weight;
         const int64_t taps = tile_.r * tile_.r, count = smaller(kFilterChunk, p_.source_channels - source);
         const T* end = weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (tile_.r - 1) * (s.h + s.w);
-        const FilterSource<T> from{weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w,
-                                   p_.channels, tile_.r};
+        const FilterSource<T> from{
+            weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, tile_.r};
         gather_filters<T>(from, vector * lanes<T>, source, count, filters);
         const int64_t plane = p_.source_channels * kTileWidth<T>;
         T* to = panel + source * kTileWidth<T> + vector % 2 * lanes<T>;
@@ -302,8 +304,8 @@ private:
     }
 
     const T* panel_of_weight(const Operands& o, const Space& space, int64_t panel) const {
-        for (int64_t half = 0; half < vectors_of(panel); ++half)
-            for (int64_t source = 0; source < p_.source_channels; source += kFilterChunk)
+        for (int64_t source = 0; source < p_.source_channels; source += kFilterChunk)
+            for (int64_t half = 0; half < vectors_of(panel); ++half)
                 prepare_filters(o.weight, o.group, 2 * panel + half, source, space.weight);
         return space.weight;
     }
@@ -347,8 +349,14 @@ private:
         for (int64_t row = r.row; row < r.row + r.rows; ++row, sums += r.columns * kTileWidth<T>) {
             const int64_t columns = (row + 1) * m <= p_.height ? whole : 0;
             if (columns > 0) {
-                TileOutput<T> to{d.image.at(r.n, channel, row * m, r.column * m), p_.computed.h, p_.computed.w, nullptr,
-                                 0, 0, bias, d.floor};
+                TileOutput<T> to{d.image.at(r.n, channel, row * m, r.column * m),
+                                 p_.computed.h,
+                                 p_.computed.w,
+                                 nullptr,
+                                 0,
+                                 0,
+                                 bias,
+                                 d.floor};
                 if (d.residual.data) {
                     to.residual = d.residual.at(r.n, channel, row * m, r.column * m);
                     to.residual_row = p_.residual.h;

@@ -39,8 +39,8 @@ struct TileGrid {
     }
 };
 
-// Tiles of m x m pixels with patches, of `window` pixels per tile, of the size of an L1 cache: smaller ones make shorter
-// runs of pixels.
+// Tiles of m x m pixels with patches, of `window` pixels per tile, of the size of an L1 cache: smaller ones make
+// shorter runs of pixels.
 inline TileGrid tile_grid(int64_t n, int64_t height, int64_t width, int64_t m, int64_t window) {
     constexpr int64_t kPatchBytes = 30 * 1024;
     const int64_t overlap = window - m;
@@ -76,20 +76,18 @@ bool takes_vectors(Access access, const Strides& s) {
 template <class T>
 struct TilePlanes {
     T* data;
-    int64_t plane;         // elements from one plane to the next
+    int64_t plane;  // elements from one plane to the next
     TileRange block;
 
-    T* at(int64_t vector, int64_t tile) const {
-        return data + (vector * block.size() + tile - block.begin) * lanes<T>;
-    }
+    T* at(int64_t vector, int64_t tile) const { return data + (vector * block.size() + tile - block.begin) * lanes<T>; }
 };
 
 // How a tensor's tiles are read and transformed.
 template <class T>
 struct TileReader {
     TileGrid grid;
-    int64_t m, window;   // tiles lie m pixels apart and read window x window pixels
-    int64_t top, left;   // the first tile begins at row -top and column -left
+    int64_t m, window;  // tiles lie m pixels apart and read window x window pixels
+    int64_t top, left;  // the first tile begins at row -top and column -left
     Access access;
     // `tiles` neighbours along a row, the first of which begins at `from`.
     void (*transform)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);

@@ -1,5 +1,6 @@
-// grad_weight by Winograd's F(r x r, m x m): the filter's gradient is a convolution of the input with grad_output, whose
-// tiles of m x m pixels take the part of the filters, with the points and the input transform of the forward pass.
+// grad_weight by Winograd's F(r x r, m x m): the filter's gradient is a convolution of the input with grad_output,
+// whose tiles of m x m pixels take the part of the filters, with the points and the input transform of the forward
+// pass.
 //
 //     sums[xi][k][c] = sum over the tiles of all images of gradients[xi][tile][k] * tiles[xi][tile][c]
 //     weight[k][c]   = the inverse transform of sums[.][k][c]
@@ -22,8 +23,8 @@ namespace {
 
 // How the work is cut.
 struct SumBlocking {
-    int64_t tiles, blocks;    // tiles of a block; blocks
-    int64_t rows, columns;    // a part of the sums: vectors of channels k, pairs of vectors of channels c
+    int64_t tiles, blocks;  // tiles of a block; blocks
+    int64_t rows, columns;  // a part of the sums: vectors of channels k, pairs of vectors of channels c
     int64_t row_parts, column_parts;
     int64_t parts() const { return row_parts * column_parts; }
 };
@@ -76,7 +77,8 @@ public:
         Cost sum{groups * own * sums * tiles, 0, 0, 1 + 2 * groups * blocks};
         sum.vector_elements = groups * (tiles * vectors * (planes + pixels) / threads_ + own * sums * blocks);
         sum.bytes = tensor_bytes(p_) + 2 * groups * transformed * kSize;
-        if (blocking_.blocks > 1) sum.bytes += 2 * groups * blocks * sums * static_cast<double>(blocking_.parts()) * kSize;
+        if (blocking_.blocks > 1)
+            sum.bytes += 2 * groups * blocks * sums * static_cast<double>(blocking_.parts()) * kSize;
         return sum;
     }
     Cost prepare_cost() const override { return {}; }
@@ -102,7 +104,8 @@ private:
             return divide_up(output_vectors_, rows) * divide_up(pairs, columns);
         };
         const auto worth = [&](int64_t rows, int64_t columns) {
-            const int64_t bytes = planes_ * rows * columns * lanes<T> * kTileWidth<T> * kSize, count = parts(rows, columns);
+            const int64_t bytes = planes_ * rows * columns * lanes<T> * kTileWidth<T> * kSize,
+                          count = parts(rows, columns);
             const bool even = divide_up(count, threads_) * threads_ * 4 <= count * 5;
             return bytes <= kSumsBytes && even && rows <= output_vectors_ && columns <= pairs;
         };
@@ -209,7 +212,8 @@ private:
         const Range rows = rows_of(part), pairs = pairs_of(part);
         alignas(64) T taps[kMostTaps * lanes<T>];
         for (int64_t k = rows.begin * lanes<T>; k < smaller(outputs_, rows.end * lanes<T>); ++k)
-            for (int64_t c = pairs.begin * kTileWidth<T>; c < smaller(channels_, pairs.end * kTileWidth<T>); c += lanes<T>) {
+            for (int64_t c = pairs.begin * kTileWidth<T>; c < smaller(channels_, pairs.end * kTileWidth<T>);
+                 c += lanes<T>) {
                 const int64_t pair = c / kTileWidth<T> - pairs.begin, half = c / lanes<T> % 2;
                 const int64_t vector = k / lanes<T> - rows.begin;
                 tile_.taps(sums + sums_at(vector, pair, k % lanes<T>) + half * lanes<T>, sums_plane(), taps);

@@ -56,8 +56,7 @@ struct Image {
 // Moves `count` channels of a pixel from or to a vector; channels lie in blocks of at least one, at most `lanes`.
 template <class T>
 inline void copy_channels(T* to, int64_t to_piece, const T* from, int64_t from_piece, int64_t piece, int64_t count) {
-    for (; count > 0; count -= piece, to += to_piece, from += from_piece)
-        copy_run<T>(to, from, smaller(piece, count));
+    for (; count > 0; count -= piece, to += to_piece, from += from_piece) copy_run<T>(to, from, smaller(piece, count));
 }
 
 template <class T>
@@ -117,7 +116,8 @@ inline void read_planes(const T* from, int64_t channel, int64_t count, int64_t p
     } else {
         for (int i = 0; i < lanes<T>; ++i) {
             v[i] = Vec<T>{};
-            if (i < count) v[i] = pixels == lanes<T> ? load<T>(from + i * channel) : load_partial<T>(from + i * channel, pixels);
+            if (i < count)
+                v[i] = pixels == lanes<T> ? load<T>(from + i * channel) : load_partial<T>(from + i * channel, pixels);
         }
     }
     shuffles::transpose_step<T, 1>(v);

@@ -17,10 +17,13 @@ using PlaneProduct = void (*)(const T* tiles, int64_t block, const T* weight, in
 template <class T>
 PlaneProduct<T> plane_product(int height, int vectors);
 
-// The register tile of grad_weight: sums[k][c] (+)= sum over tiles of gradients[tile][k] * tiles[tile][c] for one plane,
-// kGradientRows channels k of one vector by one or two vectors of channels c, the second `block` elements further.
+// The register tile of grad_weight: sums[k][c] (+)= sum over tiles of gradients[tile][k] * tiles[tile][c] for one
+// plane, kGradientRows channels k of one vector by one or two vectors of channels c, the second `block` elements
+// further.
 template <class T>
-inline constexpr int kGradientRows = lanes<T> > 8 ? 8 : lanes<T> > kTileHeight ? lanes<T> / 2 : lanes<T>;
+inline constexpr int kGradientRows = lanes<T> > 8             ? 8
+                                     : lanes<T> > kTileHeight ? lanes<T> / 2
+                                                              : lanes<T>;
 
 template <class T>
 using TileSum = void (*)(const T* gradients, const T* tiles, int64_t block, int64_t count, bool add, T* sums);

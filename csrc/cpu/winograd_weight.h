@@ -15,7 +15,7 @@ namespace pycv::cpu::PYCV_ISA {
 template <class T>
 struct FilterSource {
     const T* data;
-    const T* end;  // no element of the weight lies here or beyond
+    const T* end;                           // no element of the weight lies here or beyond
     int64_t computed, source, row, column;  // strides
     int64_t channels, size;                 // computed channels; taps per side
 
@@ -24,8 +24,8 @@ struct FilterSource {
     }
 };
 
-// to[i] = vector of the i-th elements of lanes runs, for i < length. Runs of less than a vector are read beyond their
-// end, but never at or beyond `end`.
+// to[i] = vector of the i-th elements of lanes runs, for i < length. Of runs of less than a vector, elements beyond
+// their end are read (never at or beyond `end`) and written: `to` has room for lanes vectors.
 template <class T>
 void transpose_runs(const T* from, int64_t run, int64_t length, const T* end, T* to) {
     for (int64_t i = 0; i < length; i += lanes<T>) {
@@ -39,18 +39,18 @@ void transpose_runs(const T* from, int64_t run, int64_t length, const T* end, T*
             for (int j = 0; j < lanes<T>; ++j) v[j] = load_partial<T>(from + j * run + begin, count);
         }
         shuffles::transpose_step<T, 1>(v);
-        if (count == lanes<T>) {
 #pragma GCC unroll 16
-            for (int j = 0; j < lanes<T>; ++j) store<T>(to + (begin + j) * lanes<T>, v[j]);
-        } else {
-            for (int64_t j = 0; j < count; ++j) store<T>(to + (begin + j) * lanes<T>, v[j]);
-        }
+        for (int j = 0; j < lanes<T>; ++j) store<T>(to + (begin + j) * lanes<T>, v[j]);
     }
 }
 
 // Taps of the largest filter, and source channels that are gathered at a time.
 inline constexpr int64_t kMostTaps = 25;
 inline constexpr int64_t kFilterChunk = 16;
+
+// Elements that gather_filters() may write.
+template <class T>
+inline constexpr int64_t kGatheredElements = (kFilterChunk * kMostTaps + lanes<T>)*lanes<T>;
 
 // to[source - sources.begin][tap] = vector of computed channels [channel, channel + lanes); those that do not exist
 // are 0. At most kFilterChunk source channels.
@@ -68,7 +68,7 @@ void gather_filters(const FilterSource<T>& w, int64_t channel, int64_t source, i
         for (int64_t c = 0; c < sources; ++c)
             transpose_runs<T>(w.at(channel, source + c, 0), w.computed, taps, w.end, to + c * taps * lanes<T>);
     } else if (count == lanes<T> && w.source == 1) {
-        alignas(64) T line[kFilterChunk * lanes<T>];
+        alignas(64) T line[(kFilterChunk + lanes<T>)*lanes<T>];
         for (int64_t tap = 0; tap < taps; ++tap) {
             transpose_runs<T>(w.at(channel, source, tap), w.computed, sources, w.end, line);
             for (int64_t c = 0; c < sources; ++c)

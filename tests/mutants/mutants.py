@@ -38,6 +38,14 @@ FFT, FFT_TILE, FFT_CONV, FFT_TESTS = (
     "tests/cpu/test_fft.py",
 )
 
+WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
+    "csrc/cpu/conv_winograd.cpp",
+    "csrc/cpu/winograd_blocks.h",
+    "csrc/cpu/winograd_image.h",
+    "csrc/cpu/winograd_grad_weight.cpp",
+    "tests/cpu/test_winograd.py",
+)
+
 MUTANTS = [
     # relu: the tail, the mask, NaN
     Mutant(RELU, "i < count; ++i) y[i] = relu<T>(x[i])", "i + 1 < count; ++i) y[i] = relu<T>(x[i])"),
@@ -166,4 +174,20 @@ MUTANTS = [
     Mutant(LRN, "clear_borders(scratch, (p_.window - 1) / 2, width)", "clear_borders(scratch, p_.window / 2, width)"),
     Mutant(NORM, "for (; i < count; ++i) rest += term.template operator()<T>(i);", ""),
     Mutant(CHANNEL_SUM, "total[i] += part[i]", "total[i] = part[i]"),
+    # winograd: the turned filters, the padding around a patch and after the prologue, the residual, chunks of a sum
+    Mutant(WINOGRAD, "filter + (taps - 1) * lanes<T>, -lanes<T>", "filter, lanes<T>", WINOGRAD_TESTS),
+    Mutant(WINOGRAD_BLOCKS, "zero_frame(patch, all, inside);", "", WINOGRAD_TESTS),
+    Mutant(
+        WINOGRAD_BLOCKS,
+        "for (int64_t row = inside.top; row < inside.bottom; ++row)",
+        "for (int64_t row = all.top; row < all.bottom; ++row)",
+        WINOGRAD_TESTS,
+    ),
+    Mutant(
+        WINOGRAD_IMAGE,
+        "if (residual) v[i] += load<T>(residual + i * residual_channel);",
+        "if (residual) v[i] += load<T>(residual);",
+        WINOGRAD_TESTS,
+    ),
+    Mutant(WINOGRAD_SUMS, "add || i > 0", "add", WINOGRAD_TESTS),
 ]
