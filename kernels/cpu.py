@@ -219,10 +219,11 @@ KERNELS: list[Kernel] = [
     *_entries(
         [f"conv{rank}" for rank in _RANKS],
         ("forward", "grad_input", "grad_weight"),
-        ("depthwise", "direct"),
+        ("depthwise",),
         _plan_conv,
         _depthwise_conv,
     ),
+    *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("direct",), _plan_conv, _plain_conv),
     *_winograd_entries(),
     *[
         Kernel(f"conv{rank}", pass_, "cpu", "direct", _direct_lanes, _plan_conv("direct_lanes"), variant="lanes")

@@ -34,6 +34,10 @@ FFT, FFT_TILE, FFT_CONV, FFT_TESTS = (
     "tests/cpu/test_fft.py",
 )
 
+DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
+DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
+POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct_lanes.py"
+
 MUTANTS = [
     # relu: the tail, the mask, NaN
     Mutant(RELU, "i < count; ++i) y[i] = relu<T>(x[i])", "i + 1 < count; ++i) y[i] = relu<T>(x[i])"),
@@ -94,6 +98,14 @@ MUTANTS = [
         "const int64_t first = 0;",
         FFT_TESTS,
     ),
+    # direct convolution with output channels in lanes: padding, accumulation, parts, phases
+    Mutant(DIRECT_TILE, "if (!from) cells.end = cells.begin;", ""),
+    Mutant(DIRECT_TILE, "return distance % step * cells + distance / step;", "return distance;"),
+    Mutant(DIRECT_GATHER, "if (!first) return {sums.data", "if (false) return {sums.data", LANES),
+    Mutant(DIRECT_GATHER, "phase.taps_before = before;", "phase.taps_before = 0;"),
+    Mutant(DIRECT_WEIGHT, "c * slot.taps + slot.index", "c + slot.index"),
+    Mutant(DIRECT_GRAD_WEIGHT, "for (int t = 1; t < team; ++t) sum +=", "for (int t = 2; t < team; ++t) sum +=", LANES),
+    Mutant(POSITIONS, "i / 2 + i % 2 * lanes<T>", "i / 2", LANES),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(
         PRODUCT,
