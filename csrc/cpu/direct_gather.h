@@ -52,8 +52,8 @@ inline int64_t round_offset(int64_t value) { return round_up(value, 64); }
 // One phase of the gather in a plan: its taps as offsets in the tile.
 struct DirectPhase {
     Gather gather;
-    int64_t taps_before;   // of earlier phases
-    int64_t offsets;       // where its [channel][tap] offsets begin
+    int64_t taps_before;  // of earlier phases
+    int64_t offsets;      // where its [channel][tap] offsets begin
 };
 
 template <class T>
@@ -114,8 +114,8 @@ private:
     // A block of positions: one plane of the computed tensor, ranges of q along h and w (AxisGather).
     struct Block {
         int64_t group, n, d, h, w;
-        int64_t rows, columns;       // q
-        int64_t first_y, first_x;    // computed
+        int64_t rows, columns;     // q
+        int64_t first_y, first_x;  // computed
         int64_t height, width;
     };
 
@@ -220,10 +220,10 @@ private:
     }
     void place_tap(const DirectPhase& phase, int64_t d, int64_t h, int64_t w, TapSlot slot) {
         const Gather& g = phase.gather;
-        const int64_t position = ((g.d.filter_first + d * g.d.filter_step) * conv_.filter.h + g.h.filter_first +
-                                  h * g.h.filter_step) *
-                                     conv_.filter.w +
-                                 g.w.filter_first + w * g.w.filter_step;
+        const int64_t position =
+            ((g.d.filter_first + d * g.d.filter_step) * conv_.filter.h + g.h.filter_first + h * g.h.filter_step) *
+                conv_.filter.w +
+            g.w.filter_first + w * g.w.filter_step;
         slots_[position] = slot;
         const int64_t at = shape_.index(g.d.offset_first + d * g.d.offset_step - reach_d_.low,
                                         g.h.offset_first + h * g.h.offset_step - reach_h_.low,
@@ -362,8 +362,7 @@ private:
         const int vectors = channels_of(lane_block) > lanes<T> ? 2 : 1;
         const TileSums<T> sums = sums_of(arguments, b, lane_block, buffer);
         const TileSums<const T> initial = initial_of(arguments, b, source.begin == 0, lane_block, sums);
-        const bool relu =
-            problem_.relu && source.end == problem_.source_channels && stores_vectors(b, lane_block);
+        const bool relu = problem_.relu && source.end == problem_.source_channels && stores_vectors(b, lane_block);
         const int64_t phases = problem_.phases.h * problem_.phases.w;
         const int64_t first = b.d % problem_.phases.d * phases;
         for (int64_t i = first; i < first + phases; ++i) {
@@ -438,7 +437,10 @@ private:
         const int64_t begin = first_channel(b, lane_block), end = begin + channels_of(lane_block);
         for (int64_t c = begin; c < end;) {
             const int64_t next = smaller(end, smaller(next_block(c, o.block), next_block(c, r.block)));
-            const OutputBlock<T> block{b.height, b.width, b.width, next - c,
+            const OutputBlock<T> block{b.height,
+                                       b.width,
+                                       b.width,
+                                       next - c,
                                        next == all ? round_up(all, o.block) - all : 0,
                                        {out + o.channel(c), o.block > 1 ? 1 : o.c, o.h, o.w},
                                        {residual ? residual + r.channel(c) : nullptr, r.block > 1 ? 1 : r.c, r.h, r.w},
@@ -458,8 +460,8 @@ private:
     int64_t filter_;
     WeightBlocks blocks_;
     Reach reach_d_, reach_h_, reach_w_;
-    int64_t rows_, columns_;                             // q of the whole tensor
-    int64_t block_h_, block_w_, blocks_h_, blocks_w_;    // q of a block, blocks
+    int64_t rows_, columns_;                           // q of the whole tensor
+    int64_t block_h_, block_w_, blocks_h_, blocks_w_;  // q of a block, blocks
     bool positions_in_lanes_;
     Table<TapSlot> slots_;
     Table<DirectPhase> phases_;

@@ -61,10 +61,10 @@ public:
 
 private:
     static constexpr int64_t kSize = sizeof(T);
-    static constexpr int64_t kPositions = 256;           // of a block
-    static constexpr int64_t kSumsBytes = 384 << 10;     // of a chunk
-    static constexpr int64_t kTileBytes = 256 << 10;     // the input of a block
-    static constexpr int64_t kLanesBytes = 256 << 10;    // the output gradients of a block
+    static constexpr int64_t kPositions = 256;         // of a block
+    static constexpr int64_t kSumsBytes = 384 << 10;   // of a chunk
+    static constexpr int64_t kTileBytes = 256 << 10;   // the input of a block
+    static constexpr int64_t kLanesBytes = 256 << 10;  // the output gradients of a block
 
     // Output channels [k, ..) in blocks of kTileWidth by input channels [c, c + count) of a group.
     struct Chunk {
@@ -242,8 +242,7 @@ private:
         const T* outputs = space.outputs + lane_block * positions * kTileWidth<T>;
         for (int64_t r = 0; r < filter_rows(); ++r) {
             const int64_t d = r / conv_.filter.h * conv_.dilation.d, h = r % conv_.filter.h * conv_.dilation.h;
-            const TileTerms<T> terms{space.tile + shape.index(d, h, 0), pitch(shape), space.offset, positions,
-                                     outputs};
+            const TileTerms<T> terms{space.tile + shape.index(d, h, 0), pitch(shape), space.offset, positions, outputs};
             T* data = space.sums + lane_block * block_sums() + r * chunk_channels_ * width;
             const TileSums<T> sums{data, width, kTileWidth<T>, lanes<T>};
             multiply_rectangle<T>(grid, vectors, terms, {add ? data : nullptr, width, kTileWidth<T>, lanes<T>}, sums,
@@ -298,7 +297,8 @@ private:
             for (; i < count && end - (from + (used - 1) * s.c + i) >= lanes<T>; i += lanes<T>)
                 transpose_lanes(from + i, used, smaller(lanes<T>, count - i), to + i * kTileWidth<T>);
         for (; i < count; ++i)
-            for (int64_t j = 0; j < lanes<T>; ++j) to[i * kTileWidth<T> + j] = j < used ? from[j * s.c + i * s.w] : T(0);
+            for (int64_t j = 0; j < lanes<T>; ++j)
+                to[i * kTileWidth<T> + j] = j < used ? from[j * s.c + i * s.w] : T(0);
     }
     void transpose_lanes(const T* from, int64_t used, int64_t count, T* to) const {
         Vec<T> v[lanes<T>];
@@ -372,7 +372,7 @@ private:
 
     ConvProblem conv_;
     int threads_;
-    int64_t groups_, channels_, outputs_, filter_;  // channels per group
+    int64_t groups_, channels_, outputs_, filter_;     // channels per group
     int64_t block_n_ = 1, block_h_ = 1, block_w_ = 1;  // positions of a block: images, rows, columns
     int64_t chunk_blocks_ = 1, chunk_channels_ = 1;
     bool by_positions_ = false;

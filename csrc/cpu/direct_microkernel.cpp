@@ -16,8 +16,7 @@ void multiply(const TileTerms<T>& terms, const TileSums<const T>& initial, const
             for (int i = 0; i < Width; ++i)
 #pragma GCC unroll 2
                 for (int v = 0; v < Vectors; ++v)
-                    sum[r][i][v] =
-                        load<T>(initial.data + r * initial.row + i * initial.position + v * initial.vector);
+                    sum[r][i][v] = load<T>(initial.data + r * initial.row + i * initial.position + v * initial.vector);
     }
     const T* source = terms.source;
     const int64_t source_row = terms.source_row, steps = terms.steps;

@@ -33,15 +33,13 @@ struct TileTerms {
     int64_t steps;
     const T* lanes;
 
-    TileTerms at(int64_t r, int64_t i) const {
-        return {source + r * source_row + i, source_row, offset, steps, lanes};
-    }
+    TileTerms at(int64_t r, int64_t i) const { return {source + r * source_row + i, source_row, offset, steps, lanes}; }
 };
 
 // Initial sums are 0 where `initial` is null; it may be where the sums go. `relu` applies to the result.
 template <class T>
-using DirectMicrokernel = void (*)(const TileTerms<T>& terms, const TileSums<const T>& initial,
-                                   const TileSums<T>& sums, bool relu);
+using DirectMicrokernel = void (*)(const TileTerms<T>& terms, const TileSums<const T>& initial, const TileSums<T>& sums,
+                                   bool relu);
 
 // The kernel of a rectangle of rows * width <= kTileHeight positions.
 template <class T>
@@ -49,8 +47,8 @@ DirectMicrokernel<T> direct_microkernel(int64_t rows, int64_t width, int vectors
 
 // How a rectangle of rows x width positions is cut into tiles: as wide as possible, evenly, then as high as fits.
 struct TileGrid {
-    int64_t rows, width;    // of the whole
-    int64_t height, across; // rows of a tile, tiles in a row
+    int64_t rows, width;     // of the whole
+    int64_t height, across;  // rows of a tile, tiles in a row
 
     TileGrid(int64_t rows, int64_t width) : rows(rows), width(width) {
         across = (width + kTileHeight - 1) / kTileHeight;

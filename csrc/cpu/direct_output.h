@@ -45,7 +45,8 @@ private:
                 const T* from = residual.data + y * residual.row + x * residual.column;
                 int64_t c = 0;
                 if (residual.channel == 1)
-                    for (; c + lanes<T> <= channels; c += lanes<T>) store<T>(at + c, load<T>(at + c) + load<T>(from + c));
+                    for (; c + lanes<T> <= channels; c += lanes<T>)
+                        store<T>(at + c, load<T>(at + c) + load<T>(from + c));
                 for (; c < channels; ++c) at[c] += from[c * residual.channel];
             }
     }

@@ -63,8 +63,8 @@ inline void multiply_vectors(const TileTerms<T>& terms, int64_t rows, int64_t ve
 // From the sums of one channel, [phase][row][column], to the computed tensor.
 template <class T>
 struct PositionsOutput {
-    int64_t height, width;        // computed
-    int64_t phases_h, phases_w;   // position (y, x) is that of phase (y % phases_h, x % phases_w)
+    int64_t height, width;       // computed
+    int64_t phases_h, phases_w;  // position (y, x) is that of phase (y % phases_h, x % phases_w)
     T* out;
     int64_t out_row, out_column;
     const T* residual;  // or null

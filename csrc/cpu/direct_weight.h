@@ -131,13 +131,9 @@ private:
         }
     }
 
-    // The first `count` lanes from p, without reading at or behind `end`; the others are 0.
+    // The first `count` lanes from p, without reading at or behind `end`; the others carry nothing.
     static Vec<T> bounded(const T* p, int64_t count, const T* end) {
-        if (count == lanes<T>) return load<T>(p);
-        if (end - p < lanes<T>) return load_partial<T>(p, smaller(count, end - p));
-        Vec<T> v = load<T>(p);
-        for (int64_t i = count; i < lanes<T>; ++i) v[i] = T(0);
-        return v;
+        return end - p >= lanes<T> ? load<T>(p) : load_partial<T>(p, smaller(count, end - p));
     }
 
     // `length` elements of each of `used` channels, those of one element side by side at place(element).

@@ -45,6 +45,9 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
     "csrc/cpu/winograd_grad_weight.cpp",
     "tests/cpu/test_winograd.py",
 )
+DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
+DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
+POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
@@ -105,6 +108,14 @@ MUTANTS = [
     Mutant(PLANES, "high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);", "high[i] = i / 2 + (i % 2 ? L : 0);"),
     Mutant(THIN_WEIGHT, "v[l] = l < skip ? T(0) : v[l];", "v[l] = l <= skip ? T(0) : v[l];"),
     Mutant(THIN_WEIGHT, "sum += load_row<V>(totals + part * total_elements());", ""),
+    # direct convolution with output channels in lanes: padding, accumulation, parts, phases
+    Mutant(DIRECT_TILE, "if (!from) cells.end = cells.begin;", ""),
+    Mutant(DIRECT_TILE, "return distance % step * cells + distance / step;", "return distance;"),
+    Mutant(DIRECT_GATHER, "if (!first) return {sums.data", "if (false) return {sums.data", LANES),
+    Mutant(DIRECT_GATHER, "phase.taps_before = before;", "phase.taps_before = 0;"),
+    Mutant(DIRECT_WEIGHT, "c * slot.taps + slot.index", "c + slot.index"),
+    Mutant(DIRECT_GRAD_WEIGHT, "for (int t = 1; t < team; ++t) sum +=", "for (int t = 2; t < team; ++t) sum +=", LANES),
+    Mutant(POSITIONS, "i / 2 + i % 2 * lanes<T>", "i / 2", LANES),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(
         PRODUCT,
