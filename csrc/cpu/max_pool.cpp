@@ -273,7 +273,9 @@ private:
 
     void add_matches(T* image, Span d, Span h, Span w, Vec<T> grad, const int64_t* indices) const {
         using I = Row<IndexOf<T>, lanes<T>>;
-        const I index = __builtin_convertvector((load_row<Row<int64_t, lanes<T>>>(indices)), I);
+        Row<int64_t, lanes<T>> wide;
+        std::memcpy(&wide, indices, sizeof wide);
+        const I index = __builtin_convertvector(wide, I);
         for (int64_t i = d.begin; i < d.end; i += axes_.d.dilation)
             for (int64_t j = h.begin; j < h.end; j += axes_.h.dilation)
                 for (int64_t k = w.begin; k < w.end; k += axes_.w.dilation) {
