@@ -66,6 +66,7 @@ private:
                 const T* image = x + n * p_.input.n + run * runs_.input_step;
                 if constexpr (Indices) {
                     index_pixel_row(image, d, h, y + to, indices + to);
+                    clear_lanes(indices + to, p_.out.w, p_.output.w, runs_.padding(run, p_.c));
                 } else {
                     fold_pixels_of_row(image, d, h, y + to);
                 }
