@@ -158,7 +158,7 @@ class _Tensor:
             return self.view.copy()
         channels = self.operand.shape[1]
         whole = np.moveaxis(self.view, -1, 2)
-        whole = whole.reshape(whole.shape[0], -1, *whole.shape[3:])
+        whole = whole.reshape(whole.shape[0], whole.shape[1] * whole.shape[2], *whole.shape[3:])
         assert not np.any(whole[:, channels:]), f"{self.operand.name}: the channels beyond {channels} are not 0"
         return whole[:, :channels].copy()
 
