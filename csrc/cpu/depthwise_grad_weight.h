@@ -263,7 +263,7 @@ private:
         const TapAxis &d = d_[0], &h = h_[0], &w = w_[0];
         const Strides& y = conv_.output;
         Row<T, L> rows[P];
-        unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w, skip); });
+        unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w); });
         const T* from = plane + r * h.unit * copy_.pitch + x;
         Row<IndexOf<T>, L> counts;
         for (int l = 0; l < L; ++l) counts[l] = l < skip ? 0 : -1;
@@ -287,8 +287,8 @@ private:
                                  sums + t * lanes<T>);
     }
 
-    // sums[b] += rows[p] * from[p * U + b] in the lanes that count. The others are dropped after the product: they may be
-    // NaN.
+    // sums[b] += rows[p] * from[p * U + b] in the lanes that count. The others are dropped after the product: they may
+    // be NaN.
     template <int L, int U, int P, int B>
     PYCV_INLINE static void add_taps(const Row<T, L> (&rows)[P], const T* from, int64_t step, Row<IndexOf<T>, L> counts,
                                      T* sums) {
