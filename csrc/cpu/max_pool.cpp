@@ -66,6 +66,7 @@ private:
                 const T* image = x + n * p_.input.n + run * runs_.input_step;
                 if constexpr (Indices) {
                     index_pixel_row(image, d, h, y + to, indices + to);
+                    clear_lanes(indices + to, p_.out.w, p_.output.w, runs_.padding(run, p_.c));
                 } else {
                     fold_pixels_of_row(image, d, h, y + to);
                 }
@@ -273,7 +274,9 @@ private:
 
     void add_matches(T* image, Span d, Span h, Span w, Vec<T> grad, const int64_t* indices) const {
         using I = Row<IndexOf<T>, lanes<T>>;
-        const I index = __builtin_convertvector((load_row<Row<int64_t, lanes<T>>>(indices)), I);
+        Row<int64_t, lanes<T>> wide;
+        std::memcpy(&wide, indices, sizeof wide);
+        const I index = __builtin_convertvector(wide, I);
         for (int64_t i = d.begin; i < d.end; i += axes_.d.dilation)
             for (int64_t j = h.begin; j < h.end; j += axes_.h.dilation)
                 for (int64_t k = w.begin; k < w.end; k += axes_.w.dilation) {

@@ -126,7 +126,7 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(2, 5, 19, 37), (3, 33, 9, 8), (1, 70, 7, 7)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 19, 37), (3, 33, 9, 8), (1, 70, 7, 7), (1, 2, 6, 2100)], ids=str)
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("kind", ["max_pool2d", "avg_pool2d"])
 def test_layouts_and_vector_edges(kind, window, shape, dtype):
