@@ -67,9 +67,15 @@ MUTANTS = [
     Mutant(DIRECT, "body(smaller(v * lanes<T>, channels - lanes<T>))", "body(v * lanes<T>)"),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(PRODUCT, "if (tile.add) v += load_partial<T>(out + j, part);", ""),
-    Mutant(PRODUCT, "v += sink.beta * load_partial<T>(residual + j, part);", "v += load_partial<T>(residual + j, part);"),
+    Mutant(
+        PRODUCT, "v += sink.beta * load_partial<T>(residual + j, part);", "v += load_partial<T>(residual + j, part);"
+    ),
     Mutant(PRODUCT, "tile.column_bias, tile.row_bias,", "tile.row_bias, tile.column_bias,"),
-    Mutant(PRODUCT, "epilogue.residual_stride = tile.row_residual.stride;", "epilogue.residual_stride = tile.row_out.stride;"),
+    Mutant(
+        PRODUCT,
+        "epilogue.residual_stride = tile.row_residual.stride;",
+        "epilogue.residual_stride = tile.row_out.stride;",
+    ),
     Mutant(TILE, "sum[i][j] += bias[j];", "sum[i][j] += bias[0];"),
     Mutant(PRODUCT, "block + 1 == p.depth.blocks()", "block == 0"),
     Mutant(
