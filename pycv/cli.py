@@ -130,7 +130,7 @@ def _tune_machine(arguments: list[str]) -> int:
             raise ValueError(f"--threads {options.threads}: expected 1 or more")
         if not any(str(problem).startswith(options.only) for problem in tune.problems()):
             raise ValueError(f"--only {options.only}: no problem of the set starts like this")
-    with _progress() as progress:
+    with progress_bar() as progress:
         print(tune.tune(options.only, threads, Path(options.output) if options.output else None, progress=progress))
     return 0
 
@@ -187,7 +187,7 @@ def _bench_run(arguments: list[str]) -> int:
             raise ValueError(f"{output} exists: results are never overwritten; move it or name another file")
         if options.threads is not None and options.threads < 1:
             raise ValueError(f"--threads {options.threads}: expected 1 or more")
-    with _progress() as progress:
+    with progress_bar() as progress:
         rows = bench.run(
             cases, contenders, threads=options.threads, budget=options.budget, seed=options.seed, progress=progress
         )
@@ -256,7 +256,7 @@ def _new_result() -> Path:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar where tqdm is installed, else a line per problem; on standard error."""
     try:
         from tqdm import tqdm

@@ -462,8 +462,11 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
 ) -> Tensor:
-    """Normalise each channel, as torch.nn.functional.batch_norm (Ioffe and Szegedy 2015).
+    """Normalise each channel, as torch.nn.functional.batch_norm (Ioffe and Szegedy 2015), and more in the same pass.
 
     Parameters
     ----------
@@ -472,6 +475,8 @@ def batch_norm(
     weight, bias : (C), optional.
     training : statistics of this batch instead of the running ones; needs more than one value per channel.
     eps : added to the variance.
+    residual : tensor of the input's shape, optional. Added to the result.
+    activation : None or "relu". Applied last.
 
     Returns
     -------
@@ -482,7 +487,9 @@ def batch_norm(
     ValueError, RuntimeError
         As torch does.
     """
-    return _norm.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _norm.batch_norm(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, residual, activation
+    )
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

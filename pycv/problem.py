@@ -6,7 +6,7 @@ Grammar of the text (tokens separated by spaces; those in brackets may be left o
                [pre=PROLOGUE] [EPILOGUE]
     gemm:      gemm.forward [bBATCH]mMnNkK DTYPE [a=MATRIX] [b=MATRIX] [out=MATRIX] [res=MATRIX] DEVICE [EPILOGUE]
     pool:      OP.PASS nNcC[dDhHwW] [[tT]rRsS] [oOUT] [uSTRIDE] [pPADDING] [dDILATION] DTYPE LAYOUT DEVICE [FLAGS]
-    norm:      OP.PASS nNcC[dDhHwW] [lWINDOW] DTYPE LAYOUT DEVICE [training]
+    norm:      OP.PASS nNcC[dDhHwW] [lWINDOW] DTYPE LAYOUT DEVICE [FLAGS]
     pointwise: OP.PASS eCOUNT DTYPE DEVICE
 
     OP        conv1d conv2d conv3d; max_pool2d, adaptive_avg_pool3d, ...; batch_norm, local_response_norm, channel_sum;
@@ -22,7 +22,7 @@ Grammar of the text (tokens separated by spaces; those in brackets may be left o
     DTYPE     f32 f64 f16 bf16 and whatever else torch has, DEVICE cpu or cuda
     PROLOGUE  scale (per channel, with a shift) and relu joined by +, applied to the input in that order
     EPILOGUE  bias, residual and relu joined by +, applied in that order
-    FLAGS     indices, exclude_pad, divisorN joined by +
+    FLAGS     pooling: indices, exclude_pad, divisorN; batch_norm: training and the epilogue; joined by +
 
 Example: ``conv2d.forward n8c64h56w56 k64r3s3 p1 f32 nchw cpu``. ``parse(str(problem)) == problem`` always holds.
 """
@@ -355,7 +355,11 @@ class PoolProblem:
 
 @dataclass(frozen=True)
 class NormProblem:
-    """batch_norm, local_response_norm over ``window`` channels, or channel_sum, of input (n, c, *size)."""
+    """batch_norm, local_response_norm over ``window`` channels, or channel_sum, of input (n, c, *size).
+
+    The epilogue (residual, relu) is batch_norm's. In grad_input ``output`` is also the layout of the forward's output
+    and ``residual`` that of the residual's gradient.
+    """
 
     op: str
     pass_: str
@@ -368,6 +372,8 @@ class NormProblem:
     output: Layout = Layout()
     training: bool = False
     window: int = 0
+    residual: Layout | None = None
+    epilogue: tuple[str, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -378,6 +384,8 @@ class NormProblem:
     @property
     def bytes(self) -> int:
         tensors = {"channel_sum": 1}.get(self.op, 2 if self.pass_ == "forward" else 3)
+        tensors += self.residual is not None  # read, or its gradient written
+        tensors += self.pass_ == "grad_input" and "relu" in self.epilogue  # the forward's output
         return _itemsize(self.dtype) * tensors * self.n * self.c * _product(self.size)
 
     def __str__(self) -> str:
@@ -386,9 +394,9 @@ class NormProblem:
             f"n{self.n}c{self.c}" + _sizes_text("dhw", self.size),
             f"l{self.window}" if self.window else "",
             self.dtype,
-            _layout_text(self.input, self.output),
+            _layout_text(self.input, self.output, residual=self.residual),
             self.device,
-            "training" if self.training else "",
+            "+".join((*(["training"] if self.training else []), *self.epilogue)),
         ]
         return " ".join(filter(None, tokens))
 
@@ -534,8 +542,10 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
     n, c, size = fields["n"], fields["c"], fields["size"]
     if not op.startswith("conv") and "_pool" not in op:
         return NormProblem(
-            op, pass_, n, c, size, **common, **layouts, training="training" in flags, window=fields.get("l", 0)
-        )
+            op, pass_, n, c, size, **common, **layouts, training="training" in flags, window=fields.get("l", 0),
+            residual=Layout.parse(fields["res"]) if "res" in fields else None,
+            epilogue=_epilogue(flags),
+        )  # fmt: skip
     rank = len(size)
     adaptive = op.startswith("adaptive")
     window: dict[str, Any] = {

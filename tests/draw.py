@@ -268,14 +268,22 @@ def norm(source: Source, op: str, budget: int) -> NormProblem:
         n = 0
     training = op == "batch_norm" and n * _product(size) > 1 and bool(source.integer(0, 2))
     pass_ = "forward" if op == "channel_sum" else source.pick(("forward", "grad_input"))
-    blocked = op == "batch_norm" and source.integer(0, 5) == 0
-    return NormProblem(
+    drawn = NormProblem(
         op, pass_, n, c, size, _dtype(source),
-        input=layout(source, c, size, op == "channel_sum" or pass_ == "forward", blocked),
-        output=Layout() if op == "channel_sum" else layout(source, c, size, pass_ == "grad_input", blocked),
+        input=layout(source, c, size, op == "channel_sum" or pass_ == "forward"),
+        output=Layout() if op == "channel_sum" else layout(source, c, size, pass_ == "grad_input"),
         training=training,
         window=source.integer(1, 7) if op == "local_response_norm" else 0,
     )  # fmt: skip
+    if op != "batch_norm":
+        return drawn
+    epilogue = tuple(step for step in ("residual", "relu") if source.integer(0, 2) == 0)
+    residual = layout(source, c, size, pass_ == "forward") if "residual" in epilogue else None
+    drawn = replace(drawn, epilogue=epilogue, residual=residual)
+    if source.integer(0, 1):  # all alike: the fast paths
+        name = Layout(source.pick(("nchw", "nhwc", "nchw8c", "nchw16c")))
+        drawn = replace(drawn, input=name, output=name, residual=residual and name)
+    return drawn
 
 
 def pointwise(source: Source, op: str, budget: int) -> PointwiseProblem:
@@ -393,7 +401,7 @@ def _batch_norm_statistics(p: NormProblem, arrays: dict, scalars: dict, rng: np.
     if "running_var" in arrays:
         arrays["running_var"] = np.abs(arrays["running_var"]) + 0.5
     if "mean" in arrays:
-        forward = replace(p, pass_="forward")
+        forward = replace(p, pass_="forward", epilogue=())
         statistics = reference.run(forward, {"input": arrays["input"]}, **scalars)
         dtype = np.float32 if p.dtype == "f32" else np.float64
         for name in ("mean", "invstd"):

@@ -110,6 +110,12 @@ def _norm_operands(p: NormProblem) -> Iterator[Operand]:
     else:
         yield _image("grad_output", shape, p.output, p.dtype)
         yield _image("output", shape, p.input, p.dtype, read=False, written=True)
+    if "relu" in p.epilogue and not forward:
+        yield _image("forward_output", shape, p.output, p.dtype)
+    if "residual" in p.epilogue:
+        assert p.residual is not None
+        name = "residual" if forward else "grad_residual"
+        yield _image(name, shape, p.residual, p.dtype, read=forward, written=not forward)
     if batch_norm:
         yield from _batch_norm_vectors(p, forward)
 
@@ -158,7 +164,7 @@ class _Tensor:
             return self.view.copy()
         channels = self.operand.shape[1]
         whole = np.moveaxis(self.view, -1, 2)
-        whole = whole.reshape(whole.shape[0], -1, *whole.shape[3:])
+        whole = whole.reshape(whole.shape[0], whole.shape[1] * whole.shape[2], *whole.shape[3:])
         assert not np.any(whole[:, channels:]), f"{self.operand.name}: the channels beyond {channels} are not 0"
         return whole[:, :channels].copy()
 

@@ -119,7 +119,7 @@ def algorithm_entries() -> dict[str, set[str]]:
     """Algorithm name -> the C++ files whose PYCV_KERNEL entries carry it."""
     found: dict[str, set[str]] = {}
     for path in NATIVE:
-        for algorithm in re.findall(r'^PYCV_KERNEL\("\w+", "(\w+)"', path.read_text(), re.MULTILINE):
+        for algorithm in re.findall(r'^PYCV_KERNEL\("\w+", "(\w+)(?:/\w+)?"', path.read_text(), re.MULTILINE):
             found.setdefault(algorithm, set()).add(path.name)
     return found
 
@@ -151,7 +151,7 @@ def modules_on_the_way(call) -> list[str]:
     seen: list[list[str]] = []
 
     def profile(frame, event, argument):
-        if event != "c_call" or getattr(argument, "__name__", "") != "run":
+        if event != "c_call" or getattr(argument, "__name__", "") != "launch":
             return
         way = []
         while frame is not None:

@@ -147,12 +147,14 @@ std::unique_ptr<cpu::PoolPlan> make_pool_plan(const std::string& op, const std::
 std::unique_ptr<cpu::NormPlan> make_norm_plan(const std::string& op, const std::string& algorithm,
                                               const std::string& pass, const std::string& dtype, int64_t n, int64_t c,
                                               const I3& size, const I6& input, const I6& output, bool training,
-                                              int64_t window, int threads) {
+                                              int64_t window, const I6& residual, bool has_residual, bool relu,
+                                              int threads) {
     const NormKind kind = op == "batch_norm"            ? NormKind::batch_norm
                           : op == "local_response_norm" ? NormKind::local_response_norm
                                                         : NormKind::channel_sum;
-    const NormProblem problem{kind,          pass_of(pass),  dtype_of(dtype), n,        c,
-                              spatial(size), strides(input), strides(output), training, window};
+    const NormProblem problem{
+        kind,   pass_of(pass),     dtype_of(dtype), n,   c, spatial(size), strides(input), strides(output), training,
+        window, strides(residual), has_residual,    relu};
     return std::unique_ptr<cpu::NormPlan>(entry(op, algorithm).norm(problem, threads));
 }
 
@@ -189,7 +191,7 @@ void run_pool(const cpu::PoolPlan& plan, Address input, Address output, Address 
 void run_norm(const cpu::NormPlan& plan, Address input, Address grad_output, Address output, Address weight,
               Address bias, Address running_mean, Address running_var, Address mean, Address invstd,
               Address grad_weight, Address grad_bias, double eps, double momentum, double alpha, double beta, double k,
-              Address workspace) {
+              Address workspace, Address residual, Address forward_output, Address grad_residual) {
     const cpu::NormArguments arguments{pointer(input),
                                        pointer(grad_output),
                                        pointer(output),
@@ -206,7 +208,10 @@ void run_norm(const cpu::NormPlan& plan, Address input, Address grad_output, Add
                                        alpha,
                                        beta,
                                        k,
-                                       pointer(workspace)};
+                                       pointer(workspace),
+                                       pointer(residual),
+                                       pointer(forward_output),
+                                       pointer(grad_residual)};
     const WithoutGil release;
     plan.run(arguments);
 }
@@ -352,7 +357,8 @@ PYBIND11_MODULE(_cpu, m) {
              py::arg("weight") = 0, py::arg("bias") = 0, py::arg("running_mean") = 0, py::arg("running_var") = 0,
              py::arg("mean") = 0, py::arg("invstd") = 0, py::arg("grad_weight") = 0, py::arg("grad_bias") = 0,
              py::arg("eps") = 0.0, py::arg("momentum") = 0.0, py::arg("alpha") = 0.0, py::arg("beta") = 0.0,
-             py::arg("k") = 0.0, py::arg("workspace") = 0);
+             py::arg("k") = 0.0, py::arg("workspace") = 0, py::arg("residual") = 0, py::arg("forward_output") = 0,
+             py::arg("grad_residual") = 0);
     py::class_<cpu::PointwisePlan>(m, "PointwisePlan")
         .def("run", &run_pointwise, py::arg("input"), py::arg("grad_output"), py::arg("output"))
         .def_property_readonly("launch", &bound_launch<cpu::PointwisePlan, launch_pointwise>);
@@ -371,7 +377,7 @@ PYBIND11_MODULE(_cpu, m) {
           py::arg("count_include_pad"), py::arg("divisor"), py::arg("threads"));
     m.def("norm_plan", &make_norm_plan, py::arg("op"), py::arg("algorithm"), py::arg("pass_"), py::arg("dtype"),
           py::arg("n"), py::arg("c"), py::arg("size"), py::arg("input"), py::arg("output"), py::arg("training"),
-          py::arg("window"), py::arg("threads"));
+          py::arg("window"), py::arg("residual"), py::arg("has_residual"), py::arg("relu"), py::arg("threads"));
     m.def("pointwise_plan", &make_pointwise_plan, py::arg("op"), py::arg("algorithm"), py::arg("pass_"),
           py::arg("dtype"), py::arg("count"), py::arg("threads"));
 }

@@ -88,6 +88,10 @@ struct NormProblem {
     Strides input, output;  // output also describes grad_output; grad_input lies as input
     bool training;          // batch_norm: statistics of this batch, not the running ones
     int64_t window;         // local_response_norm: channels in the sum
+    // batch_norm, epilogue of the forward: + residual, then relu. The gradient of the same problem goes through both;
+    // residual also describes grad_residual.
+    Strides residual{};
+    bool has_residual = false, relu = false;
 };
 
 enum class PointwiseKind { relu };

@@ -1,9 +1,9 @@
 // Convolution by Fourier transforms of overlapping tiles (overlap-save), all passes, filters of any size.
 //
 // forward, grad_input: computed = source (*) weight. An axis is cut into tiles of m results, each from m + extent - 1
-//   source elements, the extent being that of the (dilated) filter. A tile of t = m + extent - 1 is transformed, at each
-//   frequency multiplied with the transformed filters and summed over the channels, and transformed back; the last m
-//   elements of that cyclic convolution are results. The weight's transform is what prepare_weight() makes.
+//   source elements, the extent being that of the (dilated) filter. A tile of t = m + extent - 1 is transformed, at
+//   each frequency multiplied with the transformed filters and summed over the channels, and transformed back; the last
+//   m elements of that cyclic convolution are results. The weight's transform is what prepare_weight() makes.
 // grad_weight: the same tiles of the input, multiplied with tiles of m gradients lying backwards, summed over all tiles
 //   and images at each frequency; one inverse transform per filter at the end gives the taps.
 //
@@ -11,13 +11,13 @@
 // dilation puts zeros between the taps: both cost as much as the dense problem.
 //
 // Three phases with a barrier between them: transforms (fft_tile.h) shared by tile and channel vector, products
-// (fft_product.h) shared by frequency, inverse transforms by tile and channel vector; for as many tiles at a time as the
-// workspace has room for. Sums have the same order for every number of threads. Lanes run along the channels of a group,
-// or, where groups are thin (depthwise), across groups: then vectors of groups are independent problems, and each thread
-// solves its own without barriers.
+// (fft_product.h) shared by frequency, inverse transforms by tile and channel vector; for as many tiles at a time as
+// the workspace has room for. Sums have the same order for every number of threads. Lanes run along the channels of a
+// group, or, where groups are thin (depthwise), across groups: then vectors of groups are independent problems, and
+// each thread solves its own without barriers.
 //
-// Transforms: (c + k) * tiles * t^2 * (5 log2 t) FLOPs; products: c / groups * k * tiles * t * (t / 2 + 1) * 8 FLOPs; the
-// transformed weight holds c / groups * k * t * (t + 2) numbers. t is chosen by an estimate of all of this.
+// Transforms: (c + k) * tiles * t^2 * (5 log2 t) FLOPs; products: c / groups * k * tiles * t * (t / 2 + 1) * 8 FLOPs;
+// the transformed weight holds c / groups * k * t * (t + 2) numbers. t is chosen by an estimate of all of this.
 //
 // A result depends on its whole tile: what is not finite makes every result NaN that shares a tile and group with it.
 #include "conv_gather.h"
@@ -105,8 +105,8 @@ struct TiledAxis {
         return w;
     }
     Window computed(int64_t tile, bool forward) const {
-        Window w = window({0, forward ? axis.out : axis.size}, forward ? axis.stride : 1, tile * results(),
-                          results(tile));
+        Window w =
+            window({0, forward ? axis.out : axis.size}, forward ? axis.stride : 1, tile * results(), results(tile));
         w.run.first += axis.extent - 1;
         return w;
     }
@@ -160,8 +160,8 @@ struct ChannelVectors {
     }
 };
 
-// Spectra of some tiles: at each frequency a row per tile, in it the real parts of all channels, then the imaginary ones.
-// The distance of frequencies is an odd number of vectors, so that they fall into different cache sets.
+// Spectra of some tiles: at each frequency a row per tile, in it the real parts of all channels, then the imaginary
+// ones. The distance of frequencies is an odd number of vectors, so that they fall into different cache sets.
 template <class T>
 struct SpectraLayout {
     int64_t vectors, tiles;
@@ -174,8 +174,8 @@ struct SpectraLayout {
     }
 };
 
-// Spectra of filters: at each frequency, group by group, panels of up to `panel` vectors of computed channels; in a panel
-// a row per source channel: the real parts, then the imaginary ones. The order in which a product reads them.
+// Spectra of filters: at each frequency, group by group, panels of up to `panel` vectors of computed channels; in a
+// panel a row per source channel: the real parts, then the imaginary ones. The order in which a product reads them.
 template <class T>
 struct FilterLayout {
     int64_t groups, vectors, channels;
@@ -321,9 +321,7 @@ protected:
     T scale() const { return T(1) / static_cast<T>(4 * fft_.height() * fft_.width()); }
 
     // Elements that a transform moves, in vectors: once per stage, to and from the line, to and from the spectrum.
-    double transform_vectors() const {
-        return static_cast<double>(fft_.height() * fft_.width()) * (fft_.stages() + 3);
-    }
+    double transform_vectors() const { return static_cast<double>(fft_.height() * fft_.width()) * (fft_.stages() + 3); }
     double busiest(double count) const { return std::ceil(count / threads_); }
 
     // Calls body(unit, thread, team, shared workspace, scratch).
@@ -400,8 +398,8 @@ public:
         const int64_t filters_bytes = prepared_weight_bytes() - threads_ * this->scratch_bytes();
         const int64_t channels = gather_.source_channels;
         parallel(threads_, [&](int thread, int team) {
-            T* scratch = reinterpret_cast<T*>(static_cast<char*>(prepared) + filters_bytes +
-                                              thread * this->scratch_bytes());
+            T* scratch =
+                reinterpret_cast<T*>(static_cast<char*>(prepared) + filters_bytes + thread * this->scratch_bytes());
             const Range mine = share(computed_.total() * channels, thread, team);
             for (int64_t i = mine.begin; i < mine.end; ++i) {
                 const int64_t channel = i % channels, vector = i / channels % computed_.per_unit();
@@ -432,7 +430,8 @@ public:
     }
 
     Cost cost() const override {
-        const double tiles = static_cast<double>(tiling_.tiles()), frequencies = static_cast<double>(fft_.frequencies());
+        const double tiles = static_cast<double>(tiling_.tiles()),
+                     frequencies = static_cast<double>(fft_.frequencies());
         const double vectors = static_cast<double>(sources_.total() + computed_.total());
         const double blocks = std::ceil(tiles / static_cast<double>(block_));
         const double spectra = this->independent() ? 0 : tiles * frequencies * vectors * 4 * PYCV_VECTOR_BYTES;
@@ -447,7 +446,8 @@ public:
     Cost prepare_cost() const override {
         const double filters = static_cast<double>(this->filters());
         return {0, this->busiest(filters) * this->transform_vectors() * lanes<T>,
-                static_cast<double>(2 * unit_filters() * computed_.units() * kSize) + weight_elements(conv_) * kSize, 1};
+                static_cast<double>(2 * unit_filters() * computed_.units() * kSize) + weight_elements(conv_) * kSize,
+                1};
     }
 
 private:
@@ -566,9 +566,9 @@ public:
         largest_ = {{0, across_ ? 1 : gather_.groups}, {0, computed_.per_group()}, {0, sources_.per_group()}};
         const int64_t space = this->independent() ? limit / threads_ : limit;
         while (!across_ && (filter_elements(largest_) + tile_elements(largest_)) * kSize > space) {
-            int64_t& longest = largest_.groups.end > 1                         ? largest_.groups.end
+            int64_t& longest = largest_.groups.end > 1                      ? largest_.groups.end
                                : largest_.outputs.end > largest_.inputs.end ? largest_.outputs.end
-                                                                              : largest_.inputs.end;
+                                                                            : largest_.inputs.end;
             if (longest <= 1) break;
             longest = divide_up(longest, 2);
         }
@@ -590,11 +590,13 @@ public:
     }
 
     Cost cost() const override {
-        const double tiles = static_cast<double>(tiling_.tiles()), frequencies = static_cast<double>(fft_.frequencies());
+        const double tiles = static_cast<double>(tiling_.tiles()),
+                     frequencies = static_cast<double>(fft_.frequencies());
         const double blocks = larger(1, divide_up(tiling_.tiles(), block_));
         double transforms = static_cast<double>(this->filters()), spectra = 0, sums = 0, regions = 1;
         each_part([&](const Part& part) {
-            const double vectors = static_cast<double>((part.input_vectors() + part.output_vectors()) * sources_.units());
+            const double vectors =
+                static_cast<double>((part.input_vectors() + part.output_vectors()) * sources_.units());
             transforms += tiles * vectors;
             if (this->independent()) return;
             spectra += tiles * frequencies * vectors * 4 * PYCV_VECTOR_BYTES;
@@ -602,8 +604,8 @@ public:
             regions += 2 * blocks * static_cast<double>(sources_.units());
         });
         return {this->busiest(tiles * frequencies * this->vector_products()) * 4 * lanes<T>,
-                this->busiest(transforms) * this->transform_vectors() * lanes<T>,
-                tensor_bytes(conv_) + spectra + sums, regions};
+                this->busiest(transforms) * this->transform_vectors() * lanes<T>, tensor_bytes(conv_) + spectra + sums,
+                regions};
     }
     Cost prepare_cost() const override { return {}; }
 

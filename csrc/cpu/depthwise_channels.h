@@ -44,9 +44,15 @@ public:
         band_ = larger(kBandInL2 / (width * h_.unit() * larger(vectors_.count, 1)), 4);
         const int64_t others = larger(problem_.n * chunks(), 1);
         band_ = larger(smaller(band_, rows * others / (4 * threads_)), 1);
+        offsets_ = new Offsets[static_cast<size_t>(vectors_.count)];
+        for (int64_t v = 0; v < vectors_.count; ++v) {
+            const int64_t c = vectors_.start(v);
+            offsets_[v] = {problem_.source.channel(c), problem_.computed.channel(c), problem_.residual.channel(c)};
+        }
     }
+    ~ChannelGather() override { delete[] offsets_; }
 
-    int64_t workspace_bytes() const override { return has_prologue() ? threads_ * scratch_bytes() : 0; }
+    int64_t workspace_bytes() const override { return threads_ * scratch_bytes(); }
     int64_t prepared_weight_bytes() const override { return larger(1, taps() * vectors_.count * vector_bytes()); }
 
     // [vector of channels][filter position][lane], 0 beyond the channels.
@@ -64,9 +70,7 @@ public:
         }
     }
 
-    Cost cost() const override {
-        return {direct_multiply_adds(conv_) / threads_, 0, tensor_bytes(conv_), 1};
-    }
+    Cost cost() const override { return {direct_multiply_adds(conv_) / threads_, 0, tensor_bytes(conv_), 1}; }
     Cost prepare_cost() const override {
         return {0, weight_elements(conv_), 2 * weight_elements(conv_) * element_bytes(conv_.dtype), 0};
     }
@@ -78,7 +82,7 @@ public:
         const T* weight = static_cast<const T*>(arguments.weight);
         if (w_.positions() == 0) return;
         parallel(threads_, [&](int thread, int team) {
-            T* scratch = reinterpret_cast<T*>(static_cast<char*>(arguments.workspace) + thread * scratch_bytes());
+            const Scratch scratch = carve(arguments.workspace, thread);
             const Range mine = share(items, thread, team);
             for (int64_t i = mine.begin; i < mine.end; ++i) {
                 const int64_t chunk = i % chunks(), band = i / chunks() % bands, n = i / chunks() / bands;
@@ -97,110 +101,105 @@ private:
     int64_t chunks() const { return divide_up(vectors_.count, chunk_); }
     int64_t rows_per_slice() const { return problem_.size.h; }
     bool has_prologue() const { return conv_.scale_input || conv_.relu_input; }
-    int64_t scratch_rows() const { return larger(d_[0].taps, 1) * larger(h_[0].taps, 1); }
+
+    struct Scratch {
+        OuterTap* outer;
+        T* rows;  // transformed
+    };
+    int64_t outer_bytes() const {
+        return round_up(larger(conv_.filter.d * conv_.filter.h, 1) * static_cast<int64_t>(sizeof(OuterTap)), 64);
+    }
     int64_t scratch_bytes() const {
-        return has_prologue() ? scratch_rows() * chunk_ * larger(w_.size(), 1) * vector_bytes() : 0;
+        const int64_t rows = has_prologue() ? larger(conv_.filter.d * conv_.filter.h, 1) : 0;
+        return outer_bytes() + rows * chunk_ * larger(w_.size(), 1) * vector_bytes();
+    }
+    Scratch carve(void* workspace, int thread) const {
+        char* at = static_cast<char*>(workspace) + thread * scratch_bytes();
+        return {reinterpret_cast<OuterTap*>(at), reinterpret_cast<T*>(at + outer_bytes())};
     }
 
     struct Place {
         int64_t n, d, h;  // of a computed row
     };
 
-    // The source of one computed row: where each tap row begins, for the first vector.
-    struct Source {
-        const T* data;
-        int64_t d, h, w;  // strides of tap rows and pixels
-        bool scratch;     // vectors lie side by side, not as channels do
-    };
-
-    void row(const GatherTensors<T>& tensors, const T* weight, const Place& at, Range vectors, T* scratch) const {
-        const TapAxis &d = d_.of(at.d), &h = h_.of(at.h);
-        const int64_t qd = at.d / d_.count(), qh = at.h / h_.count();
-        const Strides& s = problem_.source;
-        const Window window{d, h, d.taps_inside(qd), h.taps_inside(qh)};
-        Source source{tensors.source + at.n * s.n + (qd * d.unit + d.low) * s.d + (qh * h.unit + h.low) * s.h,
-                      d.tap_step * s.d, h.tap_step * s.h, s.w, false};
-        if (has_prologue()) source = transformed(tensors, source, window, vectors, scratch);
-        for (int64_t phase = 0; phase < w_.count(); ++phase) {
-            if (w_[phase].count == 0) continue;
-            const Line line{tensors, weight, at, source, window, w_[phase], vectors};
-            switch (w_[phase].sharing()) {
-                case 1: tiles<1>(line); break;
-                case 2: tiles<2>(line); break;
-                default: tiles<0>(line);
-            }
-        }
-    }
-
-    // The taps of a computed row along the other two axes.
-    struct Window {
-        const TapAxis &d, &h;
-        Range taps_d, taps_h;
-    };
-
-    // One phase of a computed row.
+    // One computed row: the tap rows that lie inside the source, where the first pixel of each begins.
     struct Line {
         const GatherTensors<T>& tensors;
+        const T* source;  // of the image, or the transformed rows
         const T* weight;
         Place at;
-        Source source;
-        Window window;
-        const TapAxis& w;
         Range vectors;
+        const OuterTap* outer;
+        int64_t outer_taps, pixel;
     };
 
-    template <int U>
-    void tiles(const Line& line) const {
-        switch (tile_outputs(line.w.count)) {
-            case 8: return tiles<U, 8>(line);
-            case 7: return tiles<U, 7>(line);
-            case 4: return tiles<U, 4>(line);
-            default: return tiles<U, 1>(line);
-        }
-    }
-
-    template <int U, int P>
-    void tiles(const Line& line) const {
-        for (int64_t q = 0; q < line.w.count; q += P) {
-            const int64_t first = smaller(q, line.w.count - P);
-            for (int64_t v = line.vectors.begin; v < line.vectors.end; ++v) tile<U, P>(line, first, v);
-        }
-    }
-
-    const T* vector_source(const Line& line, int64_t v) const {
-        return line.source.data +
-               (line.source.scratch ? (v - line.vectors.begin) * L : problem_.source.channel(vectors_.start(v)));
-    }
-
-    template <int U, int P>
-    void tile(const Line& line, int64_t q, int64_t v) const {
-        const TapAxis& w = line.w;
-        const Window& window = line.window;
-        const Range taps = w.taps_inside(q, P);
-        const T* source = vector_source(line, v);
-        const T* weight = line.weight + (v * this->taps() + w.filter_first) * L;
-        const int64_t first = q * w.unit + w.low, pixel = line.source.w, filter_step = w.filter_step * L;
-        const uint64_t size = static_cast<uint64_t>(w.size);
-        V sum[P] = {};
-        for (int64_t i = window.taps_d.begin; i < window.taps_d.end; ++i)
-            for (int64_t j = window.taps_h.begin; j < window.taps_h.end; ++j) {
-                const T* from = source + i * line.source.d + j * line.source.h;
-                const int64_t filter_row = (window.d.filter_first + i * window.d.filter_step) * conv_.filter.h +
-                                           window.h.filter_first + j * window.h.filter_step;
-                const T* taps_row = weight + filter_row * conv_.filter.w * L;
-                add_tap_run<U>(
-                    sum, taps.begin, taps.end,
-                    [&](int p, int64_t t) {
-                        const int64_t x = first + (U == 0 ? p * w.unit + t * w.tap_step : t);
-                        return static_cast<uint64_t>(x) < size ? load_row<V>(from + x * pixel) : V{};
-                    },
-                    [&](int64_t t) { return load_row<V>(taps_row + t * filter_step); });
+    void row(const GatherTensors<T>& tensors, const T* weight, const Place& at, Range vectors,
+             const Scratch& scratch) const {
+        const TapAxis &d = d_.of(at.d), &h = h_.of(at.h);
+        const int64_t qd = at.d / d_.count(), qh = at.h / h_.count();
+        const Range taps_d = d.taps_inside(qd), taps_h = h.taps_inside(qh);
+        const Strides& s = problem_.source;
+        OuterTap* outer = scratch.outer;
+        for (int64_t i = taps_d.begin; i < taps_d.end; ++i)
+            for (int64_t j = taps_h.begin; j < taps_h.end; ++j) {
+                const int64_t filter_row =
+                    (d.filter_first + i * d.filter_step) * conv_.filter.h + h.filter_first + j * h.filter_step;
+                *outer++ = {(qd * d.unit + d.low + i * d.tap_step) * s.d + (qh * h.unit + h.low + j * h.tap_step) * s.h,
+                            filter_row * conv_.filter.w * L};
             }
-        finish<P>(line, q, v, sum);
+        Line line{tensors, tensors.source + at.n * s.n, weight, at, vectors, scratch.outer, outer - scratch.outer, s.w};
+        if (has_prologue()) transform(line, scratch);
+        for (int64_t phase = 0; phase < w_.count(); ++phase) {
+            if (w_[phase].count == 0) continue;
+            switch (w_[phase].sharing()) {
+                case 1: tiles<1>(line, w_[phase]); break;
+                case 2: tiles<2>(line, w_[phase]); break;
+                default: tiles<0>(line, w_[phase]);
+            }
+        }
+    }
+
+    template <int U>
+    void tiles(const Line& line, const TapAxis& w) const {
+        switch (tile_outputs(w.count)) {
+            case 8: return tiles<U, 8>(line, w);
+            case 7: return tiles<U, 7>(line, w);
+            case 4: return tiles<U, 4>(line, w);
+            default: return tiles<U, 1>(line, w);
+        }
+    }
+
+    template <int U, int P>
+    void tiles(const Line& line, const TapAxis& w) const {
+        for (int64_t q = 0; q < w.count; q += P) tile<U, P>(line, w, smaller(q, w.count - P));
+    }
+
+    // All vectors of P pixels.
+    template <int U, int P>
+    void tile(const Line& line, const TapAxis& w, int64_t q) const {
+        const int64_t first = q * w.unit + w.low;
+        const InputMask mask = inputs_inside(first, 1, w.size);
+        const auto inside = [&](int64_t t, int64_t step) {
+            return t == 0 && step == 1 ? mask : inputs_inside(first + t * w.tap_step, step, w.size);
+        };
+        TileSource<T> source{line.source + first * line.pixel,
+                             line.weight + w.filter_first * L,
+                             line.pixel,
+                             w.filter_step * L,
+                             line.outer,
+                             line.outer_taps};
+        for (int64_t v = line.vectors.begin; v < line.vectors.end; ++v) {
+            V sum[P] = {};
+            TileSource<T> here = source;
+            here.source += has_prologue() ? (v - line.vectors.begin) * L : offsets_[v].source;
+            here.weight += v * taps() * L;
+            add_all_taps<U, TapWeight::per_lane, T, L, P>(sum, here, w.taps, w.unit, w.tap_step, inside);
+            finish<P>(line, w, q, v, sum);
+        }
     }
 
     // The first `real` lanes, 0 beyond.
-    static V load_real(const T* p, int64_t real) {
+    PYCV_INLINE static V load_real(const T* p, int64_t real) {
         if (real == L) return load_row<V>(p);
         V v{};
         for (int64_t i = 0; i < real; ++i) v[i] = p[i];
@@ -208,46 +207,49 @@ private:
     }
 
     template <int P>
-    void finish(const Line& line, int64_t q, int64_t v, V (&sum)[P]) const {
-        const int64_t c = vectors_.start(v), x = line.w.first + q * line.w.step;
+    PYCV_INLINE void finish(const Line& line, const TapAxis& w, int64_t q, int64_t v, V (&sum)[P]) const {
+        const int64_t x = w.first + q * w.step;
         const Strides &o = problem_.computed, &r = problem_.residual;
         const Place& at = line.at;
         if (line.tensors.bias) {
-            const V bias = load_real(line.tensors.bias + c, vectors_.real(v));
-            for (int p = 0; p < P; ++p) sum[p] += bias;
+            const V bias = load_real(line.tensors.bias + vectors_.start(v), vectors_.real(v));
+            unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += bias; });
         }
         if (line.tensors.residual) {
-            const T* from = line.tensors.residual + at.n * r.n + r.channel(c) + at.d * r.d + at.h * r.h + x * r.w;
-            for (int p = 0; p < P; ++p) sum[p] += load_row<V>(from + p * line.w.step * r.w);
+            const T* from =
+                line.tensors.residual + at.n * r.n + offsets_[v].residual + at.d * r.d + at.h * r.h + x * r.w;
+            unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += load_row<V>(from + p * w.step * r.w); });
         }
-        if (problem_.relu) {
-            for (int p = 0; p < P; ++p) sum[p] = sum[p] < V{} ? V{} : sum[p];
-        }
-        T* to = line.tensors.computed + at.n * o.n + o.channel(c) + at.d * o.d + at.h * o.h + x * o.w;
-        for (int p = 0; p < P; ++p) store_row<V>(to + p * line.w.step * o.w, sum[p]);
+        if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
+        T* to = line.tensors.computed + at.n * o.n + offsets_[v].computed + at.d * o.d + at.h * o.h + x * o.w;
+        const int64_t step = w.step * o.w;
+        unroll<P>([&]<int p>() PYCV_INLINE { store_row<V>(to + p * step, sum[p]); });
     }
 
-    // Prologue: scratch as [tap row][pixel][vector], transformed.
-    Source transformed(const GatherTensors<T>& tensors, const Source& source, const Window& window, Range vectors,
-                       T* scratch) const {
-        const int64_t count = vectors.end - vectors.begin, pixel = count * L, line = pixel * w_.size();
-        for (int64_t i = window.taps_d.begin; i < window.taps_d.end; ++i)
-            for (int64_t j = window.taps_h.begin; j < window.taps_h.end; ++j)
-                for (int64_t v = 0; v < count; ++v) {
-                    const int64_t c = vectors_.start(vectors.begin + v), real = vectors_.real(vectors.begin + v);
-                    const T* from = source.data + i * source.d + j * source.h + problem_.source.channel(c);
-                    T* to = scratch + (i * window.h.taps + j) * line + v * L;
-                    const V one = T(1) - V{};
-                    const V scale = tensors.scale ? load_real(tensors.scale + c, real) : one;
-                    const V shift = tensors.scale ? load_real(tensors.shift + c, real) : V{};
-                    for (int64_t x = 0; x < w_.size(); ++x) {
-                        V value = load_row<V>(from + x * source.w);
-                        if (tensors.scale) value = value * scale + shift;
-                        if (conv_.relu_input) value = value < V{} ? V{} : value;
-                        store_row<V>(to + x * pixel, value);
-                    }
-                }
-        return {scratch, window.h.taps * line, line, pixel, true};
+    // Prologue: the tap rows as [outer tap][pixel][vector of the chunk], transformed.
+    void transform(Line& line, const Scratch& scratch) const {
+        const int64_t count = line.vectors.end - line.vectors.begin, pixel = count * L;
+        for (int64_t i = 0; i < line.outer_taps; ++i)
+            for (int64_t v = 0; v < count; ++v) {
+                const T* from = line.source + line.outer[i].source + offsets_[line.vectors.begin + v].source;
+                transform_row(line, line.vectors.begin + v, from, scratch.rows + i * pixel * w_.size() + v * L, pixel);
+            }
+        for (int64_t i = 0; i < line.outer_taps; ++i) scratch.outer[i].source = i * pixel * w_.size();
+        line.source = scratch.rows;
+        line.pixel = pixel;
+    }
+
+    void transform_row(const Line& line, int64_t v, const T* from, T* to, int64_t to_pixel) const {
+        const GatherTensors<T>& tensors = line.tensors;
+        const int64_t c = vectors_.start(v), real = vectors_.real(v);
+        const V scale = tensors.scale ? load_real(tensors.scale + c, real) : V{};
+        const V shift = tensors.scale ? load_real(tensors.shift + c, real) : V{};
+        for (int64_t x = 0; x < w_.size(); ++x) {
+            V value = load_row<V>(from + x * line.pixel);
+            if (tensors.scale) value = value * scale + shift;
+            if (conv_.relu_input) value = value < V{} ? V{} : value;
+            store_row<V>(to + x * to_pixel, value);
+        }
     }
 
     ConvProblem conv_;
@@ -256,6 +258,11 @@ private:
     AxisPhases d_, h_, w_;
     ChannelVectors vectors_;
     int64_t chunk_, band_;  // vectors and rows of a work item
+    // Where each vector lies, relative to channel 0.
+    struct Offsets {
+        int64_t source, computed, residual;
+    };
+    Offsets* offsets_;
 };
 
 // Whether vectors of `lanes` channels are contiguous in everything that a depthwise gather touches.
@@ -266,9 +273,7 @@ inline bool has_channel_vectors(const ConvProblem& p, int64_t lanes) {
     const int64_t in = p.input.block, out = p.output.block, residual = p.has_residual ? p.residual.block : out;
     if (in == 1 && out == 1 && residual == 1) return p.c >= lanes;
     if (in == out && out == residual) return in % lanes == 0;
-    const auto divides = [lanes, &p](int64_t block) {
-        return block == 1 || (block % lanes == 0 && p.c % block == 0);
-    };
+    const auto divides = [lanes, &p](int64_t block) { return block == 1 || (block % lanes == 0 && p.c % block == 0); };
     return p.c % lanes == 0 && divides(in) && divides(out) && divides(residual);
 }
 

@@ -8,23 +8,9 @@
 // Only for kernel files (ISA namespace).
 #pragma once
 
-#include "depthwise.h"
-#include "vector_moves.h"
+#include "padded_planes.h"
 
 namespace pycv::cpu::PYCV_ISA {
-
-// One axis of the padded copy: cell i of part r is source coordinate low + first * unit + r + i * unit, where `first`
-// is the position that the copy begins at.
-struct PaddedAxis {
-    int64_t low, reach, unit, size;
-
-    explicit PaddedAxis(const AxisPhases& axis)
-        : low(axis.low()), reach(axis.high() - axis.low()), unit(axis.unit()), size(axis.size()) {}
-    // Source coordinates that `positions` positions read.
-    int64_t extent(int64_t positions) const { return positions > 0 ? (positions - 1) * unit + reach + 1 : 0; }
-    int64_t parts() const { return smaller(unit, reach + 1); }
-    int64_t cells(int64_t positions) const { return positions + reach / unit; }
-};
 
 template <class T>
 class PlaneGather final : public ConvPlan {
@@ -36,20 +22,12 @@ public:
           d_(depth_phases(problem)),
           h_(height_phases(problem)),
           w_(width_phases(problem)),
-          pad_d_(d_),
-          pad_h_(h_),
-          pad_w_(w_) {
-        constexpr int64_t kStripBytes = 24 << 10, kFewestRows = 8;
-        cells_ = pad_w_.cells(w_.positions());
-        pitch_ = pad_w_.parts() * cells_;
-        const int64_t row_bytes = larger(problem_.source_channels * slices() * pitch_, 1) * sizeof(T);
-        const int64_t rows = (kStripBytes / row_bytes - pad_h_.reach - 1) / pad_h_.unit + 1;
-        const int64_t positions = larger(h_.positions(), 1);
-        strip_ = smaller(larger(rows, kFewestRows), positions);
-        strip_ = divide_up(positions, divide_up(positions, strip_));
-        slice_ = pad_h_.extent(strip_) * pitch_;
-        plane_ = slices() * slice_;
+          copy_(d_, h_, w_, problem_.source_channels) {
+        outer_ = new OuterTap[static_cast<size_t>(d_.count() * w_.count() * outer_taps())];
+        for (int64_t pd = 0; pd < d_.count(); ++pd)
+            for (int64_t pw = 0; pw < w_.count(); ++pw) list_outer_taps(d_[pd], w_[pw], outer_ + outer_list(pd, pw));
     }
+    ~PlaneGather() override { delete[] outer_; }
 
     int64_t workspace_bytes() const override { return threads_ * thread_bytes(); }
     int64_t prepared_weight_bytes() const override { return 0; }
@@ -66,132 +44,139 @@ public:
         const int64_t blocks = divide_up(problem_.channels, kShared), items = problem_.n * problem_.groups * blocks;
         parallel(threads_, [&](int thread, int team) {
             const Scratch scratch = carve(arguments.workspace, thread);
-            zero_run(scratch.planes, problem_.source_channels * plane_);
+            zero_run(scratch.planes, problem_.source_channels * copy_.plane);
             const Range mine = share(items, thread, team);
+            int64_t block = mine.begin % larger(blocks, 1), image_group = mine.begin / larger(blocks, 1);
+            int64_t group = image_group % problem_.groups, n = image_group / problem_.groups;
             for (int64_t i = mine.begin; i < mine.end; ++i) {
-                const int64_t n = i / blocks / problem_.groups, group = i / blocks % problem_.groups;
-                const int64_t k = i % blocks * kShared;
+                const int64_t k = block * kShared;
                 channels(tensors, weight, n, group, {k, smaller(k + kShared, problem_.channels)}, scratch);
+                if (++block < blocks) continue;
+                block = 0;
+                if (++group < problem_.groups) continue;
+                group = 0;
+                ++n;
             }
             const Range images = share(problem_.n, thread, team);
-            for (int64_t n = images.begin; n < images.end; ++n) zero_padding_lanes(tensors.computed, n);
+            for (int64_t image = images.begin; image < images.end; ++image) zero_padding_lanes(tensors.computed, image);
         });
     }
 
 private:
     static constexpr int64_t kShared = 4;  // computed channels that share a copy
+    static constexpr int kPairRows = 4;    // of a tile of two interleaved phases
 
     struct Scratch {
-        T* planes;        // [source channel][slice][row][part][cell]
-        T* weight;        // [source channel][tap of d][tap of w][tap of h] of one computed channel
-        int64_t* column;  // offset of each tap of w
+        T* planes;  // [source channel][slice][row][part][cell]
+        T* weight;  // [tap of h][source channel][tap of d][tap of w] of one computed channel
     };
 
-    int64_t slices() const { return pad_d_.reach + 1; }
-    int64_t planes_elements() const { return round_up(problem_.source_channels * plane_, 64); }
-    int64_t weight_elements_each() const {
-        return round_up(problem_.source_channels * conv_.filter.count(), 64);
-    }
+    int64_t planes_elements() const { return round_up(problem_.source_channels * copy_.plane, 64); }
+    int64_t weight_elements_each() const { return round_up(problem_.source_channels * conv_.filter.count(), 64); }
     int64_t thread_bytes() const {
-        return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T)) +
-               round_up(larger(conv_.filter.w, 1), 8) * 8;
+        return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T));
     }
     Scratch carve(void* workspace, int thread) const {
         T* planes = reinterpret_cast<T*>(static_cast<char*>(workspace) + thread * thread_bytes());
-        T* weight = planes + planes_elements();
-        return {planes, weight, reinterpret_cast<int64_t*>(weight + weight_elements_each())};
+        return {planes, planes + planes_elements()};
     }
 
     // A few computed channels of one image and group.
     void channels(const GatherTensors<T>& tensors, const T* weight, int64_t n, int64_t group, Range k,
                   const Scratch& scratch) const {
-        for (int64_t z = 0; z < problem_.size.d; ++z)
-            for (int64_t strip = 0; strip < h_.positions(); strip += strip_) {
-                fill(tensors, n, group, z / d_.count(), strip, scratch.planes);
-                for (int64_t ph = 0; ph < h_.count(); ++ph)
-                    for (int64_t pw = 0; pw < w_.count(); ++pw) {
-                        const Phase phase{d_.of(z), h_[ph], w_[pw]};
-                        const Range rows{strip, smaller(strip + strip_, phase.h.count)};
-                        if (rows.begin >= rows.end || phase.w.count == 0) continue;
-                        column_offsets(phase.w, scratch.column);
-                        for (int64_t m = k.begin; m < k.end; ++m) {
-                            const T* filters = weight + group * problem_.weight_group + m * problem_.weight.n;
-                            copy_weight(phase, filters, scratch.weight);
-                            sweep(tensors, phase, scratch, n, group * problem_.channels + m, z, rows);
-                        }
+        const T* filters = weight + group * problem_.weight_group;
+        int64_t pd = 0, qd = 0;
+        for (int64_t z = 0; z < problem_.size.d; ++z) {
+            for (int64_t strip = 0; strip < h_.positions(); strip += copy_.strip) {
+                fill(tensors, n, group, qd, strip, scratch.planes);
+                for (int64_t ph = 0; ph < h_.count(); ++ph) {
+                    const Range rows{strip, smaller(strip + copy_.strip, h_[ph].count)};
+                    if (rows.begin >= rows.end) continue;
+                    for (int64_t m = k.begin; m < k.end; ++m) {
+                        const Place row{n, group * problem_.channels + m, z};
+                        phases(tensors, filters + m * problem_.weight.n, scratch, row, pd, ph, rows);
                     }
+                }
             }
+            if (++pd < d_.count()) continue;
+            pd = 0;
+            ++qd;
+        }
+    }
+
+    struct Place {
+        int64_t n, channel, z;
+    };
+
+    // All phases along w of some rows.
+    void phases(const GatherTensors<T>& tensors, const T* filter, const Scratch& scratch, const Place& at, int64_t pd,
+                int64_t ph, Range rows) const {
+        const auto sweep_of = [&](int64_t pw, T* weight) {
+            const Phase phase{d_[pd], h_[ph], w_[pw], outer_ + outer_list(pd, pw)};
+            copy_weight(phase, filter, weight);
+            return Sweep{phase,
+                         scratch.planes,
+                         weight,
+                         phase.outer_taps(problem_.source_channels),
+                         target(tensors, phase, at.n, at.channel, at.z),
+                         rows};
+        };
+        if (w_.count() == 2 && problem_.computed.w == 1) {
+            const Sweep even = sweep_of(0, scratch.weight);
+            return sweep_pair(even, sweep_of(1, scratch.weight + even.outer_taps * even.phase.h.taps));
+        }
+        for (int64_t pw = 0; pw < w_.count(); ++pw)
+            if (w_[pw].count > 0) sweep(sweep_of(pw, scratch.weight));
     }
 
     struct Phase {
         const TapAxis &d, &h, &w;
+        const OuterTap* outer;
+        int64_t outer_taps(int64_t source_channels) const { return source_channels * d.taps * w.taps; }
     };
 
     void fill(const GatherTensors<T>& tensors, int64_t n, int64_t group, int64_t qd, int64_t qh, T* to) const {
         const Strides& s = problem_.source;
-        const int64_t rows = pad_h_.extent(strip_);
-        for (int64_t c = 0; c < problem_.source_channels; ++c) {
+        for (int64_t c = 0; c < problem_.source_channels; ++c, to += copy_.plane) {
             const int64_t channel = group * problem_.source_channels + c;
-            const T* plane = tensors.source + n * s.n + s.channel(channel);
-            for (int64_t i = 0; i < slices(); ++i) {
-                const int64_t d = qd * pad_d_.unit + pad_d_.low + i;
-                for (int64_t j = 0; j < rows; ++j, to += pitch_) {
-                    const int64_t h = qh * pad_h_.unit + pad_h_.low + j;
-                    if (d < 0 || d >= pad_d_.size || h < 0 || h >= pad_h_.size) {
-                        zero_run(to, pitch_);
-                    } else {
-                        fill_row(plane + d * s.d + h * s.h, to);
-                        if (conv_.scale_input || conv_.relu_input) transform(tensors, channel, to);
-                    }
-                }
-            }
-        }
-    }
-
-    // The cells of a part that lie inside the source.
-    Range inside(int64_t part) const {
-        const int64_t first = pad_w_.low + part;
-        const int64_t begin = first < 0 ? smaller(divide_up(-first, pad_w_.unit), cells_) : 0;
-        const int64_t behind = pad_w_.size > first ? divide_up(pad_w_.size - first, pad_w_.unit) : 0;
-        return {begin, larger(smaller(behind, cells_), begin)};
-    }
-
-    // The cells outside are 0 from the beginning.
-    void fill_row(const T* from, T* to) const {
-        const int64_t step = pad_w_.unit * problem_.source.w;
-        for (int64_t part = 0; part < pad_w_.parts(); ++part, to += cells_) {
-            const Range cells = inside(part);
-            const T* first = from + (pad_w_.low + part + cells.begin * pad_w_.unit) * problem_.source.w;
-            copy_strided<T>(to + cells.begin, first, cells.end - cells.begin, step);
+            copy_.fill(tensors.source + n * s.n + s.channel(channel), s, qd, qh, to, [&](T* row) {
+                if (conv_.scale_input || conv_.relu_input) transform(tensors, channel, row);
+            });
         }
     }
 
     void transform(const GatherTensors<T>& tensors, int64_t channel, T* row) const {
-        for (int64_t part = 0; part < pad_w_.parts(); ++part, row += cells_) {
-            const Range cells = inside(part);
-            for (int64_t i = cells.begin; i < cells.end; ++i) {
-                const T value = tensors.scale ? row[i] * tensors.scale[channel] + tensors.shift[channel] : row[i];
-                row[i] = conv_.relu_input ? relu<T>(value) : value;
-            }
-        }
+        copy_.for_cells([&](int64_t i) {
+            const T value = tensors.scale ? row[i] * tensors.scale[channel] + tensors.shift[channel] : row[i];
+            row[i] = conv_.relu_input ? relu<T>(value) : value;
+        });
     }
 
-    void column_offsets(const TapAxis& w, int64_t* to) const {
-        for (int64_t t = 0; t < w.taps; ++t) {
-            const int64_t x = w.low - pad_w_.low + t * w.tap_step;
-            to[t] = x % pad_w_.unit * cells_ + x / pad_w_.unit;
-        }
+    // The taps of the axes that a tile does not share: [source channel][tap of d][tap of w].
+    int64_t outer_taps() const { return problem_.source_channels * conv_.filter.d * conv_.filter.w; }
+    int64_t outer_list(int64_t phase_d, int64_t phase_w) const {
+        return (phase_d * w_.count() + phase_w) * outer_taps();
+    }
+    // Offsets in scratch, those of the source relative to the phase's first tap of h; the weights follow copy_weight.
+    void list_outer_taps(const TapAxis& d, const TapAxis& w, OuterTap* to) const {
+        int64_t index = 0;
+        for (int64_t c = 0; c < problem_.source_channels; ++c)
+            for (int64_t i = 0; i < d.taps; ++i)
+                for (int64_t k = 0; k < w.taps; ++k, ++index) {
+                    const int64_t slice = d.low - copy_.d.low + i * d.tap_step;
+                    to[index] = {c * copy_.plane + slice * copy_.slice + copy_.column(w, k), index};
+                }
     }
 
+    // One computed channel's weight as [tap of h][outer tap].
     void copy_weight(const Phase& p, const T* from, T* to) const {
         const Strides& s = problem_.weight;
-        for (int64_t c = 0; c < problem_.source_channels; ++c)
-            for (int64_t i = 0; i < p.d.taps; ++i)
-                for (int64_t k = 0; k < p.w.taps; ++k)
-                    for (int64_t j = 0; j < p.h.taps; ++j)
-                        *to++ = from[c * s.c + (p.d.filter_first + i * p.d.filter_step) * s.d +
-                                     (p.h.filter_first + j * p.h.filter_step) * s.h +
-                                     (p.w.filter_first + k * p.w.filter_step) * s.w];
+        from += p.d.filter_first * s.d + p.h.filter_first * s.h + p.w.filter_first * s.w;
+        const int64_t step_d = p.d.filter_step * s.d, step_h = p.h.filter_step * s.h, step_w = p.w.filter_step * s.w;
+        for (int64_t j = 0; j < p.h.taps; ++j)
+            for (int64_t c = 0; c < problem_.source_channels; ++c)
+                for (int64_t i = 0; i < p.d.taps; ++i)
+                    for (int64_t k = 0; k < p.w.taps; ++k) *to++ = from[c * s.c + i * step_d + j * step_h + k * step_w];
     }
 
     // Where the results of one phase of one computed channel go.
@@ -205,37 +190,39 @@ private:
     Target target(const GatherTensors<T>& tensors, const Phase& p, int64_t n, int64_t channel, int64_t z) const {
         const Strides &o = problem_.computed, &r = problem_.residual;
         return {tensors.computed + n * o.n + o.channel(channel) + z * o.d + p.h.first * o.h + p.w.first * o.w,
-                tensors.residual ? tensors.residual + n * r.n + r.channel(channel) + z * r.d + p.h.first * r.h +
-                                       p.w.first * r.w
-                                 : nullptr,
+                tensors.residual
+                    ? tensors.residual + n * r.n + r.channel(channel) + z * r.d + p.h.first * r.h + p.w.first * r.w
+                    : nullptr,
                 // -0 is what adding no bias must add.
-                tensors.bias ? tensors.bias[channel] : T(-0.0),
-                p.h.step * o.h,
-                p.w.step * o.w,
-                p.h.step * r.h,
+                tensors.bias ? tensors.bias[channel] : T(-0.0), p.h.step * o.h, p.w.step * o.w, p.h.step * r.h,
                 p.w.step * r.w};
     }
 
-    // Tiles of all columns of rows [rows.begin, rows.end), which scratch holds.
-    void sweep(const GatherTensors<T>& tensors, const Phase& phase, const Scratch& scratch, int64_t n, int64_t channel,
-               int64_t z, Range rows) const {
-        const Sweep s{phase, scratch, target(tensors, phase, n, channel, z), rows};
-        const auto block = [&]<int L>(int64_t x) {
-            switch (phase.h.sharing()) {
-                case 1: return columns<L, 1>(s, x);
-                case 2: return columns<L, 2>(s, x);
-                default: return columns<L, 0>(s, x);
-            }
-        };
-        for_blocks<T, lanes<T>>(0, phase.w.count, block, [&](int64_t x) { block.template operator()<1>(x); });
-    }
-
+    // Rows [rows.begin, rows.end) of one phase of one computed channel, whose source scratch holds.
     struct Sweep {
-        const Phase& phase;
-        const Scratch& scratch;
+        Phase phase;
+        const T *planes, *weight;
+        int64_t outer_taps;
         Target target;
         Range rows;
     };
+
+    // Calls body.template operator()<L, U>(first column) for all columns < count.
+    template <class Body>
+    void for_columns(const TapAxis& h, int64_t count, const Body& body) const {
+        const auto block = [&]<int L>(int64_t x) {
+            switch (h.sharing()) {
+                case 1: return body.template operator()<L, 1>(x);
+                case 2: return body.template operator()<L, 2>(x);
+                default: return body.template operator()<L, 0>(x);
+            }
+        };
+        for_blocks<T, lanes<T>>(0, count, block, [&](int64_t x) { block.template operator()<1>(x); });
+    }
+
+    void sweep(const Sweep& s) const {
+        for_columns(s.phase.h, s.phase.w.count, [&]<int L, int U>(int64_t x) { columns<L, U>(s, x); });
+    }
 
     template <int L, int U>
     void columns(const Sweep& s, int64_t x) const {
@@ -249,48 +236,102 @@ private:
 
     template <int L, int U, int P>
     void columns(const Sweep& s, int64_t x) const {
-        for (int64_t q = s.rows.begin; q < s.rows.end; q += P) tile<L, U, P>(s, x, smaller(q, s.rows.end - P));
+        for (int64_t r = s.rows.begin; r < s.rows.end; r += P) {
+            const int64_t q = smaller(r, s.rows.end - P);
+            Row<T, L> sum[P] = {};
+            add_tile<L, U, P>(s, x, q, sum);
+            finish<L, P>(s.target, x, q, sum);
+        }
+    }
+
+    // Two phases whose columns alternate in memory: their tiles are interleaved in registers.
+    void sweep_pair(const Sweep& even, const Sweep& odd) const {
+        const int64_t both = odd.phase.w.count;
+        for_columns(even.phase.h, both, [&]<int L, int U>(int64_t x) {
+            const bool tall = even.rows.end - even.rows.begin >= kPairRows;
+            tall ? column_pairs<L, U, kPairRows>(even, odd, x) : column_pairs<L, U, 1>(even, odd, x);
+        });
+        if (both < even.phase.w.count)
+            for_columns(even.phase.h, 1, [&]<int L, int U>(int64_t) { columns<L, U>(even, both); });
     }
 
     template <int L, int U, int P>
-    void tile(const Sweep& s, int64_t x, int64_t q) const {
-        using V = Row<T, L>;
-        const TapAxis &d = s.phase.d, &h = s.phase.h, &w = s.phase.w;
-        const int64_t row = (q - s.rows.begin) * h.unit + h.low - pad_h_.low;
-        const T* source = s.scratch.planes + (d.low - pad_d_.low) * slice_ + row * pitch_ + x;
-        const T* weight = s.scratch.weight;
-        V sum[P] = {};
-        for (int64_t c = 0; c < problem_.source_channels; ++c, source += plane_)
-            for (int64_t i = 0; i < d.taps; ++i)
-                for (int64_t k = 0; k < w.taps; ++k, weight += h.taps) {
-                    const T* from = source + i * d.tap_step * slice_ + s.scratch.column[k];
-                    add_tap_run<U>(
-                        sum, 0, h.taps,
-                        [&](int p, int64_t t) {
-                            return load_row<V>(from + (U == 0 ? p * h.unit + t * h.tap_step : t) * pitch_);
-                        },
-                        [&](int64_t t) { return weight[t] - V{}; });
-                }
-        finish<L, P>(s.target, x, q, sum);
+    void column_pairs(const Sweep& even, const Sweep& odd, int64_t x) const {
+        for (int64_t r = even.rows.begin; r < even.rows.end; r += P) {
+            const int64_t q = smaller(r, even.rows.end - P);
+            Row<T, L> a[P] = {}, b[P] = {};
+            add_tile<L, U, P>(even, x, q, a);
+            add_tile<L, U, P>(odd, x, q, b);
+            Target left = even.target, right = even.target;  // the first and the second half of the 2 L columns
+            left.column = right.column = 1;
+            left.residual_column = right.residual_column = problem_.residual.w;
+            left.out += x;
+            right.out += x + L;
+            if (left.residual) {
+                left.residual += x * problem_.residual.w;
+                right.residual += (x + L) * problem_.residual.w;
+            }
+            unroll<P>([&]<int p>() PYCV_INLINE { interleave<L>(a[p], b[p]); });
+            finish<L, P>(left, x, q, a);
+            finish<L, P>(right, x, q, b);
+        }
+    }
+
+    // a0 b0 a1 b1 ...: the first L of them into a, the others into b.
+    template <int L>
+    PYCV_INLINE static void interleave(Row<T, L>& a, Row<T, L>& b) {
+        if constexpr (L > 1) {
+            Row<IndexOf<T>, L> low, high;
+            for (int i = 0; i < L; ++i) {
+                low[i] = i / 2 + (i % 2 ? L : 0);
+                high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);
+            }
+            const Row<T, L> first = __builtin_shuffle(a, b, low);
+            b = __builtin_shuffle(a, b, high);
+            a = first;
+        }
+    }
+
+    template <int L, int U, int P>
+    PYCV_INLINE void add_tile(const Sweep& s, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
+        const TapAxis& h = s.phase.h;
+        const int64_t row = (q - s.rows.begin) * h.unit + h.low - copy_.h.low;
+        const TileSource<T> source{
+            s.planes + row * copy_.pitch + x, s.weight, copy_.pitch, s.outer_taps, s.phase.outer, s.outer_taps};
+        add_all_taps<U, TapWeight::broadcast, T, L, P>(sum, source, h.taps, h.unit, h.tap_step,
+                                                       [](int64_t, int64_t) { return ~InputMask{0}; });
     }
 
     template <int L, int P>
-    void finish(const Target& t, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
+    PYCV_INLINE void finish(const Target& t, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
         using V = Row<T, L>;
         T* to = t.out + q * t.row + x * t.column;
-        for (int p = 0; p < P; ++p, to += t.row) {
-            V v = sum[p] + (t.bias - V{});
-            if (t.residual) {
-                const T* from = t.residual + (q + p) * t.residual_row + x * t.residual_column;
-                for (int l = 0; l < L; ++l) v[l] += from[l * t.residual_column];
-            }
-            if (problem_.relu) v = v < V{} ? V{} : v;
-            if (t.column == 1) {
-                store_row<V>(to, v);
-            } else {
-                for (int l = 0; l < L; ++l) to[l * t.column] = v[l];
-            }
+        const V bias = t.bias - V{};
+        unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += bias; });
+        if (t.residual) {
+            const T* from = t.residual + q * t.residual_row + x * t.residual_column;
+            unroll<P>([&]<int p>()
+                          PYCV_INLINE { sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column); });
         }
+        if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
+        if (t.column == 1) {
+            unroll<P>([&]<int p>() PYCV_INLINE { store_row<V>(to + p * t.row, sum[p]); });
+        } else {
+            unroll<P>([&]<int p>() PYCV_INLINE { store_apart<L>(to + p * t.row, t.column, sum[p]); });
+        }
+    }
+
+    template <int L>
+    static Row<T, L> load_apart(const T* from, int64_t step) {
+        if (step == 1) return load_row<Row<T, L>>(from);
+        Row<T, L> v;
+        for (int l = 0; l < L; ++l) v[l] = from[l * step];
+        return v;
+    }
+
+    template <int L>
+    static void store_apart(T* to, int64_t step, Row<T, L> v) {
+        for (int l = 0; l < L; ++l) to[l * step] = v[l];
     }
 
     // The lanes beyond the last channel of a blocked tensor.
@@ -308,9 +349,8 @@ private:
     GatherProblem problem_;
     int threads_;
     AxisPhases d_, h_, w_;
-    PaddedAxis pad_d_, pad_h_, pad_w_;
-    int64_t cells_, pitch_, slice_, plane_;  // of the scratch
-    int64_t strip_;                          // positions of h in a strip
+    PaddedPlanes<T> copy_;
+    OuterTap* outer_;
 };
 
 }  // namespace pycv::cpu::PYCV_ISA

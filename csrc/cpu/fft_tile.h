@@ -49,8 +49,7 @@ void load_row(const Patch<const T>& patch, const T* row, Run pixels, T* to, int6
         if (patch.count == lanes<T>) {
             for (; i < pixels.count; ++i) store<T>(to + i * step, load<T>(row + i * patch.pixel));
         } else {
-            for (; i < pixels.count; ++i)
-                store<T>(to + i * step, load_partial<T>(row + i * patch.pixel, patch.count));
+            for (; i < pixels.count; ++i) store<T>(to + i * step, load_partial<T>(row + i * patch.pixel, patch.count));
         }
         return;
     }

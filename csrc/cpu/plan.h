@@ -95,6 +95,9 @@ struct NormArguments {
     double eps, momentum;   // batch_norm
     double alpha, beta, k;  // local_response_norm
     void* workspace;
+    const void* residual = nullptr;        // batch_norm forward, as the problem has it
+    const void* forward_output = nullptr;  // batch_norm grad_input with relu: laid out as grad_output
+    void* grad_residual = nullptr;         // may be null
 };
 
 class NormPlan {

@@ -26,9 +26,10 @@ def run(problem: Problem, arrays: Arrays, **scalars: float) -> Arrays:
                           input_scale, input_shift
     gemm                  a, b, bias, residual; alpha, beta               out
     pooling               forward: input; else output, indices            output, indices; else input
-    batch_norm            input, weight, bias, running_mean, running_var  output, mean, invstd, running_mean,
-                          (grad_input: grad_output, mean, invstd);        running_var (grad_input: output,
-                          eps, momentum                                   grad_weight, grad_bias)
+    batch_norm            input, weight, bias, running_mean,              output, mean, invstd, running_mean,
+                          running_var, residual (grad_input:              running_var (grad_input: output,
+                          grad_output, mean, invstd, forward_output);     grad_weight, grad_bias, grad_residual)
+                          eps, momentum
     local_response_norm   input (grad_input: grad_output); alpha, beta,   output
                           k
     channel_sum           input                                           output

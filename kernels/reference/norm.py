@@ -1,7 +1,8 @@
 """batch_norm, local_response_norm and channel_sum.
 
 batch_norm, per channel: y = (x - mean) * invstd * weight + bias, invstd = 1 / sqrt(var + eps); mean and var are those
-of the batch in training (biased; the running variance takes the unbiased one), the running ones in evaluation.
+of the batch in training (biased; the running variance takes the unbiased one), the running ones in evaluation. Its
+epilogue adds a residual and cuts off below 0; the gradient of that cut is where the forward's output is not <= 0.
 local_response_norm: y = x * d ** -beta, d = k + alpha / window * sum of x ** 2 over the window of neighbouring channels
 from c - window // 2 to c + (window - 1) // 2.
 channel_sum: the sum over batch and positions, one value per channel (the gradient of a bias).
@@ -54,6 +55,10 @@ def _batch_norm_forward(
         result["output"] = result["output"] * _per_channel(arrays["weight"], x)
     if "bias" in arrays:
         result["output"] = result["output"] + _per_channel(arrays["bias"], x)
+    if "residual" in problem.epilogue:
+        result["output"] = result["output"] + arrays["residual"]
+    if "relu" in problem.epilogue:
+        result["output"] = np.where(result["output"] < 0, 0, result["output"])
     return result
 
 
@@ -62,6 +67,9 @@ def _batch_norm_grad_input(
 ) -> dict[str, np.ndarray]:
     """``mean`` and ``invstd`` of the forward in training (functions of x, which the gradient goes through too)."""
     x, grad = arrays["input"], arrays["grad_output"]
+    if "relu" in problem.epilogue:
+        grad = np.where(arrays["forward_output"] <= 0, 0, grad)
+    grad_residual = {"grad_residual": grad} if "residual" in problem.epilogue else {}
     if problem.training:
         mean, invstd = arrays["mean"], arrays["invstd"]
     else:
@@ -72,7 +80,8 @@ def _batch_norm_grad_input(
     if problem.training:
         count = x.size // problem.c if problem.c else 1
         grad = grad - _per_channel(grad_bias / count, x) - normalized * _per_channel(grad_weight / count, x)
-    return {"output": grad * _per_channel(scale, x), "grad_weight": grad_weight, "grad_bias": grad_bias}
+    gradients = {"output": grad * _per_channel(scale, x), "grad_weight": grad_weight, "grad_bias": grad_bias}
+    return gradients | grad_residual
 
 
 def window_sum(x: np.ndarray, before: int, after: int) -> np.ndarray:

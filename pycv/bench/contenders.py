@@ -5,8 +5,10 @@ will see. ``forward``: the layer in eval mode without gradient (``nn.Conv2d``, `
 weight once) or, where there is no layer or an epilogue is fused, the function. ``grad_input`` and ``grad_weight``:
 ``torch.autograd.grad`` of the function's output with respect to that one tensor, its graph built once.
 
-Every contender computes the same from the same values; ``torch:nchw`` and ``torch:nhwc`` lay the tensors out their way
-beforehand, all others take the problem's layouts.
+Every contender computes the same from the same values. ``torch:nchw``, ``torch:nhwc`` and whatever ends in ``@nchw`` or
+``@nhwc`` lay the tensors out their way beforehand, all others take the problem's layouts. ``onednn:nchw`` and
+``onednn:nhwc`` are oneDNN with a weight that was reordered once, which torch's eager mode does on every call;
+``onednn:matmul`` and ``numpy:matmul`` (OpenBLAS, as a rule) are other products than torch's.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +37,10 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Contender:
-    """A name and ``prepare(problem, data)``, which returns the call to be timed or raises :class:`Unavailable`."""
+    """A name and ``prepare(problem, data)``, which returns the call to be timed or raises :class:`Unavailable`.
+
+    Where ``data`` has a tensor ``weights`` (copies, k, c, ...), the call takes another copy of the weight each time.
+    """
 
     name: str
     prepare: Callable[[Problem, Data], Call]
@@ -43,34 +50,50 @@ DEFAULT = ("pycv", "torch:nchw", "torch:nhwc")
 
 
 def names() -> list[str]:
-    """All contenders: ``pycv`` (whatever it chooses), each of its kernels as ``backend:algorithm``, and torch."""
-    kernels = {kernel.name: None for kernel in registry.kernels() if kernel.backend != "torch"}
-    return ["pycv", *kernels, "torch:nchw", "torch:nhwc"]
+    """All contenders: ``pycv`` (whatever it chooses), a backend of it, each of its kernels as ``backend:algorithm``
+    (any of them followed by ``@nchw`` or ``@nhwc``), torch, and oneDNN and NumPy called directly."""
+    kernels = [kernel.name for kernel in registry.kernels() if kernel.backend != "torch"]
+    backends = [name.partition(":")[0] for name in kernels]
+    return ["pycv", *dict.fromkeys([*backends, *kernels]), "torch:nchw", "torch:nhwc", *_DIRECT]
 
 
 def contender(name: str) -> Contender:
     """The contender of that name. Raises ValueError listing :func:`names` for an unknown one."""
-    if name not in names():
+    plain, at, layout = name.partition("@")
+    if plain not in names() or (at and (layout not in _LAYOUTS or plain.split(":")[0] not in _OWN)):
         raise ValueError(f"contender {name!r}: expected one of {', '.join(names())}")
-    backend, _, algorithm = name.partition(":")
+    backend, _, algorithm = plain.partition(":")
     if backend == "torch":
         return Contender(name, partial(_torch, algorithm))
-    return Contender(name, partial(_pycv, {"backend": backend, "algorithm": algorithm} if algorithm else {}))
+    if plain in _DIRECT:
+        return Contender(name, _DIRECT[plain])
+    chosen = {"backend": backend} if backend != "pycv" else {}
+    return Contender(name, partial(_pycv, chosen | ({"algorithm": algorithm} if algorithm else {}), layout))
 
 
-def _torch(layout: str, problem: Problem, data: Data) -> Call:
+_LAYOUTS = ("nchw", "nhwc")
+_OWN = ("pycv", *settings.BACKENDS)
+
+
+def in_layout(problem: Problem, layout: str) -> Problem:
+    """The same problem with all its images in one layout. Raises Unavailable where there is no image."""
     own = Layout(layout)
     if isinstance(problem, ConvProblem):
         residual = own if "residual" in problem.epilogue else None
-        problem = replace(problem, input=own, output=own, weight=own, residual=residual)
-    elif isinstance(problem, (PoolProblem, NormProblem)):
-        problem = replace(problem, input=own, output=own)
-    elif layout != "nchw":
-        raise Unavailable(f"{problem.op} has no image layout: see torch:nchw")
-    return call(torch.nn, torch.nn.functional, problem, arranged(problem, data))
+        return replace(problem, input=own, output=own, weight=own, residual=residual)
+    if isinstance(problem, (PoolProblem, NormProblem)):
+        return replace(problem, input=own, output=own)
+    if layout != "nchw":
+        raise Unavailable(f"{problem.op} has no image layout: see nchw")
+    return problem
 
 
-def _pycv(chosen: dict[str, str], problem: Problem, data: Data) -> Call:
+def _torch(layout: str, problem: Problem, data: Data) -> Call:
+    problem = in_layout(problem, layout)
+    return _each_weight(problem, data, partial(call, torch.nn, torch.nn.functional, problem))
+
+
+def _pycv(chosen: dict[str, str], layout: str, problem: Problem, data: Data) -> Call:
     from .. import functional, nn
 
     wanted = chosen.get("algorithm")
@@ -78,12 +101,74 @@ def _pycv(chosen: dict[str, str], problem: Problem, data: Data) -> Call:
         raise Unavailable(f"{problem.op}.{problem.pass_} has no algorithm {wanted}")
     with settings.use(**chosen):
         context = contextvars.copy_context()
+    problem = in_layout(problem, layout) if layout else problem
     try:
-        made = context.run(call, nn, functional, problem, arranged(problem, data))
+        made = context.run(_each_weight, problem, data, partial(call, nn, functional, problem))
         context.run(made)
     except registry.UnsupportedError as error:
         raise Unavailable(str(error)) from None
     return partial(context.run, made)
+
+
+def _each_weight(problem: Problem, data: Data, make: Callable[[Data], Call]) -> Call:
+    """``make(tensors)``, for every copy of the weight in turn where the data has several."""
+    data = dict(data)
+    weights = data.pop("weights", None)
+    tensors = arranged(problem, data)
+    if weights is None:
+        return make(tensors)
+    calls = [make(tensors | {"weight": arranged(problem, {"weight": weight})["weight"]}) for weight in weights]
+    turns = cycle(calls)
+    return lambda: next(turns)()
+
+
+def _prepacked(layout: str, problem: Problem, data: Data) -> Call:
+    if not isinstance(problem, ConvProblem) or problem.pass_ != "forward" or problem.op != "conv2d":
+        raise Unavailable("oneDNN with a prepacked weight: forward convolutions of images")
+    if "residual" in problem.epilogue or problem.prologue or problem.dtype != "f32":
+        raise Unavailable("oneDNN with a prepacked weight: f32, bias and relu")
+    problem = in_layout(problem, layout)
+    return _each_weight(problem, data, partial(_prepacked_call, problem))
+
+
+def _prepacked_call(problem: Any, data: Data) -> Call:
+    x, window = data["input"], (problem.padding, problem.stride, problem.dilation, problem.groups)
+    weight = torch.ops.mkldnn._reorder_convolution_weight(data["weight"], *map(_listed, window), list(x.shape))
+    activation = "relu" if "relu" in problem.epilogue else "none"
+    run = torch.ops.mkldnn._convolution_pointwise
+    return partial(run, x, weight, data.get("bias"), *map(_listed, window), activation, [], "")
+
+
+def _listed(value):
+    return value if isinstance(value, int) else list(value)
+
+
+def _onednn_matmul(problem: Problem, data: Data) -> Call:
+    a, b, bias = _plain_product(problem, data)
+    return partial(torch.ops.mkldnn._linear_pointwise, a, b.t(), bias, "none", [], "")
+
+
+def _numpy_matmul(problem: Problem, data: Data) -> Call:
+    a, b, bias = _plain_product(problem, data)
+    x, y, z = a.numpy(), b.numpy(), None if bias is None else bias.numpy()
+    if z is None:
+        return lambda: torch.from_numpy(x @ y)
+    return lambda: torch.from_numpy(x @ y + z)
+
+
+def _plain_product(problem: Problem, data: Data) -> tuple[Tensor, Tensor, Tensor | None]:
+    if not isinstance(problem, GemmProblem) or problem.batch > 1 or set(problem.epilogue) - {"bias"}:
+        raise Unavailable("products of two matrices, with a bias at most")
+    tensors = arranged(problem, data)
+    return tensors["a"][0], tensors["b"][0], tensors.get("bias")
+
+
+_DIRECT: dict[str, Callable[[Problem, Data], Call]] = {
+    "onednn:nchw": partial(_prepacked, "nchw"),
+    "onednn:nhwc": partial(_prepacked, "nhwc"),
+    "onednn:matmul": _onednn_matmul,
+    "numpy:matmul": _numpy_matmul,
+}
 
 
 # -------------------------------------------------------------------------- one problem as a call of a library

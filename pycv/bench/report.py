@@ -208,6 +208,22 @@ def _cells(row: Row, times_faster: float | None) -> tuple[str, ...]:
     )
 
 
+def aligned_table(lines: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Lines of cells, the first the header, in columns; those of the indices ``left`` aligned to the left."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = [
+        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    return "\n".join([text[0].rstrip(), "-" * max(map(len, text)), *(line.rstrip() for line in text[1:])])
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """The same in Markdown, the first column aligned to the left."""
+    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
 def markdown(recorded: Mapping[str, Any]) -> str:
     """The ratio table of a recorded document: one line per problem, its machine below."""
     groups = by_problem(recorded["rows"])

@@ -1,9 +1,10 @@
 """batch_norm: y = (x - mean) / sqrt(variance + eps) * weight + bias per channel (Ioffe and Szegedy 2015, algorithm 1).
 
-Training takes biased statistics from the batch and moves the running ones; evaluation uses the running ones. One kernel
-gives the gradients of input, weight and bias together. The double backward differentiates the gradient's formula in
-torch's ops. Under torch.compile, export, transforms and modes the op is torch's own: compilers fuse it there. What is
-unusual (mixed dtypes, statistics that lie in steps) is torch's too, and so are its errors.
+Training takes biased statistics from the batch and moves the running ones; evaluation uses the running ones. A residual
+and relu may follow in the same pass over memory. One kernel gives the gradients of input, weight, bias and residual
+together. The double backward differentiates the gradient's formula in torch's ops. Under torch.compile, export,
+transforms and modes the op is torch's own: compilers fuse it there. What is unusual (mixed dtypes, statistics that lie
+in steps) is torch's too, and so are its errors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from torch.autograd.graph import increment_version
 
 from .. import registry, settings
 from ..problem import Layout, NormProblem
-from ._dispatch import DTYPES, context_key, layout_of, plain, remember, watched
+from ._dispatch import DTYPES, context_key, deterministic, layout_of, plain, remember, threads, watched
+from ._workspace import workspace
+from .conv_arguments import require_activation, require_residual
+from .relu import relu_grad_input
 
 _torch_batch_norm = F.batch_norm  # bound now: torch.nn.functional may be patched to lead here
 _calls: dict[tuple, _Call] = {}
@@ -30,33 +34,59 @@ class _Scalars(NamedTuple):
     eps: float
 
 
-class _Call(NamedTuple):
-    """A kernel and the memory format that it works in."""
-
-    choice: registry.Choice
-    strides: tuple[int, ...]  # of the output, and of grad_input
-    copy: bool  # the tensor read lies otherwise
-
-
-def batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps) -> Tensor:
+def batch_norm(
+    x, running_mean, running_var, weight, bias, training, momentum, eps, residual=None, activation=None
+) -> Tensor:
     """See :func:`pycv.functional.batch_norm`."""
     per_channel = (running_mean, running_var, weight, bias)
-    if watched() or not plain(x) or not _usual(x, per_channel, training):
-        return _torch_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    if training and x.numel() == x.shape[1]:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
-    call = _call("forward", x, training)
+    if watched():
+        return _torch(x, per_channel, training, momentum, eps, residual, require_activation(activation))
+    current = settings.current()
+    key = _key(x, per_channel, training, residual, activation, current)
+    call = _calls.get(key) if key is not None else None  # type: ignore[arg-type]
+    if call is None:
+        relu = require_activation(activation)
+        foreign = not plain(x) or (residual is not None and not plain(residual))
+        if foreign or not _usual(x, per_channel, training):
+            return _torch(x, per_channel, training, momentum, eps, residual, relu)
+        if training and x.numel() == x.shape[1]:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
+        require_residual(residual, tuple(x.shape), x.dtype)
+        call = _Call(x, bool(training), residual is not None, relu, current)
+        if key is not None and x.is_cpu:  # the key cannot tell other devices apart
+            remember(_calls, key, call)
     if call.choice.plan is None:
-        if registry.recorders:
-            with registry.timed(call.choice):
-                return _torch_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-        return _torch_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    scalars = _Scalars(bool(training), float(momentum), float(eps))
+        with registry.timed(call.choice):
+            return _torch(x, per_channel, training, momentum, eps, residual, call.relu)
+    scalars = _Scalars(call.training, float(momentum), float(eps))
     if torch.is_grad_enabled() and (
-        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+        x.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
     ):
-        return _BatchNorm.apply(x, weight, bias, running_mean, running_var, scalars)
-    return _forward(x, weight, bias, running_mean, running_var, scalars)[0]
+        return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, scalars, call)
+    return call.forward(x, weight, bias, residual, running_mean, running_var, scalars)[0]
+
+
+def _key(x, per_channel, training, residual, activation, current) -> tuple | None:
+    """What a call depends on; None for arguments that cannot be a key. A key that is known means plain memory."""
+    a, b, c, d = per_channel
+    try:
+        return (
+            bool(training), activation,
+            type(x), x.shape, x.stride(), x.dtype, x.is_cpu, x.is_neg(), x.layout,
+            None if a is None else (type(a), a.shape, a.stride(), a.dtype, a.is_cpu, a.is_neg()),
+            None if b is None else (type(b), b.shape, b.stride(), b.dtype, b.is_cpu, b.is_neg()),
+            None if c is None else (type(c), c.shape, c.stride(), c.dtype, c.is_cpu, c.is_neg()),
+            None if d is None else (type(d), d.shape, d.stride(), d.dtype, d.is_cpu, d.is_neg()),
+            None if residual is None else (
+                type(residual), residual.shape, residual.dtype, residual.is_cpu, residual.is_neg(), residual.layout
+            ),
+            *context_key(current),
+        )  # fmt: skip
+    except (AttributeError, TypeError, RuntimeError):
+        return None
 
 
 def _usual(x: Tensor, per_channel, training: bool) -> bool:
@@ -73,108 +103,155 @@ def _usual(x: Tensor, per_channel, training: bool) -> bool:
     )
 
 
-def _call(pass_: str, x: Tensor, training: bool) -> _Call:
-    current = settings.current()
-    key = (pass_, x.shape, x.stride(), x.dtype, x.device, bool(training), context_key(current))
-    call = _calls.get(key)
-    if call is None:
-        n, c, *size = x.shape
-        layout = layout_of(x)
-        if pass_ == "grad_input" and layout is not None and layout.outer:
-            layout = None  # the gradient is laid out as x: it must have no gaps and repeat no memory
-        channels_last = x.dim() in (4, 5) and suggest_memory_format(x) is not torch.contiguous_format
-        output = Layout("nhwc" if channels_last else "nchw")
-        problem = NormProblem(
-            "batch_norm", pass_, n, c, tuple(size), DTYPES.get(x.dtype, str(x.dtype)), x.device.type,
-            layout or output, output, bool(training),
-        )  # fmt: skip
-        choice = registry.choose(problem, current, torch.get_num_threads())
-        call = remember(_calls, key, _Call(choice, output.strides(c, tuple(size)), layout is None))
-    return call
-
-
-def _timed(run, call: _Call, *arguments):
-    if registry.recorders:
-        with registry.timed(call.choice):
-            return run(call, *arguments)
-    return run(call, *arguments)
+def _torch(x, per_channel, training, momentum, eps, residual, relu: bool) -> Tensor:
+    mean, var, weight, bias = per_channel
+    y = _torch_batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    if residual is not None:
+        require_residual(residual, tuple(y.shape), y.dtype)
+        y = y + residual
+    return torch.relu(y) if relu else y
 
 
 def _pointer(t: Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
 
-def _forward(x, weight, bias, running_mean, running_var, scalars: _Scalars):
-    """y, and the mean and inverse deviation that training saves for the gradient."""
-    return _timed(
-        _run_forward, _call("forward", x, scalars.training), x, weight, bias, running_mean, running_var, scalars
-    )
+class _Call:
+    """All that follows from shapes, strides and settings: the kernels, what to allocate, what must be copied."""
 
+    def __init__(self, x: Tensor, training: bool, residual: bool, relu: bool, current: settings.Settings):
+        self.training, self.relu, self.settings = training, relu, current
+        n, c, *size = x.shape
+        channels_last = x.dim() in (4, 5) and suggest_memory_format(x) is not torch.contiguous_format
+        self.strides = Layout("nhwc" if channels_last else "nchw").strides(c, tuple(size))
+        self.dense = Layout.of(tuple(x.shape), self.strides) or Layout()  # the name that layout_of gives this memory
+        layout = layout_of(x)
+        self.copy = layout is None or layout.name != self.dense.name
+        self.input = self.dense if layout is None or self.copy else layout
+        self.is_dense = x.stride() == self.strides
+        steps = [("residual", residual), ("relu", relu)]
+        self.problem = NormProblem(
+            "batch_norm", "forward", n, c, tuple(size), DTYPES.get(x.dtype, str(x.dtype)), x.device.type,
+            self.input, self.dense, training, residual=self.dense if residual else None,
+            epilogue=tuple(name for name, present in steps if present),
+        )  # fmt: skip
+        self.choice = registry.choose(self.problem, current, threads())
+        self.workspace_bytes = self.choice.plan.workspace_bytes if self.choice.plan is not None else 0
+        self.gradients: dict[tuple, registry.Choice] = {}
 
-def _run_forward(call: _Call, x, weight, bias, running_mean, running_var, scalars):
-    if call.copy:
-        x = torch.empty_strided(x.shape, call.strides, dtype=x.dtype).copy_(x)
-    y = torch.empty_strided(x.shape, call.strides, dtype=x.dtype)
-    mean, invstd = (x.new_empty(x.shape[1]), x.new_empty(x.shape[1])) if scalars.training else (None, None)
-    call.choice.plan.run(
-        input=x.data_ptr(), output=y.data_ptr(), weight=_pointer(weight), bias=_pointer(bias),
-        running_mean=_pointer(running_mean), running_var=_pointer(running_var), mean=_pointer(mean),
-        invstd=_pointer(invstd), eps=scalars.eps, momentum=scalars.momentum,
-    )  # fmt: skip
-    if scalars.training and running_mean is not None:
-        increment_version(running_mean)
-        increment_version(running_var)
-    return y, mean, invstd
+    def gradient_choice(self, writes_residual: bool) -> registry.Choice:
+        """The kernel of the gradient, which may also write that of the residual."""
+        key = (writes_residual, threads(), deterministic())
+        choice = self.gradients.get(key)
+        if choice is None:
+            p = self.problem
+            problem = NormProblem(
+                "batch_norm", "grad_input", p.n, p.c, p.size, p.dtype, p.device, self.dense, self.dense, p.training,
+                residual=self.dense if writes_residual else None,
+                epilogue=tuple(step for step in p.epilogue if step == "relu" or writes_residual),
+            )  # fmt: skip
+            choice = self.gradients[key] = registry.choose(problem, self.settings, threads())
+        return choice
+
+    def laid_out(self, t: Tensor) -> Tensor:
+        """The tensor, or a dense copy where it lies otherwise."""
+        if t.stride() == self.strides:
+            return t
+        return torch.empty_strided(t.shape, self.strides, dtype=t.dtype).copy_(t)
+
+    def forward(self, x, weight, bias, residual, running_mean, running_var, scalars: _Scalars):
+        """y, and the mean and inverse deviation that training saves for the gradient."""
+        if not registry.recorders:
+            return self._forward(x, weight, bias, residual, running_mean, running_var, scalars)
+        with registry.timed(self.choice):
+            return self._forward(x, weight, bias, residual, running_mean, running_var, scalars)
+
+    def _forward(self, x, weight, bias, residual, running_mean, running_var, scalars):
+        if self.copy:
+            x = self.laid_out(x)
+        if residual is not None:
+            residual = self.laid_out(residual)
+        y = torch.empty_like(x) if self.is_dense else torch.empty_strided(x.shape, self.strides, dtype=x.dtype)
+        mean, invstd = (x.new_empty(x.shape[1]), x.new_empty(x.shape[1])) if self.training else (None, None)
+        memory, scratch = workspace(self.workspace_bytes)
+        self.choice.plan.run(
+            x.data_ptr(), 0, y.data_ptr(), _pointer(weight), _pointer(bias), _pointer(running_mean),
+            _pointer(running_var), _pointer(mean), _pointer(invstd), 0, 0, scalars.eps, scalars.momentum,
+            0.0, 0.0, 0.0, scratch, _pointer(residual),
+        )  # fmt: skip
+        del memory
+        if self.training and running_mean is not None:
+            increment_version(running_mean)
+            increment_version(running_var)
+        return y, mean, invstd
+
+    def gradient(self, grad_output, x, weight, mean, spread, y, eps: float, needs):
+        """Gradients of input, weight, bias and residual, None where not needed.
+
+        ``spread`` is the inverse deviation in training and the running variance in evaluation, ``y`` the output where
+        relu followed.
+        """
+        choice = self.gradient_choice(self.relu and needs[3])
+        if choice.plan is None or watched() or not plain(grad_output):
+            with registry.timed(choice):
+                if y is not None:
+                    grad_output = torch.ops.aten.threshold_backward(grad_output, y, 0)
+                scalars = _Scalars(self.training, 0.0, eps)
+                grads = _torch_gradient(grad_output, x, weight, mean, spread, scalars, needs[:3])
+                return *grads, grad_output if needs[3] else None
+        if not registry.recorders:
+            return self._gradient(choice.plan, grad_output, x, weight, mean, spread, y, eps, needs)
+        with registry.timed(choice):
+            return self._gradient(choice.plan, grad_output, x, weight, mean, spread, y, eps, needs)
+
+    def _gradient(self, plan, grad_output, x, weight, mean, spread, y, eps, needs):
+        x, given, grad_output = self.laid_out(x), grad_output, self.laid_out(grad_output)
+        grad_x = torch.empty_like(x) if needs[0] else None
+        grad_weight = x.new_empty(x.shape[1]) if needs[1] else None
+        grad_bias = x.new_empty(x.shape[1]) if needs[2] else None
+        grad_residual = given if needs[3] else None
+        if y is not None and needs[3]:
+            grad_residual = torch.empty_like(x)
+        statistics = (0, 0, mean.data_ptr(), spread.data_ptr())
+        if not self.training:
+            statistics = (*statistics[2:], 0, 0)
+        memory, scratch = workspace(plan.workspace_bytes)
+        plan.run(
+            x.data_ptr(), grad_output.data_ptr(), _pointer(grad_x), _pointer(weight), 0, *statistics,
+            _pointer(grad_weight), _pointer(grad_bias), eps, 0.0, 0.0, 0.0, 0.0, scratch, 0, _pointer(y),
+            _pointer(grad_residual) if y is not None else 0,
+        )  # fmt: skip
+        del memory
+        return grad_x, grad_weight, grad_bias, grad_residual
 
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, scalars):
-        y, mean, invstd = _forward(x, weight, bias, running_mean, running_var, scalars)
+    def forward(ctx, x, weight, bias, residual, running_mean, running_var, scalars, call):
+        y, mean, invstd = call.forward(x, weight, bias, residual, running_mean, running_var, scalars)
         if not scalars.training:
             mean, invstd = running_mean, running_var
-        ctx.save_for_backward(x, weight, mean, invstd)
-        ctx.scalars, ctx.settings = scalars, settings.current()
+        ctx.save_for_backward(x, weight, mean, invstd, y if call.relu else None)
+        ctx.scalars, ctx.call = scalars, call
         return y
 
     @staticmethod
     def backward(ctx, grad_output):
-        x, weight, mean, spread = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:3]
-        with settings.applied(ctx.settings):
-            if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, grad_output)):
-                grads = _BatchNormGradient.apply(grad_output, x, weight, mean, spread, ctx.scalars, needs)
-            else:
-                grads = _gradient(grad_output, x, weight, mean, spread, ctx.scalars, needs)
-        return *grads, None, None, None
+        x, weight, mean, spread, y = ctx.saved_tensors
+        needs, call = ctx.needs_input_grad[:4], ctx.call
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, grad_output)):
+            with settings.applied(call.settings):
+                if y is not None:
+                    grad_output = relu_grad_input(y, grad_output)
+                linear = _Call(x, call.training, False, False, call.settings)
+                grads = _BatchNormGradient.apply(
+                    grad_output, x, weight, mean, spread, ctx.scalars, linear, (*needs[:3], False)
+                )
+                return *grads, grad_output if needs[3] else None, None, None, None, None
+        return *call.gradient(grad_output, x, weight, mean, spread, y, ctx.scalars.eps, needs), None, None, None, None
 
 
-def _gradient(grad_output, x, weight, mean, spread, scalars: _Scalars, needs):
-    """Gradients of input, weight and bias, None where not needed.
-
-    ``spread`` is the inverse deviation in training and the running variance in evaluation.
-    """
-    call = _call("grad_input", x, scalars.training)
-    if call.choice.plan is None or watched() or not plain(grad_output):
-        with registry.timed(call.choice):
-            return _torch_gradient(grad_output, x, weight, mean, spread, scalars, needs)
-    return _timed(_run_gradient, call, grad_output, x, weight, mean, spread, scalars, needs)
-
-
-def _run_gradient(call: _Call, grad_output, x, weight, mean, spread, scalars, needs):
-    if call.copy:
-        x = torch.empty_strided(x.shape, call.strides, dtype=x.dtype).copy_(x)
-    if grad_output.stride() != call.strides:
-        grad_output = torch.empty_strided(x.shape, call.strides, dtype=x.dtype).copy_(grad_output)
-    grad_x = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) if needs[0] else None
-    grad_weight, grad_bias = (x.new_empty(x.shape[1]) if need else None for need in needs[1:])
-    statistics = ("mean", "invstd") if scalars.training else ("running_mean", "running_var")
-    call.choice.plan.run(
-        input=x.data_ptr(), grad_output=grad_output.data_ptr(), output=_pointer(grad_x), weight=_pointer(weight),
-        grad_weight=_pointer(grad_weight), grad_bias=_pointer(grad_bias), eps=scalars.eps,
-        **dict(zip(statistics, (mean.data_ptr(), spread.data_ptr()), strict=True)),
-    )  # fmt: skip
-    return grad_x, grad_weight, grad_bias
+_apply_batch_norm = super(torch.autograd.Function, _BatchNorm).apply  # below its Python part, which serves functorch
 
 
 def _torch_gradient(grad_output, x, weight, mean, spread, scalars, needs):
@@ -189,11 +266,11 @@ class _BatchNormGradient(torch.autograd.Function):
     """The gradient as a function of grad_output, input and weight, for the double backward."""
 
     @staticmethod
-    def forward(ctx, grad_output, x, weight, mean, spread, scalars, needs):
+    def forward(ctx, grad_output, x, weight, mean, spread, scalars, call, needs):
         ctx.save_for_backward(grad_output, x, weight, mean, spread)
-        ctx.scalars, ctx.needs = scalars, needs
+        ctx.scalars = scalars
         ctx.set_materialize_grads(False)
-        return _gradient(grad_output, x, weight, mean, spread, scalars, needs)
+        return call.gradient(grad_output, x, weight, mean, spread, None, scalars.eps, needs)[:3]
 
     @staticmethod
     def backward(ctx, *grads):
@@ -210,7 +287,7 @@ class _BatchNormGradient(torch.autograd.Function):
                 [o for o, _ in kept], [operands[i] for i in wanted], [g for _, g in kept],
                 create_graph=torch.is_grad_enabled(), allow_unused=True,
             )  # fmt: skip
-        result = [None] * 7
+        result = [None] * 8
         for i, gradient in zip(wanted, found, strict=True):
             result[i] = gradient
         return tuple(result)

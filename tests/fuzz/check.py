@@ -94,7 +94,7 @@ def _simplifications(p: Problem) -> Iterator[Problem]:
             yield from (replace(p, **{name: plain}) for plain in (Layout(), Layout(value.name)))
         elif isinstance(value, Matrix):
             yield from (replace(p, **{name: plain}) for plain in (Matrix(), Matrix("col")))
-    if isinstance(p, ConvProblem | GemmProblem):
+    if isinstance(p, ConvProblem | GemmProblem | NormProblem):
         for step in p.epilogue:
             rest = tuple(other for other in p.epilogue if other != step)
             yield replace(p, epilogue=rest, residual=p.residual if "residual" in rest else None)

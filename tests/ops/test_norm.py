@@ -170,3 +170,97 @@ def test_channel_sum(shape):
 def test_channel_sum_loses_nothing_to_a_large_count():
     x = torch.full((1, 1, 1000, 4096), 0.1)
     assert channel_sum(x).item() == pytest.approx(np.float32(0.1) * 4096000.0, rel=1e-6)
+
+
+def _composed(x, running_mean, running_var, weight, bias, training, residual, activation):
+    y = F.batch_norm(x, running_mean, running_var, weight, bias, training)
+    y = y if residual is None else y + residual
+    return y if activation is None else F.relu(y)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_batch_norm_fused(training, activation, with_residual, memory_format):
+    """Against the same in three ops: values, running statistics, every gradient (also where only some are asked)."""
+    x, residual = (torch.randn(3, 19, 6, 7, dtype=torch.float64).to(memory_format=memory_format) for _ in range(2))
+    weight, bias = torch.randn(19, dtype=torch.float64), torch.randn(19, dtype=torch.float64)
+    grad_output = torch.randn(3, 19, 6, 7, dtype=torch.float64)
+    for asked in ((0, 1, 2, 3), (0,), (3,), (1, 2)):
+        results = []
+        for function in (_composed, PF.batch_norm):
+            leaves = [t.clone().requires_grad_(i in asked) for i, t in enumerate((x, weight, bias, residual))]
+            mean, var = torch.full_like(bias, 0.3), torch.full_like(bias, 1.5)
+            extra = {"residual": leaves[3] if with_residual else None, "activation": activation}
+            with pycv.use(backend="cpu"):
+                y = function(leaves[0], mean, var, leaves[1], leaves[2], training, **extra)
+                wanted = [t for i, t in enumerate(leaves) if i in asked and (i < 3 or with_residual)]
+                grads = torch.autograd.grad(y, wanted, grad_output) if wanted else ()
+            results.append((y, grads, mean, var))
+        torch.testing.assert_close(results[1], results[0], check_stride=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_fused_gradients_of_gradients(training):
+    x, residual = (torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    parameters = [torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    mean, var = torch.randn(2, dtype=torch.float64), torch.rand(2, dtype=torch.float64) + 0.5
+
+    def function(x, residual, *parameters):
+        return PF.batch_norm(
+            x, mean.clone(), var.clone(), *parameters, training=training, residual=residual, activation="relu"
+        )
+
+    assert gradcheck(function, (x, residual, *parameters)) and gradgradcheck(function, (x, residual, *parameters))
+
+
+def test_batch_norm_fused_lets_nan_through_relu():
+    x = torch.tensor([[1.0], [2.0], [float("nan")]], requires_grad=True)
+    y = PF.batch_norm(x, torch.zeros(1), torch.ones(1), activation="relu")
+    assert y[2].isnan() and torch.autograd.grad(y.nansum(), x, retain_graph=True)[0][0] > 0
+    (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    expected = F.relu(F.batch_norm(x, torch.zeros(1), torch.ones(1)))
+    assert torch.equal(grad, torch.autograd.grad(expected, x, torch.ones_like(y))[0])
+
+
+def test_batch_norm_fused_refuses_and_takes_what_lies_otherwise():
+    x, mean, var = torch.randn(2, 3, 4, 5), torch.zeros(3), torch.ones(3)
+    with pytest.raises(ValueError, match="activation='tanh'"):
+        PF.batch_norm(x, mean, var, activation="tanh")
+    with pytest.raises(RuntimeError, match="residual"):
+        PF.batch_norm(x, mean, var, residual=torch.randn(2, 3, 4, 1))
+    residual = torch.randn(2, 5, 4, 3).transpose(1, 3)
+    for given in (x, x.to(memory_format=torch.channels_last), torch.randn(2, 9, 4, 5)[:, 2:5], x.mT.contiguous().mT):
+        got = PF.batch_norm(given, mean, var, residual=residual, activation="relu")
+        torch.testing.assert_close(got, _composed(given, mean, var, None, None, False, residual, "relu"))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shift", [0, 30, 1000])
+def test_batch_norm_errors_stay_near_rounding(shift, channels_last):
+    """However far the mean lies from 0: sums are measured from near it, and its rounding error is made good."""
+    x = torch.randn(8, 32, 14, 14) + shift
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    weight, bias, grad_output = torch.rand(32) + 0.5, torch.randn(32), torch.randn(8, 32, 14, 14)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    exact = [t.double().requires_grad_() for t in (x, weight, bias)]
+    y = PF.batch_norm(leaves[0], None, None, *leaves[1:], True)
+    y64 = F.batch_norm(exact[0], None, None, *exact[1:], True)
+    grads = torch.autograd.grad(y, leaves, grad_output)
+    grads64 = torch.autograd.grad(y64, exact, grad_output.double())
+    for got, wanted in zip((y, *grads), (y64, *grads64), strict=True):
+        assert (got.double() - wanted).abs().max().item() <= 1e-6 * wanted.abs().max().item()
+
+
+def test_batch_norm_does_not_depend_on_the_number_of_threads():
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(4, 70, 40, 41).to(memory_format=memory_format)
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            leaf = x.clone().requires_grad_()
+            y = PF.batch_norm(leaf, None, None, training=True, activation="relu")
+            results.append((y, *torch.autograd.grad(y.square().sum(), leaf)))
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))

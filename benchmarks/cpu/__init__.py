@@ -1,0 +1,1 @@
+"""The goals of the CPU kernels: `python -m benchmarks.cpu` measures every row."""
