@@ -95,8 +95,8 @@ private:
 
     // Reads in place what lies evenly along all positions of a depth block, which must then not reach into the next
     // image unless that follows at the same distance: the inputs where their channels are neighbours, as the lanes must
-    // be; the outputs either way, unless a block would be short. Planes or pixels at multiples of 4096 bytes would share
-    // cache sets.
+    // be; the outputs either way, unless a block would be short. Planes or pixels at multiples of 4096 bytes would
+    // share cache sets.
     void choose_access() {
         constexpr int64_t kPage = 4096 / static_cast<int64_t>(sizeof(T)), kShort = 128;
         const AxisGather& w = gather_.w;
@@ -115,8 +115,9 @@ private:
             outputs_access_ = Access::in_place;
     }
 
-    // The threads among which the depth is split: all of them where it is long and the weight has too few tiles to share
-    // evenly, or is so small that adding up the threads' sums costs less than that each of them packs all outputs, else
+    // The threads among which the depth is split: all of them where it is long and the weight has too few tiles to
+    // share evenly, or is so small that adding up the threads' sums costs less than that each of them packs all
+    // outputs, else
     // 1. A question of the plan, which sized the workspace, not of the team that came.
     int depth_threads() const {
         constexpr int64_t kMuchLonger = 8;
@@ -156,8 +157,8 @@ private:
                 for (int64_t i = 0; i < count; ++i)
                     space.panels[i] = streamed_panel(arguments, group, begin + i, i, depth, partial, space);
                 for (int64_t q = fixed.begin; q < fixed.end; ++q)
-                    tiles.multiply(outputs_panel(arguments, group, q, depth, stationary),
-                                   product_.stationary.range(q), space.panels, count);
+                    tiles.multiply(outputs_panel(arguments, group, q, depth, stationary), product_.stationary.range(q),
+                                   space.panels, count);
             }
         }
     }

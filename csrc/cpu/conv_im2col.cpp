@@ -15,7 +15,8 @@ namespace {
 
 template <class T>
 ConvPlan* plan(const ConvProblem& problem, int threads, int64_t workspace_limit) {
-    if (problem.pass == Pass::grad_weight) return new GradWeightConv<T>(problem, threads, workspace_limit, Access::packed);
+    if (problem.pass == Pass::grad_weight)
+        return new GradWeightConv<T>(problem, threads, workspace_limit, Access::packed);
     return new GatherConv<T>(problem, threads, workspace_limit, Access::packed);
 }
 

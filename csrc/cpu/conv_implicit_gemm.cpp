@@ -3,8 +3,8 @@
 // broadcast, in the rows of a tile. Pixels that do not lie evenly (strides, padding, planes or pixels at multiples of
 // 4096 bytes, the last few of a plane that do not fill a vector) are packed as by im2col.
 //
-// 2 * n * k * out * (c / groups) FLOPs; each element of the activation is read once per block of weight panels that stays
-// in cache.
+// 2 * n * k * out * (c / groups) FLOPs; each element of the activation is read once per block of weight panels that
+// stays in cache.
 #include "conv_grad_weight.h"
 
 namespace pycv::cpu::PYCV_ISA {

@@ -3,9 +3,10 @@
 //     computed[channel][position] = weight[channel][tap, c] x source[tap, c][position]
 //
 // The weight is the stationary operand, packed by prepare_weight(). The source is the streamed one: im2col panels that
-// are packed a block at a time, or, where `in_place` and the positions of a one-tap filter lie evenly, the tensor itself
-// (conv_implicit_gemm.cpp). The lanes run along positions or along channels, whichever costs less: fewer vectors that
-// are partly empty, tiles that need no transposition on their way to the output, panels that need none on their way in.
+// are packed a block at a time, or, where `in_place` and the positions of a one-tap filter lie evenly, the tensor
+// itself (conv_implicit_gemm.cpp). The lanes run along positions or along channels, whichever costs less: fewer vectors
+// that are partly empty, tiles that need no transposition on their way to the output, panels that need none on their
+// way in.
 #pragma once
 
 #include "conv_operands.h"
@@ -267,10 +268,9 @@ private:
     // Whether the positions of all images are evenly spaced, in every tensor.
     bool one_segment(const MergedGather& merged) const {
         const AxisGather& w = merged.gather.w;
-        return problem_.n == 1 ||
-               (dense(merged.source.n, w.source_step * merged.source.w, w.count) &&
-                dense(merged.computed.n, w.step * merged.computed.w, w.count) &&
-                dense(merged.residual.n, w.step * merged.residual.w, w.count));
+        return problem_.n == 1 || (dense(merged.source.n, w.source_step * merged.source.w, w.count) &&
+                                   dense(merged.computed.n, w.step * merged.computed.w, w.count) &&
+                                   dense(merged.residual.n, w.step * merged.residual.w, w.count));
     }
 
     // Whichever way costs less vectors of multiply-adds. A visit of a tile costs as much as a few steps of its depth,

@@ -10,10 +10,9 @@ namespace {
 template <class T, int Vectors, int Height>
 using Sums = Vec<T>[Height][Vectors];
 
-// Calls body(i, j) for every vector of a tile.
-#define PYCV_FOR_TILE(i, j)                                   \
-    _Pragma("GCC unroll 16") for (int i = 0; i < Height; ++i) \
-        _Pragma("GCC unroll 2") for (int j = 0; j < Vectors; ++j)
+// Runs over every vector of a tile, unrolled.
+#define PYCV_FOR_TILE(i, j) \
+    _Pragma("GCC unroll 16") for (int i = 0; i < Height; ++i) _Pragma("GCC unroll 2") for (int j = 0; j < Vectors; ++j)
 
 // One vector of a row of the tile; of the last one only the columns that exist are touched.
 template <class T, int Vectors, bool Part>

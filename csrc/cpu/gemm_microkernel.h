@@ -37,8 +37,8 @@ enum class RowFormat { k_contiguous, rows_contiguous };
 template <class T>
 struct TileOperands {
     const T* rows;
-    int64_t row_stride;  // k_contiguous: from row to row; rows_contiguous: from step to step
-    const T* lanes;      // whole vectors are read
+    int64_t row_stride;   // k_contiguous: from row to row; rows_contiguous: from step to step
+    const T* lanes;       // whole vectors are read
     int64_t lane_stride;  // from step to step
     int64_t depth;
 };

@@ -39,10 +39,8 @@ public:
         : problem_(problem), threads_(worthwhile_threads(threads, problem.batch * problem.m * problem.n * problem.k)) {
         const bool lanes_along_n = problem.out.column == 1 || problem.out.row != 1;
         const Depth depth = product_.depth = depth_in_blocks<T>(problem.k);
-        product_.streamed =
-            lanes_along_n ? rows_side<T>(problem.m, depth) : lanes_side<T>(problem.m, depth);
-        product_.stationary =
-            lanes_along_n ? lanes_side<T>(problem.n, depth) : rows_side<T>(problem.n, depth);
+        product_.streamed = lanes_along_n ? rows_side<T>(problem.m, depth) : lanes_side<T>(problem.m, depth);
+        product_.stationary = lanes_along_n ? lanes_side<T>(problem.n, depth) : rows_side<T>(problem.n, depth);
         product_.groups = problem.batch;
         product_.block_panels = choose_block_panels<T>(product_, threads_, workspace_limit / 2);
         const int64_t per_batch = aligned(problem.batch > 0 ? packed_bytes() / problem.batch : 0);

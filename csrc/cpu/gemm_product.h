@@ -62,9 +62,9 @@ struct Tile {
 
 // A tile of sums that could not go straight to the output lies in rows of this distance, in a square of as many.
 template <class T>
-inline constexpr int64_t kSumsStride =
-    kTileWidth<T> > (kTileHeight + lanes<T> - 1) / lanes<T> * lanes<T> ? kTileWidth<T>
-                                                                       : (kTileHeight + lanes<T> - 1) / lanes<T> * lanes<T>;
+inline constexpr int64_t kSumsStride = kTileWidth<T> > (kTileHeight + lanes<T> - 1) / lanes<T>* lanes<T>
+                                           ? kTileWidth<T>
+                                           : (kTileHeight + lanes<T> - 1) / lanes<T> * lanes<T>;
 
 // Rows of sums that lie side by side in the output, `count` long.
 template <class T>
@@ -98,8 +98,8 @@ void write_transposed(const Sink<T>& sink, const Tile<T>& tile, const T* sums) {
         for (int64_t j = 0; j < tile.columns; j += lanes<T>)
             transpose_block<T>(sums + i * kSumsStride<T> + j, kSumsStride<T>, turned + j * kSumsStride<T> + i,
                                kSumsStride<T>);
-    const Tile<T> other{tile.columns,      tile.rows,     tile.column_out,  tile.row_out, tile.column_residual,
-                        tile.row_residual, tile.column_bias, tile.row_bias, tile.add,     tile.last};
+    const Tile<T> other{tile.columns,      tile.rows,        tile.column_out, tile.row_out, tile.column_residual,
+                        tile.row_residual, tile.column_bias, tile.row_bias,   tile.add,     tile.last};
     write_rows<T>(sink, other, turned, 0, tile.rows);
 }
 
@@ -309,8 +309,8 @@ Cost share_cost(const Product<T>& p, int threads) {
 }
 
 // All tiles of some stationary with some streamed panels. Tiles that follow each other are neighbours along the lanes,
-// so that they write to the same pages of the output: where the lanes are stationary, as many of their panels as stay in
-// the L2 cache pass by each streamed panel.
+// so that they write to the same pages of the output: where the lanes are stationary, as many of their panels as stay
+// in the L2 cache pass by each streamed panel.
 template <class T>
 void multiply_panels(const Product<T>& p, const TileRow<T>& tiles, const T* stationary, Range fixed,
                      const StreamedPanel<T>* panels, int64_t count) {
@@ -334,8 +334,7 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
     const int64_t panels = p.streamed.panels(), group_panels = p.segments * panels;
     for (int64_t first = mine.streamed.begin; first < mine.streamed.end;) {
         const int64_t group = first / group_panels;
-        const int64_t end =
-            smaller(smaller(first + p.block_panels, mine.streamed.end), (group + 1) * group_panels);
+        const int64_t end = smaller(smaller(first + p.block_panels, mine.streamed.end), (group + 1) * group_panels);
         const int64_t count = end - first;
         for (int64_t i = 0; i < count; ++i) {
             StreamedPanel<T>& panel = space.panels[i];
@@ -346,9 +345,8 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
         for (int64_t block = 0; block < p.depth.blocks(); ++block) {
             const Range depth = p.depth.range(block);
             for (int64_t i = 0; i < count && p.depth.size > 0; ++i)
-                space.panels[i].view =
-                    source.view(group, (first + i) / panels % p.segments, space.panels[i].index, depth,
-                                space.packed + i * p.streamed.panel_elements, space.scratch);
+                space.panels[i].view = source.view(group, (first + i) / panels % p.segments, space.panels[i].index,
+                                                   depth, space.packed + i * p.streamed.panel_elements, space.scratch);
             const TileRow<T> tiles(p, sink, sink.bias ? sink.bias + group * bias_group : nullptr,
                                    depth.end - depth.begin, block > 0, block + 1 == p.depth.blocks());
             multiply_panels(p, tiles, stationary + p.stationary_panel(group, block, 0), mine.stationary, space.panels,

@@ -22,7 +22,8 @@ RELU, MAX_POOL, AVG_POOL = "csrc/cpu/relu.cpp", "csrc/cpu/max_pool.cpp", "csrc/c
 POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_norm.cpp"
 TILES = "csrc/cpu/channel_tiles.h"
 LRN, CHANNEL_SUM = "csrc/cpu/local_response_norm.cpp", "csrc/cpu/channel_sum.cpp"
-GATHER, OPERANDS, IM2COL = "csrc/cpu/conv_gather.h", "csrc/cpu/conv_operands.h", "csrc/cpu/conv_im2col.cpp"
+GATHER, OPERANDS = "csrc/cpu/conv_gather.h", "csrc/cpu/conv_operands.h"
+GATHER_PRODUCT, GRAD_WEIGHT = "csrc/cpu/conv_product.h", "csrc/cpu/conv_grad_weight.h"
 PRODUCT, PANELS = "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
 TAP_TILE, ROW_VECTORS = "csrc/cpu/tap_tile.h", "csrc/cpu/row_vectors.h"
 CHANNELS, PADDED = "csrc/cpu/depthwise_channels.h", "csrc/cpu/padded_planes.h"
@@ -70,13 +71,13 @@ MUTANTS = [
         "g.d.inside(position.d + od) && g.h.inside(position.h + oh) && g.w.inside(position.w + ow)",
         "g.d.inside(position.d + od) && g.w.inside(position.w + ow)",
     ),
-    Mutant(IM2COL, "pw = g.w.first + w * g.w.step;", "pw = w * g.w.step;"),
+    Mutant(GATHER_PRODUCT, "pw = g.w.first + w * g.w.step;", "pw = w * g.w.step;"),
     Mutant(
-        IM2COL,
-        "for (int thread = 1; thread < team; ++thread) sum +=",
-        "for (int thread = 1; thread < team - 1; ++thread) sum +=",
+        GRAD_WEIGHT,
+        "for (int thread = 1; thread < team; ++thread) sum += from[",
+        "for (int thread = 1; thread < team - 1; ++thread) sum += from[",
     ),
-    Mutant(IM2COL, "block > blocks.begin, false);", "block >= blocks.begin, false);"),  # stale workspace
+    Mutant(GRAD_WEIGHT, "block > blocks.begin, false);", "block >= blocks.begin, false);"),  # stale workspace
     # FFT: butterflies, pairs of real rows, what an infinity becomes, tiles, sums over tiles, parts of the filters
     Mutant(
         FFT,
@@ -117,26 +118,41 @@ MUTANTS = [
     Mutant(DIRECT_GRAD_WEIGHT, "for (int t = 1; t < team; ++t) sum +=", "for (int t = 2; t < team; ++t) sum +=", LANES),
     Mutant(POSITIONS, "i / 2 + i % 2 * lanes<T>", "i / 2", LANES),
     # GEMM: tiles, depth blocks, epilogue, packing
+    Mutant(PRODUCT, "if (tile.add) v += load_partial<T>(out + j, part);", ""),
+    Mutant(
+        PRODUCT, "v += sink.beta * load_partial<T>(residual + j, part);", "v += load_partial<T>(residual + j, part);"
+    ),
+    Mutant(PRODUCT, "tile.column_bias, tile.row_bias,", "tile.row_bias, tile.column_bias,"),
     Mutant(
         PRODUCT,
-        "for (; j < count; ++j) out[j] = add ? out[j] + sums[j] : sums[j];",
-        "for (; j < count; ++j) out[j] = sums[j];",
+        "epilogue.residual_stride = tile.row_residual.stride;",
+        "epilogue.residual_stride = tile.row_out.stride;",
     ),
-    Mutant(PRODUCT, "if (residual) v += sink.beta * residual[j];", "if (residual) v += residual[j];"),
-    Mutant(PRODUCT, "v += bias ? bias[j] : row_bias;", "v += row_bias;"),
+    Mutant(TILE, "sum[i][j] += bias[j];", "sum[i][j] += bias[0];"),
     Mutant(PRODUCT, "block + 1 == p.depth.blocks()", "block == 0"),
     Mutant(
         PANELS,
-        "zero_run(to + k * kTileWidth<T> + count, kTileWidth<T> - count);",
-        "zero_run(to + k * kTileWidth<T>, count);",
+        "zero_run(to + k * side.stride + count, side.width - count);",
+        "zero_run(to + k * side.stride, count);",
     ),
     Mutant(
         PANELS,
-        "to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T> + j]",
-        "to[j * kTileWidth<T> + i] = scratch[i * kScratchStride<T>]",
+        "to[j * stride + i] = scratch[i * kScratchStride<T> + j]",
+        "to[j * stride + i] = scratch[i * kScratchStride<T>]",
+    ),
+    # implicit_gemm: partial vectors of a plane, depth blocks and images read in place
+    Mutant(GATHER_PRODUCT, "!side.is_lanes || (index.end - index.begin) % lanes<T> == 0", "true"),
+    Mutant(
+        GATHER_PRODUCT, "position * along + depth.begin * s.c;", "position * along;", "tests/cpu/test_implicit_gemm.py"
+    ),
+    Mutant(
+        GRAD_WEIGHT,
+        "index / gather_.w.count * strides.n + index % gather_.w.count * step",
+        "index * step",
+        "tests/cpu/test_implicit_gemm.py",
     ),
     Mutant(MOVES, "if (i < count) store<T>(to + count - lanes<T>, load<T>(from + count - lanes<T>));", ""),
-    Mutant(TILE, "rows += Format == RowFormat::k_contiguous ? 1 : Height;", "rows += 1;"),
+    Mutant(TILE, "rows += Format == RowFormat::k_contiguous ? 1 : row_stride;", "rows += 1;"),
     Mutant(
         THIN,
         "Range range{begin, smaller(wide_, smaller(begin + mine.end - i, begin + kRange))}",
