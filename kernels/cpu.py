@@ -95,6 +95,8 @@ def _supports(problem) -> str | None:
         return f"device {problem.device}: the C++ kernels run on the CPU"
     if problem.dtype not in ("f32", "f64"):
         return f"dtype {problem.dtype}: the C++ kernels take f32 and f64"
+    if isinstance(problem, ConvProblem) and problem.weight.block > 1:
+        return f"layout w={problem.weight}: the weight is nchw or nhwc"
     return None
 
 
@@ -126,20 +128,20 @@ def _plain_conv(p: ConvProblem) -> str | None:
     return _unblocked(p)
 
 
-def _depthwise_conv(p: ConvProblem) -> str | None:
-    if p.weight.block > 1:
-        return f"layout w={p.weight}: the weight is plain"
+def _same_blocks(p: PoolProblem) -> str | None:
+    if p.input.block != p.output.block:
+        return f"layout {p.input}>{p.output}: blocked on both sides or on none"
     return _supports(p)
 
 
-# Output pixels per side of Winograd's tiles, by filter size and in order of preference.
-_WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}
+_WINOGRAD_TILES = {3: ("f4", "f6", "f2"), 5: ("f4", "f3", "f2")}  # by filter size
 
 
 def _winograd(tile: str):
     def supports(p: ConvProblem) -> str | None:
         if set(p.stride) != {1} or set(p.dilation) != {1}:
-            return f"stride {p.stride}, dilation {p.dilation}: winograd is for 1"
+            steps = ("x".join(map(str, axes)) for axes in (p.stride, p.dilation))
+            return "stride {}, dilation {}: winograd is for 1".format(*steps)
         if len(set(p.filter)) != 1 or tile not in _WINOGRAD_TILES.get(p.filter[0], ()):
             return f"filter {'x'.join(map(str, p.filter))}: tile {tile} is for {_winograd_filters(tile)}"
         if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
@@ -164,10 +166,14 @@ def _winograd_entries() -> list[Kernel]:
     ]  # fmt: skip
 
 
-def _direct_lanes(p: ConvProblem) -> str | None:
-    """Prologue in forward; blocked activations in forward only, never a blocked weight."""
-    if p.pass_ == "forward" and p.weight.block == 1:
-        return _supports(p)
+def _direct(p: ConvProblem) -> str | None:
+    """Blocked activations in forward only."""
+    return _supports(p) if p.pass_ == "forward" else _plain_conv(p)
+
+
+def _implicit_gemm(p: ConvProblem) -> str | None:
+    if set(p.filter) != {1}:
+        return f"filter {'x'.join(map(str, p.filter))}: implicit_gemm is for 1x1"
     return _plain_conv(p)
 
 
@@ -181,10 +187,7 @@ def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="
 
 
 def _fft(p: ConvProblem) -> str | None:
-    """Tiles are two-dimensional; what no window reads would be transformed along with what they do read."""
-    depths = (p.size[:-2], p.filter[:-2], p.output_size[:-2], p.padding[:-2])
-    if depths not in (((), (), (), ()), ((1,), (1,), (1,), (0,))):
-        return f"depth {p.size[0]}, filter depth {p.filter[0]}: fft transforms two axes"
+    """What no window reads would be transformed along with what they do read."""
     axes = zip(p.size, p.filter, p.output_size, p.stride, p.padding, p.dilation, strict=True)
     if not all(_all_read(*axis) for axis in axes):
         return "fft would mix in the elements that the windows leave out in between"
@@ -202,34 +205,21 @@ def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilat
 
 
 _RANKS = ("1d", "2d", "3d")
+_GATHERS = ("forward", "grad_input")
+_CONVS = [f"conv{rank}" for rank in _RANKS]
 _POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in _RANKS]
 
 KERNELS: list[Kernel] = [
-    *_entries(
-        [f"conv{rank}" for rank in _RANKS],
-        ("forward", "grad_input", "grad_weight"),
-        ("im2col",),
-        _plan_conv,
-        _plain_conv,
-    ),
-    *_entries(
-        [f"conv{rank}" for rank in _RANKS],
-        ("forward", "grad_input", "grad_weight"),
-        ("depthwise", "direct"),
-        _plan_conv,
-        _depthwise_conv,
-    ),
+    *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _plain_conv),
+    *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _implicit_gemm),
+    *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _direct),
+    *_entries(_CONVS, PASSES, ("depthwise",), _plan_conv, _supports),
     *_winograd_entries(),
-    *[
-        Kernel(f"conv{rank}", pass_, "cpu", "direct", _direct_lanes, _plan_conv("direct_lanes"), variant="lanes")
-        for rank in _RANKS
-        for pass_ in ("forward", "grad_input")
-    ],
-    *_entries([f"conv{rank}" for rank in _RANKS], PASSES, ("fft",), _plan_conv, _fft, "default"),
+    *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
-    *_entries(_POOLS, ("forward", "grad_input"), ("direct",), _plan_pool),
-    *_entries(["batch_norm"], ("forward", "grad_input"), ("direct",), _plan_norm, _one_block),
-    *_entries(["local_response_norm"], ("forward", "grad_input"), ("direct",), _plan_norm),
+    *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _same_blocks),
+    *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm, _one_block),
+    *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
-    *_entries(["relu"], ("forward", "grad_input"), ("direct",), _plan_pointwise, _supports),
+    *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise, _supports),
 ]

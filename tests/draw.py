@@ -268,11 +268,10 @@ def norm(source: Source, op: str, budget: int) -> NormProblem:
         n = 0
     training = op == "batch_norm" and n * _product(size) > 1 and bool(source.integer(0, 2))
     pass_ = "forward" if op == "channel_sum" else source.pick(("forward", "grad_input"))
-    blocked = op == "batch_norm" and source.integer(0, 5) == 0
     drawn = NormProblem(
         op, pass_, n, c, size, _dtype(source),
-        input=layout(source, c, size, op == "channel_sum" or pass_ == "forward", blocked),
-        output=Layout() if op == "channel_sum" else layout(source, c, size, pass_ == "grad_input", blocked),
+        input=layout(source, c, size, op == "channel_sum" or pass_ == "forward"),
+        output=Layout() if op == "channel_sum" else layout(source, c, size, pass_ == "grad_input"),
         training=training,
         window=source.integer(1, 7) if op == "local_response_norm" else 0,
     )  # fmt: skip

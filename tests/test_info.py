@@ -89,8 +89,8 @@ def test_kernels_is_a_package_that_can_be_called():
 def test_kernels_answer_for_a_problem_under_the_settings_in_force():
     text = "conv2d.forward n1c8h9w9 k8r3s3"
     answers = [answer for _, answer in pycv.kernels(text)]
-    assert answers[0].startswith("runs it: predicted ")
-    assert {answer for answer in answers[1:] if not answer.startswith("no: ")} == {"could run it"}
+    assert answers[0].startswith("runs it: predicted ") and "could run it" in answers
+    assert all(answer == "could run it" or answer.startswith("no: ") for answer in answers[1:])
     with pycv.use(algorithm="direct"):
         answers = {kernel.name: answer for kernel, answer in pycv.kernels(text)}
     assert answers["cpu:direct"] == "runs it: asked for"

@@ -152,19 +152,9 @@ std::unique_ptr<cpu::NormPlan> make_norm_plan(const std::string& op, const std::
     const NormKind kind = op == "batch_norm"            ? NormKind::batch_norm
                           : op == "local_response_norm" ? NormKind::local_response_norm
                                                         : NormKind::channel_sum;
-    const NormProblem problem{kind,
-                              pass_of(pass),
-                              dtype_of(dtype),
-                              n,
-                              c,
-                              spatial(size),
-                              strides(input),
-                              strides(output),
-                              training,
-                              window,
-                              strides(residual),
-                              has_residual,
-                              relu};
+    const NormProblem problem{
+        kind,   pass_of(pass),     dtype_of(dtype), n,   c, spatial(size), strides(input), strides(output), training,
+        window, strides(residual), has_residual,    relu};
     return std::unique_ptr<cpu::NormPlan>(entry(op, algorithm).norm(problem, threads));
 }
 

@@ -6,10 +6,21 @@
 // grad_output / divisor to every element of the window, each plane by one thread in a fixed order.
 #include "norm.h"
 #include "plane_sums.h"
-#include "pool.h"
+#include "pool_windows.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
+
+struct Sum {
+    template <class V, class T>
+    static V start() {
+        return V{};
+    }
+    template <class V>
+    static V add(V sum, V value) {
+        return sum + value;
+    }
+};
 
 template <class T>
 class AvgPool final : public PoolPlan {
@@ -19,7 +30,9 @@ public:
           axes_(pool_axes(p)),
           interior_(interior(axes_.w)),
           threads_(pool_threads(p, axes_, threads)),
-          pixels_(p.input.c == 1 && p.output.c == 1 && p.c > 1),
+          runs_(p),
+          pixels_(runs_.runs > 0),
+          vector_rows_(p.input.w == 1 && p.output.w == 1 && window_extent(axes_.w) <= kPoolColumns),
           whole_(!pixels_ && p.input.w == 1 && is_dense(p.input, p.size) && p.size.count() <= kLongestPlane &&
                  covers(axes_.d) && covers(axes_.h) && covers(axes_.w)) {}
 
@@ -85,12 +98,17 @@ private:
 
     void forward(const T* x, T* y) const {
         const int64_t rows = p_.out.d * p_.out.h;
-        parallel_for(threads_, pixels_ ? p_.n * rows : p_.n * p_.c, [&](int64_t item) {
-            if (pixels_) {
-                const int64_t n = item / rows, d = item % rows / p_.out.h, h = item % p_.out.h;
-                pixel_row(x + n * p_.input.n, d, h, y + n * p_.output.n + offset(p_.output, d, h, 0));
-                return;
-            }
+        if (pixels_) {
+            parallel_for(threads_, p_.n * rows * runs_.runs, [&](int64_t item) {
+                const int64_t run = item / rows % runs_.runs, n = item / rows / runs_.runs;
+                const int64_t d = item % rows / p_.out.h, h = item % p_.out.h;
+                T* to = y + n * p_.output.n + run * runs_.output_step + offset(p_.output, d, h, 0);
+                pixel_row(x + n * p_.input.n + run * runs_.input_step, d, h, to);
+                clear_lanes(to, p_.out.w, p_.output.w, runs_.padding(run, p_.c));
+            });
+            return;
+        }
+        parallel_for(threads_, p_.n * p_.c, [&](int64_t item) {
             const int64_t n = item / p_.c, c = item % p_.c;
             const T* plane = x + n * p_.input.n + c * p_.input.c;
             T* out = y + n * p_.output.n + c * p_.output.c;
@@ -143,72 +161,38 @@ private:
     void plane_row(const T* plane, int64_t od, int64_t oh, T* y) const {
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         const int64_t count_d = counted(axes_.d, od, d), count_h = counted(axes_.h, oh, h);
-        const auto one = [&](int64_t o) {
-            const Span w = span(axes_.w, o);
-            y[o * p_.output.w] = single(plane, d, h, w, divisor(count_d, count_h, counted(axes_.w, o, w)));
-        };
-        const bool vectors = p_.input.w == 1 && p_.output.w == 1 && d.begin < d.end && h.begin < h.end;
-        const Span inside = vectors ? interior_ : Span{0, 0};
-        const T divide = divisor(count_d, count_h, axes_.w.filter);
-        for (int64_t o = 0; o < inside.begin; ++o) one(o);
-        switch (axes_.w.stride) {
-            case 1: row_blocks<1>(plane, d, h, inside, divide, y, one); break;
-            case 2: row_blocks<2>(plane, d, h, inside, divide, y, one); break;
-            default: row_blocks<0>(plane, d, h, inside, divide, y, one);
+        if (!vector_rows_ || d.begin >= d.end || h.begin >= h.end) {
+            for (int64_t o = 0; o < p_.out.w; ++o) {
+                const Span w = span(axes_.w, o);
+                y[o * p_.output.w] = single(plane, d, h, w, divisor(count_d, count_h, counted(axes_.w, o, w)));
+            }
+            return;
         }
-        for (int64_t o = inside.end; o < p_.out.w; ++o) one(o);
-    }
-
-    template <int Stride, class One>
-    void row_blocks(const T* plane, Span d, Span h, Span inside, T divide, T* y, const One& one) const {
-        for_blocks<T, lanes<T>>(
-            inside.begin, inside.end,
-            [&]<int L>(int64_t o) {
-                using V = Row<T, L>;
-                const int64_t first = o * axes_.w.stride - axes_.w.padding;
-                V sum{};
-                for (int64_t i = d.begin; i < d.end; ++i)
-                    for (int64_t j = h.begin; j < h.end; ++j) {
-                        const T* row = plane + offset(p_.input, i, j, first);
-                        V part{};
-                        for (int64_t k = 0; k < axes_.w.filter; ++k)
-                            part += load_strided<T, L, Stride>(row + k, axes_.w.stride);
-                        sum += part;
-                    }
-                sum /= divide;
-                std::memcpy(y + o, &sum, sizeof sum);
-            },
-            one);
+        const T complete = divisor(count_d, count_h, axes_.w.filter);
+        fold_plane_row<Sum, T>(
+            axes_.w, interior_, p_.input, plane, {d, h, 1, 1}, y, [&](auto sum) { return sum / complete; },
+            [&](T sum, int64_t o, Span w) {
+                return w.begin < w.end ? sum / divisor(count_d, count_h, counted(axes_.w, o, w)) : T(0);
+            });
     }
 
     void pixel_row(const T* image, int64_t od, int64_t oh, T* y) const {
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         const int64_t count_d = counted(axes_.d, od, d), count_h = counted(axes_.h, oh, h);
-        for (int64_t o = 0; o < p_.out.w; ++o) {
+        const auto finish = [&](int64_t o, int64_t c, auto sum) {
             const Span w = span(axes_.w, o);
-            const T divide = divisor(count_d, count_h, counted(axes_.w, o, w));
-            T* to = y + o * p_.output.w;
-            int64_t c = 0;
-            if (d.begin < d.end && h.begin < h.end && w.begin < w.end) {
-                for (; c + 4 * lanes<T> <= p_.c; c += 4 * lanes<T>) pixel<4>(image + c, d, h, w, divide, to + c);
-                for (; c + lanes<T> <= p_.c; c += lanes<T>) pixel<1>(image + c, d, h, w, divide, to + c);
-            }
-            for (; c < p_.c; ++c) to[c] = single(image + c, d, h, w, divide);
+            if (w.begin < w.end && d.begin < d.end && h.begin < h.end)
+                sum /= divisor(count_d, count_h, counted(axes_.w, o, w));
+            store_row(y + o * p_.output.w + c, sum);
+        };
+        const WindowRows rows{d, h, 1, 1};
+        if (runs_.channels >= lanes<T>) {
+            fold_pixel_row<Sum, lanes<T>>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+        } else if (runs_.channels >= lanes<T> / 2) {
+            fold_pixel_row<Sum, lanes<T> / 2>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+        } else {
+            fold_pixel_row<Sum, 1>(image, runs_.channels, axes_.w, p_.input, rows, finish);
         }
-    }
-
-    template <int N>
-    void pixel(const T* image, Span d, Span h, Span w, T divide, T* y) const {
-        Vec<T> sum[N] = {};
-        for (int64_t i = d.begin; i < d.end; ++i)
-            for (int64_t j = h.begin; j < h.end; ++j) {
-                Vec<T> part[N] = {};
-                const T* at = image + offset(p_.input, i, j, w.begin);
-                for (int64_t k = w.begin; k < w.end; ++k, at += p_.input.w)
-                    for (int v = 0; v < N; ++v) part[v] += load<T>(at + v * lanes<T>);
-                for (int v = 0; v < N; ++v) sum[v] += part[v];
-            }
-        for (int v = 0; v < N; ++v) store<T>(y + v * lanes<T>, sum[v] / divide);
     }
 
     // Complete windows side by side: every input element lies in exactly one of them.
@@ -217,28 +201,48 @@ private:
     }
 
     void scatter(T* grad_input, const T* grad_output) const {
-        const ChannelShare share = channel_share(p_, pixels_, threads_);
-        const bool tiled = tiles(axes_.d) && tiles(axes_.h) && tiles(axes_.w) && !pixels_;
-        parallel_for(threads_, p_.n * share.items(), [&](int64_t item) {
-            const int64_t n = item / share.items();
-            const Span channels = share.item(item % share.items());
-            T* image = grad_input + n * p_.input.n;
-            const T* grad = grad_output + n * p_.output.n;
-            if (!tiled) clear(image, p_.input, p_.size, channels);
+        if (pixels_) return scatter_pixel_runs(grad_input, grad_output);
+        const bool tiled = tiles(axes_.d) && tiles(axes_.h) && tiles(axes_.w);
+        const bool vectors = p_.input.w == 1 && p_.size.w <= kPoolColumns;
+        parallel_for(threads_, p_.n * p_.c, [&](int64_t item) {
+            const int64_t n = item / p_.c, c = item % p_.c;
+            T* plane = grad_input + n * p_.input.n + c * p_.input.c;
+            const T* grad = grad_output + n * p_.output.n + c * p_.output.c;
+            if (!tiled) clear(grad_input + n * p_.input.n, p_.input, p_.size, Span{c, c + 1});
             for (int64_t od = 0; od < p_.out.d; ++od)
                 for (int64_t oh = 0; oh < p_.out.h; ++oh) {
                     const Span d = span(axes_.d, od), h = span(axes_.h, oh);
                     const int64_t count = counted(axes_.d, od, d) * counted(axes_.h, oh, h);
                     const T* row = grad + offset(p_.output, od, oh, 0);
                     if (tiled) {
-                        fill_tiles(image + channels.begin * p_.input.c, d, h, row + channels.begin * p_.output.c);
-                    } else if (pixels_) {
-                        scatter_pixels(image, d, h, channels, row, count);
+                        fill_tiles(plane, d, h, row);
+                    } else if (vectors) {
+                        scatter_columns(plane, d, h, row, count);
                     } else {
-                        scatter_plane(image + channels.begin * p_.input.c, d, h, row + channels.begin * p_.output.c,
-                                      count);
+                        scatter_plane(plane, d, h, row, count);
                     }
                 }
+        });
+    }
+
+    void scatter_pixel_runs(T* grad_input, const T* grad_output) const {
+        ChannelShare share = channel_share(p_, true, threads_);
+        if (p_.input.block > 1) share = {runs_.channels, runs_.channels};
+        parallel_for(threads_, p_.n * runs_.runs * share.items(), [&](int64_t item) {
+            const int64_t n = item / share.items() / runs_.runs, run = item / share.items() % runs_.runs;
+            const Span channels = share.item(item % share.items());
+            T* image = grad_input + n * p_.input.n + run * runs_.input_step;
+            const T* grad = grad_output + n * p_.output.n + run * runs_.output_step;
+            clear_pixels(image, p_.input, p_.size, channels);
+            for (int64_t od = 0; od < p_.out.d; ++od)
+                for (int64_t oh = 0; oh < p_.out.h; ++oh) {
+                    const Span d = span(axes_.d, od), h = span(axes_.h, oh);
+                    const int64_t count = counted(axes_.d, od, d) * counted(axes_.h, oh, h);
+                    scatter_pixels(image, d, h, channels, grad + offset(p_.output, od, oh, 0), count);
+                }
+            const Span padding = runs_.padding(run, p_.c);
+            for (int64_t r = 0; r < p_.size.d * p_.size.h && padding.begin < padding.end; ++r)
+                clear_lanes(image + offset(p_.input, r / p_.size.h, r % p_.size.h, 0), p_.size.w, p_.input.w, padding);
         });
     }
 
@@ -267,6 +271,25 @@ private:
             }
     }
 
+    // What one row of windows gives to a row of the plane is the same for all of its rows.
+    void scatter_columns(T* plane, Span d, Span h, const T* grad, int64_t count) const {
+        T columns[kPoolColumns];
+        zero_run(columns, p_.size.w);
+        for (int64_t o = 0; o < p_.out.w; ++o) {
+            const Span w = span(axes_.w, o);
+            const T share = grad[o * p_.output.w] / divisor(count, 1, counted(axes_.w, o, w));
+            for (int64_t k = w.begin; k < w.end; ++k) columns[k] += share;
+        }
+        for (int64_t i = d.begin; i < d.end; ++i)
+            for (int64_t j = h.begin; j < h.end; ++j) {
+                T* row = plane + offset(p_.input, i, j, 0);
+                int64_t x = 0;
+                for (; x + lanes<T> <= p_.size.w; x += lanes<T>)
+                    store<T>(row + x, load<T>(row + x) + load<T>(columns + x));
+                for (; x < p_.size.w; ++x) row[x] += columns[x];
+            }
+    }
+
     void scatter_plane(T* plane, Span d, Span h, const T* grad, int64_t count) const {
         const int64_t in = p_.input.w, out = p_.output.w, in_h = p_.input.h, in_d = p_.input.d, width = p_.out.w;
         for (int64_t o = 0; o < width; ++o) {
@@ -285,12 +308,18 @@ private:
             const Span w = span(axes_.w, o);
             const T divide = divisor(count, 1, counted(axes_.w, o, w));
             const T* from = grad + o * p_.output.w;
-            for (int64_t i = d.begin; i < d.end; ++i)
-                for (int64_t j = h.begin; j < h.end; ++j)
-                    for (int64_t k = w.begin; k < w.end; ++k) {
-                        T* to = image + offset(p_.input, i, j, k);
-                        for (int64_t c = channels.begin; c < channels.end; ++c) to[c] += from[c] / divide;
+            const auto add = [&]<class V>(int64_t c) {
+                const V share = load_row<V>(from + c) / divide;
+                for (int64_t i = d.begin; i < d.end; ++i)
+                    for (int64_t j = h.begin; j < h.end; ++j) {
+                        T* to = image + offset(p_.input, i, j, w.begin) + c;
+                        for (int64_t k = w.begin; k < w.end; ++k, to += p_.input.w)
+                            store_row<V>(to, load_row<V>(to) + share);
                     }
+            };
+            int64_t c = channels.begin;
+            for (; c + lanes<T> <= channels.end; c += lanes<T>) add.template operator()<Vec<T>>(c);
+            for (; c < channels.end; ++c) add.template operator()<Row<T, 1>>(c);
         }
     }
 
@@ -298,8 +327,10 @@ private:
     PoolAxes axes_;
     Span interior_;
     int threads_;
-    bool pixels_;  // vectors along the channels
-    bool whole_;   // one window that is the whole of a dense plane
+    ChannelRuns runs_;
+    bool pixels_;       // vectors along the channels
+    bool vector_rows_;  // vectors along the rows
+    bool whole_;        // one window that is the whole of a dense plane
 };
 
 PoolPlan* plan_avg_pool(const PoolProblem& problem, int threads) {

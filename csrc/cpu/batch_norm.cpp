@@ -2,20 +2,20 @@
 // residual and relu are optional.
 //
 // Training takes mean and (biased) variance from the batch in one read: with d = x - origin, where the origin is the
-// mean of 8 values spread over the channel, the sums of d and d^2 give both without cancellation worth the name. Sums are
-// taken in the dtype over at most 128 terms and added up in double. What the mean loses when it is rounded to the dtype
-// goes into the shift, so that a mean far larger than the deviation costs no accuracy. With g the gradient of y, 0 where
-// relu cut off (y <= 0):
+// mean of 8 values spread over the channel, the sums of d and d^2 give both without cancellation worth the name. Sums
+// are taken in the dtype over at most 128 terms and added up in double. What the mean loses when it is rounded to the
+// dtype goes into the shift, so that a mean far larger than the deviation costs no accuracy. With g the gradient of y,
+// 0 where relu cut off (y <= 0):
 //     grad_weight = invstd * sum(g * (x - mean)), grad_bias = sum(g), grad_residual = g
 //     grad_input  = weight * invstd * (g - grad_bias / m - (x - mean) * invstd * grad_weight / m), m values per channel
 // where evaluation, whose statistics are constants, drops the last two terms.
 //
-// Bytes, in passes over a tensor: training reads x, then reads x and writes y; its gradient reads x and g, then reads both
-// and writes grad_input: 8 in all. Planar tensors (nchw) are worked off channel by channel, so that the second reads
-// find in cache what fits there (n * h * w values): 5 remain. Interleaved ones (nhwc, blocked) are cut into blocks of
-// positions that each thread goes through once in either direction: it finds the last megabyte or so of its own.
-// Both are deterministic, and the same for every number of threads: how an interleaved tensor is cut depends on its shape
-// alone, and the sums of the blocks are added in order.
+// Bytes, in passes over a tensor: training reads x, then reads x and writes y; its gradient reads x and g, then reads
+// both and writes grad_input: 8 in all. Planar tensors (nchw) are worked off channel by channel, so that the second
+// reads find in cache what fits there (n * h * w values): 5 remain. Interleaved ones (nhwc, blocked) are cut into
+// blocks of positions that each thread goes through once in either direction: it finds the last megabyte or so of its
+// own. Both are deterministic, and the same for every number of threads: how an interleaved tensor is cut depends on
+// its shape alone, and the sums of the blocks are added in order.
 #include <cmath>
 
 #include "channel_tiles.h"
@@ -23,11 +23,13 @@
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
-constexpr int64_t kGrain = 32768;     // elements that are worth another thread
-constexpr int64_t kTileRows = 128;    // terms of a sum in the dtype
+constexpr int64_t kGrain = 32768;   // elements that are worth another thread
+constexpr int64_t kTileRows = 128;  // terms of a sum in the dtype
 constexpr int64_t kTileElements = 8192;
-constexpr int kItems = 16;            // work items of an interleaved tensor
-constexpr int64_t kItemRows = 64;     // positions that are worth another item
+constexpr int64_t kApplied = 16384;      // elements of a planar tile in the second pass
+constexpr int64_t kStreamed = 16 << 20;  // bytes of a tensor that is written past the caches: half of a usual last one
+constexpr int kItems = 16;               // work items of an interleaved tensor
+constexpr int64_t kItemRows = 64;        // positions that are worth another item
 constexpr int kSamples = 8;
 
 // Sums per channel. Forward: of d and d^2; gradient: of g, g * (x - mean) and x - mean.
@@ -57,6 +59,10 @@ public:
           interleaved_(how_.block > 0 || (p.c > 1 && p.input.c == 1 && p.output.c == 1 && third_.c == 1)),
           channels_(how_.block > 0 ? round_up(p.c, how_.block) : p.c),
           sums_(p.pass == Pass::forward ? kForwardSums : kGradientSums) {
+        const double m = static_cast<double>(positions_.count());
+        share_ = 1 / m;
+        unbiased_ = m / (m - 1);
+        streams_ = static_cast<int64_t>(sizeof(T)) * p.n * p.c * p.size.count() > kStreamed;
         const int64_t count = positions_.count(), elements = channels_ * count;
         threads_ = static_cast<int>(smaller(threads, elements / kGrain + 1));
         blocks_ = static_cast<int>(larger(1, smaller(kItems, smaller(count / kItemRows, elements / kTileElements))));
@@ -86,7 +92,8 @@ public:
 private:
     // ------------------------------------------------------------------------- the two passes over the elements
     //
-    // A pass object knows the tensors from a channel on. collect() adds a part to the sums, apply() does the second pass.
+    // A pass object knows the tensors from a channel on. collect() adds a part to the sums, apply() does the second
+    // pass.
 
     template <bool Relu>
     struct Forward {
@@ -94,18 +101,20 @@ private:
         const T* x;
         T* y;
         const T* residual;
+        bool stream;
 
-        Forward(const NormArguments& a, Offsets o)
+        Forward(const NormArguments& a, Offsets o, bool stream)
             : x(static_cast<const T*>(a.input) + o.x),
               y(static_cast<T*>(a.output) + o.y),
-              residual(a.residual ? static_cast<const T*>(a.residual) + o.z : nullptr) {}
+              residual(a.residual ? static_cast<const T*>(a.residual) + o.z : nullptr),
+              stream(stream) {}
 
         // `origin`: one value per channel.
         template <class G>
         void collect(G group, const Part& part, const T* origin, double* totals, int64_t stride) const {
-            const Row<G> from(origin, part.parameter);
-            add_rows<sums, T>(group, part, totals, stride, [&](int64_t row, int v, const auto& add) {
-                const auto d = at<G>(x, part.at.x, part.step.x, row, v) - from.of[v];
+            const Row<G> zero(origin, part.parameter);
+            add_rows<sums, T>(group, part, totals, stride, [&](const Part& from, int64_t row, int v, const auto& add) {
+                const auto d = at<G>(x, from.at.x, from.step.x, row, v) - zero.of[v];
                 add(0, d);
                 add(1, d * d);
             });
@@ -113,23 +122,29 @@ private:
 
         template <class G>
         void apply(G group, const Part& part, const T* parameters, int64_t stride) const {
-            residual ? rows<true>(group, part, parameters, stride) : rows<false>(group, part, parameters, stride);
+            const bool past = stream && streamable<G>(part, y + part.at.y, part.step.y);
+            if (residual) {
+                past ? rows<true, true>(group, part, parameters, stride)
+                     : rows<true, false>(group, part, parameters, stride);
+            } else {
+                past ? rows<false, true>(group, part, parameters, stride)
+                     : rows<false, false>(group, part, parameters, stride);
+            }
         }
 
-        template <bool Residual, class G>
+        template <bool Residual, bool Stream, class G>
         void rows(G, const Part& part, const T* parameters, int64_t stride) const {
             using Lane = typename G::Lane;
             const Row<G> mean(parameters + kMean * stride, part.parameter);
             const Row<G> scale(parameters + kScale * stride, part.parameter);
             const Row<G> shift(parameters + kShift * stride, part.parameter);
-            for (int64_t row = 0; row < part.rows; ++row)
-                for (int v = 0; v < G::vectors; ++v) {
-                    Lane value = at<G>(x, part.at.x, part.step.x, row, v);
-                    value = (value - mean.of[v]) * scale.of[v] + shift.of[v];
-                    if constexpr (Residual) value += at<G>(residual, part.at.z, part.step.z, row, v);
-                    if constexpr (Relu) value = value < Lane{} ? Lane{} : value;
-                    set<G>(y, part.at.y, part.step.y, row, v, value);
-                }
+            each_row<G>(part, [&](const Part& to, int64_t row, int v) {
+                Lane value = at<G>(x, to.at.x, to.step.x, row, v);
+                value = (value - mean.of[v]) * scale.of[v] + shift.of[v];
+                if constexpr (Residual) value += at<G>(residual, to.at.z, to.step.z, row, v);
+                if constexpr (Relu) value = value < Lane{} ? Lane{} : value;
+                set<G, Stream>(y, to.at.y, to.step.y, row, v, value);
+            });
         }
     };
 
@@ -138,13 +153,15 @@ private:
         static constexpr int sums = kGradientSums;
         const T *x, *g, *y;  // y: the forward's output, whose sign is relu's mask
         T *grad_input, *grad_residual;
+        bool stream;
 
-        Gradient(const NormArguments& a, Offsets o)
+        Gradient(const NormArguments& a, Offsets o, bool stream)
             : x(static_cast<const T*>(a.input) + o.x),
               g(static_cast<const T*>(a.grad_output) + o.y),
               y(Relu ? static_cast<const T*>(a.forward_output) + o.y : nullptr),
               grad_input(a.output ? static_cast<T*>(a.output) + o.x : nullptr),
-              grad_residual(a.grad_residual ? static_cast<T*>(a.grad_residual) + o.z : nullptr) {}
+              grad_residual(a.grad_residual ? static_cast<T*>(a.grad_residual) + o.z : nullptr),
+              stream(stream) {}
 
         template <class G>
         typename G::Lane gradient(const Part& part, int64_t row, int v) const {
@@ -159,9 +176,9 @@ private:
         template <class G>
         void collect(G group, const Part& part, const T* origin, double* totals, int64_t stride) const {
             const Row<G> mean(origin, part.parameter);
-            add_rows<sums, T>(group, part, totals, stride, [&](int64_t row, int v, const auto& add) {
-                const auto d = at<G>(x, part.at.x, part.step.x, row, v) - mean.of[v];
-                const auto value = gradient<G>(part, row, v);
+            add_rows<sums, T>(group, part, totals, stride, [&](const Part& from, int64_t row, int v, const auto& add) {
+                const auto d = at<G>(x, from.at.x, from.step.x, row, v) - mean.of[v];
+                const auto value = gradient<G>(from, row, v);
                 add(0, value);
                 add(1, value * d);
                 add(2, d);
@@ -171,31 +188,32 @@ private:
         template <class G>
         void apply(G group, const Part& part, const T* parameters, int64_t stride) const {
             if (grad_residual) {
-                rows<true>(group, part, parameters, stride);
+                rows<true, false>(group, part, parameters, stride);
+            } else if (grad_input && stream && streamable<G>(part, grad_input + part.at.x, part.step.x)) {
+                rows<false, true>(group, part, parameters, stride);
             } else if (grad_input) {
-                rows<false>(group, part, parameters, stride);
+                rows<false, false>(group, part, parameters, stride);
             }
         }
 
-        template <bool Residual, class G>
+        template <bool Residual, bool Stream, class G>
         void rows(G, const Part& part, const T* parameters, int64_t stride) const {
             const Row<G> mean(parameters + kMean * stride, part.parameter);
             const Row<G> scale(parameters + kScale * stride, part.parameter);
             const Row<G> shift(parameters + kShift * stride, part.parameter);
             const Row<G> slope(parameters + kSlope * stride, part.parameter);
-            for (int64_t row = 0; row < part.rows; ++row)
-                for (int v = 0; v < G::vectors; ++v) {
-                    typename G::Lane value = gradient<G>(part, row, v);
-                    if constexpr (Residual) {
-                        set<G>(grad_residual, part.at.z, part.step.z, row, v, value);
-                        if (!grad_input) continue;
-                    }
-                    if constexpr (Training) {
-                        const auto d = at<G>(x, part.at.x, part.step.x, row, v) - mean.of[v];
-                        value = value - shift.of[v] - d * slope.of[v];
-                    }
-                    set<G>(grad_input, part.at.x, part.step.x, row, v, value * scale.of[v]);
+            each_row<G>(part, [&](const Part& to, int64_t row, int v) {
+                typename G::Lane value = gradient<G>(to, row, v);
+                if constexpr (Residual) {
+                    set<G>(grad_residual, to.at.z, to.step.z, row, v, value);
+                    if (!grad_input) return;
                 }
+                if constexpr (Training) {
+                    const auto d = at<G>(x, to.at.x, to.step.x, row, v) - mean.of[v];
+                    value = value - shift.of[v] - d * slope.of[v];
+                }
+                set<G, Stream>(grad_input, to.at.x, to.step.x, row, v, value * scale.of[v]);
+            });
         }
     };
 
@@ -211,9 +229,19 @@ private:
     static typename G::Lane at(const T* tensor, int64_t offset, int64_t step, int64_t row, int v) {
         return get<typename G::Lane>(tensor + offset + row * step + v * G::lane);
     }
-    template <class G>
+    template <class G, bool Stream = false>
     static void set(T* tensor, int64_t offset, int64_t step, int64_t row, int v, typename G::Lane value) {
-        put(tensor + offset + row * step + v * G::lane, value);
+        if constexpr (Stream && G::lane == lanes<T>) {
+            store_streaming<T>(tensor + offset + row * step + v * G::lane, value);
+        } else {
+            put(tensor + offset + row * step + v * G::lane, value);
+        }
+    }
+    // Whether every vector of the part is aligned.
+    template <class G>
+    static bool streamable(const Part& part, const T* first, int64_t step) {
+        return G::lane == lanes<T> && part.rest == 0 && step % lanes<T> == 0 &&
+               reinterpret_cast<uintptr_t>(first) % sizeof(Vec<T>) == 0;
     }
 
     // -------------------------------------------------------------------------------------- from sums to parameters
@@ -226,6 +254,9 @@ private:
     }
 
     bool needs_sums(const NormArguments& a) const { return p_.training || a.grad_weight || a.grad_bias; }
+    Direction second_direction(const NormArguments& a) const {
+        return needs_sums(a) ? Direction::backwards : Direction::forwards;
+    }
 
     // The sums of channel c, and what its values were measured from in them.
     Channel<T> parameters(const NormArguments& a, int64_t c, T origin, const Sums& sums) const {
@@ -236,16 +267,15 @@ private:
             const T mean = number(a.running_mean, c, T(0));
             return {{mean, static_cast<T>(invstd * weight), static_cast<T>(bias)}};
         }
-        const double m = static_cast<double>(positions_.count());
-        const double beyond = sums.of[0] / m, mean = origin + beyond;
-        double variance = sums.of[1] / m - beyond * beyond;
+        const double beyond = sums.of[0] * share_, mean = origin + beyond;
+        double variance = sums.of[1] * share_ - beyond * beyond;
         variance = variance < 0 ? 0 : variance;
         const double invstd = 1 / std::sqrt(variance + a.eps), stay = 1 - a.momentum;
         const T rounded = static_cast<T>(mean);
         keep(a.mean, c, mean);
         keep(a.invstd, c, invstd);
         keep(a.running_mean, c, stay * number(a.running_mean, c, T(0)) + a.momentum * mean);
-        keep(a.running_var, c, stay * number(a.running_var, c, T(0)) + a.momentum * variance * m / (m - 1));
+        keep(a.running_var, c, stay * number(a.running_var, c, T(0)) + a.momentum * variance * unbiased_);
         const double scale = invstd * weight;
         return {{rounded, static_cast<T>(scale), static_cast<T>(bias - (mean - rounded) * scale)}};
     }
@@ -258,12 +288,12 @@ private:
             keep(a.grad_bias, c, sums.of[0]);
             return {{mean, static_cast<T>(invstd * weight)}};
         }
-        const double m = static_cast<double>(positions_.count()), invstd = number(a.invstd, c, T(0));
-        const double lost = sums.of[2] / m;  // what the rounding of the mean took from it
-        const double dot = sums.of[1] - lost * sums.of[0], slope = dot / m * invstd * invstd;
+        const double invstd = number(a.invstd, c, T(0));
+        const double lost = sums.of[2] * share_;  // what the rounding of the mean took from it
+        const double dot = sums.of[1] - lost * sums.of[0], slope = dot * share_ * invstd * invstd;
         keep(a.grad_weight, c, dot * invstd);
         keep(a.grad_bias, c, sums.of[0]);
-        return {{mean, static_cast<T>(invstd * weight), static_cast<T>(sums.of[0] / m - lost * slope),
+        return {{mean, static_cast<T>(invstd * weight), static_cast<T>(sums.of[0] * share_ - lost * slope),
                  static_cast<T>(slope)}};
     }
 
@@ -288,31 +318,34 @@ private:
     template <class Pass>
     void go(const NormArguments& a) const {
         if (interleaved_) return go_interleaved<Pass>(a);
-        parallel_for(threads_, p_.c, [&](int64_t c) { planar_channel(Pass(a, how_.step * c), a, c); });
+        parallel_for(threads_, p_.c, [&](int64_t c) {
+            planar_channel(Pass(a, how_.step * c, streams_), a, c);
+            if (streams_) streamed();
+        });
     }
 
     template <class Pass>
     void planar_channel(const Pass& pass, const NormArguments& a, int64_t c) const {
-        constexpr int64_t L = lanes<T>, limit = kTileRows * L;
-        const Range all{0, positions_.count()};
+        constexpr int64_t L = lanes<T>;
         T origins[L];
         double totals[Pass::sums * L] = {};
         spread(origins, origin(a, pass.x, c));
         if (needs_sums(a))
-            for_tiles(positions_, all, limit, Direction::forwards, [&](Offsets at, int64_t rows) {
-                planar_parts<T>(positions_, at, rows, [&](auto group, const Part& part) {
-                    pass.collect(group, part, origins, totals, L);
-                });
-            });
+            planar_pass(kTileRows * L, Direction::forwards,
+                        [&](auto group, const Part& part) { pass.collect(group, part, origins, totals, L); });
         Sums sums;
-        for (int s = 0; s < Pass::sums; ++s) sums.of[s] = fold(totals + s * L, static_cast<int>(L));
+        for (int s = 0; s < Pass::sums; ++s) sums.of[s] = fold<T>(totals + s * L);
         const Channel<T> channel = parameters(a, c, origins[0], sums);
         T values[kParameters * L];
         for (int i = 0; i < kParameters; ++i) spread(values + i * L, channel.of[i]);
-        for_tiles(positions_, all, limit, Direction::backwards, [&](Offsets at, int64_t rows) {
-            planar_parts<T>(positions_, at, rows,
-                            [&](auto group, const Part& part) { pass.apply(group, part, values, L); });
-        });
+        planar_pass(kApplied, second_direction(a),
+                    [&](auto group, const Part& part) { pass.apply(group, part, values, L); });
+    }
+
+    template <class Body>
+    void planar_pass(int64_t limit, Direction direction, const Body& body) const {
+        for_tiles(positions_, {0, positions_.count()}, limit, direction,
+                  [&](Offsets at, int64_t rows) { planar_parts<T>(positions_, at, rows, body); });
     }
 
     static void spread(T* values, T value) { store<T>(values, broadcast<T>(value)); }
@@ -333,28 +366,24 @@ private:
 
     template <class Pass>
     void go_interleaved(const NormArguments& a) const {
-        const Pass pass(a, {0, 0, 0});
-        double* totals = static_cast<double*>(a.workspace);  // [block][sum][channel]
+        const Pass pass(a, {0, 0, 0}, streams_);
+        double* totals = static_cast<double*>(a.workspace);                      // [block][sum][channel]
         T* values = reinterpret_cast<T*>(totals + blocks_ * sums_ * channels_);  // [parameter][channel]
         T* origins = values + kParameters * channels_;  // [block][channel]: each block has its own, all alike
         parallel(threads_, [&](int thread, int team) {
             const Range items = share(blocks_ * panels_, thread, team);
             if (needs_sums(a)) {
-                for (int64_t i = items.begin; i < items.end; ++i)
-                    collect_item(pass, a, item(i), totals, origins);
+                for (int64_t i = items.begin; i < items.end; ++i) collect_item(pass, a, item(i), totals, origins);
                 team_barrier(team);
             }
             const Range mine = share(channels_, thread, team);
             for (int64_t c = mine.begin; c < mine.end; ++c) combine(a, c, totals, origins, values);
             team_barrier(team);
-            for (int64_t i = items.end - 1; i >= items.begin; --i) {
-                const Item it = item(i);
-                for_tiles(positions_, it.positions, tile_rows_, Direction::backwards, [&](Offsets at, int64_t rows) {
-                    interleaved_parts<T>(positions_, how_, it.channels, at, rows, [&](auto group, const Part& part) {
-                        pass.apply(group, part, values, channels_);
-                    });
-                });
-            }
+            const Direction direction = second_direction(a);
+            for (int64_t i = items.begin; i < items.end; ++i)
+                apply_item(pass, item(direction == Direction::forwards ? i : items.begin + items.end - 1 - i),
+                           direction, values);
+            if (streams_) streamed();
         });
     }
 
@@ -372,6 +401,14 @@ private:
         });
     }
 
+    template <class Pass>
+    void apply_item(const Pass& pass, const Item& it, Direction direction, const T* values) const {
+        for_tiles(positions_, it.positions, tile_rows_, direction, [&](Offsets at, int64_t rows) {
+            interleaved_parts<T>(positions_, how_, it.channels, at, rows,
+                                 [&](auto group, const Part& part) { pass.apply(group, part, values, channels_); });
+        });
+    }
+
     void fill_origins(const T* x, const NormArguments& a, Range channels, T* from) const {
         if (p_.pass == Pass::grad_input) {
             for (int64_t c = channels.begin; c < channels.end; ++c) from[c] = c < p_.c ? origin(a, x, c) : T(0);
@@ -380,8 +417,7 @@ private:
         interleaved_parts<T>(positions_, how_, channels, {0, 0, 0}, 1, [&](auto group, const Part& part) {
             using G = decltype(group);
             for (int v = 0; v < G::vectors; ++v)
-                put(from + part.parameter + v * G::lane,
-                    sampled_mean<typename G::Lane>(x + part.at.x + v * G::lane));
+                put(from + part.parameter + v * G::lane, sampled_mean<typename G::Lane>(x + part.at.x + v * G::lane));
         });
     }
 
@@ -408,6 +444,8 @@ private:
     int threads_, blocks_, panels_;
     int64_t unit_, tile_rows_;  // channels of which panels are made; rows of an interleaved tile
     int64_t samples_[kSamples];
+    bool streams_;             // the tensor written would only fill the caches
+    double share_, unbiased_;  // 1 / m and m / (m - 1), for m values per channel
 };
 
 NormPlan* plan_batch_norm(const NormProblem& problem, int threads) {

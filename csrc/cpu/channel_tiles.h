@@ -2,8 +2,10 @@
 //
 // The positions (n, d, h, w) of a channel are runs a fixed step apart. A tile is some consecutive rows (positions) of a
 // run; a part is what one loop does of it, with the tensors' offsets and steps spelled out:
-// - planar: the elements of one channel lie side by side. Its rows are vectors of them, then the single ones left over;
-//   where they do not lie side by side (tensors of unlike layouts), all of them are single.
+// - planar: the elements of one channel lie side by side. Its rows are vectors of them; the rest is one more vector
+// that
+//   reaches back over elements already seen. Where there is not one whole vector, or the elements do not lie side by
+//   side (tensors of unlike layouts), rows are single elements.
 // - interleaved: channels lie side by side (nhwc, blocked layouts). Rows are positions, and each part is a group of
 //   channels: four vectors of them, one, or the halves of one down to single channels.
 // Either way a part has `vectors` vectors of lanes in each row, every one with its own parameters, so that the same
@@ -12,9 +14,7 @@
 #pragma once
 
 #include "integers.h"
-#include "parallel.h"
-#include "plan.h"
-#include "simd.h"
+#include "norm.h"
 
 namespace pycv::cpu::PYCV_ISA {
 
@@ -35,7 +35,8 @@ struct Positions {
     } axes[4];
 
     int64_t length() const { return axes[0].extent; }  // of a run
-    int64_t count() const { return axes[0].extent * axes[1].extent * axes[2].extent * axes[3].extent; }
+    int64_t runs() const { return axes[1].extent * axes[2].extent * axes[3].extent; }
+    int64_t count() const { return length() * runs(); }
 
     Offsets run(int64_t index) const {
         if (axes[2].extent * axes[3].extent == 1) return axes[1].step * index;
@@ -71,12 +72,13 @@ template <class Visit>
 inline void for_tiles(const Positions& p, Range range, int64_t limit, Direction direction, const Visit& visit) {
     if (range.begin >= range.end) return;
     const bool backwards = direction == Direction::backwards;
-    const int64_t length = p.length(), first = range.begin / length, last = (range.end - 1) / length;
+    const int64_t length = p.length(), first = range.begin == 0 ? 0 : range.begin / length;
+    const int64_t last = range.end == p.count() ? p.runs() - 1 : (range.end - 1) / length;
     for (int64_t i = 0; i <= last - first; ++i) {
         const int64_t run = backwards ? last - i : first + i;
         const int64_t begin = larger(range.begin - run * length, 0), end = smaller(range.end - run * length, length);
         const Offsets start = p.run(run);
-        const int64_t tiles = (end - begin + limit - 1) / limit;
+        const int64_t tiles = end - begin <= limit ? 1 : divide_up(end - begin, limit);
         for (int64_t j = 0; j < tiles; ++j) {
             const int64_t at = begin + (backwards ? tiles - 1 - j : j) * limit;
             visit(start + p.axes[0].step * at, smaller(limit, end - at));
@@ -88,6 +90,12 @@ struct Part {
     int64_t rows;
     Offsets at, step;
     int64_t parameter;  // index of the first per-channel number
+    int64_t rest = 0;   // elements after the last row (planar vectors)
+
+    // The vector that ends with the rest.
+    Part last(int64_t lanes) const {
+        return {1, at + Offsets{1, 1, 1} * (rows * lanes + rest - lanes), step, parameter};
+    }
 };
 
 // A vector of L elements, or a single one. (As a template argument Vec<T> would lose its attribute, and its lanes.)
@@ -108,12 +116,6 @@ struct Group {
 };
 
 template <class Lane, class T>
-inline Lane get(const T* p) {
-    Lane lane;
-    std::memcpy(&lane, p, sizeof lane);
-    return lane;
-}
-template <class Lane, class T>
 inline void put(T* p, Lane lane) {
     std::memcpy(p, &lane, sizeof lane);
 }
@@ -123,9 +125,11 @@ inline void put(T* p, Lane lane) {
 template <class T, class Body>
 inline void planar_parts(const Positions& p, Offsets at, int64_t rows, const Body& body) {
     const Offsets step = p.axes[0].step;
-    const int64_t vectors = step == Offsets{1, 1, 1} ? rows / lanes<T> : 0, rest = rows - vectors * lanes<T>;
-    if (vectors) body(Group<T, lanes<T>, 1>{}, Part{vectors, at, step * lanes<T>, 0});
-    if (rest) body(Group<T, 1, 1>{}, Part{rest, at + step * (vectors * lanes<T>), step, 0});
+    if (rows >= lanes<T> && step == Offsets{1, 1, 1}) {
+        body(Group<T, lanes<T>, 1>{}, Part{rows / lanes<T>, at, step * lanes<T>, 0, rows % lanes<T>});
+    } else {
+        body(Group<T, 1, 1>{}, Part{rows, at, step, 0});
+    }
 }
 
 namespace interleaved {
@@ -133,8 +137,7 @@ namespace interleaved {
 template <class T, int L, class Body>
 inline void narrow(Range channels, const Body& body) {
     if constexpr (L >= 1) {
-        for (; channels.begin + L <= channels.end; channels.begin += L)
-            body(Group<T, L, 1>{}, channels.begin);
+        for (; channels.begin + L <= channels.end; channels.begin += L) body(Group<T, L, 1>{}, channels.begin);
         narrow<T, L / 2>(channels, body);
     }
 }
@@ -156,9 +159,7 @@ struct Interleaving {
 template <class T, class Body>
 inline void interleaved_parts(const Positions& p, const Interleaving& how, Range channels, Offsets at, int64_t rows,
                               const Body& body) {
-    const auto part = [&](auto group, int64_t c) {
-        body(group, Part{rows, at + how.channel(c), p.axes[0].step, c});
-    };
+    const auto part = [&](auto group, int64_t c) { body(group, Part{rows, at + how.channel(c), p.axes[0].step, c}); };
     if (how.block == 0)
         for (; channels.begin + 4 * lanes<T> <= channels.end; channels.begin += 4 * lanes<T>)
             part(Group<T, lanes<T>, 4>{}, channels.begin);
@@ -167,9 +168,26 @@ inline void interleaved_parts(const Positions& p, const Interleaving& how, Range
     interleaved::narrow<T, lanes<T>>(channels, part);
 }
 
-// totals[s * stride + i] += sum over rows of the terms, in double. `terms(row, vector, add)` calls add(s, value) once for
-// each of the Sums sums. In the dtype no partial sum covers more than the rows of a tile / 4 (a tile / 1 for groups of
-// four vectors).
+// Calls body(part, row, vector) for all of a part. Elements of the rest's vector that were seen before are seen again.
+template <class G, class Body>
+inline void each_row(const Part& part, const Body& body) {
+    for (int64_t row = 0; row < part.rows; ++row)
+        for (int v = 0; v < G::vectors; ++v) body(part, row, v);
+    if constexpr (G::vectors == 1 && G::lane > 1)
+        if (part.rest) body(part.last(G::lane), 0, 0);
+}
+
+// The value in the last `count` lanes, 0 in the others.
+template <class T, int L>
+inline typename LaneOf<T, L>::type last_lanes(typename LaneOf<T, L>::type value, int64_t count) {
+    using Integer = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    typename LaneOf<Integer, L>::type index;
+    for (int i = 0; i < L; ++i) index[i] = i;
+    return index >= static_cast<Integer>(L - count) ? value : typename LaneOf<T, L>::type{};
+}
+
+// totals[s * stride + i] += sum over rows of the terms, in double. `terms(part, row, vector, add)` calls add(s, value)
+// once for each of the Sums sums. In the dtype no partial sum covers more than the rows of a tile.
 template <int Sums, class T, class G, class Terms>
 inline void add_rows(G, const Part& part, double* totals, int64_t stride, const Terms& terms) {
     using Lane = typename G::Lane;
@@ -178,10 +196,13 @@ inline void add_rows(G, const Part& part, double* totals, int64_t stride, const 
     int64_t row = 0;
     for (; row + unroll <= part.rows; row += unroll)
         for (int u = 0; u < unroll; ++u)
-            for (int v = 0; v < V; ++v)
-                terms(row + u, v, [&](int s, Lane value) { sum[u][s][v] += value; });
+            for (int v = 0; v < V; ++v) terms(part, row + u, v, [&](int s, Lane value) { sum[u][s][v] += value; });
     for (; row < part.rows; ++row)
-        for (int v = 0; v < V; ++v) terms(row, v, [&](int s, Lane value) { sum[0][s][v] += value; });
+        for (int v = 0; v < V; ++v) terms(part, row, v, [&](int s, Lane value) { sum[0][s][v] += value; });
+    if constexpr (V == 1 && G::lane > 1)
+        if (part.rest)
+            terms(part.last(G::lane), 0, 0,
+                  [&](int s, Lane value) { sum[0][s][0] += last_lanes<T, G::lane>(value, part.rest); });
     for (int s = 0; s < Sums; ++s)
         for (int v = 0; v < V; ++v) {
             for (int u = 1; u < unroll; ++u) sum[0][s][v] += sum[u][s][v];
@@ -192,11 +213,12 @@ inline void add_rows(G, const Part& part, double* totals, int64_t stride, const 
         }
 }
 
-// The sum of `count` values, a power of two: halves added to halves. Overwrites them.
-inline double fold(double* values, int count) {
-    for (int half = count / 2; half >= 1; half /= 2)
-        for (int i = 0; i < half; ++i) values[i] += values[i + half];
-    return values[0];
+// The sum of lanes<T> values.
+template <class T>
+inline double fold(const double* values) {
+    Vec<double> sum = load<double>(values);
+    for (int i = lanes<double>; i < lanes<T>; i += lanes<double>) sum += load<double>(values + i);
+    return horizontal_sum<double>(sum);
 }
 
 }  // namespace pycv::cpu::PYCV_ISA

@@ -1,5 +1,5 @@
-// Depthwise convolution, all passes: sums over taps straight from the source, for convolutions whose groups are too thin
-// for a matrix product, and for any other.
+// Depthwise convolution, all passes: sums over taps straight from the source, for convolutions whose groups are too
+// thin for a matrix product, and for any other.
 //
 // 2 * n * k * out * (c / groups) * filter FLOPs, in two schemes: lanes along the channels where a vector of them is
 // contiguous (depthwise_channels.h), or along the rows of padded planes (depthwise_planes.h).
@@ -12,21 +12,19 @@ namespace {
 
 constexpr int64_t kWideBytes = 64;  // vectors of which have a half that is worth its own code
 
-bool depthwise_nhwc(const ConvProblem& p, int64_t vector_lanes) {
-    return p.groups == p.c && p.groups == p.k && p.c >= vector_lanes && p.input.c == 1 && p.output.c == 1 &&
-           p.input.block == 1 && p.output.block == 1;
+template <class T, int L>
+ConvPlan* plan_channels(const ConvProblem& problem, int threads) {
+    if (problem.pass == Pass::grad_weight) return new ChannelGradWeight<T, L>(problem, threads);
+    return new ChannelGather<T, L>(problem, threads);
 }
 
 template <class T>
 ConvPlan* plan(const ConvProblem& problem, int threads) {
-    if (problem.pass == Pass::grad_weight) {
-        if (depthwise_nhwc(problem, lanes<T>)) return new DepthwiseGradWeight<T>(problem, threads);
-        return new PlaneGradWeight<T>(problem, threads);
-    }
-    if (has_channel_vectors(problem, lanes<T>)) return new ChannelGather<T, lanes<T>>(problem, threads);
+    if (has_channel_vectors(problem, lanes<T>)) return plan_channels<T, lanes<T>>(problem, threads);
     if constexpr (lanes<T> * sizeof(T) == kWideBytes) {
-        if (has_channel_vectors(problem, lanes<T> / 2)) return new ChannelGather<T, lanes<T> / 2>(problem, threads);
+        if (has_channel_vectors(problem, lanes<T> / 2)) return plan_channels<T, lanes<T> / 2>(problem, threads);
     }
+    if (problem.pass == Pass::grad_weight) return new PlaneGradWeight<T>(problem, threads);
     return new PlaneGather<T>(problem, threads);
 }
 
@@ -38,6 +36,5 @@ ConvPlan* plan_depthwise(const ConvProblem& problem, int threads, int64_t) {
 }  // namespace
 
 PYCV_KERNEL("conv", "depthwise", plan_depthwise);
-PYCV_KERNEL("conv", "direct", plan_depthwise);
 
 }  // namespace pycv::cpu::PYCV_ISA

@@ -14,7 +14,8 @@
 // works on blocks of its own, without a barrier. Where the weight is what has to be moved (few tiles, many channels),
 // all threads share a block: each transforms some channels, and after a barrier multiplies some panels.
 //
-// prepare_weight() makes weight[panel][xi][c][kTileWidth]: a * a / (r * r) times the weight's size.
+// prepare_weight() makes weight[panel][xi][c][kTileWidth]: a * a / (r * r) times the weight's size. Where grad_input
+// would read that only once, from memory, it transforms each panel when it gets to it instead.
 //
 // Rounding: see winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those of one
 // output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
@@ -71,6 +72,7 @@ struct Blocking {
     int64_t tiles;        // of a block
     int64_t panel_group;  // panels of output channels whose sums are held at a time
     bool shared;          // threads work on one block together
+    bool fused;           // the weight is transformed within run(), a panel at a time
 };
 
 template <class T>
@@ -84,19 +86,21 @@ public:
         reader_.grid = tile_grid(p_.n, p_.height, p_.width, tile.m, tile.a);
         reader_.m = tile.m, reader_.window = tile.a;
         reader_.top = p_.top, reader_.left = p_.left;
-        reader_.access = access_of<T>(p_.source, p_.source_channels);
+        reader_.access = access_of(p_.source, p_.source_channels);
         reader_.transform = tile.input;
         reader_.relu = problem.relu_input;
-        computed_access_ = access_of<T>(p_.computed, p_.channels);
-        residual_access_ = access_of<T>(p_.residual, p_.channels);
+        computed_access_ = access_of(p_.computed, p_.channels);
+        residual_access_ = access_of(p_.residual, p_.channels);
         blocking_ = choose_blocking(workspace_limit);
     }
 
     int64_t workspace_bytes() const override {
-        return (tile_buffers() * tiles_elements() + threads_ * (sums_elements() + patch_size())) * kSize;
+        return (tile_buffers() * tiles_elements() + threads_ * own_elements()) * kSize;
     }
 
-    int64_t prepared_weight_bytes() const override { return p_.groups * weight_elements_of_group() * kSize; }
+    int64_t prepared_weight_bytes() const override {
+        return blocking_.fused ? 0 : p_.groups * panels_ * panel_elements() * kSize;
+    }
 
     void prepare_weight(const void* weight, void* prepared) const override {
         const int64_t chunks = divide_up(p_.source_channels, kFilterChunk);
@@ -104,7 +108,7 @@ public:
         parallel_for(threads_, p_.groups * vectors * chunks, [&](int64_t item) {
             const int64_t chunk = item % chunks, vector = item / chunks % vectors, group = item / chunks / vectors;
             prepare_filters(static_cast<const T*>(weight), group, vector, chunk * kFilterChunk,
-                            static_cast<T*>(prepared) + group * weight_elements_of_group());
+                            static_cast<T*>(prepared) + (group * panels_ + vector / 2) * panel_elements());
         });
     }
 
@@ -123,8 +127,34 @@ public:
         });
     }
 
-    Cost cost() const override { return {}; }
-    Cost prepare_cost() const override { return {}; }
+    Cost cost() const override {
+        const Blocking& b = blocking_;
+        const int64_t tiles = reader_.grid.count(), blocks = divide_up(b.shared ? tiles : divide_up(tiles, threads_), b.tiles);
+        const double own = static_cast<double>(divide_up(tiles, b.shared ? 1 : threads_));
+        // Of a shared block a thread has its part of the panels, and of the vectors of source channels.
+        const double part = b.shared ? 1.0 / threads_ : 1, groups = static_cast<double>(p_.groups);
+        const double planes = static_cast<double>(planes_), pixels = static_cast<double>(tile_.m * tile_.m);
+        const double inputs = static_cast<double>(source_vectors_ * lanes<T>), depth = static_cast<double>(p_.source_channels);
+        const double outputs = static_cast<double>(panels_ * kTileWidth<T>), weight = groups * planes * depth * outputs;
+        const double moved = groups * own * part * (inputs + outputs) * (planes + pixels);
+        const double passes = static_cast<double>(b.shared ? blocks : blocks * threads_);
+        Cost sum{own * part * weight, moved, activation_bytes(conv_) + weight * passes * kSize, 1};
+        if (b.shared) {
+            sum.bytes += 2 * groups * own * inputs * planes * kSize;
+            sum.regions += 2 * groups * static_cast<double>(blocks);
+        }
+        if (b.fused) {
+            sum.vector_elements += weight / threads_;
+            sum.bytes += (weight_elements(conv_) - weight) * kSize;
+        }
+        return sum;
+    }
+
+    Cost prepare_cost() const override {
+        if (blocking_.fused) return {};
+        const double elements = static_cast<double>(p_.groups * panels_ * panel_elements());
+        return {0, elements / threads_, (elements + weight_elements(conv_)) * kSize, 1};
+    }
 
 private:
     static constexpr int64_t kSize = sizeof(T);
@@ -134,32 +164,35 @@ private:
         Image<const T> source;
         TileReader<T> reader;
         Destination<T> destination;
-        const T* weight;
+        int64_t group;
+        const T* weight;  // the group's, prepared; or everything, as it is
         const T* bias;
     };
 
-    // What a thread works with; the tiles may be everybody's.
+    // What a thread works with; the tiles may be everybody's. `weight` is for one panel, where it is transformed late.
     struct Space {
-        T *tiles, *sums, *patch;
+        T *tiles, *sums, *patch, *weight;
     };
 
     // ------------------------------------------------------------------------------------------ blocking
 
     Blocking choose_blocking(int64_t workspace_limit) const {
         constexpr int64_t kSumsBytes = 256 * 1024;         // stay in the L2 cache with a panel of the weight
-        constexpr int64_t kBlockBytes = 512 * 1024;        // the tiles of a block of one thread
+        constexpr int64_t kBlockBytes = 256 * 1024;        // the tiles of a block of one thread
         constexpr int64_t kSharedBytes = 8 * 1024 * 1024;  // the tiles of a block of all threads
-        constexpr int64_t kLeast = 2 * kTileHeight;
+        constexpr int64_t kLeast = 2 * kTileHeight;        // tiles that make reading the weight once more worth it
         Blocking b{};
         const int64_t tile_bytes = larger(1, planes_ * source_vectors_ * PYCV_VECTOR_BYTES);
         const int64_t tiles = larger(1, reader_.grid.count()), own = divide_up(tiles, threads_);
-        b.shared = threads_ > 1 && own < 2 * kLeast;
-        const int64_t wanted = b.shared ? kSharedBytes / tile_bytes : larger(kLeast, kBlockBytes / tile_bytes);
+        const int64_t shareable = smaller(kSharedBytes, workspace_limit / 2) / tile_bytes;
+        b.fused = p_.turned && tiles <= shareable && panels_ * panel_elements() * kSize > tiles * tile_bytes;
+        b.shared = b.fused || (threads_ > 1 && own < 2 * kLeast);
+        const int64_t wanted = b.shared ? shareable : larger(kLeast, kBlockBytes / tile_bytes);
         const int64_t limit = workspace_limit / tile_bytes / (b.shared ? 1 : threads_) / 2;
         const int64_t most = larger(1, smaller(wanted, limit)), available = b.shared ? tiles : own;
         b.tiles = divide_up(available, divide_up(available, most));
         const int64_t panel_bytes = planes_ * b.tiles * kTileWidth<T> * kSize;
-        b.panel_group = larger(1, smaller(kSumsBytes / panel_bytes, panels_));
+        b.panel_group = b.fused ? 1 : larger(1, smaller(kSumsBytes / panel_bytes, panels_));
         return b;
     }
 
@@ -169,18 +202,20 @@ private:
     int64_t tiles_elements() const { return planes_ * tiles_plane(); }
     int64_t sums_elements() const { return blocking_.panel_group * planes_ * sums_plane(); }
     int64_t patch_size() const { return patch_elements<T>(reader_.grid, tile_.m, tile_.a); }
-    int64_t weight_elements_of_group() const { return panels_ * planes_ * p_.source_channels * kTileWidth<T>; }
+    int64_t panel_elements() const { return planes_ * p_.source_channels * kTileWidth<T>; }
+    int64_t own_elements() const { return sums_elements() + patch_size() + (blocking_.fused ? panel_elements() : 0); }
 
     Space space_of(void* workspace, int thread) const {
         T* const tiles = static_cast<T*>(workspace);
-        T* const own = tiles + tile_buffers() * tiles_elements() + thread * (sums_elements() + patch_size());
-        return {tiles + (blocking_.shared ? 0 : thread * tiles_elements()), own, own + sums_elements()};
+        T* const own = tiles + tile_buffers() * tiles_elements() + thread * own_elements();
+        return {tiles + (blocking_.shared ? 0 : thread * tiles_elements()), own, own + sums_elements(),
+                own + sums_elements() + patch_size()};
     }
 
     // ------------------------------------------------------------------------------------------ weight
 
-    // Some source channels' filters of one vector of computed channels.
-    void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* prepared) const {
+    // Some source channels' filters of one vector of computed channels, into its panel.
+    void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* panel) const {
         alignas(64) T filters[kFilterChunk * kMostTaps * lanes<T>];
         const Strides& s = conv_.weight;
         const int64_t taps = tile_.r * tile_.r, count = smaller(kFilterChunk, p_.source_channels - source);
@@ -189,7 +224,7 @@ private:
                                    p_.channels, tile_.r};
         gather_filters<T>(from, vector * lanes<T>, source, count, filters);
         const int64_t plane = p_.source_channels * kTileWidth<T>;
-        T* to = prepared + vector / 2 * planes_ * plane + source * kTileWidth<T> + vector % 2 * lanes<T>;
+        T* to = panel + source * kTileWidth<T> + vector % 2 * lanes<T>;
         for (int64_t c = 0; c < count; ++c) {
             const T* filter = filters + c * taps * lanes<T>;
             if (p_.turned) {
@@ -221,7 +256,8 @@ private:
         o.destination.residual = {residual, p_.residual, p_.channels, p_.height, p_.width};
         o.destination.residual_access = residual_access_;
         o.destination.floor = conv_.relu ? T(0) : kNoFloor;
-        o.weight = static_cast<const T*>(a.weight) + group * weight_elements_of_group();
+        o.group = group;
+        o.weight = static_cast<const T*>(a.weight) + (blocking_.fused ? 0 : group * panels_ * panel_elements());
         o.bias = conv_.bias ? static_cast<const T*>(a.bias) + to : nullptr;
         return o;
     }
@@ -255,12 +291,21 @@ private:
     void multiply(const Operands& o, const Space& space, TileRange block, TileRange part, Range panels) const {
         for (int64_t panel = panels.begin; panel < panels.end; panel += blocking_.panel_group) {
             const Range some{panel, smaller(panels.end, panel + blocking_.panel_group)};
+            const T* weight = blocking_.fused ? panel_of_weight(o, space, panel) : o.weight + panel * panel_elements();
             for (int64_t plane = 0; plane < planes_; ++plane)
                 for (int64_t i = some.begin; i < some.end; ++i)
-                    multiply_panel(o, space, block, part, plane, i, space.sums + sums_at(plane, i - some.begin));
+                    multiply_panel(space, block, part, plane, vectors_of(i), weight + (i - panel) * panel_elements(),
+                                   space.sums + sums_at(plane, i - panel));
             for (int64_t i = some.begin; i < some.end; ++i)
-                write_panel(o, space, part, i, space.sums + sums_at(0, i - some.begin));
+                write_panel(o, space, part, i, space.sums + sums_at(0, i - panel));
         }
+    }
+
+    const T* panel_of_weight(const Operands& o, const Space& space, int64_t panel) const {
+        for (int64_t half = 0; half < vectors_of(panel); ++half)
+            for (int64_t source = 0; source < p_.source_channels; source += kFilterChunk)
+                prepare_filters(o.weight, o.group, 2 * panel + half, source, space.weight);
+        return space.weight;
     }
 
     int64_t sums_at(int64_t plane, int64_t slot) const { return (slot * planes_ + plane) * sums_plane(); }
@@ -269,14 +314,14 @@ private:
         return smaller(2, divide_up(filled_channels_ - panel * kTileWidth<T>, lanes<T>));
     }
 
-    void multiply_panel(const Operands& o, const Space& space, TileRange block, TileRange part, int64_t plane,
-                        int64_t panel, T* sums) const {
+    void multiply_panel(const Space& space, TileRange block, TileRange part, int64_t plane, int64_t vectors,
+                        const T* panel, T* sums) const {
         const int64_t depth = p_.source_channels, count = part.size(), pieces = divide_up(count, kTileHeight);
-        const T* weight = o.weight + (panel * planes_ + plane) * depth * kTileWidth<T>;
+        const T* weight = panel + plane * depth * kTileWidth<T>;
         const T* tiles = space.tiles + plane * tiles_plane() + (part.begin - block.begin) * lanes<T>;
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = count * i / pieces, end = count * (i + 1) / pieces;
-            plane_product<T>(static_cast<int>(end - begin), static_cast<int>(vectors_of(panel)))(
+            plane_product<T>(static_cast<int>(end - begin), static_cast<int>(vectors))(
                 tiles + begin * lanes<T>, block.size() * lanes<T>, weight, depth, sums + begin * kTileWidth<T>);
         }
     }

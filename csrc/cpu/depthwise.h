@@ -90,7 +90,7 @@ private:
 
 inline AxisPhases depth_phases(const ConvProblem& p) {
     const bool forward = p.pass != Pass::grad_input;
-    return AxisPhases(forward ? 1 : p.stride.d, [&](int64_t i) {
+    return AxisPhases(forward ? 1 : larger(p.stride.d, 1), [&](int64_t i) {
         return forward ? forward_gather(p).d
                        : grad_input_axis(i, p.size.d, p.filter.d, p.out.d, p.stride.d, p.padding.d, p.dilation.d);
     });

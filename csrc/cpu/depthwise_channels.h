@@ -70,9 +70,7 @@ public:
         }
     }
 
-    Cost cost() const override {
-        return {direct_multiply_adds(conv_) / threads_, 0, tensor_bytes(conv_), 1};
-    }
+    Cost cost() const override { return {direct_multiply_adds(conv_) / threads_, 0, tensor_bytes(conv_), 1}; }
     Cost prepare_cost() const override {
         return {0, weight_elements(conv_), 2 * weight_elements(conv_) * element_bytes(conv_.dtype), 0};
     }
@@ -149,8 +147,7 @@ private:
                 *outer++ = {(qd * d.unit + d.low + i * d.tap_step) * s.d + (qh * h.unit + h.low + j * h.tap_step) * s.h,
                             filter_row * conv_.filter.w * L};
             }
-        Line line{tensors,       tensors.source + at.n * s.n, weight, at, vectors, scratch.outer,
-                  outer - scratch.outer, s.w};
+        Line line{tensors, tensors.source + at.n * s.n, weight, at, vectors, scratch.outer, outer - scratch.outer, s.w};
         if (has_prologue()) transform(line, scratch);
         for (int64_t phase = 0; phase < w_.count(); ++phase) {
             if (w_[phase].count == 0) continue;
@@ -276,9 +273,7 @@ inline bool has_channel_vectors(const ConvProblem& p, int64_t lanes) {
     const int64_t in = p.input.block, out = p.output.block, residual = p.has_residual ? p.residual.block : out;
     if (in == 1 && out == 1 && residual == 1) return p.c >= lanes;
     if (in == out && out == residual) return in % lanes == 0;
-    const auto divides = [lanes, &p](int64_t block) {
-        return block == 1 || (block % lanes == 0 && p.c % block == 0);
-    };
+    const auto divides = [lanes, &p](int64_t block) { return block == 1 || (block % lanes == 0 && p.c % block == 0); };
     return p.c % lanes == 0 && divides(in) && divides(out) && divides(residual);
 }
 

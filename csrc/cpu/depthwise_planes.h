@@ -8,23 +8,9 @@
 // Only for kernel files (ISA namespace).
 #pragma once
 
-#include "depthwise.h"
-#include "vector_moves.h"
+#include "padded_planes.h"
 
 namespace pycv::cpu::PYCV_ISA {
-
-// One axis of the padded copy: cell i of part r is source coordinate low + first * unit + r + i * unit, where `first`
-// is the position that the copy begins at.
-struct PaddedAxis {
-    int64_t low, reach, unit, size;
-
-    explicit PaddedAxis(const AxisPhases& axis)
-        : low(axis.low()), reach(axis.high() - axis.low()), unit(axis.unit()), size(axis.size()) {}
-    // Source coordinates that `positions` positions read.
-    int64_t extent(int64_t positions) const { return positions > 0 ? (positions - 1) * unit + reach + 1 : 0; }
-    int64_t parts() const { return smaller(unit, reach + 1); }
-    int64_t cells(int64_t positions) const { return positions + reach / unit; }
-};
 
 template <class T>
 class PlaneGather final : public ConvPlan {
@@ -36,30 +22,12 @@ public:
           d_(depth_phases(problem)),
           h_(height_phases(problem)),
           w_(width_phases(problem)),
-          pad_d_(d_),
-          pad_h_(h_),
-          pad_w_(w_) {
-        constexpr int64_t kStripBytes = 24 << 10, kFewestRows = 8;
-        cells_ = pad_w_.cells(w_.positions());
-        pitch_ = pad_w_.parts() * cells_;
-        const int64_t row_bytes = larger(problem_.source_channels * slices() * pitch_, 1) * sizeof(T);
-        const int64_t rows = (kStripBytes / row_bytes - pad_h_.reach - 1) / pad_h_.unit + 1;
-        const int64_t positions = larger(h_.positions(), 1);
-        strip_ = smaller(larger(rows, kFewestRows), positions);
-        strip_ = divide_up(positions, divide_up(positions, strip_));
-        slice_ = pad_h_.extent(strip_) * pitch_;
-        plane_ = slices() * slice_;
-        one_strip_ = strip_ == positions && pad_d_.size == 1 && slices() == 1;
-        parts_ = new Part[static_cast<size_t>(pad_w_.parts())];
-        for (int64_t i = 0; i < pad_w_.parts(); ++i) parts_[i] = part(i);
+          copy_(d_, h_, w_, problem_.source_channels) {
         outer_ = new OuterTap[static_cast<size_t>(d_.count() * w_.count() * outer_taps())];
         for (int64_t pd = 0; pd < d_.count(); ++pd)
             for (int64_t pw = 0; pw < w_.count(); ++pw) list_outer_taps(d_[pd], w_[pw], outer_ + outer_list(pd, pw));
     }
-    ~PlaneGather() override {
-        delete[] parts_;
-        delete[] outer_;
-    }
+    ~PlaneGather() override { delete[] outer_; }
 
     int64_t workspace_bytes() const override { return threads_ * thread_bytes(); }
     int64_t prepared_weight_bytes() const override { return 0; }
@@ -76,7 +44,7 @@ public:
         const int64_t blocks = divide_up(problem_.channels, kShared), items = problem_.n * problem_.groups * blocks;
         parallel(threads_, [&](int thread, int team) {
             const Scratch scratch = carve(arguments.workspace, thread);
-            zero_run(scratch.planes, problem_.source_channels * plane_);
+            zero_run(scratch.planes, problem_.source_channels * copy_.plane);
             const Range mine = share(items, thread, team);
             int64_t block = mine.begin % larger(blocks, 1), image_group = mine.begin / larger(blocks, 1);
             int64_t group = image_group % problem_.groups, n = image_group / problem_.groups;
@@ -90,24 +58,21 @@ public:
                 ++n;
             }
             const Range images = share(problem_.n, thread, team);
-            for (int64_t image = images.begin; image < images.end; ++image)
-                zero_padding_lanes(tensors.computed, image);
+            for (int64_t image = images.begin; image < images.end; ++image) zero_padding_lanes(tensors.computed, image);
         });
     }
 
 private:
     static constexpr int64_t kShared = 4;  // computed channels that share a copy
+    static constexpr int kPairRows = 4;    // of a tile of two interleaved phases
 
     struct Scratch {
         T* planes;  // [source channel][slice][row][part][cell]
         T* weight;  // [tap of h][source channel][tap of d][tap of w] of one computed channel
     };
 
-    int64_t slices() const { return pad_d_.reach + 1; }
-    int64_t planes_elements() const { return round_up(problem_.source_channels * plane_, 64); }
-    int64_t weight_elements_each() const {
-        return round_up(problem_.source_channels * conv_.filter.count(), 64);
-    }
+    int64_t planes_elements() const { return round_up(problem_.source_channels * copy_.plane, 64); }
+    int64_t weight_elements_each() const { return round_up(problem_.source_channels * conv_.filter.count(), 64); }
     int64_t thread_bytes() const {
         return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T));
     }
@@ -122,23 +87,46 @@ private:
         const T* filters = weight + group * problem_.weight_group;
         int64_t pd = 0, qd = 0;
         for (int64_t z = 0; z < problem_.size.d; ++z) {
-            for (int64_t strip = 0; strip < h_.positions(); strip += strip_) {
+            for (int64_t strip = 0; strip < h_.positions(); strip += copy_.strip) {
                 fill(tensors, n, group, qd, strip, scratch.planes);
-                for (int64_t ph = 0; ph < h_.count(); ++ph)
-                    for (int64_t pw = 0; pw < w_.count(); ++pw) {
-                        const Phase phase{d_[pd], h_[ph], w_[pw], outer_ + outer_list(pd, pw)};
-                        const Range rows{strip, smaller(strip + strip_, phase.h.count)};
-                        if (rows.begin >= rows.end || phase.w.count == 0) continue;
-                        for (int64_t m = k.begin; m < k.end; ++m) {
-                            copy_weight(phase, filters + m * problem_.weight.n, scratch.weight);
-                            sweep(tensors, phase, scratch, n, group * problem_.channels + m, z, rows);
-                        }
+                for (int64_t ph = 0; ph < h_.count(); ++ph) {
+                    const Range rows{strip, smaller(strip + copy_.strip, h_[ph].count)};
+                    if (rows.begin >= rows.end) continue;
+                    for (int64_t m = k.begin; m < k.end; ++m) {
+                        const Place row{n, group * problem_.channels + m, z};
+                        phases(tensors, filters + m * problem_.weight.n, scratch, row, pd, ph, rows);
                     }
+                }
             }
             if (++pd < d_.count()) continue;
             pd = 0;
             ++qd;
         }
+    }
+
+    struct Place {
+        int64_t n, channel, z;
+    };
+
+    // All phases along w of some rows.
+    void phases(const GatherTensors<T>& tensors, const T* filter, const Scratch& scratch, const Place& at, int64_t pd,
+                int64_t ph, Range rows) const {
+        const auto sweep_of = [&](int64_t pw, T* weight) {
+            const Phase phase{d_[pd], h_[ph], w_[pw], outer_ + outer_list(pd, pw)};
+            copy_weight(phase, filter, weight);
+            return Sweep{phase,
+                         scratch.planes,
+                         weight,
+                         phase.outer_taps(problem_.source_channels),
+                         target(tensors, phase, at.n, at.channel, at.z),
+                         rows};
+        };
+        if (w_.count() == 2 && problem_.computed.w == 1) {
+            const Sweep even = sweep_of(0, scratch.weight);
+            return sweep_pair(even, sweep_of(1, scratch.weight + even.outer_taps * even.phase.h.taps));
+        }
+        for (int64_t pw = 0; pw < w_.count(); ++pw)
+            if (w_[pw].count > 0) sweep(sweep_of(pw, scratch.weight));
     }
 
     struct Phase {
@@ -149,51 +137,19 @@ private:
 
     void fill(const GatherTensors<T>& tensors, int64_t n, int64_t group, int64_t qd, int64_t qh, T* to) const {
         const Strides& s = problem_.source;
-        const int64_t rows = pad_h_.extent(strip_);
-        for (int64_t c = 0; c < problem_.source_channels; ++c) {
+        for (int64_t c = 0; c < problem_.source_channels; ++c, to += copy_.plane) {
             const int64_t channel = group * problem_.source_channels + c;
-            const T* plane = tensors.source + n * s.n + s.channel(channel);
-            for (int64_t i = 0; i < slices(); ++i) {
-                const int64_t d = qd * pad_d_.unit + pad_d_.low + i;
-                for (int64_t j = 0; j < rows; ++j, to += pitch_) {
-                    const int64_t h = qh * pad_h_.unit + pad_h_.low + j;
-                    if (d < 0 || d >= pad_d_.size || h < 0 || h >= pad_h_.size) {
-                        if (!one_strip_) zero_run(to, pitch_);
-                    } else {
-                        fill_row(plane + d * s.d + h * s.h, to);
-                        if (conv_.scale_input || conv_.relu_input) transform(tensors, channel, to);
-                    }
-                }
-            }
-        }
-    }
-
-    // The columns of one remainder: cells [begin, end) lie inside the source, from column `first` on.
-    struct Part {
-        int64_t begin, end, first;
-    };
-    Part part(int64_t remainder) const {
-        const int64_t first = pad_w_.low + remainder;
-        const int64_t begin = first < 0 ? smaller(divide_up(-first, pad_w_.unit), cells_) : 0;
-        const int64_t behind = pad_w_.size > first ? divide_up(pad_w_.size - first, pad_w_.unit) : 0;
-        return {begin, larger(smaller(behind, cells_), begin), first + begin * pad_w_.unit};
-    }
-
-    // The cells outside are 0 from the beginning.
-    void fill_row(const T* from, T* to) const {
-        const int64_t step = problem_.source.w;
-        for (int64_t i = 0; i < pad_w_.parts(); ++i, to += cells_) {
-            const Part& p = parts_[i];
-            copy_strided<T>(to + p.begin, from + p.first * step, p.end - p.begin, pad_w_.unit * step);
+            copy_.fill(tensors.source + n * s.n + s.channel(channel), s, qd, qh, to, [&](T* row) {
+                if (conv_.scale_input || conv_.relu_input) transform(tensors, channel, row);
+            });
         }
     }
 
     void transform(const GatherTensors<T>& tensors, int64_t channel, T* row) const {
-        for (int64_t part = 0; part < pad_w_.parts(); ++part, row += cells_)
-            for (int64_t i = parts_[part].begin; i < parts_[part].end; ++i) {
-                const T value = tensors.scale ? row[i] * tensors.scale[channel] + tensors.shift[channel] : row[i];
-                row[i] = conv_.relu_input ? relu<T>(value) : value;
-            }
+        copy_.for_cells([&](int64_t i) {
+            const T value = tensors.scale ? row[i] * tensors.scale[channel] + tensors.shift[channel] : row[i];
+            row[i] = conv_.relu_input ? relu<T>(value) : value;
+        });
     }
 
     // The taps of the axes that a tile does not share: [source channel][tap of d][tap of w].
@@ -207,9 +163,8 @@ private:
         for (int64_t c = 0; c < problem_.source_channels; ++c)
             for (int64_t i = 0; i < d.taps; ++i)
                 for (int64_t k = 0; k < w.taps; ++k, ++index) {
-                    const int64_t x = w.low - pad_w_.low + k * w.tap_step;
-                    const int64_t slice = d.low - pad_d_.low + i * d.tap_step;
-                    to[index] = {c * plane_ + slice * slice_ + x % pad_w_.unit * cells_ + x / pad_w_.unit, index};
+                    const int64_t slice = d.low - copy_.d.low + i * d.tap_step;
+                    to[index] = {c * copy_.plane + slice * copy_.slice + copy_.column(w, k), index};
                 }
     }
 
@@ -221,8 +176,7 @@ private:
         for (int64_t j = 0; j < p.h.taps; ++j)
             for (int64_t c = 0; c < problem_.source_channels; ++c)
                 for (int64_t i = 0; i < p.d.taps; ++i)
-                    for (int64_t k = 0; k < p.w.taps; ++k)
-                        *to++ = from[c * s.c + i * step_d + j * step_h + k * step_w];
+                    for (int64_t k = 0; k < p.w.taps; ++k) *to++ = from[c * s.c + i * step_d + j * step_h + k * step_w];
     }
 
     // Where the results of one phase of one computed channel go.
@@ -236,38 +190,39 @@ private:
     Target target(const GatherTensors<T>& tensors, const Phase& p, int64_t n, int64_t channel, int64_t z) const {
         const Strides &o = problem_.computed, &r = problem_.residual;
         return {tensors.computed + n * o.n + o.channel(channel) + z * o.d + p.h.first * o.h + p.w.first * o.w,
-                tensors.residual ? tensors.residual + n * r.n + r.channel(channel) + z * r.d + p.h.first * r.h +
-                                       p.w.first * r.w
-                                 : nullptr,
+                tensors.residual
+                    ? tensors.residual + n * r.n + r.channel(channel) + z * r.d + p.h.first * r.h + p.w.first * r.w
+                    : nullptr,
                 // -0 is what adding no bias must add.
-                tensors.bias ? tensors.bias[channel] : T(-0.0),
-                p.h.step * o.h,
-                p.w.step * o.w,
-                p.h.step * r.h,
+                tensors.bias ? tensors.bias[channel] : T(-0.0), p.h.step * o.h, p.w.step * o.w, p.h.step * r.h,
                 p.w.step * r.w};
     }
 
-    // Tiles of all columns of rows [rows.begin, rows.end), which scratch holds.
-    void sweep(const GatherTensors<T>& tensors, const Phase& phase, const Scratch& scratch, int64_t n, int64_t channel,
-               int64_t z, Range rows) const {
-        const Sweep s{phase, scratch, phase.outer_taps(problem_.source_channels), target(tensors, phase, n, channel, z), rows};
-        const auto block = [&]<int L>(int64_t x) {
-            switch (phase.h.sharing()) {
-                case 1: return columns<L, 1>(s, x);
-                case 2: return columns<L, 2>(s, x);
-                default: return columns<L, 0>(s, x);
-            }
-        };
-        for_blocks<T, lanes<T>>(0, phase.w.count, block, [&](int64_t x) { block.template operator()<1>(x); });
-    }
-
+    // Rows [rows.begin, rows.end) of one phase of one computed channel, whose source scratch holds.
     struct Sweep {
-        const Phase& phase;
-        const Scratch& scratch;
+        Phase phase;
+        const T *planes, *weight;
         int64_t outer_taps;
         Target target;
         Range rows;
     };
+
+    // Calls body.template operator()<L, U>(first column) for all columns < count.
+    template <class Body>
+    void for_columns(const TapAxis& h, int64_t count, const Body& body) const {
+        const auto block = [&]<int L>(int64_t x) {
+            switch (h.sharing()) {
+                case 1: return body.template operator()<L, 1>(x);
+                case 2: return body.template operator()<L, 2>(x);
+                default: return body.template operator()<L, 0>(x);
+            }
+        };
+        for_blocks<T, lanes<T>>(0, count, block, [&](int64_t x) { block.template operator()<1>(x); });
+    }
+
+    void sweep(const Sweep& s) const {
+        for_columns(s.phase.h, s.phase.w.count, [&]<int L, int U>(int64_t x) { columns<L, U>(s, x); });
+    }
 
     template <int L, int U>
     void columns(const Sweep& s, int64_t x) const {
@@ -281,23 +236,70 @@ private:
 
     template <int L, int U, int P>
     void columns(const Sweep& s, int64_t x) const {
-        for (int64_t q = s.rows.begin; q < s.rows.end; q += P) tile<L, U, P>(s, x, smaller(q, s.rows.end - P));
+        for (int64_t r = s.rows.begin; r < s.rows.end; r += P) {
+            const int64_t q = smaller(r, s.rows.end - P);
+            Row<T, L> sum[P] = {};
+            add_tile<L, U, P>(s, x, q, sum);
+            finish<L, P>(s.target, x, q, sum);
+        }
+    }
+
+    // Two phases whose columns alternate in memory: their tiles are interleaved in registers.
+    void sweep_pair(const Sweep& even, const Sweep& odd) const {
+        const int64_t both = odd.phase.w.count;
+        for_columns(even.phase.h, both, [&]<int L, int U>(int64_t x) {
+            const bool tall = even.rows.end - even.rows.begin >= kPairRows;
+            tall ? column_pairs<L, U, kPairRows>(even, odd, x) : column_pairs<L, U, 1>(even, odd, x);
+        });
+        if (both < even.phase.w.count)
+            for_columns(even.phase.h, 1, [&]<int L, int U>(int64_t) { columns<L, U>(even, both); });
     }
 
     template <int L, int U, int P>
-    void tile(const Sweep& s, int64_t x, int64_t q) const {
+    void column_pairs(const Sweep& even, const Sweep& odd, int64_t x) const {
+        for (int64_t r = even.rows.begin; r < even.rows.end; r += P) {
+            const int64_t q = smaller(r, even.rows.end - P);
+            Row<T, L> a[P] = {}, b[P] = {};
+            add_tile<L, U, P>(even, x, q, a);
+            add_tile<L, U, P>(odd, x, q, b);
+            Target left = even.target, right = even.target;  // the first and the second half of the 2 L columns
+            left.column = right.column = 1;
+            left.residual_column = right.residual_column = problem_.residual.w;
+            left.out += x;
+            right.out += x + L;
+            if (left.residual) {
+                left.residual += x * problem_.residual.w;
+                right.residual += (x + L) * problem_.residual.w;
+            }
+            unroll<P>([&]<int p>() PYCV_INLINE { interleave<L>(a[p], b[p]); });
+            finish<L, P>(left, x, q, a);
+            finish<L, P>(right, x, q, b);
+        }
+    }
+
+    // a0 b0 a1 b1 ...: the first L of them into a, the others into b.
+    template <int L>
+    PYCV_INLINE static void interleave(Row<T, L>& a, Row<T, L>& b) {
+        if constexpr (L > 1) {
+            Row<IndexOf<T>, L> low, high;
+            for (int i = 0; i < L; ++i) {
+                low[i] = i / 2 + (i % 2 ? L : 0);
+                high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);
+            }
+            const Row<T, L> first = __builtin_shuffle(a, b, low);
+            b = __builtin_shuffle(a, b, high);
+            a = first;
+        }
+    }
+
+    template <int L, int U, int P>
+    PYCV_INLINE void add_tile(const Sweep& s, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
         const TapAxis& h = s.phase.h;
-        const int64_t row = (q - s.rows.begin) * h.unit + h.low - pad_h_.low;
-        const TileSource<T> source{s.scratch.planes + row * pitch_ + x,
-                                   s.scratch.weight,
-                                   pitch_,
-                                   s.outer_taps,
-                                   s.phase.outer,
-                                   s.outer_taps};
-        Row<T, L> sum[P] = {};
+        const int64_t row = (q - s.rows.begin) * h.unit + h.low - copy_.h.low;
+        const TileSource<T> source{
+            s.planes + row * copy_.pitch + x, s.weight, copy_.pitch, s.outer_taps, s.phase.outer, s.outer_taps};
         add_all_taps<U, TapWeight::broadcast, T, L, P>(sum, source, h.taps, h.unit, h.tap_step,
                                                        [](int64_t, int64_t) { return ~InputMask{0}; });
-        finish<L, P>(s.target, x, q, sum);
     }
 
     template <int L, int P>
@@ -308,9 +310,8 @@ private:
         unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += bias; });
         if (t.residual) {
             const T* from = t.residual + q * t.residual_row + x * t.residual_column;
-            unroll<P>([&]<int p>() PYCV_INLINE {
-                sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column);
-            });
+            unroll<P>([&]<int p>()
+                          PYCV_INLINE { sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column); });
         }
         if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
         if (t.column == 1) {
@@ -348,11 +349,7 @@ private:
     GatherProblem problem_;
     int threads_;
     AxisPhases d_, h_, w_;
-    PaddedAxis pad_d_, pad_h_, pad_w_;
-    int64_t cells_, pitch_, slice_, plane_;  // of the scratch
-    int64_t strip_;                          // positions of h in a strip
-    bool one_strip_;                         // each plane is copied whole: what lies outside stays 0
-    Part* parts_;
+    PaddedPlanes<T> copy_;
     OuterTap* outer_;
 };
 

@@ -19,7 +19,9 @@ struct TileSums {
     E* data;
     int64_t row, position, vector;
 
-    TileSums at(int64_t r, int64_t i) const { return {data + r * row + i * position, row, position, vector}; }
+    TileSums at(int64_t r, int64_t i) const {
+        return {data ? data + r * row + i * position : nullptr, row, position, vector};
+    }
 };
 
 // What is read: kTileWidth lanes per step.

@@ -102,8 +102,9 @@ struct CellRange {
 template <class T>
 class TileFill {
 public:
-    TileFill(const TileShape& shape, const TileSource<T>& source, Spatial origin)
-        : shape_(shape), source_(source), origin_(origin), plane_(shape.plane<T>()) {}
+    // `plane`: elements from the plane of one channel to the next.
+    TileFill(const TileShape& shape, const TileSource<T>& source, Spatial origin, int64_t plane)
+        : shape_(shape), source_(source), origin_(origin), plane_(plane) {}
 
     // The planes of these channels (counted over the whole tensor) into `to`.
     void fill(int64_t first, int64_t count, T* to) const {

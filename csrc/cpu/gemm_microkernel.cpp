@@ -6,26 +6,80 @@
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
+// The sums of one tile. The compiler keeps them in registers: every loop over them is unrolled.
+template <class T, int Vectors, int Height>
+using Sums = Vec<T>[Height][Vectors];
+
+// Calls body(i, j) for every vector of a tile.
+#define PYCV_FOR_TILE(i, j)                                   \
+    _Pragma("GCC unroll 16") for (int i = 0; i < Height; ++i) \
+        _Pragma("GCC unroll 2") for (int j = 0; j < Vectors; ++j)
+
+// One vector of a row of the tile; of the last one only the columns that exist are touched.
+template <class T, int Vectors, bool Part>
+inline Vec<T> load_columns(const T* row, int j, int64_t rest) {
+    return Part && j + 1 == Vectors ? load_partial<T>(row + j * lanes<T>, rest) : load<T>(row + j * lanes<T>);
+}
+template <class T, int Vectors, bool Part>
+inline void store_columns(T* row, int j, int64_t rest, Vec<T> v) {
+    if (Part && j + 1 == Vectors) {
+        store_partial<T>(row + j * lanes<T>, v, rest);
+    } else {
+        store<T>(row + j * lanes<T>, v);
+    }
+}
+
+template <class T, int Vectors, int Height, bool Part>
+[[gnu::always_inline]] inline void finish(Sums<T, Vectors, Height>& sum, const TileTarget<T>& to) {
+    const int64_t stride = to.stride, rest = to.columns - (Vectors - 1) * lanes<T>;
+    T* const out = to.out;
+    if (to.add) PYCV_FOR_TILE(i, j) sum[i][j] += load_columns<T, Vectors, Part>(out + i * stride, j, rest);
+    if (const TileEpilogue<T>* const e = to.epilogue) {
+        if (e->alpha != T(1)) PYCV_FOR_TILE(i, j) sum[i][j] = sum[i][j] * e->alpha;
+        if (e->residual) {
+            const T* const residual = e->residual;
+            const int64_t residual_stride = e->residual_stride;
+            const Vec<T> beta = broadcast<T>(e->beta);
+            PYCV_FOR_TILE(i, j)
+            sum[i][j] += beta * load_columns<T, Vectors, Part>(residual + i * residual_stride, j, rest);
+        }
+        if (e->row_bias) PYCV_FOR_TILE(i, j) sum[i][j] += broadcast<T>(e->row_bias[i]);
+        if (e->column_bias) {
+            Vec<T> bias[Vectors];
+            for (int j = 0; j < Vectors; ++j) bias[j] = load_columns<T, Vectors, Part>(e->column_bias, j, rest);
+            PYCV_FOR_TILE(i, j) sum[i][j] += bias[j];
+        }
+        if (e->relu) PYCV_FOR_TILE(i, j) sum[i][j] = relu<T>(sum[i][j]);
+    }
+    PYCV_FOR_TILE(i, j) store_columns<T, Vectors, Part>(out + i * stride, j, rest, sum[i][j]);
+}
+
 template <class T, RowFormat Format, int Vectors, int Height>
-void multiply(const T* __restrict rows, const T* __restrict from, int64_t depth, T* __restrict tile) {
-    Vec<T> sum[Height][Vectors] = {};
+void multiply(const TileOperands<T>& operands, const TileTarget<T>& to) {
+    Sums<T, Vectors, Height> sum = {};
+    const T* rows = operands.rows;
+    const T* from = operands.lanes;
+    const int64_t row_stride = operands.row_stride, lane_stride = operands.lane_stride, depth = operands.depth;
+    for (int i = 0; i < Height; ++i)  // they arrive while the sums are made
+        for (int j = 0; j < Vectors; ++j) __builtin_prefetch(to.out + i * to.stride + j * lanes<T>, 1);
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> b[Vectors];
 #pragma GCC unroll 2
         for (int j = 0; j < Vectors; ++j) b[j] = load<T>(from + j * lanes<T>);
 #pragma GCC unroll 16
         for (int i = 0; i < Height; ++i) {
-            const Vec<T> a = broadcast<T>(rows[Format == RowFormat::k_contiguous ? i * kRowStride<T> : i]);
+            const Vec<T> a = broadcast<T>(rows[Format == RowFormat::k_contiguous ? i * row_stride : i]);
 #pragma GCC unroll 2
             for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
         }
-        rows += Format == RowFormat::k_contiguous ? 1 : Height;
-        from += kTileWidth<T>;
+        rows += Format == RowFormat::k_contiguous ? 1 : row_stride;
+        from += lane_stride;
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < Height; ++i)
-#pragma GCC unroll 2
-        for (int j = 0; j < Vectors; ++j) store<T>(tile + i * kTileWidth<T> + j * lanes<T>, sum[i][j]);
+    if (to.columns == Vectors * lanes<T>) {
+        finish<T, Vectors, Height, false>(sum, to);
+    } else {
+        finish<T, Vectors, Height, true>(sum, to);
+    }
 }
 
 template <class T, RowFormat Format, int Vectors, int... Heights>

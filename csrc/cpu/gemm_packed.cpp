@@ -105,10 +105,12 @@ private:
                 int team) const {
         const int64_t panels = part.stationary.panels();
         const Range mine = share(part.groups * panels, thread, team);
-        for (int64_t i = mine.begin; i < mine.end; ++i) {
-            const T* data = b + (first_batch + i / panels) * problem_.b.batch;
-            pack_stationary_panel<T>(part, MatrixOperand<T>{data, problem_.b.column, problem_.b.row}, i / panels,
-                                     i % panels, to, scratch);
+        for (int64_t first = mine.begin, end; first < mine.end; first = end) {
+            const int64_t group = first / panels;
+            end = smaller(mine.end, (group + 1) * panels);
+            const T* data = b + (first_batch + group) * problem_.b.batch;
+            pack_stationary<T>(part, MatrixOperand<T>{data, problem_.b.column, problem_.b.row}, group,
+                               {first - group * panels, end - group * panels}, to, scratch);
         }
     }
 

@@ -11,7 +11,7 @@
 // matrix, a convolution weight, and the im2col matrix that is never materialised are such operands.
 #pragma once
 
-#include "gemm_tile.h"
+#include "gemm_microkernel.h"
 #include "integers.h"
 #include "parallel.h"
 #include "vector_moves.h"
@@ -32,7 +32,7 @@ Depth depth_in_blocks(int64_t size) {
     return {size, larger(1, divide_up(size, blocks))};
 }
 
-// A panel as the tile reads it (gemm_tile.h: row_stride or lane_stride), packed or in place.
+// A panel as the tile reads it (gemm_microkernel.h: row_stride or lane_stride), packed or in place.
 template <class T>
 struct PanelView {
     const T* data;

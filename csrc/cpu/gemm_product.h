@@ -220,8 +220,8 @@ public:
 private:
     void multiply_tile(RowFormat format, const PanelView<T>& rows, const PanelView<T>& from,
                        const Tile<T>& tile) const {
-        const TileKernel<T> kernel =
-            tile_kernel<T>(format, static_cast<int>(tile.rows), tile.columns <= lanes<T> ? 1 : 2);
+        const Microkernel<T> kernel =
+            microkernel<T>(format, static_cast<int>(tile.rows), tile.columns <= lanes<T> ? 1 : 2);
         const TileOperands<T> operands{rows.data, rows.stride, from.data, from.stride, depth_};
         const bool direct = tile.column_out.neighbours() && !tile.row_out.offsets &&
                             (direct_residual_ || (tile.column_residual.neighbours() && !tile.row_residual.offsets));
@@ -358,14 +358,20 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
     }
 }
 
-// Packs all depth blocks of one stationary panel of one group.
+// Packs all depth blocks of some stationary panels of one group: one panel after the other where the operand's memory
+// runs along the depth, else a few depth steps of all panels, which lie side by side there.
 template <class T, class Operand>
-void pack_stationary_panel(const Product<T>& p, const Operand& operand, int64_t group, int64_t panel, T* to,
-                           T* scratch) {
-    if (p.depth.size == 0) return;
-    for (int64_t block = 0; block < p.depth.blocks(); ++block)
-        pack_panel<T>(p.stationary, operand, p.stationary.range(panel), p.depth.range(block),
-                      to + p.stationary_panel(group, block, panel), scratch);
+void pack_stationary(const Product<T>& p, const Operand& operand, int64_t group, Range panels, T* to, T* scratch) {
+    constexpr int64_t kSteps = 16;
+    const int64_t together = operand.k_contiguous() ? larger(p.depth.block, 1) : kSteps;
+    for (int64_t block = 0; block < p.depth.blocks() && p.depth.size > 0; ++block) {
+        const Range depth = p.depth.range(block);
+        for (int64_t k = depth.begin; k < depth.end; k += together)
+            for (int64_t panel = panels.begin; panel < panels.end; ++panel)
+                pack_panel<T>(p.stationary, operand, p.stationary.range(panel), {k, smaller(depth.end, k + together)},
+                              to + p.stationary_panel(group, block, panel) + (k - depth.begin) * p.stationary.stride,
+                              scratch);
+    }
 }
 
 }  // namespace pycv::cpu::PYCV_ISA

@@ -6,7 +6,7 @@
 // grad_output to the element that its index names, each plane by one thread in a fixed order.
 #include <limits>
 
-#include "pool.h"
+#include "pool_windows.h"
 #include "vector_moves.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -17,6 +17,18 @@ inline bool beats(T value, T best) {
     return value > best || value != value;
 }
 
+// NaN stays, as in beats().
+struct Largest {
+    template <class V, class T>
+    static V start() {
+        return -std::numeric_limits<T>::infinity() - V{};
+    }
+    template <class V>
+    static V add(V best, V value) {
+        return (value > best) | (value != value) ? value : best;
+    }
+};
+
 template <class T>
 class MaxPool final : public PoolPlan {
 public:
@@ -25,7 +37,10 @@ public:
           axes_(pool_axes(p)),
           interior_(interior(axes_.w)),
           threads_(pool_threads(p, axes_, threads)),
-          pixels_(p.input.c == 1 && p.output.c == 1 && p.c > 1),
+          runs_(p),
+          pixels_(runs_.runs > 0),
+          vector_rows_(p.input.w == 1 && p.output.w == 1 && window_extent(axes_.w) <= kPoolColumns),
+          dense_(is_dense(p.input, p.size)),
           narrow_(p.size.count() <= std::numeric_limits<IndexOf<T>>::max()) {}
 
     void run(const PoolArguments& a) const override {
@@ -43,21 +58,59 @@ private:
     template <bool Indices>
     void forward(const T* x, T* y, int64_t* indices) const {
         const int64_t rows = p_.out.d * p_.out.h;
-        parallel_for(threads_, pixels_ ? p_.n * rows : p_.n * p_.c, [&](int64_t item) {
-            if (pixels_) {
-                const int64_t n = item / rows, d = item % rows / p_.out.h, h = item % p_.out.h;
-                const int64_t to = n * p_.output.n + offset(p_.output, d, h, 0);
-                pixel_row<Indices>(x + n * p_.input.n, d, h, y + to, indices + (Indices ? to : 0));
-                return;
-            }
+        if (pixels_) {
+            parallel_for(threads_, p_.n * rows * runs_.runs, [&](int64_t item) {
+                const int64_t run = item / rows % runs_.runs, n = item / rows / runs_.runs;
+                const int64_t d = item % rows / p_.out.h, h = item % p_.out.h;
+                const int64_t to = n * p_.output.n + run * runs_.output_step + offset(p_.output, d, h, 0);
+                const T* image = x + n * p_.input.n + run * runs_.input_step;
+                if constexpr (Indices) {
+                    index_pixel_row(image, d, h, y + to, indices + to);
+                } else {
+                    fold_pixels_of_row(image, d, h, y + to);
+                }
+                clear_lanes(y + to, p_.out.w, p_.output.w, runs_.padding(run, p_.c));
+            });
+            return;
+        }
+        parallel_for(threads_, p_.n * p_.c, [&](int64_t item) {
             const int64_t n = item / p_.c, c = item % p_.c;
             const T* plane = x + n * p_.input.n + c * p_.input.c;
             for (int64_t d = 0; d < p_.out.d; ++d)
                 for (int64_t h = 0; h < p_.out.h; ++h) {
                     const int64_t to = n * p_.output.n + c * p_.output.c + offset(p_.output, d, h, 0);
-                    plane_row<Indices>(plane, d, h, y + to, indices + (Indices ? to : 0));
+                    if constexpr (Indices) {
+                        index_plane_row(plane, d, h, y + to, indices + to);
+                    } else {
+                        fold_row(plane, d, h, y + to);
+                    }
                 }
         });
+    }
+
+    // Values only.
+    void fold_row(const T* plane, int64_t od, int64_t oh, T* y) const {
+        const Span d = span(axes_.d, od), h = span(axes_.h, oh);
+        if (!vector_rows_) {
+            for (int64_t o = 0; o < p_.out.w; ++o)
+                single<false>(plane, d, h, span(axes_.w, o), y + o * p_.output.w, nullptr);
+            return;
+        }
+        fold_plane_row<Largest, T>(
+            axes_.w, interior_, p_.input, plane, {d, h, axes_.d.dilation, axes_.h.dilation}, y,
+            [](auto best) { return best; }, [](T best, int64_t, Span) { return best; });
+    }
+
+    void fold_pixels_of_row(const T* image, int64_t od, int64_t oh, T* y) const {
+        const WindowRows rows{span(axes_.d, od), span(axes_.h, oh), axes_.d.dilation, axes_.h.dilation};
+        const auto finish = [&](int64_t o, int64_t c, auto best) { store_row(y + o * p_.output.w + c, best); };
+        if (runs_.channels >= lanes<T>) {
+            fold_pixel_row<Largest, lanes<T>>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+        } else if (runs_.channels >= lanes<T> / 2) {
+            fold_pixel_row<Largest, lanes<T> / 2>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+        } else {
+            fold_pixel_row<Largest, 1>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+        }
     }
 
     int64_t plane_index(int64_t d, int64_t h, int64_t w) const { return (d * p_.size.h + h) * p_.size.w + w; }
@@ -79,25 +132,23 @@ private:
         if constexpr (Indices) *index = where;
     }
 
-    template <bool Indices>
-    void plane_row(const T* plane, int64_t od, int64_t oh, T* y, int64_t* indices) const {
+    void index_plane_row(const T* plane, int64_t od, int64_t oh, T* y, int64_t* indices) const {
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         const auto one = [&](int64_t o) {
-            single<Indices>(plane, d, h, span(axes_.w, o), y + o * p_.output.w,
-                            indices + (Indices ? o * p_.output.w : 0));
+            single<true>(plane, d, h, span(axes_.w, o), y + o * p_.output.w, indices + o * p_.output.w);
         };
         const bool vectors = p_.input.w == 1 && p_.output.w == 1 && narrow_;
         const Span inside = vectors ? interior_ : Span{0, 0};
         for (int64_t o = 0; o < inside.begin; ++o) one(o);
         switch (axes_.w.stride) {
-            case 1: row_blocks<Indices, 1>(plane, d, h, inside, y, indices, one); break;
-            case 2: row_blocks<Indices, 2>(plane, d, h, inside, y, indices, one); break;
-            default: row_blocks<Indices, 0>(plane, d, h, inside, y, indices, one);
+            case 1: row_blocks<1>(plane, d, h, inside, y, indices, one); break;
+            case 2: row_blocks<2>(plane, d, h, inside, y, indices, one); break;
+            default: row_blocks<0>(plane, d, h, inside, y, indices, one);
         }
         for (int64_t o = inside.end; o < p_.out.w; ++o) one(o);
     }
 
-    template <bool Indices, int Stride, class One>
+    template <int Stride, class One>
     void row_blocks(const T* plane, Span d, Span h, Span inside, T* y, int64_t* indices, const One& one) const {
         for_blocks<T, lanes<T>>(
             inside.begin, inside.end,
@@ -116,35 +167,33 @@ private:
                             const V value = load_strided<T, L, Stride>(row + k, axes_.w.stride);
                             const I better = (value > best) | (value != value);
                             best = better ? value : best;
-                            if constexpr (Indices)
-                                where = better ? step + static_cast<IndexOf<T>>(plane_index(i, j, first + k)) : where;
+                            where = better ? step + static_cast<IndexOf<T>>(plane_index(i, j, first + k)) : where;
                         }
                     }
                 std::memcpy(y + o, &best, sizeof best);
-                if constexpr (Indices)
-                    for (int l = 0; l < L; ++l) indices[o + l] = where[l];
+                for (int l = 0; l < L; ++l) indices[o + l] = where[l];
             },
             one);
     }
 
-    template <bool Indices>
-    void pixel_row(const T* image, int64_t od, int64_t oh, T* y, int64_t* indices) const {
+    void index_pixel_row(const T* image, int64_t od, int64_t oh, T* y, int64_t* indices) const {
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         for (int64_t o = 0; o < p_.out.w; ++o) {
             const Span w = span(axes_.w, o);
             T* to = y + o * p_.output.w;
-            int64_t* to_index = indices + (Indices ? o * p_.output.w : 0);
+            int64_t* to_index = indices + o * p_.output.w;
             int64_t c = 0;
             if (narrow_) {
-                for (; c + 4 * lanes<T> <= p_.c; c += 4 * lanes<T>)
-                    pixel<Indices, 4>(image + c, d, h, w, to + c, to_index + c);
-                for (; c + lanes<T> <= p_.c; c += lanes<T>) pixel<Indices, 1>(image + c, d, h, w, to + c, to_index + c);
+                for (; c + 4 * lanes<T> <= runs_.channels; c += 4 * lanes<T>)
+                    pixel<4>(image + c, d, h, w, to + c, to_index + c);
+                for (; c + lanes<T> <= runs_.channels; c += lanes<T>)
+                    pixel<1>(image + c, d, h, w, to + c, to_index + c);
             }
-            for (; c < p_.c; ++c) single<Indices>(image + c, d, h, w, to + c, to_index + c);
+            for (; c < runs_.channels; ++c) single<true>(image + c, d, h, w, to + c, to_index + c);
         }
     }
 
-    template <bool Indices, int N>
+    template <int N>
     void pixel(const T* image, Span d, Span h, Span w, T* y, int64_t* indices) const {
         using I = Row<IndexOf<T>, lanes<T>>;
         Vec<T> best[N];
@@ -162,33 +211,87 @@ private:
                         const Vec<T> value = load<T>(at + v * lanes<T>);
                         const I better = (value > best[v]) | (value != value);
                         best[v] = better ? value : best[v];
-                        if constexpr (Indices) where[v] = better ? index : where[v];
+                        where[v] = better ? index : where[v];
                     }
                 }
         for (int v = 0; v < N; ++v) {
             store<T>(y + v * lanes<T>, best[v]);
-            if constexpr (Indices)
-                for (int l = 0; l < lanes<T>; ++l) indices[v * lanes<T> + l] = where[v][l];
+            for (int l = 0; l < lanes<T>; ++l) indices[v * lanes<T> + l] = where[v][l];
         }
     }
 
     void scatter(T* grad_input, const T* grad_output, const int64_t* indices) const {
-        const ChannelShare share = channel_share(p_, pixels_, threads_);
-        parallel_for(threads_, p_.n * share.items(), [&](int64_t item) {
-            const int64_t n = item / share.items();
-            const Span channels = share.item(item % share.items());
-            T* image = grad_input + n * p_.input.n;
-            if (!pixels_ && p_.size.d == 1 && p_.input.w == 1 && p_.output.w == 1 && p_.input.h == p_.size.w) {
-                const int64_t from = n * p_.output.n + channels.begin * p_.output.c;
-                return scatter_plane(image + channels.begin * p_.input.c, grad_output + from, indices + from);
-            }
-            clear(image, p_.input, p_.size, channels);
+        if (pixels_) return scatter_pixel_runs(grad_input, grad_output, indices);
+        const bool dense = p_.size.d == 1 && p_.input.w == 1 && p_.output.w == 1 && p_.input.h == p_.size.w;
+        parallel_for(threads_, p_.n * p_.c, [&](int64_t item) {
+            const int64_t n = item / p_.c, c = item % p_.c;
+            T* plane = grad_input + n * p_.input.n + c * p_.input.c;
+            const int64_t from = n * p_.output.n + c * p_.output.c;
+            if (dense) return scatter_plane(plane, grad_output + from, indices + from);
+            clear(grad_input + n * p_.input.n, p_.input, p_.size, Span{c, c + 1});
             for (int64_t d = 0; d < p_.out.d; ++d)
                 for (int64_t h = 0; h < p_.out.h; ++h) {
-                    const int64_t from = n * p_.output.n + offset(p_.output, d, h, 0);
-                    scatter_row(image, channels, grad_output + from, indices + from);
+                    const int64_t row = from + offset(p_.output, d, h, 0);
+                    for (int64_t w = 0; w < p_.out.w; ++w)
+                        add_at(plane, indices[row + w * p_.output.w], grad_output[row + w * p_.output.w]);
                 }
         });
+    }
+
+    void scatter_pixel_runs(T* grad_input, const T* grad_output, const int64_t* indices) const {
+        ChannelShare share = channel_share(p_, true, threads_);
+        if (p_.input.block > 1) share = {runs_.channels, runs_.channels};
+        parallel_for(threads_, p_.n * runs_.runs * share.items(), [&](int64_t item) {
+            const int64_t n = item / share.items() / runs_.runs, run = item / share.items() % runs_.runs;
+            Span channels = share.item(item % share.items());
+            T* image = grad_input + n * p_.input.n + run * runs_.input_step;
+            clear_pixels(image, p_.input, p_.size, channels);
+            // Padding lanes stay 0: their indices mean nothing.
+            channels.end = smaller(channels.end, runs_.padding(run, p_.c).begin);
+            for (int64_t d = 0; d < p_.out.d; ++d)
+                for (int64_t h = 0; h < p_.out.h; ++h) {
+                    const int64_t from = n * p_.output.n + run * runs_.output_step + offset(p_.output, d, h, 0);
+                    scatter_pixels(image, d, h, channels, grad_output + from, indices + from);
+                }
+        });
+    }
+
+    // A row of pixels: vectors compare their indices with each position of a small window.
+    void scatter_pixels(T* image, int64_t od, int64_t oh, Span channels, const T* grad, const int64_t* indices) const {
+        constexpr int64_t kSmallWindow = 16;
+        const Span d = span(axes_.d, od), h = span(axes_.h, oh);
+        for (int64_t o = 0; o < p_.out.w; ++o, grad += p_.output.w, indices += p_.output.w) {
+            const Span w = span(axes_.w, o);
+            const int64_t window = (d.end - d.begin) * (h.end - h.begin) * (w.end - w.begin);
+            int64_t c = channels.begin;
+            if (narrow_ && window <= kSmallWindow)
+                for (; c + lanes<T> <= channels.end; c += lanes<T>)
+                    add_matches(image + c, d, h, w, load<T>(grad + c), indices + c);
+            for (; c < channels.end; ++c) add_at(image + c, indices[c], grad[c]);
+        }
+    }
+
+    void add_matches(T* image, Span d, Span h, Span w, Vec<T> grad, const int64_t* indices) const {
+        using I = Row<IndexOf<T>, lanes<T>>;
+        const I index = __builtin_convertvector((load_row<Row<int64_t, lanes<T>>>(indices)), I);
+        for (int64_t i = d.begin; i < d.end; i += axes_.d.dilation)
+            for (int64_t j = h.begin; j < h.end; j += axes_.h.dilation)
+                for (int64_t k = w.begin; k < w.end; k += axes_.w.dilation) {
+                    T* to = image + offset(p_.input, i, j, k);
+                    const I here = static_cast<IndexOf<T>>(plane_index(i, j, k)) - I{};
+                    store<T>(to, load<T>(to) + (index == here ? grad : Vec<T>{}));
+                }
+    }
+
+    void add_at(T* plane, int64_t index, T grad) const {
+        // Dilation can leave a window without an element; its index may lie outside.
+        if (index >= p_.size.count()) return;
+        if (dense_) {
+            plane[index * p_.input.w] += grad;
+            return;
+        }
+        const int64_t row = index / p_.size.w;
+        plane[offset(p_.input, row / p_.size.h, row % p_.size.h, index % p_.size.w)] += grad;
     }
 
     // A dense plane: its rows are cleared just before the first window that reaches them.
@@ -210,27 +313,15 @@ private:
         zero_run(plane + cleared, elements - cleared);
     }
 
-    void scatter_row(T* image, Span channels, const T* grad, const int64_t* indices) const {
-        const Strides in = p_.input, out = p_.output;
-        const Spatial size = p_.size;
-        const int64_t plane = size.count(), width = p_.out.w;
-        const bool dense = is_dense(in, size);
-        for (int64_t w = 0; w < width; ++w)
-            for (int64_t c = channels.begin; c < channels.end; ++c) {
-                const int64_t index = indices[w * out.w + c * out.c];
-                if (index >= plane) continue;
-                const int64_t row = dense ? 0 : index / size.w;
-                const int64_t to = dense ? index * in.w : offset(in, row / size.h, row % size.h, index % size.w);
-                image[c * in.c + to] += grad[w * out.w + c * out.c];
-            }
-    }
-
     PoolProblem p_;
     PoolAxes axes_;
     Span interior_;
     int threads_;
-    bool pixels_;  // vectors along the channels
-    bool narrow_;  // indices fit IndexOf<T>
+    ChannelRuns runs_;
+    bool pixels_;       // vectors along the channels
+    bool vector_rows_;  // vectors along the rows
+    bool dense_;        // the planes of the input
+    bool narrow_;       // indices fit IndexOf<T>
 };
 
 PoolPlan* plan_max_pool(const PoolProblem& problem, int threads) {

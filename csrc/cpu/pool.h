@@ -71,25 +71,6 @@ inline int pool_threads(const PoolProblem& p, const PoolAxes& axes, int threads)
     return grains < threads ? static_cast<int>(grains) : threads;
 }
 
-// p[0], p[stride], ..., reading nothing beyond the last. Stride is the compile-time one, 0 where it is not 1 or 2.
-template <class T, int L, int Stride>
-inline Row<T, L> load_strided(const T* p, int64_t stride) {
-    using V = Row<T, L>;
-    if constexpr (Stride == 1) {
-        return load_row<V>(p);
-    } else {
-        return [&]<int... I>(std::integer_sequence<int, I...>) -> V {
-            if constexpr (Stride == 2) {
-                // Two overlapping vectors: element 2 i is lane 2 i of the first or lane 2 i - (L - 1) of the second.
-                const Row<IndexOf<T>, L> even{(2 * I < L ? 2 * I : 2 * I + 1)...};
-                return __builtin_shuffle(load_row<V>(p), load_row<V>(p + L - 1), even);
-            } else {
-                return V{p[I * stride]...};
-            }
-        }(std::make_integer_sequence<int, L>{});
-    }
-}
-
 // How the channels of one image are shared out where the gradient is scattered into it.
 struct ChannelShare {
     int64_t channels, step;  // per item, the last one may be shorter
@@ -110,6 +91,16 @@ inline ChannelShare channel_share(const PoolProblem& p, bool pixels, int threads
 // Whether (d, h, w) of these sizes lie one after the other, w.stride apart.
 inline bool is_dense(const Strides& s, Spatial size) {
     return (size.h == 1 || s.h == size.w * s.w) && (size.d == 1 || s.d == size.h * size.w * s.w);
+}
+
+// Writes 0 to channels [share.begin, share.end), which lie side by side, of every pixel of one image.
+template <class T>
+inline void clear_pixels(T* image, const Strides& s, Spatial size, Span share) {
+    const size_t bytes = static_cast<size_t>(share.end - share.begin) * sizeof(T);
+    for (int64_t r = 0; r < size.d * size.h; ++r) {
+        T* row = image + offset(s, r / size.h, r % size.h, 0) + share.begin;
+        for (int64_t i = 0; i < size.w; ++i) std::memset(row + i * s.w, 0, bytes);
+    }
 }
 
 // Writes 0 to the whole of channels [share.begin, share.end) of one image.

@@ -26,6 +26,25 @@ inline void store_row(T* p, V v) {
     std::memcpy(p, &v, sizeof v);
 }
 
+// p[0], p[stride], ..., reading nothing beyond the last. Stride is the compile-time one, 0 where it is not 1 or 2.
+template <class T, int L, int Stride>
+inline Row<T, L> load_strided(const T* p, int64_t stride) {
+    using V = Row<T, L>;
+    if constexpr (Stride == 1) {
+        return load_row<V>(p);
+    } else {
+        return [&]<int... I>(std::integer_sequence<int, I...>) -> V {
+            if constexpr (Stride == 2) {
+                // Two overlapping vectors: element 2 i is lane 2 i of the first or lane 2 i - (L - 1) of the second.
+                const Row<IndexOf<T>, L> even{(2 * I < L ? 2 * I : 2 * I + 1)...};
+                return __builtin_shuffle(load_row<V>(p), load_row<V>(p + L - 1), even);
+            } else {
+                return V{p[I * stride]...};
+            }
+        }(std::make_integer_sequence<int, L>{});
+    }
+}
+
 // Covers [begin, end) with block<L>(first), L consecutive outputs each, the widest L that fits (the last block
 // overlaps the one before it: it computes the same values again), down to 16 bytes; below that single(output).
 template <class T, int L, class Block, class Single>

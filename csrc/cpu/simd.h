@@ -28,6 +28,29 @@ inline void store(T* p, Vec<T> v) {
     std::memcpy(p, &v, sizeof v);
 }
 
+// A store to an aligned address that goes past the caches where the target can, for tensors that would only fill them.
+// streamed() makes such stores visible to other threads: before the end of the parallel region.
+template <class T>
+inline void store_streaming(T* p, Vec<T> v) {
+#if PYCV_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    typedef double Doubles __attribute__((vector_size(64)));
+    __builtin_ia32_movntpd512(reinterpret_cast<double*>(p), reinterpret_cast<Doubles>(v));
+#elif PYCV_VECTOR_BYTES == 32 && defined(__AVX__)
+    typedef double Doubles __attribute__((vector_size(32)));
+    __builtin_ia32_movntpd256(reinterpret_cast<double*>(p), reinterpret_cast<Doubles>(v));
+#elif PYCV_VECTOR_BYTES == 16 && defined(__SSE2__)
+    typedef double Doubles __attribute__((vector_size(16)));
+    __builtin_ia32_movntpd(reinterpret_cast<double*>(p), reinterpret_cast<Doubles>(v));
+#else
+    store<T>(p, v);
+#endif
+}
+inline void streamed() {
+#if defined(__SSE2__)
+    __builtin_ia32_sfence();
+#endif
+}
+
 template <class T>
 inline Vec<T> broadcast(T value) {
     return value - Vec<T>{};

@@ -17,9 +17,21 @@ namespace pycv::cpu::PYCV_ISA {
 // body<0>(), ..., body<N - 1>(): indices are constants from the start, so that arrays they index become registers.
 template <int N, class Body>
 PYCV_INLINE inline void unroll(const Body& body) {
-    [&]<int... I>(std::integer_sequence<int, I...>) PYCV_INLINE {
-        (body.template operator()<I>(), ...);
-    }(std::make_integer_sequence<int, N>{});
+    [&]<int... I>(std::integer_sequence<int, I...>)
+        PYCV_INLINE { (body.template operator()<I>(), ...); }(std::make_integer_sequence<int, N>{});
+}
+
+// Keeps a value in a register: otherwise the compiler folds its load into every multiply-add that uses it, and the
+// loads become the bottleneck.
+template <class V>
+PYCV_INLINE inline void hold(V& value) {
+    if constexpr (sizeof(V) >= 16) {
+#if defined(__x86_64__)
+        asm("" : "+v"(value));
+#elif defined(__aarch64__)
+        asm("" : "+w"(value));
+#endif
+    }
 }
 
 // One position of the filter along the axes that a tile does not share: where its input and its weight begin.
@@ -67,6 +79,7 @@ PYCV_INLINE inline void add_block(Row<T, L> (&sum)[P], const TileSource<T>& tile
         unroll<(P - 1) * U + B>([&]<int i>() PYCV_INLINE {
             V value{};
             if (!Edge || (inside >> i & 1) != 0) value = load_row<V>(from + i * tile.step);
+            if constexpr (B > 1) hold(value);
             unroll<B>([&]<int b>() PYCV_INLINE {
                 if constexpr (i >= b && (i - b) % U == 0 && (i - b) / U < P) sum[(i - b) / U] += value * taps[b];
             });
@@ -104,12 +117,10 @@ PYCV_INLINE inline void add_all_taps(Row<T, L> (&sum)[P], const TileSource<T>& t
     }
     int64_t t = 0;
     if constexpr (U > 0)
-        for (; t + 4 <= taps; t += 4)
-            add_block<4, U, W, T, L, P>(sum, tile.from_tap(t, tile.step), inside(t, 1));
+        for (; t + 4 <= taps; t += 4) add_block<4, U, W, T, L, P>(sum, tile.from_tap(t, tile.step), inside(t, 1));
     TileSource<T> apart = tile;
     apart.step = tile.step * unit;
-    for (; t < taps; ++t)
-        add_block<1, 1, W, T, L, P>(sum, apart.from_tap(t, tap_step * tile.step), inside(t, unit));
+    for (; t < taps; ++t) add_block<1, 1, W, T, L, P>(sum, apart.from_tap(t, tap_step * tile.step), inside(t, unit));
 }
 
 // The outputs of a tile that a row of `count` outputs is covered with: the last tile overlaps its neighbour. A width

@@ -39,9 +39,10 @@ struct TileGrid {
     }
 };
 
-// Tiles of m x m pixels with patches, of `window` pixels per tile, that stay in the L1 cache.
+// Tiles of m x m pixels with patches, of `window` pixels per tile, of the size of an L1 cache: smaller ones make shorter
+// runs of pixels.
 inline TileGrid tile_grid(int64_t n, int64_t height, int64_t width, int64_t m, int64_t window) {
-    constexpr int64_t kPatchBytes = 20 * 1024;
+    constexpr int64_t kPatchBytes = 30 * 1024;
     const int64_t overlap = window - m;
     const auto fitting = [&](int64_t pixels) {
         return larger(1, (kPatchBytes / (pixels * PYCV_VECTOR_BYTES) - overlap) / m);

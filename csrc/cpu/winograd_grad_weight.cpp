@@ -41,12 +41,12 @@ public:
         inputs_.grid = tile_grid(p.n, p.out.h, p.out.w, tile.m, tile.a);
         inputs_.m = tile.m, inputs_.window = tile.a;
         inputs_.top = p.padding.h, inputs_.left = p.padding.w;
-        inputs_.access = access_of<T>(p.input, channels_);
+        inputs_.access = access_of(p.input, channels_);
         inputs_.transform = tile.input;
         gradients_ = inputs_;
         gradients_.window = tile.m;
         gradients_.top = gradients_.left = 0;
-        gradients_.access = access_of<T>(p.output, outputs_);
+        gradients_.access = access_of(p.output, outputs_);
         gradients_.transform = tile.gradient;
         blocking_ = choose_blocking(workspace_limit);
     }
@@ -65,7 +65,20 @@ public:
         });
     }
 
-    Cost cost() const override { return {}; }
+    Cost cost() const override {
+        const double tiles = static_cast<double>(inputs_.grid.count()), planes = static_cast<double>(planes_);
+        const double groups = static_cast<double>(groups_), blocks = static_cast<double>(blocking_.blocks);
+        const double vectors = static_cast<double>((input_vectors_ + output_vectors_) * lanes<T>);
+        const double pixels = static_cast<double>(tile_.m * tile_.m);
+        const double own = static_cast<double>(divide_up(blocking_.parts(), threads_));
+        const double sums = planes * static_cast<double>(blocking_.rows * lanes<T> * blocking_.columns * kTileWidth<T>);
+        const double transformed = tiles * vectors * planes;
+        Cost sum{groups * own * sums * tiles, 0, 0, 1 + 2 * groups * blocks};
+        sum.vector_elements = groups * (tiles * vectors * (planes + pixels) / threads_ + own * sums * blocks);
+        sum.bytes = tensor_bytes(p_) + 2 * groups * transformed * kSize;
+        if (blocking_.blocks > 1) sum.bytes += 2 * groups * blocks * sums * static_cast<double>(blocking_.parts()) * kSize;
+        return sum;
+    }
     Cost prepare_cost() const override { return {}; }
 
 private:

@@ -6,7 +6,6 @@
 //     pixels   channels of a pixel side by side (nhwc, and blocked layouts): one vector move per pixel
 //     planes   pixels of a row side by side (nchw): lanes x lanes transpositions of runs of pixels, which are whole
 //              groups of rows where nothing lies between those
-//     scattered   anything else, element by element
 #pragma once
 
 #include "../common/problem.h"
@@ -15,14 +14,11 @@
 
 namespace pycv::cpu::PYCV_ISA {
 
-enum class Access { pixels, planes, scattered };
+enum class Access { pixels, planes };
 
-template <class T>
-Access access_of(const Strides& s, int64_t channels) {
-    const bool whole_blocks = s.block % lanes<T> == 0 || lanes<T> % s.block == 0;
-    if (s.block > 1) return whole_blocks ? Access::pixels : Access::scattered;
-    if (s.w == 1 && (s.c != 1 || channels == 1)) return Access::planes;
-    return s.c == 1 ? Access::pixels : Access::scattered;
+inline Access access_of(const Strides& s, int64_t channels) {
+    if (s.block > 1) return Access::pixels;
+    return s.c == 1 && (s.w != 1 || channels > 1) ? Access::pixels : Access::planes;
 }
 
 // `rows` x `columns` tiles of image n, the first of which is tile (row, column).
@@ -160,7 +156,7 @@ void read_patch(const Image<const T>& image, Access access, int64_t n, int64_t c
             read_run<T>(from + y * s.h, s.c, count, columns, first + y * pitch * lanes<T>, columns, pitch);
         return;
     }
-    const bool whole = access == Access::pixels && (s.block > 1 ? s.block >= lanes<T> : count == lanes<T>);
+    const bool whole = s.block > 1 ? s.block >= lanes<T> : count == lanes<T>;
     for (int64_t y = 0; y < inside.rows(); ++y)
         for (int64_t x = 0; x < columns; ++x) {
             T* to = first + (y * pitch + x) * lanes<T>;
@@ -170,13 +166,8 @@ void read_patch(const Image<const T>& image, Access access, int64_t n, int64_t c
                 continue;
             }
             store<T>(to, Vec<T>{});
-            if (access == Access::pixels) {
-                const int64_t piece = s.block > 1 ? s.block : lanes<T>;
-                copy_channels<T>(to, piece, pixel, s.c, piece, count);
-            } else {
-                for (int64_t i = 0; i < count; ++i)
-                    to[i] = *image.at(n, channel + i, inside.top + y, inside.left + x);
-            }
+            const int64_t piece = s.block > 1 ? s.block : lanes<T>;
+            copy_channels<T>(to, piece, pixel, s.c, piece, count);
         }
 }
 
@@ -252,10 +243,9 @@ inline void write_pixel(const Destination<T>& d, int64_t n, int64_t channel, int
         const int64_t piece = block > 1 ? block : lanes<T>;
         const int64_t filled = block > 1 ? smaller(lanes<T>, round_up(image.channels, block) - channel) : count;
         copy_channels<T>(image.at(n, channel, y, x), image.strides.c, values, piece, piece, filled);
-        return;
+    } else {
+        for (int64_t i = 0; i < count; ++i) *image.at(n, channel + i, y, x) = values[i];
     }
-    const int64_t filled = block > 1 ? smaller(lanes<T>, round_up(image.channels, block) - channel) : count;
-    for (int64_t i = 0; i < filled; ++i) *image.at(n, channel + i, y, x) = values[i];
 }
 
 // The inside of a patch to channels [channel, channel + lanes), with residual and relu.

@@ -71,14 +71,15 @@ def batch_norm(
 
 def _key(x, per_channel, training, residual, activation, current) -> tuple | None:
     """What a call depends on; None for arguments that cannot be a key. A key that is known means plain memory."""
+    a, b, c, d = per_channel
     try:
         return (
             bool(training), activation,
             type(x), x.shape, x.stride(), x.dtype, x.is_cpu, x.is_neg(), x.layout,
-            *[
-                None if t is None else (type(t), t.shape, t.stride(), t.dtype, t.is_cpu, t.is_neg())
-                for t in per_channel
-            ],
+            None if a is None else (type(a), a.shape, a.stride(), a.dtype, a.is_cpu, a.is_neg()),
+            None if b is None else (type(b), b.shape, b.stride(), b.dtype, b.is_cpu, b.is_neg()),
+            None if c is None else (type(c), c.shape, c.stride(), c.dtype, c.is_cpu, c.is_neg()),
+            None if d is None else (type(d), d.shape, d.stride(), d.dtype, d.is_cpu, d.is_neg()),
             None if residual is None else (
                 type(residual), residual.shape, residual.dtype, residual.is_cpu, residual.is_neg(), residual.layout
             ),
@@ -103,7 +104,8 @@ def _usual(x: Tensor, per_channel, training: bool) -> bool:
 
 
 def _torch(x, per_channel, training, momentum, eps, residual, relu: bool) -> Tensor:
-    y = _torch_batch_norm(x, *per_channel, training, momentum, eps)
+    mean, var, weight, bias = per_channel
+    y = _torch_batch_norm(x, mean, var, weight, bias, training, momentum, eps)
     if residual is not None:
         require_residual(residual, tuple(y.shape), y.dtype)
         y = y + residual
@@ -175,7 +177,7 @@ class _Call:
         self.choice.plan.run(
             x.data_ptr(), 0, y.data_ptr(), _pointer(weight), _pointer(bias), _pointer(running_mean),
             _pointer(running_var), _pointer(mean), _pointer(invstd), 0, 0, scalars.eps, scalars.momentum,
-            workspace=scratch, residual=_pointer(residual),
+            0.0, 0.0, 0.0, scratch, _pointer(residual),
         )  # fmt: skip
         del memory
         if self.training and running_mean is not None:
@@ -216,8 +218,8 @@ class _Call:
         memory, scratch = workspace(plan.workspace_bytes)
         plan.run(
             x.data_ptr(), grad_output.data_ptr(), _pointer(grad_x), _pointer(weight), 0, *statistics,
-            _pointer(grad_weight), _pointer(grad_bias), eps, workspace=scratch, forward_output=_pointer(y),
-            grad_residual=_pointer(grad_residual) if y is not None else 0,
+            _pointer(grad_weight), _pointer(grad_bias), eps, 0.0, 0.0, 0.0, 0.0, scratch, 0, _pointer(y),
+            _pointer(grad_residual) if y is not None else 0,
         )  # fmt: skip
         del memory
         return grad_x, grad_weight, grad_bias, grad_residual

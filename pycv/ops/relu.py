@@ -11,6 +11,7 @@ that are no plain memory are told from others where they first fail (forward_any
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ class _Call:
         self._problem = (x.numel(), DTYPES.get(x.dtype, str(x.dtype)), x.device.type)
         self._settings = current
         self._choice = self._choose("forward")
-        self.run = self._choice.plan.launch if self._choice.plan is not None else None
+        self.run: Any = self._choice.plan.launch if self._choice.plan is not None else None
 
     @cached_property
     def _grad_input_choice(self) -> registry.Choice:

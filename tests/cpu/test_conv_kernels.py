@@ -11,7 +11,7 @@ import torch
 
 from pycv import _cpu
 
-ALGORITHMS = ("depthwise", "im2col", "direct_lanes")
+ALGORITHMS = ("depthwise", "im2col", "direct")
 PASSES = ("forward", "grad_input", "grad_weight")
 DTYPES = {"f32": torch.float32, "f64": torch.float64}
 GUARD = 64  # elements around every computed tensor that must keep their value

@@ -20,9 +20,14 @@ class Mutant:
 
 RELU, MAX_POOL, AVG_POOL = "csrc/cpu/relu.cpp", "csrc/cpu/max_pool.cpp", "csrc/cpu/avg_pool.cpp"
 POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_norm.cpp"
+TILES = "csrc/cpu/channel_tiles.h"
 LRN, CHANNEL_SUM = "csrc/cpu/local_response_norm.cpp", "csrc/cpu/channel_sum.cpp"
 GATHER, OPERANDS, IM2COL = "csrc/cpu/conv_gather.h", "csrc/cpu/conv_operands.h", "csrc/cpu/conv_im2col.cpp"
-DIRECT, PRODUCT, PANELS = "csrc/cpu/conv_direct.cpp", "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
+PRODUCT, PANELS = "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
+TAP_TILE, ROW_VECTORS = "csrc/cpu/tap_tile.h", "csrc/cpu/row_vectors.h"
+CHANNELS, PADDED = "csrc/cpu/depthwise_channels.h", "csrc/cpu/padded_planes.h"
+PLANES, THIN_WEIGHT = "csrc/cpu/depthwise_planes.h", "csrc/cpu/depthwise_grad_weight.h"
+POOL_WINDOWS, PLANE_SUMS = "csrc/cpu/pool_windows.h", "csrc/cpu/plane_sums.h"
 MOVES, TILE = "csrc/cpu/vector_moves.h", "csrc/cpu/gemm_microkernel.cpp"
 PACKED, THIN = "csrc/cpu/gemm_packed.cpp", "csrc/cpu/gemm_thin.h"
 
@@ -61,16 +66,6 @@ MUTANTS = [
         "for (int thread = 1; thread < team - 1; ++thread) sum +=",
     ),
     Mutant(IM2COL, "block > blocks.begin, false);", "block >= blocks.begin, false);"),  # stale workspace
-    Mutant(
-        DIRECT,
-        "sum[c][v] += value[v] * broadcast<T>(weight[c * taps + t]);",
-        "sum[c][v] += value[v] * broadcast<T>(weight[t]);",
-    ),
-    Mutant(DIRECT, "zero_run(to + end, w.cells - end);", ""),  # what an earlier channel left in the padding
-    Mutant(DIRECT, "zero_run(space.weight, kShared * taps);", ""),
-    Mutant(DIRECT, "if (bias) v += load<T>(bias + c);", ""),
-    Mutant(DIRECT, "used[i] = i < rest ? -1 : 0", "used[i] = i <= rest ? -1 : 0"),
-    Mutant(DIRECT, "body(smaller(v * lanes<T>, channels - lanes<T>))", "body(v * lanes<T>)"),
     # FFT: butterflies, pairs of real rows, what an infinity becomes, tiles, sums over tiles, parts of the filters
     Mutant(
         FFT,
@@ -93,6 +88,15 @@ MUTANTS = [
         "const int64_t first = 0;",
         FFT_TESTS,
     ),
+    # depthwise: taps of a tile, channels beyond the last vector, what an earlier plane left in the padding, columns
+    # that overlapping vectors count twice
+    Mutant(TAP_TILE, "sum[(i - b) / U] += value * taps[b];", "sum[(i - b) / U] += value * taps[0];"),
+    Mutant(CHANNELS, "smaller(v * lanes, channels - lanes)", "v * lanes"),
+    Mutant(CHANNELS, "sum[p] += bias;", "sum[p] -= bias;"),
+    Mutant(PADDED, "strip == positions && d.size == 1 && slices() == 1", "strip == positions"),
+    Mutant(PLANES, "high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);", "high[i] = i / 2 + (i % 2 ? L : 0);"),
+    Mutant(THIN_WEIGHT, "v[l] = l < skip ? T(0) : v[l];", "v[l] = l <= skip ? T(0) : v[l];"),
+    Mutant(THIN_WEIGHT, "sum += load_row<V>(totals + part * total_elements());", ""),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(
         PRODUCT,
@@ -131,18 +135,34 @@ MUTANTS = [
     # pooling: ties, indices, windows, divisors
     Mutant(MAX_POOL, "return value > best || value != value;", "return value >= best || value != value;"),
     Mutant(MAX_POOL, "const I better = (value > best) | (value != value);", "const I better = value > best;"),
-    Mutant(MAX_POOL, "if (index >= plane) continue;", "if (index >= plane - 1) continue;"),
+    Mutant(MAX_POOL, "(value > best) | (value != value) ? value : best", "value > best ? value : best"),
+    Mutant(MAX_POOL, "if (index >= p_.size.count()) return;", "if (index >= p_.size.count() - 1) return;"),
+    Mutant(POOL_WINDOWS, "value = Fold::add(value, columns[x - first][v]);", "value = columns[x - first][v];"),
+    Mutant(PLANE_SUMS, "odd += load<T>(p + i + step);", "", "tests/ops/test_pool.py"),
     Mutant(
         POOL,
         "if (begin < 0) begin += (-begin + a.dilation - 1) / a.dilation * a.dilation;",
         "if (begin < 0) begin = 0;",
     ),
-    Mutant(POOL, "block.template operator()<L>(end - L);", ";"),
+    Mutant(ROW_VECTORS, "block.template operator()<L>(end - L);", ";"),
     Mutant(AVG_POOL, "a.filter < a.size + a.padding - begin ? a.filter : a.size + a.padding - begin", "a.filter"),
-    Mutant(AVG_POOL, "clear(image, p_.input, p_.size, channels);", ""),
+    Mutant(AVG_POOL, "clear_pixels(image, p_.input, p_.size, channels);", ""),
     # normalisation
-    Mutant(BATCH_NORM, "a.momentum * moments.squares[i] / (m - 1)", "a.momentum * moments.squares[i] / m"),
-    Mutant(BATCH_NORM, "constant[i] = static_cast<T>(sum[i] / m);", "constant[i] = T(0);"),
+    Mutant(BATCH_NORM, "a.momentum * variance * unbiased_", "a.momentum * variance"),
+    Mutant(
+        BATCH_NORM,
+        "{{mean, static_cast<T>(invstd * weight), static_cast<T>(sums.of[0]",
+        "{{mean, static_cast<T>(invstd * weight), static_cast<T>(0 * sums.of[0]",
+    ),
+    Mutant(
+        BATCH_NORM,
+        "at<G>(y, part.at.y, part.step.y, row, v) <= Lane{}",
+        "at<G>(y, part.at.y, part.step.y, row, v) < Lane{}",
+    ),
+    Mutant(BATCH_NORM, "bias - (mean - rounded) * scale", "bias", "tests/ops/test_norm.py -k near_rounding"),
+    Mutant(BATCH_NORM, "if (c < p_.c) {", "if (c < p_.c - 1) {"),
+    Mutant(TILES, "return index >= static_cast<Integer>(L - count)", "return index > static_cast<Integer>(L - count)"),
+    Mutant(TILES, "smaller(range.end - run * length, length)", "length"),
     Mutant(LRN, "clear_borders(scratch, (p_.window - 1) / 2, width)", "clear_borders(scratch, p_.window / 2, width)"),
     Mutant(NORM, "for (; i < count; ++i) rest += term.template operator()<T>(i);", ""),
     Mutant(CHANNEL_SUM, "total[i] += part[i]", "total[i] = part[i]"),

@@ -112,6 +112,7 @@ inline void pool(const pycv::PoolProblem& p, Tensor& input, Tensor& output, std:
 struct Norm {
     pycv::NormProblem p;
     Tensor input, grad_output, output;
+    Tensor residual, forward_output;  // residual becomes grad_residual in the gradient
     std::vector<double> weight{}, bias{}, running_mean{}, running_var{}, mean{}, invstd{}, grad_weight{}, grad_bias{},
         sums{};
     double eps = 1e-3, momentum = 0.25, alpha = 0.3, beta = 0.75, k = 1.5;
@@ -139,6 +140,9 @@ struct Norm {
         const double inv = 1 / std::sqrt((p.training ? squares / count : running_var[i]) + eps);
         mean.push_back(m);
         invstd.push_back(inv);
+        const bool backward = p.pass != pycv::Pass::forward;
+        if (backward && p.relu)
+            each(c, [&](size_t e) { grad_output.values[e] *= forward_output.values[e] > 0 ? 1 : 0; });
         double g_sum = 0, g_dot = 0;
         each(c, [&](size_t e) {
             g_sum += grad_output.values[e];
@@ -151,6 +155,12 @@ struct Norm {
             const double through = p.training ? (g_sum + normalised * g_dot) / count : 0;
             output.values[e] =
                 p.pass == pycv::Pass::forward ? normalised * weight[i] + bias[i] : weight[i] * inv * (g - through);
+            if (backward) {
+                residual.values[e] = g;
+                return;
+            }
+            if (p.has_residual) output.values[e] += residual.values[e];
+            if (p.relu) output.values[e] = std::max(output.values[e], 0.0);
         });
         if (p.training && p.pass == pycv::Pass::forward) {
             running_mean[i] += momentum * (m - running_mean[i]);

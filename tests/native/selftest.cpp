@@ -113,7 +113,7 @@ int64_t out_extent(int64_t size, int64_t filter, int64_t stride, int64_t padding
 
 // The `supports` of kernels/cpu.py, as far as these cases need it.
 bool takes(const std::string& algorithm, const ConvProblem& p) {
-    if (algorithm == "direct_lanes") return p.pass != Pass::grad_weight;
+    if (algorithm == "implicit_gemm") return p.filter.count() == 1;
     const bool winograd = algorithm.rfind("winograd/", 0) == 0, fft = algorithm == "fft";
     if ((winograd || fft) && (p.size.d != 1 || p.filter.d != 1 || p.out.d != 1 || p.padding.d != 0)) return false;
     if (fft) return p.dilation.h == 1 && p.dilation.w == 1 && p.stride.h <= p.filter.h && p.stride.w <= p.filter.w;
@@ -417,7 +417,10 @@ void run_norm(const KernelEntry& entry, const NormCase& k, Pass pass) {
     const std::string op = entry.op;
     const bool training = op == "batch_norm" && coin(), affine = coin();
     const int64_t window = pick<int64_t>({1, 4, 5});
-    const Layout layout = kLayouts[random_bits() % 4], output_layout = kLayouts[random_bits() % 4];
+    const bool has_residual = op == "batch_norm" && coin(), relu = op == "batch_norm" && coin();
+    const Layout layout = kLayouts[random_bits() % 4];
+    const Layout output_layout = coin() ? layout : kLayouts[random_bits() % 4];
+    const Layout residual_layout = coin() ? layout : kLayouts[random_bits() % 4];
     const NormKind kind = op == "batch_norm"            ? NormKind::batch_norm
                           : op == "local_response_norm" ? NormKind::local_response_norm
                                                         : NormKind::channel_sum;
@@ -430,18 +433,24 @@ void run_norm(const KernelEntry& entry, const NormCase& k, Pass pass) {
                         strides_of(layout, k.c, k.size),
                         strides_of(output_layout, k.c, k.size),
                         training,
-                        window};
+                        window,
+                        strides_of(residual_layout, k.c, k.size),
+                        has_residual,
+                        relu};
     const int threads = pick({1, 3});
     describe(op, text(pass), dtype_name<T>, "n", k.n, "c", k.c, "size", text(k.size), "layouts", layout, output_layout,
-             "training", training, "affine", affine, "window", window, "threads", threads, side);
+             residual_layout, "training", training, "affine", affine, "residual", has_residual, "relu", relu, "window",
+             window, "threads", threads, side);
 
     const bool backward = pass == Pass::grad_input;
-    reference::Norm r{p, Tensor(k.n, k.c, k.size), Tensor(k.n, k.c, k.size), Tensor(k.n, k.c, k.size)};
-    for (Tensor* t : {&r.input, &r.grad_output})
+    const Tensor zeros(k.n, k.c, k.size);
+    reference::Norm r{p, zeros, zeros, zeros, zeros, zeros};
+    for (Tensor* t : {&r.input, &r.grad_output, &r.residual})
         for (double& v : t->values) v = static_cast<T>(std::uniform_real_distribution<double>(-2, 3)(random_bits));
     Channels<T> weight(k.c, side, affine), bias(k.c, side, affine), running_mean(k.c, side, true),
         running_var(k.c, side, true), mean(k.c, side, training), invstd(k.c, side, training),
         grad_weight(k.c, side, backward && affine), grad_bias(k.c, side, backward && affine), sum(k.c, side, true);
+    fill_integers(r.forward_output.values, random_bits);  // with zeros
     weight.set(random_bits, 0.5, 2), bias.set(random_bits, -1, 1);
     running_mean.set(random_bits, -1, 1), running_var.set(random_bits, 0.5, 2);
     r.weight = affine ? weight.values.values : std::vector<double>(static_cast<size_t>(k.c), 1.0);
@@ -453,15 +462,35 @@ void run_norm(const KernelEntry& entry, const NormCase& k, Pass pass) {
         mean.image.write(mean.values), invstd.image.write(invstd.values);
     }
 
+    Image<T> residual(r.residual, p.residual, side), forward_output(r.forward_output, p.output, side);
+    if (!backward) residual.write(r.residual);
+    if (backward) forward_output.write(r.forward_output);
     Image<T> input(r.input, p.input, side), grad_output(r.input, p.output, side);
     Image<T> output(r.output, backward ? p.input : p.output, side);
     input.write(r.input), grad_output.write(r.grad_output);
     const std::unique_ptr<NormPlan> plan(entry.norm(p, threads));
     Guarded workspace(plan->workspace_bytes(), side, 64);
     const bool is_sum = kind == NormKind::channel_sum;
-    plan->run({input.data(), backward ? grad_output.data() : nullptr, is_sum ? sum.data() : output.data(),
-               weight.data(), bias.data(), running_mean.data(), running_var.data(), mean.data(), invstd.data(),
-               grad_weight.data(), grad_bias.data(), r.eps, r.momentum, r.alpha, r.beta, r.k, workspace.data()});
+    plan->run({input.data(),
+               backward ? grad_output.data() : nullptr,
+               is_sum ? sum.data() : output.data(),
+               weight.data(),
+               bias.data(),
+               running_mean.data(),
+               running_var.data(),
+               mean.data(),
+               invstd.data(),
+               grad_weight.data(),
+               grad_bias.data(),
+               r.eps,
+               r.momentum,
+               r.alpha,
+               r.beta,
+               r.k,
+               workspace.data(),
+               has_residual && !backward ? residual.data() : nullptr,
+               relu && backward ? forward_output.data() : nullptr,
+               has_residual && backward ? residual.data() : nullptr});
 
     const double scale = std::max(1.0, static_cast<double>(k.n * k.size.count()) / 8);
     double error = 0;
@@ -473,6 +502,7 @@ void run_norm(const KernelEntry& entry, const NormCase& k, Pass pass) {
         running_mean.values.values = r.running_mean, running_var.values.values = r.running_var;
         mean.values.values = r.mean, invstd.values.values = r.invstd;
         grad_weight.values.values = r.grad_weight, grad_bias.values.values = r.grad_bias;
+        if (has_residual && backward) error = std::max(error, residual.error(r.residual, 1));
         if (kind == NormKind::batch_norm)
             for (Channels<T>* c : {&running_mean, &running_var, &mean, &invstd, &grad_weight, &grad_bias})
                 error = std::max(error, c->error(scale));

@@ -183,7 +183,7 @@ def _composed(x, running_mean, running_var, weight, bias, training, residual, ac
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_batch_norm_fused(training, activation, with_residual, memory_format):
-    """Against the same in three ops: values, running statistics, and every gradient (also where only some are asked)."""
+    """Against the same in three ops: values, running statistics, every gradient (also where only some are asked)."""
     x, residual = (torch.randn(3, 19, 6, 7, dtype=torch.float64).to(memory_format=memory_format) for _ in range(2))
     weight, bias = torch.randn(19, dtype=torch.float64), torch.randn(19, dtype=torch.float64)
     grad_output = torch.randn(3, 19, 6, 7, dtype=torch.float64)
@@ -245,7 +245,8 @@ def test_batch_norm_errors_stay_near_rounding(shift, channels_last):
     weight, bias, grad_output = torch.rand(32) + 0.5, torch.randn(32), torch.randn(8, 32, 14, 14)
     leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
     exact = [t.double().requires_grad_() for t in (x, weight, bias)]
-    y, y64 = PF.batch_norm(leaves[0], None, None, *leaves[1:], True), F.batch_norm(exact[0], None, None, *exact[1:], True)
+    y = PF.batch_norm(leaves[0], None, None, *leaves[1:], True)
+    y64 = F.batch_norm(exact[0], None, None, *exact[1:], True)
     grads = torch.autograd.grad(y, leaves, grad_output)
     grads64 = torch.autograd.grad(y64, exact, grad_output.double())
     for got, wanted in zip((y, *grads), (y64, *grads64), strict=True):

@@ -1,32 +1,35 @@
-// Direct convolution with output channels in lanes, of any geometry: sums over taps and source channels in register
-// tiles (direct_microkernel.h), straight from a padded copy of the source (direct_tile.h).
+// forward and grad_input as gathers (conv_gather.h) with computed channels in lanes.
 //
-// forward, grad_input: gathers (conv_gather.h). A block of computed rows and columns copies the source that it sees,
-//   source channels by the block; every block of kTileWidth computed channels multiplies it with its packed weight
-//   (direct_weight.h) and adds to its sums, which stay in the cache and reach the tensor once (direct_output.h).
+// A block of computed rows and columns copies the source that it sees (direct_tile.h), source channels by the block;
+// every block of kTileWidth computed channels multiplies it with its packed weight (direct_weight.h) and adds to its
+// sums. Where the channels of the computed tensor are contiguous the register tiles write it themselves; else the sums
+// stay in the cache and reach the tensor once (direct_output.h). Where computed channels are too few to fill lanes, the
+// lanes run along positions (direct_positions.h).
 //
-// 2 * n * k * out * (c / groups) * filter FLOPs. A source element is copied once per block that sees it, which serves
-// all taps and computed channels: one copy for taps / stride * channels multiply-adds.
+// A source element is copied once per block that sees it, which serves all taps and computed channels: one copy for
+// taps / stride * channels multiply-adds.
+#pragma once
+
 #include "conv_gather.h"
 #include "cost.h"
 #include "direct_output.h"
+#include "direct_positions.h"
 #include "direct_tile.h"
 #include "direct_weight.h"
 #include "parallel.h"
 #include "plan.h"
 
 namespace pycv::cpu::PYCV_ISA {
-namespace {
 
 // The longest sum between two visits of the sums, in steps: its packed weight stays in L2.
-constexpr int64_t kSteps = 640;
+inline constexpr int64_t kSteps = 640;
 // Bounds of a block: the padded source of one block of channels, and the positions.
-constexpr int64_t kTileBytes = 256 << 10;
-constexpr int64_t kBlockColumns = 128, kBlockPositions = 512;
+inline constexpr int64_t kTileBytes = 256 << 10;
+inline constexpr int64_t kBlockColumns = 128, kBlockPositions = 512;
 // Positions whose sums stay in the L1 cache.
-constexpr int64_t kPart = 128;
+inline constexpr int64_t kPart = 128;
 // The sums of all channel blocks that share a copy of the source.
-constexpr int64_t kSumsBytes = 512 << 10;
+inline constexpr int64_t kSumsBytes = 512 << 10;
 
 // What the taps of all phases span along one axis: offsets low to low + reach, in source coordinates.
 struct Reach {
@@ -79,11 +82,11 @@ public:
     Cost cost() const override {
         const double units = static_cast<double>(divide_up(items() * lane_blocks(), threads_));
         const double fills = static_cast<double>(divide_up(items(), threads_));
-        const double positions = static_cast<double>(block_h_ * block_w_) * static_cast<double>(kTileWidth<T>);
-        const double sums = static_cast<double>(problem_.source_channels * filter_);
+        const double sums = static_cast<double>(vectors_of_block() * lanes<T>);
+        const double terms = static_cast<double>(problem_.source_channels * filter_);
         const double tile = static_cast<double>(shape_.template plane<T>() * problem_.source_channels);
-        const double outputs = static_cast<double>(problem_.phases.h * problem_.phases.w) * positions;
-        return {units * positions * sums, fills * tile + units * outputs * static_cast<double>(blocks_.source_blocks()),
+        const double outputs = static_cast<double>(problem_.phases.h * problem_.phases.w) * sums;
+        return {units * sums * terms, fills * tile + units * outputs * static_cast<double>(blocks_.source_blocks()),
                 tensor_bytes(conv_), 1};
     }
     Cost prepare_cost() const override {
@@ -120,6 +123,10 @@ private:
     int64_t items() const { return problem_.groups * problem_.n * problem_.size.d * blocks_h_ * blocks_w_; }
     int64_t tile_elements() const { return round_offset(blocks_.source_block * shape_.template plane<T>() + lanes<T>); }
     int64_t sums_elements() const {
+        if (positions_in_lanes_) {
+            const int64_t channels = smaller(problem_.channels, kTileWidth<T>);
+            return problem_.phases.h * problem_.phases.w * channels * block_h_ * round_up(block_w_, lanes<T>);
+        }
         return block_h_ * problem_.phases.h * block_w_ * problem_.phases.w * kTileWidth<T>;
     }
     int64_t sums_blocks() const {
@@ -132,20 +139,23 @@ private:
     // Chooses the blocks and returns the tile that fits them.
     TileShape make_shape() {
         const Spatial phases = problem_.phases;
+        int64_t most_taps = 1;
         for (int64_t i = 0; i < phases.count(); ++i) {
             phases_[i].gather = gather_phase(conv_, i);
+            most_taps = larger(most_taps, phases_[i].gather.taps());
             reach_d_.include(phases_[i].gather.d);
             reach_h_.include(phases_[i].gather.h);
             reach_w_.include(phases_[i].gather.w);
         }
         const Gather& g = phases_[0].gather;
-        blocks_.source_block = larger(1, kSteps / larger(1, filter_));
+        blocks_.source_block = larger(1, kSteps / larger(1, most_taps));
         const int64_t source_blocks = larger(1, divide_up(problem_.source_channels, blocks_.source_block));
         blocks_.source_block = larger(1, divide_up(problem_.source_channels, source_blocks));
         rows_ = g.h.count, columns_ = g.w.count;
         blocks_w_ = divide_up(columns_, kBlockColumns);
         block_w_ = blocks_w_ > 1 ? round_up(divide_up(columns_, blocks_w_), kTileHeight) : columns_;
         blocks_w_ = block_w_ > 0 ? divide_up(columns_, block_w_) : 0;
+        positions_in_lanes_ = prefers_positions();
         double best = 0;
         int64_t best_rows = 1;
         for (int64_t rows = 1; rows <= rows_; ++rows) {
@@ -158,6 +168,12 @@ private:
         set_rows(best_rows);
         return shape(block_h_);
     }
+    // Whether vectors of positions carry less that does not count than vectors of channels.
+    bool prefers_positions() const {
+        if (problem_.computed.block > 1) return false;
+        const int64_t channels = round_up(problem_.channels, lanes<T>) * block_w_;
+        return problem_.channels * round_up(block_w_, lanes<T>) * 5 < channels * 4;
+    }
     void set_rows(int64_t rows) {
         blocks_h_ = divide_up(rows_, rows);
         block_h_ = blocks_h_ > 0 ? divide_up(rows_, blocks_h_) : 1;
@@ -169,11 +185,18 @@ private:
     }
     int64_t tile_bytes(int64_t rows) const { return blocks_.source_block * shape(rows).template plane<T>() * kSize; }
 
+    // Vectors of sums of a block of positions and channels.
+    int64_t vectors_of_block() const {
+        const int64_t channels = smaller(problem_.channels, kTileWidth<T>);
+        if (positions_in_lanes_) return block_h_ * divide_up(block_w_, lanes<T>) * channels;
+        return block_h_ * block_w_ * divide_up(channels, lanes<T>);
+    }
+
     // Vector operations of the busiest thread with blocks of so many rows.
     double estimate(int64_t rows) {
         set_rows(rows);
         const int64_t all = items() * lane_blocks(), busiest = divide_up(all, threads_);
-        const double sums = static_cast<double>(block_h_ * block_w_ * problem_.source_channels * filter_ * 2);
+        const double sums = static_cast<double>(vectors_of_block() * problem_.source_channels * filter_);
         const double copies = static_cast<double>(shape(block_h_).template plane<T>() * problem_.source_channels);
         return static_cast<double>(busiest) * sums +
                static_cast<double>(divide_up(items(), threads_)) * copies * 4 / lanes<T>;
@@ -279,7 +302,7 @@ private:
             conv_.relu_input};
         const Spatial origin{b.d / problem_.phases.d * g.d.source_step + reach_d_.low,
                              b.h * g.h.source_step + reach_h_.low, b.w * g.w.source_step + reach_w_.low};
-        TileFill<T>(shape_, from, origin)
+        TileFill<T>(shape_, from, origin, shape_.template plane<T>())
             .fill(b.group * problem_.source_channels + source.begin, source.end - source.begin, tile);
     }
 
@@ -300,7 +323,7 @@ private:
 
     // Whether the register tiles themselves write the computed tensor, epilogue included.
     bool stores_vectors(const Block& b, int64_t lane_block) const {
-        if (!has_vectors(problem_.computed, b, lane_block)) return false;
+        if (positions_in_lanes_ || !has_vectors(problem_.computed, b, lane_block)) return false;
         return !problem_.has_residual || (!problem_.bias && has_vectors(problem_.residual, b, lane_block));
     }
 
@@ -335,6 +358,7 @@ private:
         const T* weight =
             static_cast<const T*>(arguments.weight) + blocks_.template offset<T>(b.group, source, lane_block);
         const int64_t count = source.end - source.begin;
+        if (positions_in_lanes_) return multiply_positions(b, source, channels_of(lane_block), tile, weight, buffer);
         const int vectors = channels_of(lane_block) > lanes<T> ? 2 : 1;
         const TileSums<T> sums = sums_of(arguments, b, lane_block, buffer);
         const TileSums<const T> initial = initial_of(arguments, b, source.begin == 0, lane_block, sums);
@@ -352,6 +376,46 @@ private:
         }
     }
 
+    // As [phase][channel][row][vectors of columns].
+    void multiply_positions(const Block& b, Range source, int64_t channels, const T* tile, const T* weight,
+                            T* sums) const {
+        const int64_t count = source.end - source.begin, pitch = round_up(block_w_, lanes<T>);
+        const int64_t phases = problem_.phases.h * problem_.phases.w;
+        for (int64_t i = 0; i < phases; ++i) {
+            const DirectPhase& phase = phases_[b.d % problem_.phases.d * phases + i];
+            const Gather& g = phase.gather;
+            const TileTerms<T> terms{tile, shape_.row(), offsets_.data() + phase.offsets, count * g.taps(),
+                                     weight + count * phase.taps_before * kTileWidth<T>};
+            multiply_vectors<T>(terms, smaller(b.rows, g.h.count - b.h),
+                                divide_up(smaller(b.columns, g.w.count - b.w), lanes<T>), channels,
+                                sums + i * channels * b.rows * pitch, pitch, b.rows * pitch, source.begin > 0);
+        }
+    }
+
+    PositionsOutput<T> positions_output(const ConvArguments& arguments, const Block& b, int64_t channel) const {
+        const Strides &o = problem_.computed, &r = problem_.residual;
+        const int64_t at = b.n * o.n + o.channel(channel) + b.d * o.d + b.first_y * o.h + b.first_x * o.w;
+        const int64_t residual = b.n * r.n + r.channel(channel) + b.d * r.d + b.first_y * r.h + b.first_x * r.w;
+        return {b.height,
+                b.width,
+                problem_.phases.h,
+                problem_.phases.w,
+                static_cast<T*>(conv_.pass == Pass::forward ? arguments.output : arguments.input) + at,
+                o.h,
+                o.w,
+                problem_.has_residual ? static_cast<const T*>(arguments.residual) + residual : nullptr,
+                r.h,
+                r.w,
+                problem_.bias ? static_cast<const T*>(arguments.bias)[channel] : T(-0.0),
+                problem_.relu};
+    }
+    void finish_positions(const ConvArguments& arguments, const Block& b, int64_t lane_block, const T* sums) const {
+        const int64_t channels = channels_of(lane_block), pitch = round_up(block_w_, lanes<T>);
+        for (int64_t c = 0; c < channels; ++c)
+            positions_output(arguments, b, first_channel(b, lane_block) + c)
+                .write(sums + c * b.rows * pitch, channels * b.rows * pitch, pitch);
+    }
+
     // The positions of one phase.
     template <class E>
     static TileSums<E> every(const TileSums<E>& all, const Gather& g) {
@@ -361,6 +425,7 @@ private:
 
     // Writes a block of computed channels, in pieces that do not cross the blocks of a layout.
     void finish(const ConvArguments& arguments, const Block& b, int64_t lane_block, T* sums) const {
+        if (positions_in_lanes_) return finish_positions(arguments, b, lane_block, sums);
         if (stores_vectors(b, lane_block)) return;
         const Strides &o = problem_.computed, &r = problem_.residual;
         T* out = static_cast<T*>(conv_.pass == Pass::forward ? arguments.output : arguments.input) + b.n * o.n +
@@ -395,24 +460,11 @@ private:
     Reach reach_d_, reach_h_, reach_w_;
     int64_t rows_, columns_;                             // q of the whole tensor
     int64_t block_h_, block_w_, blocks_h_, blocks_w_;    // q of a block, blocks
+    bool positions_in_lanes_;
     Table<TapSlot> slots_;
     Table<DirectPhase> phases_;
     TileShape shape_;
     Table<int32_t> offsets_;
 };
-
-template <class T>
-ConvPlan* plan(const ConvProblem& problem, int threads) {
-    return new DirectGather<T>(problem, threads);
-}
-
-ConvPlan* plan_direct_lanes(const ConvProblem& problem, int threads, int64_t) {
-    if (problem.dtype == DType::f64) return plan<double>(problem, threads);
-    return plan<float>(problem, threads);
-}
-
-}  // namespace
-
-PYCV_KERNEL("conv", "direct_lanes", plan_direct_lanes);
 
 }  // namespace pycv::cpu::PYCV_ISA

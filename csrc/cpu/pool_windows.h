@@ -1,0 +1,171 @@
+// The forward of pooling over its window's values, for an operation that folds them in any order (largest, sum):
+// columns first, then along the row. What windows of neighbouring outputs share is folded once.
+//
+// Planes: the rows of a window fold into one row of columns, in vectors; outputs read it at the stride. Pixels
+// (channels in the lanes): the same for a tile of outputs and a few vectors of channels. Only for kernel files (ISA
+// namespace).
+#pragma once
+
+#include "pool.h"
+
+namespace pycv::cpu::PYCV_ISA {
+
+constexpr int64_t kPoolColumns = 1024;  // of a plane that are folded at a time
+constexpr int64_t kPixelColumns = 17;   // of a tile of pixels
+
+inline int64_t window_extent(const PoolAxis& a) {
+    if (a.adaptive) return a.size / larger(a.out, 1) + 2;
+    return (a.filter - 1) * a.dilation + 1;
+}
+
+// The rows of a window: how far apart they lie, and how many.
+struct WindowRows {
+    Span d, h;
+    int64_t step_d, step_h;  // dilation
+};
+
+// One row of outputs of a plane whose rows are contiguous. inside(fold) finishes outputs whose window is complete along
+// the row, edge(fold, o, window) any other.
+template <class Fold, class T, class Inside, class Edge>
+inline void fold_plane_row(const PoolAxis& w, Span complete, const Strides& s, const T* plane, const WindowRows& rows,
+                           T* y, const Inside& inside, const Edge& edge) {
+    T columns[kPoolColumns];
+    for (int64_t o = 0, end; o < w.out; o = end) {
+        const int64_t first = w.adaptive ? span(w, o).begin : larger(0, o * w.stride - w.padding);
+        end = w.size <= kPoolColumns ? w.out : o + 1;
+        while (end < w.out && span(w, end).end - first <= kPoolColumns) ++end;
+        const auto fold_column = [&]<class V>(int64_t x) {
+            V value = Fold::template start<V, T>();
+            for (int64_t i = rows.d.begin; i < rows.d.end; i += rows.step_d)
+                for (int64_t j = rows.h.begin; j < rows.h.end; j += rows.step_h)
+                    value = Fold::add(value, load_row<V>(plane + offset(s, i, j, first + x)));
+            store_row<V>(columns + x, value);
+        };
+        for_blocks<T, lanes<T>>(
+            0, span(w, end - 1).end - first, [&]<int L>(int64_t x) { fold_column.template operator()<Row<T, L>>(x); },
+            [&](int64_t x) { fold_column.template operator()<Row<T, 1>>(x); });
+
+        const auto fold_edge = [&](int64_t q) {
+            const Span window = span(w, q);
+            Row<T, 1> value = Fold::template start<Row<T, 1>, T>();
+            for (int64_t x = window.begin; x < window.end; x += w.dilation)
+                value = Fold::add(value, load_row<Row<T, 1>>(columns + x - first));
+            y[q] = edge(value[0], q, window);
+        };
+        const int64_t begin = smaller(larger(o, complete.begin), end);
+        const int64_t behind = larger(smaller(end, complete.end), begin);
+        for (int64_t q = o; q < begin; ++q) fold_edge(q);
+        const auto fold_outputs = [&]<int L, int Stride>(int64_t q) {
+            const T* from = columns + q * w.stride - w.padding - first;
+            Row<T, L> value = Fold::template start<Row<T, L>, T>();
+            for (int64_t k = 0; k < w.filter; ++k)
+                value = Fold::add(value, load_strided<T, L, Stride>(from + k * w.dilation, w.stride));
+            store_row<Row<T, L>>(y + q, inside(value));
+        };
+        switch (w.stride) {
+            case 1:
+                for_blocks<T, lanes<T>>(
+                    begin, behind, [&]<int L>(int64_t q) { fold_outputs.template operator()<L, 1>(q); }, fold_edge);
+                break;
+            case 2:
+                for_blocks<T, lanes<T>>(
+                    begin, behind, [&]<int L>(int64_t q) { fold_outputs.template operator()<L, 2>(q); }, fold_edge);
+                break;
+            default:
+                for_blocks<T, lanes<T>>(
+                    begin, behind, [&]<int L>(int64_t q) { fold_outputs.template operator()<L, 0>(q); }, fold_edge);
+        }
+        for (int64_t q = behind; q < end; ++q) fold_edge(q);
+    }
+}
+
+// N vectors of L channels of one pixel's window.
+template <class Fold, int L, class V, int N, class T>
+inline void fold_window(const T* image, const Strides& s, const WindowRows& rows, Span w, int64_t step_w,
+                        V (&value)[N]) {
+    for (int v = 0; v < N; ++v) value[v] = Fold::template start<V, T>();
+    for (int64_t i = rows.d.begin; i < rows.d.end; i += rows.step_d)
+        for (int64_t j = rows.h.begin; j < rows.h.end; j += rows.step_h)
+            for (int64_t k = w.begin; k < w.end; k += step_w) {
+                const T* at = image + offset(s, i, j, k);
+                for (int v = 0; v < N; ++v) value[v] = Fold::add(value[v], load_row<V>(at + v * L));
+            }
+}
+
+// How many outputs of a row of pixels share a tile's columns; 0 where windows share too little.
+inline int64_t pixel_tile(const PoolAxis& w) {
+    const int64_t extent = window_extent(w);
+    if (w.adaptive || w.dilation != 1 || w.filter <= w.stride || extent > kPixelColumns) return 0;
+    return (kPixelColumns - extent) / w.stride + 1;
+}
+
+// N vectors of L channels of outputs [o, end) of a row of pixels; finish(o, v, fold) takes the results.
+template <class Fold, int L, int N, class T, class Finish>
+inline void fold_pixels(const T* image, const PoolAxis& w, const Strides& s, const WindowRows& rows, int64_t o,
+                        int64_t end, const Finish& finish) {
+    using V = Row<T, L>;
+    if (end - o == 1) {
+        V value[N];
+        fold_window<Fold, L>(image, s, rows, span(w, o), w.dilation, value);
+        for (int v = 0; v < N; ++v) finish(o, v, value[v]);
+        return;
+    }
+    V columns[kPixelColumns][N];
+    const int64_t first = span(w, o).begin, count = span(w, end - 1).end - first;
+    for (int64_t x = 0; x < count; ++x)
+        fold_window<Fold, L>(image, s, rows, Span{first + x, first + x + 1}, 1, columns[x]);
+    for (int64_t q = o; q < end; ++q) {
+        const Span window = span(w, q);
+        for (int v = 0; v < N; ++v) {
+            V value = Fold::template start<V, T>();
+            for (int64_t x = window.begin; x < window.end; ++x) value = Fold::add(value, columns[x - first][v]);
+            finish(q, v, value);
+        }
+    }
+}
+
+// Every vector of L <= channels channels of every output of a row of pixels, 4 at a time; the last one overlaps its
+// neighbour. finish(o, channel, fold) takes the results.
+template <class Fold, int L, class T, class Finish>
+inline void fold_pixel_row(const T* image, int64_t channels, const PoolAxis& w, const Strides& s,
+                           const WindowRows& rows, const Finish& finish) {
+    const int64_t tile = larger(pixel_tile(w), 1);
+    for (int64_t o = 0; o < w.out; o += tile) {
+        const int64_t end = smaller(o + tile, w.out);
+        int64_t c = 0;
+        const auto at = [&](int64_t channel) {
+            return [&finish, channel](int64_t q, int v, Row<T, L> value) { finish(q, channel + v * L, value); };
+        };
+        for (; c + 4 * L <= channels; c += 4 * L) fold_pixels<Fold, L, 4>(image + c, w, s, rows, o, end, at(c));
+        for (; c + L <= channels; c += L) fold_pixels<Fold, L, 1>(image + c, w, s, rows, o, end, at(c));
+        if (c < channels) fold_pixels<Fold, L, 1>(image + channels - L, w, s, rows, o, end, at(channels - L));
+    }
+}
+
+// The channels of a tensor as runs that are contiguous in every pixel: all of them in nhwc, a block in nchw8c and
+// nchw16c; none otherwise.
+struct ChannelRuns {
+    int64_t runs, channels, input_step, output_step;
+
+    explicit ChannelRuns(const PoolProblem& p) : runs(1), channels(p.c), input_step(0), output_step(0) {
+        if (p.input.block > 1) {
+            runs = divide_up(p.c, p.input.block);
+            channels = p.input.block;
+            input_step = p.input.c;
+            output_step = p.output.c;
+        } else if (p.input.c != 1 || p.output.c != 1 || p.c == 1) {
+            runs = 0;
+        }
+    }
+    // Lanes of run r that belong to no channel of c.
+    Span padding(int64_t r, int64_t c) const { return {smaller(channels, c - r * channels), channels}; }
+};
+
+// Writes 0 to the padding lanes of a row of pixels.
+template <class T>
+inline void clear_lanes(T* row, int64_t count, int64_t pixel, Span lanes_of_pixel) {
+    for (int64_t c = lanes_of_pixel.begin; c < lanes_of_pixel.end; ++c)
+        for (int64_t o = 0; o < count; ++o) row[o * pixel + c] = T(0);
+}
+
+}  // namespace pycv::cpu::PYCV_ISA
