@@ -16,6 +16,7 @@ from torch._prims_common import suggest_memory_format
 from pycv.problem import (
     ConvProblem,
     GemmProblem,
+    Layout,
     NormProblem,
     PointwiseProblem,
     PoolProblem,
@@ -75,11 +76,14 @@ def call(problem: Problem, tensors: Tensors) -> Callable[[], object] | None:
 
     ``tensors`` are those that the pass reads, by the names of the problem (a gradient of the output is ``output``).
     """
+    layouts = (getattr(problem, name, None) for name in ("input", "output", "weight", "residual"))
+    if any(isinstance(layout, Layout) and layout.block > 1 for layout in layouts):
+        return None
     return _CALLS[type(problem)](problem, tensors)
 
 
 def _conv(p: ConvProblem, t: Tensors) -> Callable[[], object] | None:
-    if p.prologue or any(layout.block > 1 for layout in (p.input, p.output, p.weight)):
+    if p.prologue:
         return None
     first, second = {
         "forward": ("input", "weight"), "grad_input": ("output", "weight"), "grad_weight": ("output", "input"),
@@ -136,7 +140,8 @@ def _norm(p: NormProblem, t: Tensors) -> Callable[[], object] | None:
         return None
     if p.op == "local_response_norm":
         return partial(F.local_response_norm, t["input"], p.window)
-    return partial(F.batch_norm, t["input"], t["running_mean"], t["running_var"], t["weight"], t["bias"], p.training)
+    run = partial(F.batch_norm, t["input"], t["running_mean"], t["running_var"], t["weight"], t["bias"], p.training)
+    return partial(_epilogue, run, None, t.get("residual"), "relu" in p.epilogue) if p.epilogue else run
 
 
 def _pointwise(p: PointwiseProblem, t: Tensors) -> Callable[[], object]:

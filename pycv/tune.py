@@ -26,7 +26,7 @@ from .problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwisePro
 from .settings import DEFAULT_WORKSPACE_LIMIT
 
 SEED = 2
-SECONDS = 0.02  # for a contender on a problem
+SECONDS = 0.012  # for a contender on a problem
 PREPARE_RUNS = 3
 Progress = Callable[[int, int, str], None]
 Samples = dict[str, list[tuple[model.Counts, float]]]

@@ -116,7 +116,7 @@ def _sum(constants: Counts | None, counts: Counts, rates: Rates) -> float:
 
 def counts_of(problem: Problem, plan: Any, threads: int) -> Counts:
     """What the constants are multiplied with."""
-    cost = getattr(plan, "cost", None)
+    cost = _cost(plan)
     if cost is not None:
         return _cost_counts(cost, problem)
     if plan is None:
@@ -126,8 +126,17 @@ def counts_of(problem: Problem, plan: Any, threads: int) -> Counts:
 
 def prepare_counts(problem: Problem, plan: Any) -> Counts | None:
     """Of preparing the weight; None where that is no step of its own."""
-    cost = getattr(plan, "prepare_cost", None)
-    return _cost_counts(cost, problem) if cost is not None and plan.prepared_weight_bytes else None
+    size = getattr(plan, "prepared_weight_bytes", 0)
+    if not size or not hasattr(plan, "prepare_cost"):
+        return None
+    cost = _cost(plan, "prepare_cost")
+    return {"bytes": float(size), "calls": 1.0} if cost is None else _cost_counts(cost, problem)
+
+
+def _cost(plan: Any, name: str = "cost") -> Any | None:
+    """What the plan counts; None where it counts nothing."""
+    cost = getattr(plan, name, None)
+    return cost if cost is not None and (cost.multiply_adds or cost.vector_elements) else None
 
 
 def _cost_counts(cost: Any, problem: Problem) -> Counts:
@@ -189,9 +198,8 @@ def _width(problem: Problem) -> float:
 def group_of(kernel: Kernel, problem: Problem, plan: Any, step: str = "") -> str:
     """The name under which a table keeps the constants that hold here. Its last word may be another one's stand-in."""
     computes = f"{_family(problem)}.{problem.pass_} {kernel.name}"
-    if getattr(plan, "cost", None) is not None:
-        return f"{computes}{' ' + step if step else ''} {_layout(problem)}"
-    return f"{computes} {_kind(problem)}"
+    step = f" {step}" if step else ""
+    return f"{computes}{step} {_kind(problem) if _cost(plan) is None else _layout(problem)}"
 
 
 def _family(problem: Problem) -> str:
@@ -207,7 +215,7 @@ def _layout(problem: Problem) -> str:
 def _kind(p: Problem) -> str:
     """What a kernel that counts nothing itself distinguishes, coarsely."""
     if isinstance(p, ConvProblem):
-        groups = "dense" if p.groups == 1 else "depthwise" if p.groups == p.c else "grouped"
+        groups = "dense" if p.groups == 1 else "single" if p.groups == p.c else "grouped"
         filter = "1x1" if set(p.filter) == {1} else "wide"
         stride = "s1" if set(p.stride) == {1} else "strided"
         channels = "few" if filter == "wide" and groups == "dense" and min(p.c, p.k) < 16 else "many"

@@ -75,7 +75,13 @@ def _places(p: Problem) -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | No
     if isinstance(p, NormProblem):
         image, out = _image(p.input, p.n, p.c, p.size), _image(p.output, p.n, p.c, p.size)
         vectors = ("weight", "bias", "running_mean", "running_var", "mean", "invstd", "grad_weight", "grad_bias")
-        return {"input": image, "grad_output": out, "output": out} | {name: _vector(p.c) for name in vectors}
+        places = {"input": image, "grad_output": out, "output": out} | {name: _vector(p.c) for name in vectors}
+        if "relu" in p.epilogue:
+            places["forward_output"] = out
+        if p.residual is not None:
+            name = "residual" if p.pass_ == "forward" else "grad_residual"
+            places[name] = _image(p.residual, p.n, p.c, p.size)
+        return places
     places = {
         "input": _image(p.input, p.n, p.c, p.size),
         "weight": _image(p.weight, p.k, p.c // p.groups, p.filter),
@@ -230,7 +236,8 @@ def _norm(plan: Any, o: Operands, kept: bool) -> Call:
         names |= {"weight", "bias"} | ({"mean", "invstd"} if p.training else {"running_mean", "running_var"})
         names |= {"running_mean", "running_var"} if p.pass_ == "forward" else {"grad_weight", "grad_bias"}
     if p.pass_ != "forward":
-        names |= {"grad_output"}
+        names |= {"grad_output", "forward_output", "grad_residual"} & set(o.memory)
+    names |= {"residual"} & set(o.memory)
     addresses = {name: o.address(name) for name in names}
     workspace = _scratch(plan.workspace_bytes)
     scalars = _SCALARS.get(p.op, {})

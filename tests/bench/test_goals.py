@@ -40,13 +40,17 @@ def test_a_row_holds_what_was_measured():
     assert not row["rotated"] and row["kept"]
 
 
+PREPACKED = Goal("g", 1, 2, rivals="prepacked", rotated=True)
+BOTH_PASSES = Goal("g", 1, 2, passes=("forward", "grad_input"))
+
+
 @pytest.mark.parametrize(
     ("goal", "text", "rivals"),
     [
-        (Goal("g", 1, 2, rivals="prepacked", rotated=True), "conv2d.forward n1c16h9w9 k16r3s3 p1", {"onednn:nchw", "onednn:nhwc"}),
+        (PREPACKED, "conv2d.forward n1c16h9w9 k16r3s3 p1", {"onednn:nchw", "onednn:nhwc"}),
         (Goal("g", 1, 2, rivals="product"), "gemm.forward m8n9k10", {"torch:nchw", "onednn:matmul", "numpy:matmul"}),
         (Goal("g", 1, 2, layout="nchw"), "max_pool2d.forward n1c4h9w9 r3s3 u2 indices", {"torch:nchw", "torch:nhwc"}),
-        (Goal("g", 1, 2, passes=("forward", "grad_input")), "batch_norm.forward n2c4h5w5 training", {"torch:nchw", "torch:nhwc"}),
+        (BOTH_PASSES, "batch_norm.forward n2c4h5w5 training", {"torch:nchw", "torch:nhwc"}),
         (Goal("g", 1, 2), "conv2d.grad_weight n1c8h9w9 k8r3s3 p1", {"torch:nchw", "torch:nhwc"}),
         (Goal("g", 1, 2), "relu.forward e100", {"torch:nchw"}),
         (Goal("g", 1, 2), "conv2d.forward n1c8h9w9 k8r1s1 bias+relu", {"torch:nchw", "torch:nhwc"}),
@@ -165,21 +169,10 @@ def test_sizes_part_the_3x3_classes():
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "layers", lambda: [case("a: relu.forward e100"), case("b: gemm.forward m8n8k8")])
     output = tmp_path / "deep" / "out.json"
-    arguments = [
-        "--class",
-        "relu",
-        "--class",
-        "sgemm small",
-        "--drawn",
-        "0",
-        "--seconds",
-        "0.01",
-        "--output",
-        str(output),
-    ]
-    assert command.main(arguments) == 0
+    few = ["--class", "relu", "--class", "sgemm small", "--drawn", "0", "--seconds", "0.01"]
+    assert command.main([*few, "--output", str(output)]) == 0
     assert "Recorded in" in capsys.readouterr().out
-    assert [row["name"] for row in goals.read(output)["rows"]] == ["b", "a"]
+    assert [row["name"] for row in goals.read(output)["rows"]] == ["b b1", "a"]
     assert command.main(["--class", "nothing"]) == 2
     assert command.main(["--list"]) == 0 and "must" in capsys.readouterr().out
     output.write_text(json.dumps({"schema": 1}))

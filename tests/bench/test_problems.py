@@ -19,7 +19,10 @@ def test_every_shipped_set_reads_and_round_trips(name):
 
 
 def test_the_sets_say_what_their_networks_are():
-    assert set(problems.set_names()) == {"demo", "lenet5", "resnet50", "resnet_vgg"}
+    networks = {"alexnet", "lenet5", "mobilenet_v2", "resnet18", "resnet50", "vgg16"}
+    assert set(problems.set_names()) == networks | {"demo", "gemm", "large_kernels", "norms", "pools", "resnet_vgg"}
+    vgg = [c.problem for c in problems.load("vgg16") if isinstance(c.problem, ConvProblem)]
+    assert len(vgg) == len(set(vgg)) == 9
     assert len(problems.load("resnet_vgg")) == 20
     assert len(problems.load("demo")) == 8
     convolutions = [c.problem for c in problems.load("resnet50") if isinstance(c.problem, ConvProblem)]
@@ -42,7 +45,7 @@ def test_a_bad_line_is_named(tmp_path):
     path.write_text("relu.forward e10\nconv2d.forward n1c2h5w5 k3r9s3\n")
     with pytest.raises(ValueError, match=r"mine\.txt:2: .*output size -3x3 must be 1 or more"):
         problems.load(path)
-    with pytest.raises(ValueError, match="'nothere': neither one of demo, lenet5"):
+    with pytest.raises(ValueError, match="'nothere': neither one of alexnet, demo"):
         problems.load("nothere")
 
 

@@ -95,6 +95,12 @@ def test_a_layer_that_keeps_its_weight_says_so(use_kernels):
     assert [call.choice.kernel.algorithm for call in log] == ["plain", "prepared"]
 
 
+def test_a_plan_that_counts_nothing_is_predicted_from_its_problem(use_kernels):
+    use_kernels(kernel("silent", FakePlan(0.0)), kernel("cheap", FakePlan(1.0)))
+    assert chosen().kernel.algorithm == "cheap"
+    assert dict(chosen().estimates)["cpu:silent"] > dict(chosen().estimates)["cpu:cheap"]
+
+
 def test_settings_leave_fewer_contenders(use_kernels):
     fast = kernel("tiles", FakePlan(1e5), "big", numeric_class="fast")
     loose = kernel("tiles", FakePlan(1e6), "small", numeric_class="default")
