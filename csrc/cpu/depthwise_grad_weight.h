@@ -263,35 +263,30 @@ private:
         const TapAxis &d = d_[0], &h = h_[0], &w = w_[0];
         const Strides& y = conv_.output;
         Row<T, L> rows[P];
-        unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w); });
+        unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w, skip); });
         const T* from = plane + r * h.unit * copy_.pitch + x;
-        Row<IndexOf<T>, L> counts;
-        for (int l = 0; l < L; ++l) counts[l] = l < skip ? 0 : -1;
         for (int64_t i = 0; i < d.taps; ++i)
             for (int64_t k = 0; k < w.taps; ++k, sums += h.taps * lanes<T>)
-                add_column<L, U, P>(rows, from + i * d.tap_step * copy_.slice + copy_.column(w, k), counts, sums);
+                add_column<L, U, P>(rows, from + i * d.tap_step * copy_.slice + copy_.column(w, k), sums);
     }
 
     // The taps of one column of the filter.
     template <int L, int U, int P>
-    PYCV_INLINE void add_column(const Row<T, L> (&rows)[P], const T* from, Row<IndexOf<T>, L> counts, T* sums) const {
+    PYCV_INLINE void add_column(const Row<T, L> (&rows)[P], const T* from, T* sums) const {
         const TapAxis& h = h_[0];
         int64_t t = 0;
         if constexpr (U > 0) {
-            if (h.taps == 5) return add_taps<L, U, P, 5>(rows, from, copy_.pitch, counts, sums);
+            if (h.taps == 5) return add_taps<L, U, P, 5>(rows, from, copy_.pitch, sums);
             for (; t + 3 <= h.taps; t += 3)
-                add_taps<L, U, P, 3>(rows, from + t * copy_.pitch, copy_.pitch, counts, sums + t * lanes<T>);
+                add_taps<L, U, P, 3>(rows, from + t * copy_.pitch, copy_.pitch, sums + t * lanes<T>);
         }
         for (; t < h.taps; ++t)
-            add_taps<L, 1, P, 1>(rows, from + t * h.tap_step * copy_.pitch, h.unit * copy_.pitch, counts,
-                                 sums + t * lanes<T>);
+            add_taps<L, 1, P, 1>(rows, from + t * h.tap_step * copy_.pitch, h.unit * copy_.pitch, sums + t * lanes<T>);
     }
 
-    // sums[b] += rows[p] * from[p * U + b] in the lanes that count. The others are dropped after the product: they may
-    // be NaN.
+    // sums[b] += rows[p] * from[p * U + b].
     template <int L, int U, int P, int B>
-    PYCV_INLINE static void add_taps(const Row<T, L> (&rows)[P], const T* from, int64_t step, Row<IndexOf<T>, L> counts,
-                                     T* sums) {
+    PYCV_INLINE static void add_taps(const Row<T, L> (&rows)[P], const T* from, int64_t step, T* sums) {
         using V = Row<T, L>;
         V sum[B] = {};
         unroll<(P - 1) * U + B>([&]<int i>() PYCV_INLINE {
@@ -306,10 +301,15 @@ private:
     }
 
     template <int L>
-    PYCV_INLINE static Row<T, L> load_columns(const T* from, int64_t step) {
-        if (step == 1) return load_row<Row<T, L>>(from);
+    PYCV_INLINE static Row<T, L> load_columns(const T* from, int64_t step, int64_t skip) {
         Row<T, L> v;
-        for (int l = 0; l < L; ++l) v[l] = from[l * step];
+        if (step == 1) {
+            v = load_row<Row<T, L>>(from);
+        } else {
+            for (int l = 0; l < L; ++l) v[l] = from[l * step];
+        }
+        if (skip > 0)
+            for (int l = 0; l < L; ++l) v[l] = l < skip ? T(0) : v[l];
         return v;
     }
 
