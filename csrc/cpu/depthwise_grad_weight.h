@@ -263,30 +263,35 @@ private:
         const TapAxis &d = d_[0], &h = h_[0], &w = w_[0];
         const Strides& y = conv_.output;
         Row<T, L> rows[P];
-        unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w, skip); });
+        unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = load_columns<L>(grad + (r + p) * y.h + x * y.w, y.w); });
         const T* from = plane + r * h.unit * copy_.pitch + x;
+        Row<IndexOf<T>, L> counts;
+        for (int l = 0; l < L; ++l) counts[l] = l < skip ? 0 : -1;
         for (int64_t i = 0; i < d.taps; ++i)
             for (int64_t k = 0; k < w.taps; ++k, sums += h.taps * lanes<T>)
-                add_column<L, U, P>(rows, from + i * d.tap_step * copy_.slice + copy_.column(w, k), sums);
+                add_column<L, U, P>(rows, from + i * d.tap_step * copy_.slice + copy_.column(w, k), counts, sums);
     }
 
     // The taps of one column of the filter.
     template <int L, int U, int P>
-    PYCV_INLINE void add_column(const Row<T, L> (&rows)[P], const T* from, T* sums) const {
+    PYCV_INLINE void add_column(const Row<T, L> (&rows)[P], const T* from, Row<IndexOf<T>, L> counts, T* sums) const {
         const TapAxis& h = h_[0];
         int64_t t = 0;
         if constexpr (U > 0) {
-            if (h.taps == 5) return add_taps<L, U, P, 5>(rows, from, copy_.pitch, sums);
+            if (h.taps == 5) return add_taps<L, U, P, 5>(rows, from, copy_.pitch, counts, sums);
             for (; t + 3 <= h.taps; t += 3)
-                add_taps<L, U, P, 3>(rows, from + t * copy_.pitch, copy_.pitch, sums + t * lanes<T>);
+                add_taps<L, U, P, 3>(rows, from + t * copy_.pitch, copy_.pitch, counts, sums + t * lanes<T>);
         }
         for (; t < h.taps; ++t)
-            add_taps<L, 1, P, 1>(rows, from + t * h.tap_step * copy_.pitch, h.unit * copy_.pitch, sums + t * lanes<T>);
+            add_taps<L, 1, P, 1>(rows, from + t * h.tap_step * copy_.pitch, h.unit * copy_.pitch, counts,
+                                 sums + t * lanes<T>);
     }
 
-    // sums[b] += rows[p] * from[p * U + b].
+    // sums[b] += rows[p] * from[p * U + b] in the lanes that count. The others are dropped after the product: they may
+    // be NaN.
     template <int L, int U, int P, int B>
-    PYCV_INLINE static void add_taps(const Row<T, L> (&rows)[P], const T* from, int64_t step, T* sums) {
+    PYCV_INLINE static void add_taps(const Row<T, L> (&rows)[P], const T* from, int64_t step, Row<IndexOf<T>, L> counts,
+                                     T* sums) {
         using V = Row<T, L>;
         V sum[B] = {};
         unroll<(P - 1) * U + B>([&]<int i>() PYCV_INLINE {
@@ -296,20 +301,17 @@ private:
                 if constexpr (i >= b && (i - b) % U == 0 && (i - b) / U < P) sum[b] += rows[(i - b) / U] * value;
             });
         });
-        unroll<B>([&]<int b>()
-                      PYCV_INLINE { store_row<V>(sums + b * lanes<T>, load_row<V>(sums + b * lanes<T>) + sum[b]); });
+        unroll<B>([&]<int b>() PYCV_INLINE {
+            const V counted = counts ? sum[b] : V{};
+            store_row<V>(sums + b * lanes<T>, load_row<V>(sums + b * lanes<T>) + counted);
+        });
     }
 
     template <int L>
-    PYCV_INLINE static Row<T, L> load_columns(const T* from, int64_t step, int64_t skip) {
+    PYCV_INLINE static Row<T, L> load_columns(const T* from, int64_t step) {
+        if (step == 1) return load_row<Row<T, L>>(from);
         Row<T, L> v;
-        if (step == 1) {
-            v = load_row<Row<T, L>>(from);
-        } else {
-            for (int l = 0; l < L; ++l) v[l] = from[l * step];
-        }
-        if (skip > 0)
-            for (int l = 0; l < L; ++l) v[l] = l < skip ? T(0) : v[l];
+        for (int l = 0; l < L; ++l) v[l] = from[l * step];
         return v;
     }
 

@@ -65,7 +65,7 @@ MUTANTS = [
     Mutant(CHANNELS, "sum[p] += bias;", "sum[p] -= bias;"),
     Mutant(PADDED, "strip == positions && d.size == 1 && slices() == 1", "strip == positions"),
     Mutant(PLANES, "high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);", "high[i] = i / 2 + (i % 2 ? L : 0);"),
-    Mutant(THIN_WEIGHT, "v[l] = l < skip ? T(0) : v[l];", "v[l] = l <= skip ? T(0) : v[l];"),
+    Mutant(THIN_WEIGHT, "counts[l] = l < skip ? 0 : -1;", "counts[l] = l <= skip ? 0 : -1;"),
     Mutant(THIN_WEIGHT, "sum += load_row<V>(totals + part * total_elements());", ""),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(
