@@ -301,8 +301,10 @@ private:
                 if constexpr (i >= b && (i - b) % U == 0 && (i - b) / U < P) sum[b] += rows[(i - b) / U] * value;
             });
         });
-        unroll<B>([&]<int b>()
-                      PYCV_INLINE { store_row<V>(sums + b * lanes<T>, load_row<V>(sums + b * lanes<T>) + sum[b]); });
+        unroll<B>([&]<int b>() PYCV_INLINE {
+            const V counted = counts ? sum[b] : V{};
+            store_row<V>(sums + b * lanes<T>, load_row<V>(sums + b * lanes<T>) + counted);
+        });
     }
 
     template <int L>
