@@ -2,11 +2,9 @@
 // gradient times the input at the tap. Two schemes, as for the other passes.
 //
 // - channels: lanes along channels. A row of the output gradient meets each row of the input that a tap row reads; up
-// to
-//   five taps along the row share its loads, their sums stay in registers for the row and grow in scratch.
+//   to five taps along the row share its loads, their sums stay in registers for the row and grow in scratch.
 // - planes: lanes along the row of a zero-padded copy. Up to eight rows of the gradient stay in registers while the
-// taps
-//   down a filter's column share the input's loads; the lanes of a tap's sum are added up at the end.
+//   taps down a filter's column share the input's loads; the lanes of a tap's sum are added up at the end.
 // Only for kernel files (ISA namespace).
 #pragma once
 

@@ -223,7 +223,8 @@ private:
 
     void scatter(T* grad_input, const T* grad_output, const int64_t* indices) const {
         if (pixels_) return scatter_pixel_runs(grad_input, grad_output, indices);
-        const bool dense = p_.size.d == 1 && p_.input.w == 1 && p_.output.w == 1 && p_.input.h == p_.size.w;
+        const bool dense =
+            p_.size.d == 1 && p_.out.d == 1 && p_.input.w == 1 && p_.output.w == 1 && p_.input.h == p_.size.w;
         parallel_for(threads_, p_.n * p_.c, [&](int64_t item) {
             const int64_t n = item / p_.c, c = item % p_.c;
             T* plane = grad_input + n * p_.input.n + c * p_.input.c;

@@ -40,7 +40,7 @@ public:
         strip = divide_up(positions, divide_up(positions, strip));
         slice = h.extent(strip) * pitch;
         plane = slices() * slice;
-        one_strip_ = strip == positions && d.size == 1 && slices() == 1;
+        one_strip_ = strip == positions && phases_d.positions() == 1 && slices() == 1;
         parts_ = new Part[static_cast<size_t>(w.parts())];
         for (int64_t i = 0; i < w.parts(); ++i) parts_[i] = part(i);
     }

@@ -186,12 +186,17 @@ def test_batch_norm():
         y = F.batch_norm(x, *running, weight, bias, problem.training, scalars["momentum"], scalars["eps"])
         computed = reference.run(problem, arrays, **scalars)
         if problem.pass_ == "forward":
-            expected = {"output": y.detach()}
+            expected = {"output": epilogue(y.detach(), problem, t)}
             if problem.training and running[0] is not None:
                 expected |= {"running_mean": running[0], "running_var": running[1]}
         else:
-            grads = torch.autograd.grad(y, (x, weight, bias), t["grad_output"])
+            grad = t["grad_output"]
+            if "relu" in problem.epilogue:
+                grad = torch.ops.aten.threshold_backward(grad, t["forward_output"], 0)
+            grads = torch.autograd.grad(y, (x, weight, bias), grad)
             expected = dict(zip(("output", "grad_weight", "grad_bias"), grads, strict=True))
+            if "residual" in problem.epilogue:
+                expected["grad_residual"] = grad
         assert_same(problem, computed, expected)
 
 
