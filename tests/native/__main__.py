@@ -2,6 +2,7 @@
 
     python -m tests.native                      every instruction set of this machine, as the extension is compiled
     python -m tests.native --sanitize           the same under AddressSanitizer and UBSan
+    python -m tests.native --sanitize --drawn   one of the instruction sets, drawn by the seed of the tests
     python -m tests.native --target aarch64     cross-compiled, under qemu-user
 
 Exit status 1 if a kernel is wrong, touches memory outside its buffers or has undefined behaviour.
@@ -16,6 +17,8 @@ import time
 from pathlib import Path
 
 from tools import native
+
+from ..seed import SEED
 
 SELFTEST = "tests/native/selftest.cpp"
 SANITIZE = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
@@ -37,6 +40,7 @@ def run(program: Path, isa: str, variants: int | None, emulator=()) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.native", description=__doc__.splitlines()[0])
     parser.add_argument("--sanitize", action="store_true", help="build with AddressSanitizer and UBSan")
+    parser.add_argument("--drawn", action="store_true", help="one instruction set, drawn by PYCV_SEED or the commit")
     parser.add_argument("--target", choices=["aarch64"], help="cross-compile for this machine and run under qemu-user")
     parser.add_argument("--variants", type=int, help="variants per problem (more: slower and more thorough)")
     options = parser.parse_args()
@@ -58,6 +62,9 @@ def main() -> int:
         sets = native.runnable()
         if absent := [isa.name for isa in native.instruction_sets() if isa not in sets]:
             print(f"not run, this processor lacks it: {', '.join(absent)}", flush=True)
+        if options.drawn:
+            sets = [sets[SEED % len(sets)]]
+            print(f"seed {SEED}: {sets[0].name}", flush=True)
         program = build(native.Toolchain(flags=flags), sets, name)
         passed = all([run(program, isa.name, options.variants) for isa in sets])
     print(f"native self-test {'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s")
