@@ -266,11 +266,17 @@ private:
             const Span w = span(axes_.w, o);
             const int64_t window = (d.end - d.begin) * (h.end - h.begin) * (w.end - w.begin);
             int64_t c = channels.begin;
-            if (narrow_ && window <= kSmallWindow)
+            if (narrow_ && !shared_indices() && window <= kSmallWindow)
                 for (; c + lanes<T> <= channels.end; c += lanes<T>)
                     add_matches(image + c, d, h, w, load<T>(grad + c), indices + c);
             for (; c < channels.end; ++c) add_at(image + c, indices[c], grad[c]);
         }
+    }
+
+    // An expanded tensor of indices has one index for several windows: it need not lie in each of them.
+    bool shared_indices() const {
+        const Strides& s = p_.output;
+        return (s.d == 0 && p_.out.d > 1) || (s.h == 0 && p_.out.h > 1) || (s.w == 0 && p_.out.w > 1);
     }
 
     void add_matches(T* image, Span d, Span h, Span w, Vec<T> grad, const int64_t* indices) const {
