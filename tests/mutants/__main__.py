@@ -2,6 +2,7 @@
 
     python -m tests.mutants               all of them
     python -m tests.mutants -k gemm       those whose file or edit contains a word
+    python -m tests.mutants --drawn       every other one, from the first or the second by the seed of the tests
 
 Each mutant is applied in a copy of the tree, what includes it is compiled again for one instruction set, and the test
 that the mutant names runs: the native self-test, or a target of pytest. A mutant that no test notices survives, and
@@ -23,10 +24,10 @@ import pybind11
 
 from tools import native
 
+from ..seed import SEED
 from .mutants import MUTANTS, SELFTEST, Mutant
 
 FLAGS = (*native.FLAGS, "-O1", "-w")  # compile time is most of the time here
-VARIANTS = 4  # of each problem of the self-test: a third of what it runs by itself
 TIMEOUT = 120  # seconds; a mutant that makes a kernel hang is noticed too
 COPIED = ("csrc", "kernels", "pycv", "tests", "tools", "pyproject.toml")
 
@@ -66,7 +67,7 @@ class Workshop:
         except native.BuildError as error:
             sys.exit(f"a mutant must compile: {error}")
         if target == SELFTEST:
-            command = [str(self.toolchain.link(objects, tree / "build/selftest")), str(VARIANTS)]
+            command = [str(self.toolchain.link(objects, tree / "build/selftest"))]
         else:
             suffix = sysconfig.get_config_var("EXT_SUFFIX")
             self.toolchain.link(objects, tree / f"pycv/_cpu{suffix}", ["-shared"])
@@ -109,8 +110,13 @@ def telling_line(output: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
     parser.add_argument("-k", default="", help="only the mutants whose file, edit or test contains this")
-    word = parser.parse_args().k
+    parser.add_argument("--drawn", action="store_true", help="every other one, drawn by PYCV_SEED or the commit")
+    options = parser.parse_args()
+    word = options.k
     chosen = [m for m in MUTANTS if word in f"{m.file} {m.original} {m.replacement} {m.test}"]
+    if options.drawn:
+        print(f"seed {SEED}: every other mutant", flush=True)
+        chosen = chosen[SEED % 2 :: 2]
     started = time.monotonic()
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
