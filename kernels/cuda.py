@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pycv.problem import PointwiseProblem
+from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from . import Kernel, _fields
 
@@ -162,6 +162,34 @@ class _device_of:
 @cache
 def _device_count() -> int:
     return _cuda.device_count()
+
+
+def _plan_conv(algorithm: str):
+    def plan(p: ConvProblem, threads: int, workspace_limit: int):
+        return _planned("conv_plan", algorithm, *_fields.conv(p), workspace_limit)
+
+    return plan
+
+
+def _plan_gemm(algorithm: str):
+    def plan(p: GemmProblem, threads: int, workspace_limit: int):
+        return _planned("gemm_plan", algorithm, *_fields.gemm(p), workspace_limit)
+
+    return plan
+
+
+def _plan_pool(algorithm: str):
+    def plan(p: PoolProblem, threads: int, workspace_limit: int):
+        return _planned("pool_plan", algorithm, *_fields.pool(p))
+
+    return plan
+
+
+def _plan_norm(algorithm: str):
+    def plan(p: NormProblem, threads: int, workspace_limit: int):
+        return _planned("norm_plan", algorithm, *_fields.norm(p))
+
+    return plan
 
 
 def _plan_pointwise(algorithm: str):
