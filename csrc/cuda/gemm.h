@@ -5,6 +5,7 @@
 // works for all sizes and strides, and can be measured by its name. The last one is the one to use.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "device/half.h"
