@@ -33,9 +33,6 @@ void warp_barrier(unsigned mask, Site site);
 
 void* dynamic_shared();
 
-// Whether these bytes are in shared memory of the kernel that runs.
-bool is_shared(const void* address, std::size_t bytes);
-
 inline void check_aligned(const void* address, std::size_t bytes, const char* what, Site site) {
     const auto excess = reinterpret_cast<std::uintptr_t>(address) % bytes;
     if (excess != 0) [[unlikely]]

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent.relative_to(native.ROOT).as_posix()
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    sources = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu")]
+    sources = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu", "planted.cu")]
     toolchain = native.Toolchain()
     objects = toolchain.compile(native.simt_jobs(sources), progress=False)
     return toolchain.link(objects, native.ROOT / "build/simt/plain")
