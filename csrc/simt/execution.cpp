@@ -100,13 +100,15 @@ void run_threads() {
             next = end_thread(self);
         } catch (const std::exception& error) {
             execution.failure = error.what();
+            races::release(&execution.clock);
         }
-        if (next != nullptr && next->context == nullptr && !races::checked) {
+        const bool begins = next != nullptr && next->context == nullptr;
+        if (begins && !races::checked) {
             next->stack = self.stack;
             current = next;
             continue;
         }
-        execution.stacks.give_back(self.stack);
+        if (!begins) execution.stacks.give_back(self.stack);
         if (next == nullptr) return_to_host();
         switch_to(*next, nullptr);
     }
@@ -144,9 +146,8 @@ void run_block(uint3 index) {
     switch_to(next_thread(), &execution.host);
 
     for (Thread& thread : execution.threads) races::destroy(thread.fiber);
-    if (!execution.failure.empty()) {
-        execution.stacks.give_back_all();
-    } else if (!execution.shared.intact()) {
+    if (races::checked || !execution.failure.empty()) execution.stacks.give_back_all();
+    if (execution.failure.empty() && !execution.shared.intact()) {
         execution.failure = execution.kernel->name + ": wrote beyond its " +
                             std::to_string(execution.shared.dynamic_bytes()) +
                             " bytes of dynamic shared memory (block " + describe(index) + ")";

@@ -37,7 +37,7 @@ void SharedMemory::begin_launch(std::span<const std::span<std::byte>> variables,
 }
 
 void SharedMemory::begin_block() {
-    races::forget_pages(memory_, sizeof(Memory));
+    if (dynamic_bytes_ > 0) races::forget_pages(memory_, sizeof(Memory));
     fill({memory_->dynamic, dynamic_bytes_}, poison);
     if (!addresses::checked) {
         fill(lower_canary(), canary);
