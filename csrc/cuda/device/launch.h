@@ -58,7 +58,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
         check_launch(
             cudaFuncSetAttribute(address, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
             address);
-    kernel<<<grid, block, shared_bytes, stream> > >(static_cast<Parameters>(arguments)...);
+    // clang-format off: it takes the brackets of a launch for templates
+    kernel<<<grid, block, shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+    // clang-format on
     check_launch(cudaGetLastError(), address);
 }
 
