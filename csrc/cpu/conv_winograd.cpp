@@ -36,11 +36,22 @@ struct TileProblem {
     int64_t n, groups, source_channels, channels;  // channels per group; `channels` are those computed
     int64_t source_height, source_width, height, width;
     int64_t top, left;  // the first tile reads from source row -top and column -left on
+    Phases phases;
+    int64_t filter;  // taps per side, of a phase
     Strides source, computed, residual;
     Strides weight;  // n: computed channel, c: source channel
     int64_t weight_group;
     bool turned;  // filters by 180 degrees
 };
+
+// The source of a strided convolution becomes the image of its phases, up to the last pixel that a window reads.
+void take_phases(const ConvProblem& p, TileProblem& t) {
+    t.phases = {p.stride.h, p.stride.w, p.padding.h, p.padding.w};
+    t.top = t.left = 0;
+    t.source_channels *= t.phases.count();
+    t.source_height = smaller(p.size.h, larger(0, (p.out.h - 1) * p.stride.h + p.filter.h - p.padding.h));
+    t.source_width = smaller(p.size.w, larger(0, (p.out.w - 1) * p.stride.w + p.filter.w - p.padding.w));
+}
 
 TileProblem tile_problem(const ConvProblem& p) {
     const int64_t groups = larger(p.groups, 1);
@@ -55,11 +66,14 @@ TileProblem tile_problem(const ConvProblem& p) {
         t.source_channels = c, t.channels = k;
         t.source_height = p.size.h, t.source_width = p.size.w, t.height = p.out.h, t.width = p.out.w;
         t.top = p.padding.h, t.left = p.padding.w;
+        t.filter = larger(divide_up(p.filter.h, p.stride.h), divide_up(p.filter.w, p.stride.w));
+        if (p.stride.h > 1 || p.stride.w > 1) take_phases(p, t);
         t.source = p.input, t.computed = p.output;
     } else {
         t.source_channels = k, t.channels = c;
         t.source_height = p.out.h, t.source_width = p.out.w, t.height = p.size.h, t.width = p.size.w;
         t.top = p.filter.h - 1 - p.padding.h, t.left = p.filter.w - 1 - p.padding.w;
+        t.filter = p.filter.h;
         t.source = p.output, t.computed = p.input;
         t.weight.n = p.weight.c, t.weight.c = p.weight.n;
         t.turned = true;
@@ -86,9 +100,10 @@ public:
         reader_.grid = tile_grid(p_.n, p_.height, p_.width, tile.m, tile.a);
         reader_.m = tile.m, reader_.window = tile.a;
         reader_.top = p_.top, reader_.left = p_.left;
-        reader_.access = access_of(p_.source, p_.source_channels);
+        reader_.phases = p_.phases;
+        reader_.access = access_of(p_.source, image_channels());
         reader_.transform = tile.input;
-        reader_.relu = problem.relu_input;
+        reader_.prologue.relu = problem.relu_input;
         computed_access_ = access_of(p_.computed, p_.channels);
         residual_access_ = access_of(p_.residual, p_.channels);
         blocking_ = choose_blocking(workspace_limit);
@@ -103,7 +118,7 @@ public:
     }
 
     void prepare_weight(const void* weight, void* prepared) const override {
-        const int64_t chunks = divide_up(p_.source_channels, kFilterChunk);
+        const int64_t chunks = divide_up(image_channels(), kFilterChunk);
         const int64_t vectors = divide_up(filled_channels_, lanes<T>);
         parallel_for(threads_, p_.groups * vectors * chunks, [&](int64_t item) {
             const int64_t chunk = item % chunks, vector = item / chunks % vectors, group = item / chunks / vectors;
@@ -198,6 +213,8 @@ private:
         return b;
     }
 
+    // Channels per group of the tensor that is read; `source_channels` are those of its phases.
+    int64_t image_channels() const { return p_.source_channels / p_.phases.count(); }
     int64_t tile_buffers() const { return blocking_.shared ? 1 : threads_; }
     int64_t tiles_plane() const { return plane_elements<T>(source_vectors_ * blocking_.tiles); }
     int64_t sums_plane() const { return plane_elements<T>(2 * blocking_.tiles); }
@@ -216,17 +233,34 @@ private:
 
     // ------------------------------------------------------------------------------------------ weight
 
+    FilterSource<T> filter_source(const T* weight, int64_t group) const {
+        const Strides& s = conv_.weight;
+        const int64_t rows = conv_.filter.h, columns = conv_.filter.w;
+        const T* end = weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (rows - 1) * s.h +
+                       (columns - 1) * s.w;
+        return {weight + group * p_.weight_group,
+                end,
+                p_.weight.n,
+                p_.weight.c,
+                s.h,
+                s.w,
+                p_.channels,
+                rows,
+                columns};
+    }
+
     // Some source channels' filters of one vector of computed channels, into its panel.
     void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* panel) const {
-        alignas(64) T filters[kGatheredElements<T>];
-        const Strides& s = conv_.weight;
-        const int64_t taps = tile_.r * tile_.r, count = smaller(kFilterChunk, p_.source_channels - source);
-        const T* end = weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (tile_.r - 1) * (s.h + s.w);
-        const FilterSource<T> from{
-            weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, tile_.r};
-        gather_filters<T>(from, vector * lanes<T>, source, count, filters);
-        const int64_t plane = p_.source_channels * kTileWidth<T>;
+        const FilterSource<T> from = filter_source(weight, group);
+        const int64_t count = smaller(kFilterChunk, image_channels() - source);
         T* to = panel + source * kTileWidth<T> + vector % 2 * lanes<T>;
+        if (p_.phases.count() > 1) {
+            for (int64_t c = 0; c < count; ++c) prepare_phases(from, vector, source + c, to + c * kTileWidth<T>);
+            return;
+        }
+        alignas(64) T filters[kGatheredElements<T>];
+        gather_filters<T>(from, vector * lanes<T>, source, count, filters);
+        const int64_t taps = tile_.r * tile_.r, plane = p_.source_channels * kTileWidth<T>;
         for (int64_t c = 0; c < count; ++c) {
             const T* filter = filters + c * taps * lanes<T>;
             if (p_.turned) {
@@ -237,6 +271,23 @@ private:
         }
     }
 
+    // All phases of one source channel's filters; `to`: that of the first one.
+    void prepare_phases(const FilterSource<T>& from, int64_t vector, int64_t source, T* to) const {
+        alignas(64) T filter[(kMostStridedTaps + lanes<T>)*lanes<T>], phase[kMostTaps * lanes<T>];
+        gather_filters<T>(from, vector * lanes<T>, source, 1, filter);
+        const int64_t r = tile_.r, plane = p_.source_channels * kTileWidth<T>;
+        for (int64_t i = 0; i < p_.phases.count(); ++i, to += image_channels() * kTileWidth<T>) {
+            for (int64_t tap = 0; tap < r * r; ++tap) {
+                const int64_t y = tap / r * p_.phases.rows + i / p_.phases.columns;
+                const int64_t x = tap % r * p_.phases.columns + i % p_.phases.columns;
+                const bool exists = y < from.height && x < from.width;
+                store<T>(phase + tap * lanes<T>,
+                         exists ? load<T>(filter + (y * from.width + x) * lanes<T>) : Vec<T>{});
+            }
+            tile_.filter(phase, lanes<T>, to, plane);
+        }
+    }
+
     // ------------------------------------------------------------------------------------------ run
 
     Operands operands(const ConvArguments& a, int64_t group) const {
@@ -244,14 +295,14 @@ private:
         const T* source = static_cast<const T*>(forward ? a.input : a.output);
         T* computed = static_cast<T*>(forward ? a.output : a.input);
         const T* residual = conv_.has_residual ? static_cast<const T*>(a.residual) : nullptr;
-        const int64_t from = group * p_.source_channels, to = group * p_.channels;
+        const int64_t from = group * image_channels(), to = group * p_.channels;
         if (residual) residual += p_.residual.channel(to);
         Operands o{};
-        o.source = {source + p_.source.channel(from), p_.source, p_.source_channels, p_.source_height, p_.source_width};
+        o.source = {source + p_.source.channel(from), p_.source, image_channels(), p_.source_height, p_.source_width};
         o.reader = reader_;
         if (conv_.scale_input) {
-            o.reader.scale = static_cast<const T*>(a.input_scale) + from;
-            o.reader.shift = static_cast<const T*>(a.input_shift) + from;
+            o.reader.prologue.scale = static_cast<const T*>(a.input_scale) + from;
+            o.reader.prologue.shift = static_cast<const T*>(a.input_shift) + from;
         }
         o.destination.image = {computed + p_.computed.channel(to), p_.computed, p_.channels, p_.height, p_.width};
         o.destination.access = computed_access_;
@@ -395,7 +446,7 @@ private:
 
 template <class T>
 ConvPlan* plan(const ConvProblem& problem, int64_t m, int threads, int64_t workspace_limit) {
-    const TileTransforms<T>& tile = *tile_transforms<T>(m, problem.filter.h);
+    const TileTransforms<T>& tile = *tile_transforms<T>(m, tile_problem(problem).filter);
     if (problem.pass == Pass::grad_weight) return new_winograd_grad_weight<T>(problem, tile, threads, workspace_limit);
     return new Winograd<T>(problem, tile, threads, workspace_limit);
 }
@@ -412,5 +463,9 @@ PYCV_KERNEL("conv", "winograd/f2", plan_winograd<2>);
 PYCV_KERNEL("conv", "winograd/f3", plan_winograd<3>);
 PYCV_KERNEL("conv", "winograd/f4", plan_winograd<4>);
 PYCV_KERNEL("conv", "winograd/f6", plan_winograd<6>);
+PYCV_KERNEL("conv", "winograd/s2d-f2", plan_winograd<2>);
+PYCV_KERNEL("conv", "winograd/s2d-f3", plan_winograd<3>);
+PYCV_KERNEL("conv", "winograd/s2d-f4", plan_winograd<4>);
+PYCV_KERNEL("conv", "winograd/s2d-f5", plan_winograd<5>);
 
 }  // namespace pycv::cpu::PYCV_ISA

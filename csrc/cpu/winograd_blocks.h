@@ -3,7 +3,7 @@
 #pragma once
 
 #include "parallel.h"
-#include "winograd_image.h"
+#include "winograd_phases.h"
 
 namespace pycv::cpu::PYCV_ISA {
 
@@ -88,15 +88,15 @@ struct TileReader {
     TileGrid grid;
     int64_t m, window;  // tiles lie m pixels apart and read window x window pixels
     int64_t top, left;  // the first tile begins at row -top and column -left
+    Phases phases;      // of a strided convolution: tiles are those of the image of phases
     Access access;
     // `tiles` neighbours along a row, the first of which begins at `from`.
     void (*transform)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);
-    const T *scale, *shift;  // prologue; null if none
-    bool relu;
+    Prologue<T> prologue;
 
     // Some vectors of channels of some tiles of the planes' block.
     void read(const Image<const T>& image, TileRange part, Range vectors, const TilePlanes<T>& to, T* patch) const {
-        const bool whole = takes_vectors<T>(access, image.strides) && !scale && !relu;
+        const bool whole = takes_vectors<T>(access, image.strides) && !has_prologue() && phases.count() == 1;
         const int64_t full = whole ? image.channels / lanes<T> : 0;
         const Range direct{vectors.begin, larger(vectors.begin, smaller(vectors.end, full))};
         const Range patched{direct.end, vectors.end};
@@ -137,25 +137,31 @@ private:
         const Box all{y, y + r.rows * m + overlap, x, x + r.columns * m + overlap};
         const Box inside = all.within(image.height, image.width);
         const int64_t line = all.columns() * lanes<T>;
-        zero_frame(patch, all, inside);
+        if (phases.count() == 1) zero_frame(patch, all, inside);
         for (int64_t v = vectors.begin; v < vectors.end; ++v) {
-            read_patch<T>(image, access, r.n, v * lanes<T>, all, inside, patch);
-            if (scale || relu) apply_prologue(image, v * lanes<T>, all, inside, patch);
+            if (phases.count() > 1) {
+                PhaseVector<T>(image, phases, v * lanes<T>, prologue).read(access, r.n, all, patch);
+            } else {
+                read_patch<T>(image, access, r.n, v * lanes<T>, all, inside, patch);
+                if (has_prologue()) apply_prologue(image, v * lanes<T>, all, inside, patch);
+            }
             for (int64_t row = 0; row < r.rows; ++row)
                 transform(patch + row * m * line, line, lanes<T>, r.columns, to.at(v, tile + row * r.columns),
                           to.plane);
         }
     }
 
+    bool has_prologue() const { return prologue.scale || prologue.relu; }
+
     void apply_prologue(const Image<const T>& image, int64_t channel, const Box& all, const Box& inside,
                         T* patch) const {
         const int64_t count = smaller(lanes<T>, image.channels - channel);
         Vec<T> factor = broadcast<T>(1), addend{};
-        if (scale) {
-            factor = load_partial<T>(scale + channel, count);
-            addend = load_partial<T>(shift + channel, count);
+        if (prologue.scale) {
+            factor = load_partial<T>(prologue.scale + channel, count);
+            addend = load_partial<T>(prologue.shift + channel, count);
         }
-        const Vec<T> floor = broadcast<T>(relu ? T(0) : -static_cast<T>(__builtin_inf()));
+        const Vec<T> floor = broadcast<T>(prologue.relu ? T(0) : -static_cast<T>(__builtin_inf()));
         for (int64_t row = inside.top; row < inside.bottom; ++row)
             for (int64_t column = inside.left; column < inside.right; ++column) {
                 T* at = patch + ((row - all.top) * all.columns() + (column - all.left)) * lanes<T>;

@@ -151,9 +151,10 @@ struct Tile {
 
 template <class T>
 const TileTransforms<T>* tile_transforms(int64_t m, int64_t r) {
-    static constexpr const TileTransforms<T>* kAll[] = {&Tile<T, 2, 3>::kTable, &Tile<T, 4, 3>::kTable,
-                                                        &Tile<T, 6, 3>::kTable, &Tile<T, 2, 5>::kTable,
-                                                        &Tile<T, 3, 5>::kTable, &Tile<T, 4, 5>::kTable};
+    static constexpr const TileTransforms<T>* kAll[] = {
+        &Tile<T, 2, 3>::kTable, &Tile<T, 4, 3>::kTable, &Tile<T, 6, 3>::kTable, &Tile<T, 2, 5>::kTable,
+        &Tile<T, 3, 5>::kTable, &Tile<T, 4, 5>::kTable, &Tile<T, 3, 2>::kTable, &Tile<T, 5, 2>::kTable,
+        &Tile<T, 3, 4>::kTable, &Tile<T, 4, 4>::kTable};
     for (const TileTransforms<T>* tile : kAll)
         if (tile->m == m && tile->r == r) return tile;
     return nullptr;
