@@ -77,11 +77,13 @@ public:
         const Box inside = phases_.inside(all, image_.height, image_.width);
         const int64_t pitch = all.columns() * lanes<T>;
         for (int64_t y = all.top; y < all.bottom; ++y, patch += pitch) {
-            const bool whole = y >= inside.top && y < inside.bottom;
-            const int64_t begin = whole ? inside.left : all.right, end = whole ? inside.right : all.right;
+            if (inside.empty() || y < inside.top || y >= inside.bottom) {
+                gather(n, y, all.left, all.right, patch);
+                continue;
+            }
+            const int64_t begin = inside.left, end = inside.right;
             T* const first = patch + (begin - all.left) * lanes<T>;
-            gather(n, y, all.left, smaller(begin, all.right), patch);
-            if (begin >= end) continue;
+            gather(n, y, all.left, begin, patch);
             if (access == Access::planes && end - begin >= lanes<T>) {
                 read_planes(n, y, begin, end, first);
             } else if (access == Access::pixels && image_.strides.block == 1) {
