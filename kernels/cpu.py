@@ -209,6 +209,27 @@ def _winograd_strided_entries() -> list[Kernel]:
     ]  # fmt: skip
 
 
+def _winograd_split(p: ConvProblem) -> str | None:
+    """3x3 with stride 2, whose phases have planes of their own."""
+    if set(p.filter) != {3} or set(p.stride) != {2} or set(p.dilation) != {1}:
+        window = ("x".join(map(str, axes)) for axes in (p.filter, p.stride, p.dilation))
+        return "filter {}, stride {}, dilation {}: this tile is for 3, 2 and 1".format(*window)
+    if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
+        return f"{p.groups} groups in a blocked layout"
+    return _supports(p)
+
+
+def _winograd_split_entries() -> list[Kernel]:
+    return [
+        Kernel(
+            "conv2d", pass_, "cpu", "winograd", _winograd_split, _plan_conv(f"winograd/split-{tile}"),
+            numeric_class="default", variant=f"split-{tile}",
+        )
+        for pass_ in PASSES
+        for tile in ("f4", "f2")
+    ]  # fmt: skip
+
+
 def _direct(p: ConvProblem) -> str | None:
     """Blocked activations in forward only."""
     return _supports(p) if p.pass_ == "forward" else _plain_conv(p)
@@ -259,6 +280,7 @@ KERNELS: list[Kernel] = [
     *_entries(_CONVS, PASSES, ("depthwise",), _plan_conv, _supports),
     *_winograd_entries(),
     *_winograd_strided_entries(),
+    *_winograd_split_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _same_blocks),

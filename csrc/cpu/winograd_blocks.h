@@ -39,25 +39,25 @@ struct TileGrid {
     }
 };
 
-// Tiles of m x m pixels with patches, of `window` pixels per tile, of the size of an L1 cache: smaller ones make
-// shorter runs of pixels.
-inline TileGrid tile_grid(int64_t n, int64_t height, int64_t width, int64_t m, int64_t window) {
+// Tiles of m x m pixels with patches, for windows of step + overlap pixels per tile or for its m pixels, of the size of
+// an L1 cache: smaller ones make shorter runs of pixels.
+inline TileGrid tile_grid(int64_t n, int64_t height, int64_t width, int64_t m, int64_t step, int64_t window) {
     constexpr int64_t kPatchBytes = 30 * 1024;
-    const int64_t overlap = window - m;
+    const int64_t overlap = window - step, pitch = larger(m, step);
     const auto fitting = [&](int64_t pixels) {
-        return larger(1, (kPatchBytes / (pixels * PYCV_VECTOR_BYTES) - overlap) / m);
+        return larger(1, (kPatchBytes / (pixels * PYCV_VECTOR_BYTES) - overlap) / pitch);
     };
     TileGrid grid{n, divide_up(height, m), divide_up(width, m), 1, 1};
-    if (grid.columns > 0) grid.patch_columns = divide_up(grid.columns, divide_up(grid.columns, fitting(window)));
+    if (grid.columns > 0) grid.patch_columns = divide_up(grid.columns, divide_up(grid.columns, fitting(pitch + overlap)));
     if (grid.patch_columns == grid.columns)
-        grid.patch_rows = larger(1, smaller(grid.rows, fitting(grid.columns * m + overlap)));
+        grid.patch_rows = larger(1, smaller(grid.rows, fitting(grid.columns * pitch + overlap)));
     return grid;
 }
 
 template <class T>
-int64_t patch_elements(const TileGrid& grid, int64_t m, int64_t window) {
-    const int64_t overlap = window - m;
-    return (grid.patch_rows * m + overlap) * (grid.patch_columns * m + overlap) * lanes<T>;
+int64_t patch_elements(const TileGrid& grid, int64_t step, int64_t window) {
+    const int64_t overlap = window - step;
+    return (grid.patch_rows * step + overlap) * (grid.patch_columns * step + overlap) * lanes<T>;
 }
 
 // The distance between planes: an odd number of vectors, so that the planes of a tile fall into different cache sets.
@@ -86,7 +86,7 @@ struct TilePlanes {
 template <class T>
 struct TileReader {
     TileGrid grid;
-    int64_t m, window;  // tiles lie m pixels apart and read window x window pixels
+    int64_t step, window;  // tiles lie step pixels apart and read window x window pixels
     int64_t top, left;  // the first tile begins at row -top and column -left
     Phases phases;      // of a strided convolution: tiles are those of the image of phases
     Access access;
@@ -112,10 +112,10 @@ private:
                      const TilePlanes<T>& to, T* patch) const {
         const int64_t end = r.column + r.columns;
         for (int64_t row = r.row; row < r.row + r.rows; ++row, tile += r.columns) {
-            const int64_t y = row * m - top;
+            const int64_t y = row * step - top;
             const bool inside = y >= 0 && y + window <= image.height;
-            const int64_t first = inside ? within(divide_up(larger(left, 0), m), r.column, end) : end;
-            const int64_t last = inside ? within((image.width + left - window + m) / m, first, end) : end;
+            const int64_t first = inside ? within(divide_up(larger(left, 0), step), r.column, end) : end;
+            const int64_t last = inside ? within((image.width + left - window + step) / step, first, end) : end;
             const auto edge = [&](int64_t begin, int64_t stop) {
                 if (begin >= stop) return;
                 read_patches(image, {r.n, row, begin, 1, stop - begin}, tile + begin - r.column, vectors, to, patch);
@@ -123,7 +123,7 @@ private:
             edge(r.column, first);
             if (first < last)
                 for (int64_t v = vectors.begin; v < vectors.end; ++v)
-                    transform(image.at(r.n, v * lanes<T>, y, first * m - left), image.strides.h, image.strides.w,
+                    transform(image.at(r.n, v * lanes<T>, y, first * step - left), image.strides.h, image.strides.w,
                               last - first, to.at(v, tile + first - r.column), to.plane);
             edge(last, end);
         }
@@ -133,8 +133,8 @@ private:
 
     void read_patches(const Image<const T>& image, const Rectangle& r, int64_t tile, Range vectors,
                       const TilePlanes<T>& to, T* patch) const {
-        const int64_t overlap = window - m, y = r.row * m - top, x = r.column * m - left;
-        const Box all{y, y + r.rows * m + overlap, x, x + r.columns * m + overlap};
+        const int64_t overlap = window - step, y = r.row * step - top, x = r.column * step - left;
+        const Box all{y, y + r.rows * step + overlap, x, x + r.columns * step + overlap};
         const Box inside = all.within(image.height, image.width);
         const int64_t line = all.columns() * lanes<T>;
         if (phases.count() == 1) zero_frame(patch, all, inside);
@@ -146,7 +146,7 @@ private:
                 if (has_prologue()) apply_prologue(image, v * lanes<T>, all, inside, patch);
             }
             for (int64_t row = 0; row < r.rows; ++row)
-                transform(patch + row * m * line, line, lanes<T>, r.columns, to.at(v, tile + row * r.columns),
+                transform(patch + row * step * line, line, lanes<T>, r.columns, to.at(v, tile + row * r.columns),
                           to.plane);
         }
     }
