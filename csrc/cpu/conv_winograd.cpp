@@ -52,13 +52,11 @@ enum class Strided {
     split,  // phases have planes of their own (winograd_split_tile.cpp)
 };
 
-// The source of a strided convolution becomes the image of its phases, up to the last pixel that a window reads.
+// The source of a strided convolution becomes the image of its phases.
 void take_phases(const ConvProblem& p, TileProblem& t) {
     t.phases = {p.stride.h, p.stride.w, p.padding.h, p.padding.w};
     t.top = t.left = 0;
     t.source_channels *= t.phases.count();
-    t.source_height = smaller(p.size.h, larger(0, (p.out.h - 1) * p.stride.h + p.filter.h - p.padding.h));
-    t.source_width = smaller(p.size.w, larger(0, (p.out.w - 1) * p.stride.w + p.filter.w - p.padding.w));
 }
 
 // The gradient of a strided convolution's input, in tiles that begin with a pixel of one tap.
@@ -78,13 +76,17 @@ TileProblem tile_problem(const ConvProblem& p, Strided strided) {
     t.weight_group = k * p.weight.n;
     if (p.pass == Pass::forward) {
         t.source_channels = c, t.channels = k;
-        t.source_height = p.size.h, t.source_width = p.size.w, t.height = p.out.h, t.width = p.out.w;
+        t.source_height = pixels_read(p.size.h, p.out.h, p.filter.h, p.stride.h, p.padding.h);
+        t.source_width = pixels_read(p.size.w, p.out.w, p.filter.w, p.stride.w, p.padding.w);
+        t.height = p.out.h, t.width = p.out.w;
         t.top = p.padding.h, t.left = p.padding.w;
         if (strided == Strided::depth) take_phases(p, t);
         t.source = p.input, t.computed = p.output;
     } else {
         t.source_channels = k, t.channels = c;
-        t.source_height = p.out.h, t.source_width = p.out.w, t.height = p.size.h, t.width = p.size.w;
+        t.source_height = windows_reading(p.size.h, p.out.h, p.stride.h, p.padding.h);
+        t.source_width = windows_reading(p.size.w, p.out.w, p.stride.w, p.padding.w);
+        t.height = p.size.h, t.width = p.size.w;
         t.top = p.filter.h - 1 - p.padding.h, t.left = p.filter.w - 1 - p.padding.w;
         if (strided == Strided::split) take_split_gradient(p, t);
         t.source = p.output, t.computed = p.input;
@@ -111,8 +113,8 @@ public:
         source_vectors_ = divide_up(p_.source_channels, lanes<T>);
         filled_channels_ = round_up(p_.channels, p_.computed.block);
         panels_ = divide_up(filled_channels_, kTileWidth<T>);
-        reader_.grid = tile_grid(p_.n, p_.before_rows + p_.height, p_.before_columns + p_.width, tile.m, tile.step,
-                                 tile.window);
+        reader_.grid =
+            tile_grid(p_.n, p_.before_rows + p_.height, p_.before_columns + p_.width, tile.m, tile.step, tile.window);
         reader_.step = tile.step, reader_.window = tile.window;
         reader_.top = p_.top, reader_.left = p_.left;
         reader_.phases = p_.phases;
@@ -173,7 +175,8 @@ public:
             groups * own * part *
             (inputs * (planes + static_cast<double>(tile_.step * tile_.step)) + outputs * (planes + pixels));
         const double passes = static_cast<double>(b.shared ? blocks : blocks * threads_);
-        Cost sum{own * part * groups * planes * depth * outputs, moved, activation_bytes(conv_) + weight * passes * kSize, 1};
+        Cost sum{own * part * groups * planes * depth * outputs, moved,
+                 activation_bytes(conv_) + weight * passes * kSize, 1};
         if (b.shared) {
             sum.bytes += 2 * groups * own * inputs * planes * kSize;
             sum.regions += 2 * groups * static_cast<double>(blocks);
@@ -238,8 +241,10 @@ private:
     int64_t sums_plane() const { return plane_elements<T>(2 * blocking_.tiles); }
     int64_t tiles_elements() const { return planes_ * tiles_plane(); }
     int64_t sums_elements() const { return blocking_.panel_group * planes_ * sums_plane(); }
-    int64_t patch_size() const { return larger(patch_elements<T>(reader_.grid, tile_.step, tile_.window),
-                                                     patch_elements<T>(reader_.grid, tile_.m, tile_.m)); }
+    int64_t patch_size() const {
+        return larger(patch_elements<T>(reader_.grid, tile_.step, tile_.window),
+                      patch_elements<T>(reader_.grid, tile_.m, tile_.m));
+    }
     int64_t panel_elements() const { return tile_.u * tile_.u * p_.source_channels * kTileWidth<T>; }
     // The filter elements of a plane.
     int64_t filter_of(int64_t plane) const {
@@ -260,17 +265,9 @@ private:
     FilterSource<T> filter_source(const T* weight, int64_t group) const {
         const Strides& s = conv_.weight;
         const int64_t rows = conv_.filter.h, columns = conv_.filter.w;
-        const T* end = weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (rows - 1) * s.h +
-                       (columns - 1) * s.w;
-        return {weight + group * p_.weight_group,
-                end,
-                p_.weight.n,
-                p_.weight.c,
-                s.h,
-                s.w,
-                p_.channels,
-                rows,
-                columns};
+        const T* end =
+            weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (rows - 1) * s.h + (columns - 1) * s.w;
+        return {weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, rows, columns};
     }
 
     // Some source channels' filters of one vector of computed channels, into its panel.
@@ -305,8 +302,7 @@ private:
                 const int64_t y = tap / r * p_.phases.rows + i / p_.phases.columns;
                 const int64_t x = tap % r * p_.phases.columns + i % p_.phases.columns;
                 const bool exists = y < from.height && x < from.width;
-                store<T>(phase + tap * lanes<T>,
-                         exists ? load<T>(filter + (y * from.width + x) * lanes<T>) : Vec<T>{});
+                store<T>(phase + tap * lanes<T>, exists ? load<T>(filter + (y * from.width + x) * lanes<T>) : Vec<T>{});
             }
             tile_.filter(phase, lanes<T>, to, plane);
         }
@@ -432,7 +428,8 @@ private:
                                         sums + (begin - r.column) * kTileWidth<T>);
             };
             edge(r.column, first);
-            if (first < last) write_tiles(o, r.n, row, {first, last}, channel, bias, sums + (first - r.column) * kTileWidth<T>);
+            if (first < last)
+                write_tiles(o, r.n, row, {first, last}, channel, bias, sums + (first - r.column) * kTileWidth<T>);
             edge(last, end);
         }
     }

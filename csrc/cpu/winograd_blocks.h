@@ -7,6 +7,14 @@
 
 namespace pycv::cpu::PYCV_ISA {
 
+// An axis' pixels up to the last one that a window reads, or that reads a window's: tiles may reach others.
+inline int64_t pixels_read(int64_t size, int64_t out, int64_t filter, int64_t stride, int64_t padding) {
+    return smaller(size, larger(0, (out - 1) * stride + filter - padding));
+}
+inline int64_t windows_reading(int64_t size, int64_t out, int64_t stride, int64_t padding) {
+    return smaller(out, (size - 1 + padding) / stride + 1);
+}
+
 // Tiles [begin, end) of a batch.
 struct TileRange {
     int64_t begin, end;
@@ -48,7 +56,8 @@ inline TileGrid tile_grid(int64_t n, int64_t height, int64_t width, int64_t m, i
         return larger(1, (kPatchBytes / (pixels * PYCV_VECTOR_BYTES) - overlap) / pitch);
     };
     TileGrid grid{n, divide_up(height, m), divide_up(width, m), 1, 1};
-    if (grid.columns > 0) grid.patch_columns = divide_up(grid.columns, divide_up(grid.columns, fitting(pitch + overlap)));
+    if (grid.columns > 0)
+        grid.patch_columns = divide_up(grid.columns, divide_up(grid.columns, fitting(pitch + overlap)));
     if (grid.patch_columns == grid.columns)
         grid.patch_rows = larger(1, smaller(grid.rows, fitting(grid.columns * pitch + overlap)));
     return grid;
@@ -87,8 +96,8 @@ template <class T>
 struct TileReader {
     TileGrid grid;
     int64_t step, window;  // tiles lie step pixels apart and read window x window pixels
-    int64_t top, left;  // the first tile begins at row -top and column -left
-    Phases phases;      // of a strided convolution: tiles are those of the image of phases
+    int64_t top, left;     // the first tile begins at row -top and column -left
+    Phases phases;         // of a strided convolution: tiles are those of the image of phases
     Access access;
     // `tiles` neighbours along a row, the first of which begins at `from`.
     void (*transform)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);

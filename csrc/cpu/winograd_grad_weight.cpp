@@ -136,9 +136,11 @@ private:
 
     void run_group(const ConvArguments& a, int64_t group, int thread, int team) const {
         const Image<const T> input{static_cast<const T*>(a.input) + p_.input.channel(group * channels_), p_.input,
-                                   channels_, p_.size.h, p_.size.w};
+                                   channels_, pixels_read(p_.size.h, p_.out.h, p_.filter.h, p_.stride.h, p_.padding.h),
+                                   pixels_read(p_.size.w, p_.out.w, p_.filter.w, p_.stride.w, p_.padding.w)};
         const Image<const T> output{static_cast<const T*>(a.output) + p_.output.channel(group * outputs_), p_.output,
-                                    outputs_, p_.out.h, p_.out.w};
+                                    outputs_, windows_reading(p_.size.h, p_.out.h, p_.stride.h, p_.padding.h),
+                                    windows_reading(p_.size.w, p_.out.w, p_.stride.w, p_.padding.w)};
         T* const weight = static_cast<T*>(a.weight) + group * outputs_ * p_.weight.n;
         T* const tiles = static_cast<T*>(a.workspace);
         T* const gradients = tiles + input_elements();

@@ -1,11 +1,11 @@
 // Strided convolution as one of stride 1 ("space to depth"), for Winograd's tiles.
 //
-// Tap s * i + b of a filter, 0 <= b < s, is tap i of its phase b, which reads the pixels s * Y + b - padding of an axis:
-// an image of every s-th pixel. Over the s * s phases of all channels, a convolution of stride s with r x r filters is
-// one of stride 1 with filters of ceil(r / s) taps per side, of which those that do not exist are 0.
+// Tap s * i + b of a filter, 0 <= b < s, is tap i of its phase b, which reads the pixels s * Y + b - padding of an
+// axis: an image of every s-th pixel. Over the s * s phases of all channels, a convolution of stride s with r x r
+// filters is one of stride 1 with filters of ceil(r / s) taps per side, of which those that do not exist are 0.
 //
-// Phase channel (row phase * column stride + column phase) * channels + c is channel c of a phase. The image of phases is
-// never stored: patches of it are read from the tensor as it lies.
+// Phase channel (row phase * column stride + column phase) * channels + c is channel c of a phase. The image of phases
+// is never stored: patches of it are read from the tensor as it lies.
 #pragma once
 
 #include "winograd_image.h"
@@ -145,8 +145,7 @@ private:
             const int64_t at = smaller(x, end - lanes<T>);
             const T* from = pixel(n, y, at);
             Vec<T> v[lanes<T>];
-            for (int i = 0; i < lanes<T>; ++i)
-                v[i] = i < count_ ? load_every<S, T>(from + lanes_[i].offset) : Vec<T>{};
+            for (int i = 0; i < lanes<T>; ++i) v[i] = i < count_ ? load_every<S, T>(from + lanes_[i].offset) : Vec<T>{};
             shuffles::transpose_step<T, 1>(v);
 #pragma GCC unroll 16
             for (int i = 0; i < lanes<T>; ++i) store_inside(to + (at - begin + i) * lanes<T>, v[i]);

@@ -24,9 +24,9 @@ struct TileOutput {
 
 template <class T>
 struct TileTransforms {
-    // Per side: a tile makes m pixels of window ones, which begin step pixels after its neighbour's, by way of a planes;
-    // a filter of r taps has u distinct elements, the last of which is that of all planes from u - 1 on. For F(m x m,
-    // r x r) of stride 1, step = m and window = a = u = m + r - 1.
+    // Per side: a tile makes m pixels of window ones, which begin step pixels after its neighbour's, by way of a
+    // planes; a filter of r taps has u distinct elements, the last of which is that of all planes from u - 1 on. For
+    // F(m x m, r x r) of stride 1, step = m and window = a = u = m + r - 1.
     int m, step, window, r, a, u;
     // `tiles` neighbours along a row, the first of which begins at `from`.
     void (*input)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);
