@@ -209,12 +209,13 @@ struct Amounts {
 // Cycles, about; only their ratios matter. The products overlap with reading the filters.
 inline double estimate(const Tiling& t, const Amounts& a) {
     constexpr double kPerElement = 6, kPerStage = 4.5;  // of a transform, per vector
-    constexpr double kPerByte = 0.08;                   // beyond the cache, shared by all threads
+    constexpr double kPerByte = 0.08, kCached = 2.5e6;  // beyond the cache, shared by all threads
     const double elements = static_cast<double>(t.h.length * t.w.length);
     const double frequencies = static_cast<double>(t.h.length * (t.w.length / 2 + 1));
     const double tiles = static_cast<double>(t.tiles());
     const double transform = elements * (kPerElement + kPerStage * (fft_stages(t.h.length) + fft_stages(t.w.length)));
-    const double reading = frequencies * a.filters * 2 * a.element * kPerByte;
+    const double filter_bytes = frequencies * a.filters * 2 * a.element;
+    const double reading = filter_bytes > kCached ? (filter_bytes - kCached) * kPerByte : 0;
     const double products = tiles * frequencies * a.products * 4 / a.threads;
     const double filters = a.filters * transform / a.threads + 2 * reading;
     const double run =
