@@ -204,7 +204,8 @@ private:
     int64_t tiles_elements() const { return planes_ * tiles_plane(); }
     int64_t sums_elements() const { return blocking_.panel_group * planes_ * sums_plane(); }
     int64_t patch_size() const { return patch_elements<T>(reader_.grid, tile_.m, tile_.a); }
-    int64_t panel_elements() const { return planes_ * p_.source_channels * kTileWidth<T>; }
+    int64_t weight_plane() const { return plane_elements<T>(2 * p_.source_channels); }
+    int64_t panel_elements() const { return planes_ * weight_plane(); }
     int64_t own_elements() const { return sums_elements() + patch_size() + (blocking_.fused ? panel_elements() : 0); }
 
     Space space_of(void* workspace, int thread) const {
@@ -225,7 +226,7 @@ private:
         const FilterSource<T> from{
             weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, tile_.r};
         gather_filters<T>(from, vector * lanes<T>, source, count, filters);
-        const int64_t plane = p_.source_channels * kTileWidth<T>;
+        const int64_t plane = weight_plane();
         T* to = panel + source * kTileWidth<T> + vector % 2 * lanes<T>;
         for (int64_t c = 0; c < count; ++c) {
             const T* filter = filters + c * taps * lanes<T>;
@@ -319,7 +320,7 @@ private:
     void multiply_panel(const Space& space, TileRange block, TileRange part, int64_t plane, int64_t vectors,
                         const T* panel, T* sums) const {
         const int64_t depth = p_.source_channels, count = part.size(), pieces = divide_up(count, kTileHeight);
-        const T* weight = panel + plane * depth * kTileWidth<T>;
+        const T* weight = panel + plane * weight_plane();
         const T* tiles = space.tiles + plane * tiles_plane() + (part.begin - block.begin) * lanes<T>;
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = count * i / pieces, end = count * (i + 1) / pieces;
