@@ -166,10 +166,10 @@ std::unique_ptr<cpu::PointwisePlan> make_pointwise_plan(const std::string& op, c
 }
 
 void run_conv(const cpu::ConvPlan& plan, Address input, Address weight, Address output, Address bias, Address residual,
-              Address workspace, Address input_scale, Address input_shift) {
-    const cpu::ConvArguments arguments{pointer(input),       pointer(weight),     pointer(output),
-                                       pointer(bias),        pointer(residual),   pointer(workspace),
-                                       pointer(input_scale), pointer(input_shift)};
+              Address workspace, Address input_scale, Address input_shift, bool plain_weight) {
+    const cpu::ConvArguments arguments{pointer(input),       pointer(weight),      pointer(output),
+                                       pointer(bias),        pointer(residual),    pointer(workspace),
+                                       pointer(input_scale), pointer(input_shift), plain_weight};
     const WithoutGil release;
     plan.run(arguments);
 }
@@ -239,10 +239,11 @@ bool read_addresses(PyObject* const* arguments, Py_ssize_t given, std::array<Add
     return !PyErr_Occurred();
 }
 
+template <bool Plain>
 PyObject* launch_conv(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
     std::array<Address, 6> a;
     if (!read_addresses(arguments, given, a)) return nullptr;
-    run_conv(plan_of<cpu::ConvPlan>(capsule), a[0], a[1], a[2], a[3], a[4], a[5], 0, 0);
+    run_conv(plan_of<cpu::ConvPlan>(capsule), a[0], a[1], a[2], a[3], a[4], a[5], 0, 0, Plain);
     Py_RETURN_NONE;
 }
 
@@ -336,8 +337,11 @@ PYBIND11_MODULE(_cpu, m) {
         .def_property_readonly("prepared_weight_bytes", &cpu::ConvPlan::prepared_weight_bytes)
         .def("prepare_weight", &prepare_weight<cpu::ConvPlan>, py::arg("weight"), py::arg("prepared"))
         .def("run", &run_conv, py::arg("input"), py::arg("weight"), py::arg("output"), py::arg("bias") = 0,
-             py::arg("residual") = 0, py::arg("workspace") = 0, py::arg("input_scale") = 0, py::arg("input_shift") = 0)
-        .def_property_readonly("launch", &bound_launch<cpu::ConvPlan, launch_conv>)
+             py::arg("residual") = 0, py::arg("workspace") = 0, py::arg("input_scale") = 0, py::arg("input_shift") = 0,
+             py::arg("plain_weight") = false)
+        .def_property_readonly("takes_plain_weight", &cpu::ConvPlan::takes_plain_weight)
+        .def_property_readonly("launch", &bound_launch<cpu::ConvPlan, launch_conv<false>>)
+        .def_property_readonly("launch_plain", &bound_launch<cpu::ConvPlan, launch_conv<true>>)
         .def_property_readonly("cost", &cpu::ConvPlan::cost)
         .def_property_readonly("prepare_cost", &cpu::ConvPlan::prepare_cost);
     py::class_<cpu::GemmPlan>(m, "GemmPlan")

@@ -165,6 +165,8 @@ def _conv(plan: Any, o: Operands, kept: bool) -> Call:
     prepare, launch = plan.prepare_weight, plan.run if prologue else plan.launch
     weight, prepared = addresses[weight_at], None
     preparable = plan.prepared_weight_bytes if p.pass_ != "grad_weight" else 0
+    if not kept and not prologue and getattr(plan, "takes_plain_weight", False):
+        preparable, launch = 0, plan.launch_plain
     if preparable:
         prepared, addresses[weight_at] = _allocated(preparable)
         prepare(weight, addresses[weight_at])

@@ -217,4 +217,18 @@ MUTANTS = [
         WINOGRAD_TESTS,
     ),
     Mutant(WINOGRAD_SUMS, "add || i > 0", "add", WINOGRAD_TESTS),
+    # ... and the weight that run() transforms, some source channels at a time
+    Mutant(WINOGRAD, "sources.begin > 0,", "false,", f"{WINOGRAD_TESTS}::test_plain_weights"),
+    Mutant(
+        WINOGRAD,
+        "plane * tiles_plane() + sources.begin * block.size()",
+        "plane * tiles_plane() + sources.begin",
+        f"{WINOGRAD_TESTS}::test_plain_weights",
+    ),
+    Mutant(
+        WINOGRAD,
+        "do {  // without any source channel the sums are 0",
+        "while (source < p_.source_channels) {",
+        f"{WINOGRAD_TESTS}::test_empty",
+    ),
 ]
