@@ -225,10 +225,4 @@ MUTANTS = [
         "plane * tiles_plane() + sources.begin",
         f"{WINOGRAD_TESTS}::test_plain_weights",
     ),
-    Mutant(
-        WINOGRAD,
-        "do {  // without any source channel the sums are 0",
-        "while (source < p_.source_channels) {",
-        f"{WINOGRAD_TESTS}::test_empty",
-    ),
 ]
