@@ -12,7 +12,9 @@ class ConvPlan:
     workspace_bytes: int
     cost: Cost
     prepare_cost: Cost
+    takes_plain_weight: bool
     def launch(self, *addresses: int) -> None: ...
+    def launch_plain(self, *addresses: int) -> None: ...
     prepared_weight_bytes: int
     def prepare_weight(self, weight: int, prepared: int) -> None: ...
     def run(
@@ -25,6 +27,7 @@ class ConvPlan:
         workspace: int = 0,
         input_scale: int = 0,
         input_shift: int = 0,
+        plain_weight: bool = False,
     ) -> None: ...
 
 class GemmPlan:

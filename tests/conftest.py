@@ -13,6 +13,7 @@ import torch
 from pycv import registry
 from pycv.choice import model
 from pycv.kernels import cuda
+from pycv.ops import _workspace
 from tools import simt
 
 from .seed import SEED
@@ -69,8 +70,9 @@ def _own_table():
 
 
 @pytest.fixture
-def fresh_memory_is_nan():
+def fresh_memory_is_nan(monkeypatch):
     """What torch allocates starts as NaN (and indices as the largest integer), so that an element left out shows."""
+    monkeypatch.setattr(_workspace, "_used", _workspace._fresh)
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
     yield

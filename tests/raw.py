@@ -227,7 +227,7 @@ def run(
     """Plans and runs the problem once; returns what was written, in the problem's dtype.
 
     ``arrays`` and ``scalars`` are named as for the reference. ``offset`` is how many elements each tensor starts after
-    an aligned address. ``prepare``: hand a GEMM its b in prepared form.
+    an aligned address. ``prepare``: hand over the prepared weight where the plan would take the plain one, too.
     Raises AssertionError where memory was written that is not the plan's to write.
     """
     assert kernel.plan is not None
@@ -239,7 +239,9 @@ def run(
         guarded.append(_Scratch("workspace", size))
         pointers["workspace"] = guarded[-1].pointer
     weight = _preparable(problem, prepare)
-    if weight and plan.prepared_weight_bytes:
+    if not prepare and getattr(plan, "takes_plain_weight", False):
+        scalars = scalars | {"plain_weight": True}
+    elif weight and plan.prepared_weight_bytes:
         guarded.append(_Scratch("prepared weight", plan.prepared_weight_bytes))
         plan.prepare_weight(pointers[weight], guarded[-1].pointer)
         pointers[weight] = guarded[-1].pointer

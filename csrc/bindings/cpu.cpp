@@ -102,6 +102,8 @@ PYBIND11_MODULE(_cpu, m) {
         .def_readonly("bytes", &cpu::Cost::bytes)
         .def_readonly("regions", &cpu::Cost::regions);
     define_conv_plan<cpu::ConvPlan>(m)
+        .def_property_readonly("takes_plain_weight", &cpu::ConvPlan::takes_plain_weight)
+        .def_property_readonly("launch_plain", &bound_launch<cpu::ConvPlan, launch_conv<true, cpu::ConvPlan>>)
         .def_property_readonly("cost", &cpu::ConvPlan::cost)
         .def_property_readonly("prepare_cost", &cpu::ConvPlan::prepare_cost);
     define_gemm_plan<cpu::GemmPlan>(m).def_property_readonly("cost", &cpu::GemmPlan::cost);

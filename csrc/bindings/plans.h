@@ -49,9 +49,10 @@ void prepare_weight(const Plan& plan, Address weight, Address prepared, Stream..
 
 template <class Plan, class... Stream>
 void run_conv(const Plan& plan, Address input, Address weight, Address output, Address bias, Address residual,
-              Address workspace, Address input_scale, Address input_shift, Stream... stream) {
-    const ConvArguments arguments{pointer(input),    pointer(weight),    pointer(output),      pointer(bias),
-                                  pointer(residual), pointer(workspace), pointer(input_scale), pointer(input_shift)};
+              Address workspace, Address input_scale, Address input_shift, bool plain_weight, Stream... stream) {
+    const ConvArguments arguments{pointer(input),       pointer(weight),      pointer(output),
+                                  pointer(bias),        pointer(residual),    pointer(workspace),
+                                  pointer(input_scale), pointer(input_shift), plain_weight};
     const WithoutGil release;
     plan.run(arguments, stream_of(stream)...);
 }
@@ -145,12 +146,12 @@ PyObject* none_or_error(Function function) {
     Py_RETURN_NONE;
 }
 
-template <class Plan, class... Stream>
+template <bool Plain, class Plan, class... Stream>
 PyObject* launch_conv(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
     Addresses<6, sizeof...(Stream)> a;
     if (!a.read(arguments, given)) return nullptr;
     return none_or_error([&] {
-        run_conv(plan_of<Plan>(capsule), a[0], a[1], a[2], a[3], a[4], a[5], 0, 0, static_cast<Stream>(a[6])...);
+        run_conv(plan_of<Plan>(capsule), a[0], a[1], a[2], a[3], a[4], a[5], 0, 0, Plain, static_cast<Stream>(a[6])...);
     });
 }
 
@@ -208,8 +209,8 @@ py::class_<Plan> define_conv_plan(py::module_& m) {
              stream_argument<Stream>()...)
         .def("run", &run_conv<Plan, Stream...>, py::arg("input"), py::arg("weight"), py::arg("output"),
              py::arg("bias") = 0, py::arg("residual") = 0, py::arg("workspace") = 0, py::arg("input_scale") = 0,
-             py::arg("input_shift") = 0, stream_argument<Stream>()...)
-        .def_property_readonly("launch", &bound_launch<Plan, launch_conv<Plan, Stream...>>);
+             py::arg("input_shift") = 0, py::arg("plain_weight") = false, stream_argument<Stream>()...)
+        .def_property_readonly("launch", &bound_launch<Plan, launch_conv<false, Plan, Stream...>>);
 }
 
 template <class Plan, class... Stream>

@@ -16,6 +16,7 @@ struct ConvArguments {
     void* workspace;
     const void* input_scale = nullptr;  // of the prologue, as input_shift
     const void* input_shift = nullptr;
+    bool plain_weight = false;  // `weight` is as it is although it could be prepared: where a plan takes it so
 };
 
 struct GemmArguments {

@@ -206,21 +206,24 @@ struct Amounts {
     int threads;
 };
 
-// Cycles of one thread, about; only their ratios matter.
+// Cycles, about; only their ratios matter. The products overlap with reading the filters.
 inline double estimate(const Tiling& t, const Amounts& a) {
-    constexpr double kCyclesPerByte = 0.09, kCached = 4e6;  // beyond the cache, shared by all threads
+    constexpr double kPerElement = 6, kPerStage = 4.5;  // of a transform, per vector
+    constexpr double kPerByte = 0.08, kCached = 2.5e6;  // beyond the cache, shared by all threads
     const double elements = static_cast<double>(t.h.length * t.w.length);
     const double frequencies = static_cast<double>(t.h.length * (t.w.length / 2 + 1));
     const double tiles = static_cast<double>(t.tiles());
-    const double transform = elements * (5 + std::log2(elements));
+    const double transform = elements * (kPerElement + kPerStage * (fft_stages(t.h.length) + fft_stages(t.w.length)));
     const double filter_bytes = frequencies * a.filters * 2 * a.element;
-    const double compute = tiles * (a.inputs + a.outputs) * transform + a.filter_share * a.filters * transform +
-                           tiles * frequencies * a.products * 4;
-    const double memory = filter_bytes > kCached ? (1 + 2 * a.filter_share) * filter_bytes * kCyclesPerByte : 0;
+    const double reading = filter_bytes > kCached ? (filter_bytes - kCached) * kPerByte : 0;
+    const double products = tiles * frequencies * a.products * 4 / a.threads;
+    const double filters = a.filters * transform / a.threads + 2 * reading;
+    const double run =
+        tiles * (a.inputs + a.outputs) * transform / a.threads + (products > reading ? products : reading);
     // What does not fit is all but excluded.
     const double least = frequencies * (a.inputs + a.outputs) * 2 * a.element;
     const double excess = larger(0, static_cast<int64_t>(least) - a.limit);
-    return compute / a.threads + memory + excess * 1e3;
+    return run + a.filter_share * filters + excess * 1e3;
 }
 
 // Lengths worth trying: from the extent to what takes the whole axis in one tile.
@@ -355,7 +358,7 @@ private:
                 static_cast<double>(filters()),
                 vector_products(),
                 static_cast<double>(PYCV_VECTOR_BYTES),
-                found ? 1.0 : 0.25,
+                found ? 1.0 : 0.1,
                 limit,
                 threads_};
     }

@@ -14,8 +14,9 @@
 // works on blocks of its own, without a barrier. Where the weight is what has to be moved (few tiles, many channels),
 // all threads share a block: each transforms some channels, and after a barrier multiplies some panels.
 //
-// prepare_weight() makes weight[panel][xi][c][kTileWidth]: a * a / (r * r) times the weight's size. Where grad_input
-// would read that only once, from memory, it transforms each panel when it gets to it instead.
+// prepare_weight() makes weight[panel][xi][c][kTileWidth]: a * a / (r * r) times the weight's size. Where that is more
+// than the tiles are and nobody keeps it, run() takes the plain weight instead, and transforms a part of a panel when
+// it gets to it: what it makes of it is read once, from the cache.
 //
 // Rounding: see winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those of one
 // output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
@@ -101,7 +102,8 @@ struct Blocking {
     int64_t tiles;        // of a block
     int64_t panel_group;  // panels of output channels whose sums are held at a time
     bool shared;          // threads work on one block together
-    bool fused;           // the weight is transformed within run(), a panel at a time
+    bool late;            // run() takes the plain weight and transforms it
+    int64_t depth;        // then: source channels at a time
 };
 
 template <class T>
@@ -130,19 +132,21 @@ public:
         return (tile_buffers() * tiles_elements() + threads_ * own_elements()) * kSize;
     }
 
-    int64_t prepared_weight_bytes() const override {
-        return blocking_.fused ? 0 : p_.groups * panels_ * panel_elements() * kSize;
-    }
+    int64_t prepared_weight_bytes() const override { return p_.groups * panels_ * panel_elements() * kSize; }
 
     void prepare_weight(const void* weight, void* prepared) const override {
         const int64_t chunks = divide_up(image_channels(), kFilterChunk);
         const int64_t vectors = divide_up(filled_channels_, lanes<T>);
         parallel_for(threads_, p_.groups * vectors * chunks, [&](int64_t item) {
             const int64_t chunk = item % chunks, vector = item / chunks % vectors, group = item / chunks / vectors;
-            prepare_filters(static_cast<const T*>(weight), group, vector, chunk * kFilterChunk,
-                            static_cast<T*>(prepared) + (group * panels_ + vector / 2) * panel_elements());
+            prepare_filters(
+                static_cast<const T*>(weight), group, vector, chunk * kFilterChunk,
+                panel_of(static_cast<T*>(prepared), group, vector / 2) + chunk * kFilterChunk * kTileWidth<T>,
+                weight_plane());
         });
     }
+
+    bool takes_plain_weight() const override { return blocking_.late; }
 
     void run(const ConvArguments& arguments) const override {
         const int64_t tiles = reader_.grid.count();
@@ -181,16 +185,13 @@ public:
             sum.bytes += 2 * groups * own * inputs * planes * kSize;
             sum.regions += 2 * groups * static_cast<double>(blocks);
         }
-        if (b.fused) {
-            sum.vector_elements += weight / threads_;
-            sum.bytes += (weight_elements(conv_) - weight) * kSize;
-        }
         return sum;
     }
 
     Cost prepare_cost() const override {
-        if (blocking_.fused) return {};
         const double elements = static_cast<double>(p_.groups * panels_ * panel_elements());
+        // A plain weight saves reading a prepared one, which cost() counts.
+        if (blocking_.late) return {0, elements / threads_, (weight_elements(conv_) - elements) * kSize, 0};
         return {0, elements / threads_, (elements + weight_elements(conv_)) * kSize, 1};
     }
 
@@ -203,11 +204,13 @@ private:
         TileReader<T> reader;
         Destination<T> destination;
         int64_t group;
-        const T* weight;  // the group's, prepared; or everything, as it is
+        const T* weight;  // of all groups
+        bool plain;       // not prepared
         const T* bias;
     };
 
-    // What a thread works with; the tiles may be everybody's. `weight` is for one panel, where it is transformed late.
+    // What a thread works with; the tiles may be everybody's. `weight` is for a part of a panel that is transformed
+    // late.
     struct Space {
         T *tiles, *sums, *patch, *weight;
     };
@@ -218,19 +221,23 @@ private:
         constexpr int64_t kSumsBytes = 256 * 1024;         // stay in the L2 cache with a panel of the weight
         constexpr int64_t kBlockBytes = 256 * 1024;        // the tiles of a block of one thread
         constexpr int64_t kSharedBytes = 8 * 1024 * 1024;  // the tiles of a block of all threads
+        constexpr int64_t kLateBytes = 256 * 1024;         // of a panel, transformed and read again
         constexpr int64_t kLeast = 2 * kTileHeight;        // tiles that make reading the weight once more worth it
         Blocking b{};
         const int64_t tile_bytes = larger(1, planes_ * source_vectors_ * PYCV_VECTOR_BYTES);
         const int64_t tiles = larger(1, reader_.grid.count()), own = divide_up(tiles, threads_);
         const int64_t shareable = smaller(kSharedBytes, workspace_limit / 2) / tile_bytes;
-        b.fused = p_.turned && tiles <= shareable && panels_ * panel_elements() * kSize > tiles * tile_bytes;
-        b.shared = b.fused || (threads_ > 1 && own < 2 * kLeast);
+        const bool few = own < 2 * kLeast;
+        b.late = (few || p_.turned) && p_.phases.count() == 1 && tiles <= shareable &&
+                 panels_ * panel_elements() * kSize > tiles * tile_bytes;
+        b.depth = smaller(p_.source_channels, round_up(kLateBytes / (filters() * kTileWidth<T> * kSize), kFilterChunk));
+        b.shared = b.late || (threads_ > 1 && few);
         const int64_t wanted = b.shared ? shareable : larger(kLeast, kBlockBytes / tile_bytes);
         const int64_t limit = workspace_limit / tile_bytes / (b.shared ? 1 : threads_) / 2;
         const int64_t most = larger(1, smaller(wanted, limit)), available = b.shared ? tiles : own;
         b.tiles = divide_up(available, divide_up(available, most));
         const int64_t panel_bytes = planes_ * b.tiles * kTileWidth<T> * kSize;
-        b.panel_group = b.fused ? 1 : larger(1, smaller(kSumsBytes / panel_bytes, panels_));
+        b.panel_group = larger(1, smaller(kSumsBytes / panel_bytes, panels_));
         return b;
     }
 
@@ -245,13 +252,21 @@ private:
         return larger(patch_elements<T>(reader_.grid, tile_.step, tile_.window),
                       patch_elements<T>(reader_.grid, tile_.m, tile_.m));
     }
-    int64_t panel_elements() const { return tile_.u * tile_.u * p_.source_channels * kTileWidth<T>; }
-    // The filter elements of a plane.
+    // Planes of the weight, and which of them a plane of the tiles is multiplied with.
+    int64_t filters() const { return tile_.u * tile_.u; }
     int64_t filter_of(int64_t plane) const {
         const int64_t last = tile_.u - 1;
         return smaller(plane / tile_.a, last) * tile_.u + smaller(plane % tile_.a, last);
     }
-    int64_t own_elements() const { return sums_elements() + patch_size() + (blocking_.fused ? panel_elements() : 0); }
+    int64_t weight_plane() const { return plane_elements<T>(2 * p_.source_channels); }
+    int64_t panel_elements() const { return filters() * weight_plane(); }
+    int64_t late_plane() const { return plane_elements<T>(2 * blocking_.depth); }
+    int64_t late_elements() const { return blocking_.late ? filters() * late_plane() : 0; }
+    int64_t own_elements() const { return sums_elements() + patch_size() + late_elements(); }
+    template <class Element>
+    Element* panel_of(Element* prepared, int64_t group, int64_t panel) const {
+        return prepared + (group * panels_ + panel) * panel_elements();
+    }
 
     Space space_of(void* workspace, int thread) const {
         T* const tiles = static_cast<T*>(workspace);
@@ -270,18 +285,18 @@ private:
         return {weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, rows, columns};
     }
 
-    // Some source channels' filters of one vector of computed channels, into its panel.
-    void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* panel) const {
+    // Some source channels' filters of one vector of computed channels, into their rows of its panel.
+    void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* rows, int64_t plane) const {
         const FilterSource<T> from = filter_source(weight, group);
         const int64_t count = smaller(kFilterChunk, image_channels() - source);
-        T* to = panel + source * kTileWidth<T> + vector % 2 * lanes<T>;
+        T* to = rows + vector % 2 * lanes<T>;
         if (p_.phases.count() > 1) {
-            for (int64_t c = 0; c < count; ++c) prepare_phases(from, vector, source + c, to + c * kTileWidth<T>);
+            for (int64_t c = 0; c < count; ++c) prepare_phases(from, vector, source + c, to + c * kTileWidth<T>, plane);
             return;
         }
         alignas(64) T filters[kGatheredElements<T>];
         gather_filters<T>(from, vector * lanes<T>, source, count, filters);
-        const int64_t taps = tile_.r * tile_.r, plane = p_.source_channels * kTileWidth<T>;
+        const int64_t taps = tile_.r * tile_.r;
         for (int64_t c = 0; c < count; ++c) {
             const T* filter = filters + c * taps * lanes<T>;
             if (p_.turned) {
@@ -293,10 +308,10 @@ private:
     }
 
     // All phases of one source channel's filters; `to`: that of the first one.
-    void prepare_phases(const FilterSource<T>& from, int64_t vector, int64_t source, T* to) const {
+    void prepare_phases(const FilterSource<T>& from, int64_t vector, int64_t source, T* to, int64_t plane) const {
         alignas(64) T filter[(kMostStridedTaps + lanes<T>)*lanes<T>], phase[kMostTaps * lanes<T>];
         gather_filters<T>(from, vector * lanes<T>, source, 1, filter);
-        const int64_t r = tile_.r, plane = p_.source_channels * kTileWidth<T>;
+        const int64_t r = tile_.r;
         for (int64_t i = 0; i < p_.phases.count(); ++i, to += image_channels() * kTileWidth<T>) {
             for (int64_t tap = 0; tap < r * r; ++tap) {
                 const int64_t y = tap / r * p_.phases.rows + i / p_.phases.columns;
@@ -330,7 +345,8 @@ private:
         o.destination.residual_access = residual_access_;
         o.destination.floor = conv_.relu ? T(0) : kNoFloor;
         o.group = group;
-        o.weight = static_cast<const T*>(a.weight) + (blocking_.fused ? 0 : group * panels_ * panel_elements());
+        o.weight = static_cast<const T*>(a.weight);
+        o.plain = a.plain_weight;
         o.bias = conv_.bias ? static_cast<const T*>(a.bias) + to : nullptr;
         return o;
     }
@@ -362,23 +378,38 @@ private:
 
     // Some panels of output channels of `part` of a block, a group of panels at a time.
     void multiply(const Operands& o, const Space& space, TileRange block, TileRange part, Range panels) const {
-        for (int64_t panel = panels.begin; panel < panels.end; panel += blocking_.panel_group) {
-            const Range some{panel, smaller(panels.end, panel + blocking_.panel_group)};
-            const T* weight = blocking_.fused ? panel_of_weight(o, space, panel) : o.weight + panel * panel_elements();
-            for (int64_t plane = 0; plane < planes_; ++plane)
-                for (int64_t i = some.begin; i < some.end; ++i)
-                    multiply_panel(space, block, part, plane, vectors_of(i), weight + (i - panel) * panel_elements(),
-                                   space.sums + sums_at(plane, i - panel));
+        const int64_t group = o.plain ? 1 : blocking_.panel_group;
+        for (int64_t panel = panels.begin; panel < panels.end; panel += group) {
+            const Range some{panel, smaller(panels.end, panel + group)};
+            if (o.plain) {
+                multiply_late(o, space, block, part, panel);
+            } else {
+                for (int64_t plane = 0; plane < planes_; ++plane)
+                    for (int64_t i = some.begin; i < some.end; ++i)
+                        multiply_panel(space, block, part, plane, vectors_of(i), {0, p_.source_channels},
+                                       panel_of(o.weight, o.group, i) + filter_of(plane) * weight_plane(),
+                                       space.sums + sums_at(plane, i - panel));
+            }
             for (int64_t i = some.begin; i < some.end; ++i)
                 write_panel(o, space, part, i, space.sums + sums_at(0, i - panel));
         }
     }
 
-    const T* panel_of_weight(const Operands& o, const Space& space, int64_t panel) const {
-        for (int64_t source = 0; source < p_.source_channels; source += kFilterChunk)
-            for (int64_t half = 0; half < vectors_of(panel); ++half)
-                prepare_filters(o.weight, o.group, 2 * panel + half, source, space.weight);
-        return space.weight;
+    // One panel with the plain weight, some source channels at a time.
+    void multiply_late(const Operands& o, const Space& space, TileRange block, TileRange part, int64_t panel) const {
+        const int64_t vectors = vectors_of(panel);
+        int64_t source = 0;
+        do {  // without any source channel the sums are 0
+            const Range some{source, smaller(p_.source_channels, source + blocking_.depth)};
+            for (int64_t from = some.begin; from < some.end; from += kFilterChunk)
+                for (int64_t half = 0; half < vectors; ++half)
+                    prepare_filters(o.weight, o.group, 2 * panel + half, from,
+                                    space.weight + (from - source) * kTileWidth<T>, late_plane());
+            for (int64_t plane = 0; plane < planes_; ++plane)
+                multiply_panel(space, block, part, plane, vectors, some, space.weight + filter_of(plane) * late_plane(),
+                               space.sums + sums_at(plane, 0));
+            source += blocking_.depth;
+        } while (source < p_.source_channels);
     }
 
     int64_t sums_at(int64_t plane, int64_t slot) const { return (slot * planes_ + plane) * sums_plane(); }
@@ -387,15 +418,17 @@ private:
         return smaller(2, divide_up(filled_channels_ - panel * kTileWidth<T>, lanes<T>));
     }
 
+    // The products of some source channels (the first one of a vector), whose rows of the weight are given.
     void multiply_panel(const Space& space, TileRange block, TileRange part, int64_t plane, int64_t vectors,
-                        const T* panel, T* sums) const {
-        const int64_t depth = p_.source_channels, count = part.size(), pieces = divide_up(count, kTileHeight);
-        const T* weight = panel + filter_of(plane) * depth * kTileWidth<T>;
-        const T* tiles = space.tiles + plane * tiles_plane() + (part.begin - block.begin) * lanes<T>;
+                        Range sources, const T* weight, T* sums) const {
+        const int64_t count = part.size(), pieces = divide_up(count, kTileHeight);
+        const T* tiles =
+            space.tiles + plane * tiles_plane() + sources.begin * block.size() + (part.begin - block.begin) * lanes<T>;
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = count * i / pieces, end = count * (i + 1) / pieces;
             plane_product<T>(static_cast<int>(end - begin), static_cast<int>(vectors))(
-                tiles + begin * lanes<T>, block.size() * lanes<T>, weight, depth, sums + begin * kTileWidth<T>);
+                tiles + begin * lanes<T>, block.size() * lanes<T>, weight, sources.end - sources.begin,
+                sources.begin > 0, sums + begin * kTileWidth<T>);
         }
     }
 

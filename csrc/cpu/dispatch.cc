@@ -16,6 +16,7 @@ extern pycv::cpu::KernelEntry __stop_pycv_kernels[];
 namespace pycv::cpu {
 
 ConvPlan::~ConvPlan() = default;
+bool ConvPlan::takes_plain_weight() const { return false; }
 GemmPlan::~GemmPlan() = default;
 PoolPlan::~PoolPlan() = default;
 NormPlan::~NormPlan() = default;

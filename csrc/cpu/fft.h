@@ -165,11 +165,11 @@ void run_stage(const Stage& stage, int64_t size, const T* twiddles, Line<T> from
     }
 }
 
-// The largest radix that leaves whole radix-8 stages behind, of a length 2^a 3^b.
+// The radix of the first stage of a length 2^a 3^b, so that there are few stages: 6 takes up what 8 leaves over.
 inline int next_radix(int64_t size) {
     int twos = 0;
     for (int64_t rest = size; rest % 2 == 0; rest /= 2) ++twos;
-    if (size % 3 == 0) return twos % 3 == 1 ? 6 : 3;
+    if (size % 3 == 0) return twos % 3 == 1 || (twos % 3 == 2 && size % 9 == 0) ? 6 : 3;
     return twos % 3 == 0 ? 8 : twos % 3 == 2 || twos > 1 ? 4 : 2;
 }
 
@@ -180,6 +180,12 @@ inline bool is_fft_size(int64_t size) {
     while (size > 1 && size % 2 == 0) size /= 2;
     while (size > 1 && size % 3 == 0) size /= 3;
     return size == 1;
+}
+
+inline int fft_stages(int64_t size) {
+    int stages = 0;
+    for (; size > 1; size /= fft::next_radix(size)) ++stages;
+    return stages;
 }
 
 // The transform of one length.

@@ -30,9 +30,11 @@ public:
     virtual int64_t workspace_bytes() const = 0;
     virtual int64_t prepared_weight_bytes() const = 0;
     virtual void prepare_weight(const void* weight, void* prepared) const = 0;
+    // Whether run() also takes the plain weight, and is then faster than prepare_weight() and run() are.
+    virtual bool takes_plain_weight() const;
     virtual void run(const ConvArguments&) const = 0;
     virtual Cost cost() const = 0;          // of run()
-    virtual Cost prepare_cost() const = 0;  // of prepare_weight(): part of every call where nobody keeps its result
+    virtual Cost prepare_cost() const = 0;  // what a call costs more where nobody keeps the prepared weight
 };
 
 class GemmPlan {

@@ -7,7 +7,8 @@ namespace pycv::cpu::PYCV_ISA {
 namespace {
 
 template <class T, int Vectors, int Height>
-void multiply(const T* __restrict tiles, int64_t block, const T* __restrict weight, int64_t depth, T* __restrict sums) {
+void multiply(const T* __restrict tiles, int64_t block, const T* __restrict weight, int64_t depth, bool add,
+              T* __restrict sums) {
     Vec<T> sum[Height][Vectors] = {};
     for (; depth > 0; depth -= lanes<T>, tiles += block) {
         const T* row = tiles;
@@ -27,7 +28,10 @@ void multiply(const T* __restrict tiles, int64_t block, const T* __restrict weig
 #pragma GCC unroll 16
     for (int i = 0; i < Height; ++i)
 #pragma GCC unroll 2
-        for (int j = 0; j < Vectors; ++j) store<T>(sums + i * kTileWidth<T> + j * lanes<T>, sum[i][j]);
+        for (int j = 0; j < Vectors; ++j) {
+            T* to = sums + i * kTileWidth<T> + j * lanes<T>;
+            store<T>(to, add ? load<T>(to) + sum[i][j] : sum[i][j]);
+        }
 }
 
 template <class T, int Vectors>

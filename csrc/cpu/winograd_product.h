@@ -9,9 +9,9 @@
 
 namespace pycv::cpu::PYCV_ISA {
 
-// Writes sums[height][kTileWidth]; where `vectors` is 1, only the first half of each row.
+// Writes sums[height][kTileWidth], or adds to them; where `vectors` is 1, only the first half of each row.
 template <class T>
-using PlaneProduct = void (*)(const T* tiles, int64_t block, const T* weight, int64_t depth, T* sums);
+using PlaneProduct = void (*)(const T* tiles, int64_t block, const T* weight, int64_t depth, bool add, T* sums);
 
 // 0 < height <= kTileHeight
 template <class T>

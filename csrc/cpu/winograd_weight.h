@@ -44,6 +44,44 @@ void transpose_runs(const T* from, int64_t run, int64_t length, const T* end, T*
     }
 }
 
+// Whether any elements of two vectors can be brought together in one instruction.
+inline constexpr bool kShufflesAnything = PYCV_VECTOR_BYTES == 64;
+
+// to[i] = elements 3 j + i, j < lanes, of 3 vectors.
+template <class T>
+inline void deinterleave3(Vec<T> a, Vec<T> b, Vec<T> c, Vec<T>* to) {
+    constexpr int n = lanes<T>;
+    for (int i = 0; i < 3; ++i) {
+        Vec<IndexOf<T>> first{}, last{};
+        for (int j = 0; j < n; ++j) {
+            const int at = 3 * j + i;
+            first[j] = at < 2 * n ? at : 0;
+            last[j] = at < 2 * n ? j : at - n;
+        }
+        to[i] = __builtin_shuffle(__builtin_shuffle(a, b, first), c, last);
+    }
+}
+
+// to[tap] = vector of the taps of `lanes` 3 x 3 filters that lie one after the other: 36 shuffles, where the
+// transposition of 16 rows takes 64.
+template <class T>
+inline void deinterleave_filters(const T* from, T* to) {
+    Vec<T> third[3][3];  // [tap % 3][16 of 48]
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+        const T* at = from + 3 * i * lanes<T>;
+        Vec<T> v[3];
+        deinterleave3<T>(load<T>(at), load<T>(at + lanes<T>), load<T>(at + 2 * lanes<T>), v);
+        third[0][i] = v[0], third[1][i] = v[1], third[2][i] = v[2];
+    }
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+        Vec<T> v[3];
+        deinterleave3<T>(third[i][0], third[i][1], third[i][2], v);
+        for (int j = 0; j < 3; ++j) store<T>(to + (3 * j + i) * lanes<T>, v[j]);
+    }
+}
+
 // Taps of the largest filter of stride 1, and with stride; source channels that are gathered at a time.
 inline constexpr int64_t kMostTaps = 25;
 inline constexpr int64_t kMostStridedTaps = 16 * 16;
@@ -65,6 +103,12 @@ void gather_filters(const FilterSource<T>& w, int64_t channel, int64_t source, i
                 store<T>(to + (c * taps + tap) * lanes<T>, load<T>(w.at(channel, source + c, tap)));
     } else if (count == lanes<T> && dense_taps && w.source == taps) {
         transpose_runs<T>(w.at(channel, source, 0), w.computed, sources * taps, w.end, to);
+    } else if (count == lanes<T> && dense_taps && w.computed == taps && taps == 9 && kShufflesAnything) {
+        for (int64_t c = 0; c < sources; ++c) {
+            const T* from = w.at(channel, source + c, 0);
+            for (int i = 0; i < 9; ++i) __builtin_prefetch(from + 4 * w.source + i * lanes<T>);
+            deinterleave_filters<T>(from, to + c * taps * lanes<T>);
+        }
     } else if (count == lanes<T> && dense_taps) {
         for (int64_t c = 0; c < sources; ++c)
             transpose_runs<T>(w.at(channel, source + c, 0), w.computed, taps, w.end, to + c * taps * lanes<T>);

@@ -1,14 +1,14 @@
 """A problem as a call that can be timed: on random memory, with a kernel's plan or with torch.
 
-What a call allocates in its op it allocates here: the result and the workspace each time, and the prepared weight too
-where nobody keeps it. Validation, dispatch and autograd, which cost every kernel the same, are left out.
+What a call allocates in its op it allocates here: the result each time. Its workspace, and the weight that it prepares
+where nobody keeps one, is memory at hand, as the ops have it. Validation, dispatch and autograd, which cost every
+kernel the same, are left out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, Poi
 
 _DTYPES = {"f32": torch.float32, "f64": torch.float64}
 _ALIGNMENT = 64
-_SMALL = 2**18  # bytes of workspace that an op has at hand
 _SCALARS = {
     "batch_norm": {"eps": 1e-5, "momentum": 0.1},
     "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0},
@@ -149,14 +148,6 @@ def _aligned(memory: Tensor) -> int:
     return memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT
 
 
-def _workspace(size: int) -> Callable[[], tuple[Tensor, int]]:
-    """Memory for a call, as the ops get it: a small one is at hand."""
-    if size > _SMALL:
-        return partial(_allocated, size)
-    held = _allocated(size)
-    return lambda: held
-
-
 def _allocated(size: int) -> tuple[Tensor, int]:
     memory = _scratch(size)
     return memory, _aligned(memory)
@@ -170,26 +161,23 @@ def _conv(plan: Any, o: Operands, kept: bool) -> Call:
     addresses = [o.address(name) for name in names]
     prologue = [o.address(name) for name in ("input_scale", "input_shift")] if p.prologue else []
     result_at, weight_at = names.index(computed), names.index("weight")
-    workspace, prepare = _workspace(plan.workspace_bytes), plan.prepare_weight
-    launch = plan.run if prologue else plan.launch
-    weight, held = addresses[weight_at], None
+    held, scratch = _allocated(plan.workspace_bytes)
+    prepare, launch = plan.prepare_weight, plan.run if prologue else plan.launch
+    weight, prepared = addresses[weight_at], None
     preparable = plan.prepared_weight_bytes if p.pass_ != "grad_weight" else 0
-    if preparable and kept:
-        held = _allocated(preparable)
-        prepare(weight, held[1])
-        addresses[weight_at] = held[1]
-        preparable = 0
+    if not kept and not prologue and getattr(plan, "takes_plain_weight", False):
+        preparable, launch = 0, plan.launch_plain
+    if preparable:
+        prepared, addresses[weight_at] = _allocated(preparable)
+        prepare(weight, addresses[weight_at])
 
     def run() -> object:
         result = torch.empty(elements, dtype=dtype)
         addresses[result_at] = result.data_ptr()
-        if preparable:
-            _prepared, address = _allocated(preparable)
-            prepare(weight, address)
-            addresses[weight_at] = address
-        _memory, scratch = workspace()
+        if preparable and not kept:
+            prepare(weight, addresses[weight_at])
         launch(*addresses, scratch, *prologue)
-        return result, held
+        return result, prepared, held
 
     return run
 
@@ -197,18 +185,18 @@ def _conv(plan: Any, o: Operands, kept: bool) -> Call:
 def _gemm(plan: Any, o: Operands, kept: bool) -> Call:
     elements, dtype = len(o.memory["result"]), o.dtype
     a, b, bias, residual = (o.address(name) for name in ("a", "b", "bias", "residual"))
-    held = None
+    prepared = None
     if kept and plan.prepared_weight_bytes:
-        held = _allocated(plan.prepared_weight_bytes)
-        plan.prepare_weight(b, held[1])
-        b = held[1]
-    workspace, launch, prepared = _workspace(plan.workspace_bytes), plan.launch, held is not None
+        prepared, address = _allocated(plan.prepared_weight_bytes)
+        plan.prepare_weight(b, address)
+        b = address
+    held, scratch = _allocated(plan.workspace_bytes)
+    launch, is_prepared = plan.launch, prepared is not None
 
     def run() -> object:
         result = torch.empty(elements, dtype=dtype)
-        _memory, scratch = workspace()
-        launch(a, b, result.data_ptr(), bias, residual, scratch, prepared)
-        return result, held
+        launch(a, b, result.data_ptr(), bias, residual, scratch, is_prepared)
+        return result, prepared, held
 
     return run
 

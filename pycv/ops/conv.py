@@ -14,6 +14,7 @@ The epilogue (+ bias, + residual, relu) belongs to the tensor computed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -314,6 +315,7 @@ class _Call:
             self.workspace_offset = -(-self.prepared_bytes // ALIGNMENT) * ALIGNMENT
             self.workspace_bytes = plan.workspace_bytes
             self.launch = plan.launch
+            self.launch_plain = plan.launch_plain if getattr(plan, "takes_plain_weight", False) else None
 
     def _channels(self, a: Tensor, b: Tensor) -> tuple[int, int]:
         """Input and output channels of the convolution."""
@@ -371,33 +373,36 @@ class _Call:
         if self.copy_residual:
             residual = residual.contiguous()
         out = a.new_empty_strided(self.shape, self.strides)
-        b_pointer, workspace, _alive = self._weight_and_workspace(b, prepared)
+        launch, b_pointer, workspace, _alive = self._weight_and_workspace(b, prepared)
         bias_pointer = 0 if bias is None else bias.data_ptr()
         residual_pointer = 0 if residual is None else residual.data_ptr()
         if self.pass_ == "forward":
-            self.launch(a.data_ptr(), b_pointer, out.data_ptr(), bias_pointer, residual_pointer, workspace)
+            launch(a.data_ptr(), b_pointer, out.data_ptr(), bias_pointer, residual_pointer, workspace)
         elif self.pass_ == "grad_input":
-            self.launch(out.data_ptr(), b_pointer, a.data_ptr(), bias_pointer, residual_pointer, workspace)
+            launch(out.data_ptr(), b_pointer, a.data_ptr(), bias_pointer, residual_pointer, workspace)
         else:
-            self.launch(b_pointer, out.data_ptr(), a.data_ptr(), 0, 0, workspace)
+            launch(b_pointer, out.data_ptr(), a.data_ptr(), 0, 0, workspace)
         return out
 
-    def _weight_and_workspace(self, b: Tensor, prepared) -> tuple[int, int, object]:
-        """Pointers to the (prepared) weight and to workspace, and what keeps them alive.
+    def _weight_and_workspace(self, b: Tensor, prepared) -> tuple[Callable, int, int, object]:
+        """How to run the plan, pointers to the (prepared) weight and to workspace, and what keeps them alive.
 
-        One buffer holds both, unless the layer keeps the prepared weight.
+        One buffer holds both, unless the layer keeps the prepared weight or the plan prefers the plain one.
         """
         if not self.prepared_bytes and not self.workspace_bytes:
-            return b.data_ptr(), 0, None
+            return self.launch, b.data_ptr(), 0, None
         kept = prepared.get(b, self.choice) if prepared is not None and self.prepared_bytes else None
         if kept is not None:
             memory, start = workspace(self.workspace_bytes, b)
-            return kept.data_ptr(), start, (kept, memory)
+            return self.launch, kept.data_ptr(), start, (kept, memory)
+        if self.launch_plain is not None:
+            memory, start = workspace(self.workspace_bytes, b)
+            return self.launch_plain, b.data_ptr(), start, memory
         memory, start = workspace(self.workspace_offset + self.workspace_bytes, b)
         if not self.prepared_bytes:
-            return b.data_ptr(), start, memory
+            return self.launch, b.data_ptr(), start, memory
         self.choice.plan.prepare_weight(b.data_ptr(), start)
-        return start, start + self.workspace_offset, memory
+        return self.launch, start, start + self.workspace_offset, memory
 
     def _run_torch(self, a, b, bias, residual) -> Tensor:
         inside = self.pass_ == "forward"  # torch adds the bias as it goes

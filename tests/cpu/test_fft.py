@@ -141,6 +141,7 @@ def test_sums_have_one_order(pass_):
     """From run to run and, as long as the tile is the same, for every number of threads."""
     case = flat(3, 20, 24, 21, 7, padding=3)
     assert torch.equal(bits(case, pass_, 2), bits(case, pass_, 2))
+    case = flat(7, 20, 24, 2, 31, padding=15)  # for which there is only one tile to choose
     assert torch.equal(bits(case, pass_, 1), bits(case, pass_, 3))
 
 

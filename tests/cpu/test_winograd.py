@@ -32,6 +32,12 @@ def entries_of(problem: ConvProblem, m: int) -> list[Kernel]:
     return [k for k in registry.kernels(problem.op, problem.pass_) if k.name == f"cpu:winograd/f{m}"]
 
 
+def takes_plain(problem: ConvProblem, m: int, threads: int = 1, limit: int = 2**28) -> bool:
+    plan = kernel_of(problem, m).plan
+    assert plan is not None
+    return plan(problem, threads, limit).takes_plain_weight
+
+
 def tile_maxima(values: np.ndarray, m: int) -> np.ndarray:
     """Each element (n, c, y, x) replaced by the largest of its m x m tile."""
     *_, h, w = values.shape
@@ -56,12 +62,13 @@ def check(text: str, m: int, threads: int = 1, limit: int = 2**28, seed: int = 0
     problem = parse(text)
     kernel = kernel_of(problem, m)
     arrays = arrays_of(problem, seed)
-    computed = raw.run(problem, kernel, arrays, {}, threads, limit)
     expected = reference.run(problem, arrays)
     bounds = compare.magnitudes(problem, arrays, expected)
     amplification = GRAD_WEIGHT_AMPLIFICATION if problem.pass_ == "grad_weight" else AMPLIFICATION
     factor = amplification[m, problem.filter[0]] * compare.tolerance(problem.dtype, compare.reduction_length(problem))
-    for name, values in computed.items():
+    plain = takes_plain(problem, m, threads, limit)
+    computed = [raw.run(problem, kernel, arrays, {}, threads, limit, prepare=not late) for late in {False, plain}]
+    for name, values in (item for tensors in computed for item in tensors.items()):
         bound = tile_maxima(bounds[name], problem.filter[0] if name == "weight" else m)
         bound = np.maximum(bound, compare.largest_products(problem, arrays))
         compare.assert_elements(f"{problem} {kernel.name}: {name}", values, expected[name], factor * bound)
@@ -106,6 +113,21 @@ def test_threads(pass_, threads):
     for index, sizes in enumerate(THREADED):
         layout = ("nchw", "nhwc")[(index + threads) % 2]
         check(problem_text(sizes, 3, pass_, f"f32 {layout} cpu"), (4, 2)[index % 2], threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("pass_", ["forward", "grad_input"])
+def test_plain_weights(pass_, threads):
+    """Few tiles, many channels: run() transforms the weight, some source channels at a time."""
+    for index, (source, computed) in enumerate(((300, 40), (257, 17), (520, 70))):
+        channels = f"c{source}h6w5 k{computed}" if pass_ == "forward" else f"c{computed}h6w5 k{source}"
+        for m, r in ((2, 3), (4, 3), (3, 5)):
+            text = problem_text(f"n1{channels}", r, pass_, f"f32 {('nchw', 'nhwc')[index % 2]} cpu")
+            assert takes_plain(parse(text), m, threads)
+            check(text, m, threads, seed=index)
+    check(f"conv2d.{pass_} n1c64h5w5 k64r3s3 p1 g2 f64 nchw cpu", 4, threads)
+    many = "c8h60w60 k8" if pass_ == "forward" else "c8h30w30 k8"
+    assert not takes_plain(parse(problem_text(f"n2{many}", 3, pass_)), 4, threads)
 
 
 @pytest.mark.parametrize("pass_", PASSES)

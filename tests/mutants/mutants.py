@@ -226,4 +226,12 @@ MUTANTS = [
     Mutant(PHASES, "larger(all.top, divide_up(top, rows))", "larger(all.top, top / rows)", STRIDED_TESTS),
     Mutant(WINOGRAD, "row >= p_.before_rows && ", "", STRIDED_TESTS + " -k windows"),
     Mutant(WINOGRAD, "smaller(plane % tile_.a, last)", "plane % tile_.a", STRIDED_TESTS),
+    # ... and the weight that run() transforms, some source channels at a time
+    Mutant(WINOGRAD, "sources.begin > 0,", "false,", f"{WINOGRAD_TESTS}::test_plain_weights"),
+    Mutant(
+        WINOGRAD,
+        "plane * tiles_plane() + sources.begin * block.size()",
+        "plane * tiles_plane() + sources.begin",
+        f"{WINOGRAD_TESTS}::test_plain_weights",
+    ),
 ]

@@ -191,12 +191,13 @@ void run_conv(const KernelEntry& entry, ConvProblem p, Tensor input, Tensor weig
     const std::unique_ptr<ConvPlan> plan(entry.conv(p, threads, limit));
     Guarded prepared(plan->prepared_weight_bytes(), side, 64), workspace(plan->workspace_bytes(), side, 64);
     void* used_weight = weight_image.data();
-    if (p.pass != Pass::grad_weight && plan->prepared_weight_bytes()) {
+    const bool plain = plan->takes_plain_weight() && (threads == 1) != p.bias;
+    if (p.pass != Pass::grad_weight && plan->prepared_weight_bytes() && !plain) {
         plan->prepare_weight(weight_image.data(), prepared.data());
         used_weight = prepared.data();
     }
     plan->run({input_image.data(), used_weight, output_image.data(), p.bias ? bias_image.data() : nullptr,
-               p.has_residual ? residual_image.data() : nullptr, workspace.data()});
+               p.has_residual ? residual_image.data() : nullptr, workspace.data(), nullptr, nullptr, plain});
 
     Image<T>& computed_image = p.pass == Pass::forward      ? output_image
                                : p.pass == Pass::grad_input ? input_image
