@@ -36,7 +36,8 @@ struct TileProblem {
     int64_t n, groups, source_channels, channels;  // channels per group; `channels` are those computed
     int64_t source_height, source_width, height, width;
     int64_t top, left;  // the first tile reads from source row -top and column -left on
-    Phases phases;
+    Phases phases;      // of the source
+    Phases written;     // of the computed tensor, whose size is then that of the image of phases
     Strides source, computed, residual;
     Strides weight;  // n: computed channel, c: source channel
     int64_t weight_group;
@@ -52,11 +53,25 @@ enum class Strided {
     split,  // phases have planes of their own (winograd_split_tile.cpp)
 };
 
+// The taps per side of a filter's phases.
+int64_t phase_taps(const ConvProblem& p) {
+    return larger(divide_up(p.filter.h, p.stride.h), divide_up(p.filter.w, p.stride.w));
+}
+
 // The source of a strided convolution becomes the image of its phases.
 void take_phases(const ConvProblem& p, TileProblem& t) {
     t.phases = {p.stride.h, p.stride.w, p.padding.h, p.padding.w};
     t.top = t.left = 0;
     t.source_channels *= t.phases.count();
+}
+
+// ... and so does what is computed from the source with its padding of whole phase filters.
+void write_phases(const ConvProblem& p, int64_t taps, TileProblem& t) {
+    t.written = {p.stride.h, p.stride.w, p.padding.h, p.padding.w};
+    t.top = t.left = taps - 1;
+    t.channels *= t.written.count();
+    t.height = divide_up(p.size.h + p.padding.h, p.stride.h);
+    t.width = divide_up(p.size.w + p.padding.w, p.stride.w);
 }
 
 // The gradient of a strided convolution's input, in tiles that begin with a pixel of one tap.
@@ -89,6 +104,7 @@ TileProblem tile_problem(const ConvProblem& p, Strided strided) {
         t.height = p.size.h, t.width = p.size.w;
         t.top = p.filter.h - 1 - p.padding.h, t.left = p.filter.w - 1 - p.padding.w;
         if (strided == Strided::split) take_split_gradient(p, t);
+        if (strided == Strided::depth) write_phases(p, phase_taps(p), t);
         t.source = p.output, t.computed = p.input;
         t.weight.n = p.weight.c, t.weight.c = p.weight.n;
         t.turned = true;
@@ -121,8 +137,8 @@ public:
         reader_.access = access_of(p_.source, image_channels());
         reader_.transform = tile.input;
         reader_.prologue.relu = problem.relu_input;
-        computed_access_ = access_of(p_.computed, p_.channels);
-        residual_access_ = access_of(p_.residual, p_.channels);
+        computed_access_ = access_of(p_.computed, computed_channels());
+        residual_access_ = access_of(p_.residual, computed_channels());
         blocking_ = choose_blocking(workspace_limit);
     }
 
@@ -169,7 +185,7 @@ public:
         const double planes = static_cast<double>(planes_), pixels = static_cast<double>(tile_.m * tile_.m);
         const double inputs = static_cast<double>(source_vectors_ * lanes<T>),
                      depth = static_cast<double>(p_.source_channels);
-        const double outputs = static_cast<double>(panels_ * kTileWidth<T>);
+        const double outputs = static_cast<double>(round_up(filled_channels_, lanes<T>));
         const double filters = static_cast<double>(tile_.u * tile_.u), weight = groups * filters * depth * outputs;
         const double moved =
             groups * own * part *
@@ -234,8 +250,9 @@ private:
         return b;
     }
 
-    // Channels per group of the tensor that is read; `source_channels` are those of its phases.
+    // Channels per group of the tensors themselves: those of the problem may be of their phases.
     int64_t image_channels() const { return p_.source_channels / p_.phases.count(); }
+    int64_t computed_channels() const { return p_.channels / p_.written.count(); }
     int64_t tile_buffers() const { return blocking_.shared ? 1 : threads_; }
     int64_t tiles_plane() const { return plane_elements<T>(source_vectors_ * blocking_.tiles); }
     int64_t sums_plane() const { return plane_elements<T>(2 * blocking_.tiles); }
@@ -267,7 +284,15 @@ private:
         const int64_t rows = conv_.filter.h, columns = conv_.filter.w;
         const T* end =
             weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (rows - 1) * s.h + (columns - 1) * s.w;
-        return {weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, rows, columns};
+        return {weight + group * p_.weight_group,
+                end,
+                p_.weight.n,
+                p_.weight.c,
+                s.h,
+                s.w,
+                computed_channels(),
+                rows,
+                columns};
     }
 
     // Some source channels' filters of one vector of computed channels, into its panel.
@@ -277,6 +302,10 @@ private:
         T* to = panel + source * kTileWidth<T> + vector % 2 * lanes<T>;
         if (p_.phases.count() > 1) {
             for (int64_t c = 0; c < count; ++c) prepare_phases(from, vector, source + c, to + c * kTileWidth<T>);
+            return;
+        }
+        if (p_.written.count() > 1) {
+            for (int64_t c = 0; c < count; ++c) prepare_written(from, vector, source + c, to + c * kTileWidth<T>);
             return;
         }
         alignas(64) T filters[kGatheredElements<T>];
@@ -308,6 +337,22 @@ private:
         }
     }
 
+    // One source channel's turned filters of a vector of the computed channels' phases.
+    void prepare_written(const FilterSource<T>& from, int64_t vector, int64_t source, T* to) const {
+        alignas(64) T phase[kMostTaps * lanes<T>];
+        const int64_t taps = tile_.r * tile_.r;
+        for (int64_t tap = 0; tap < taps; ++tap)
+            for (int64_t i = 0; i < lanes<T>; ++i) {
+                const int64_t channel = vector * lanes<T> + i, lane = channel / from.channels;
+                const int64_t y = tap / tile_.r * p_.written.rows + lane / p_.written.columns;
+                const int64_t x = tap % tile_.r * p_.written.columns + lane % p_.written.columns;
+                const bool exists = channel < p_.channels && y < from.height && x < from.width;
+                T* const at = phase + (taps - 1 - tap) * lanes<T> + i;
+                *at = exists ? *from.at(channel % from.channels, source, y * from.width + x) : T(0);
+            }
+        tile_.filter(phase, lanes<T>, to, p_.source_channels * kTileWidth<T>);
+    }
+
     // ------------------------------------------------------------------------------------------ run
 
     Operands operands(const ConvArguments& a, int64_t group) const {
@@ -315,7 +360,7 @@ private:
         const T* source = static_cast<const T*>(forward ? a.input : a.output);
         T* computed = static_cast<T*>(forward ? a.output : a.input);
         const T* residual = conv_.has_residual ? static_cast<const T*>(a.residual) : nullptr;
-        const int64_t from = group * image_channels(), to = group * p_.channels;
+        const int64_t from = group * image_channels(), to = group * computed_channels();
         if (residual) residual += p_.residual.channel(to);
         Operands o{};
         o.source = {source + p_.source.channel(from), p_.source, image_channels(), p_.source_height, p_.source_width};
@@ -324,9 +369,10 @@ private:
             o.reader.prologue.scale = static_cast<const T*>(a.input_scale) + from;
             o.reader.prologue.shift = static_cast<const T*>(a.input_shift) + from;
         }
-        o.destination.image = {computed + p_.computed.channel(to), p_.computed, p_.channels, p_.height, p_.width};
+        const Spatial& size = forward ? conv_.out : conv_.size;
+        o.destination.image = {computed + p_.computed.channel(to), p_.computed, computed_channels(), size.h, size.w};
         o.destination.access = computed_access_;
-        o.destination.residual = {residual, p_.residual, p_.channels, p_.height, p_.width};
+        o.destination.residual = {residual, p_.residual, computed_channels(), size.h, size.w};
         o.destination.residual_access = residual_access_;
         o.destination.floor = conv_.relu ? T(0) : kNoFloor;
         o.group = group;
@@ -412,8 +458,8 @@ private:
         const Destination<T>& d = o.destination;
         const int64_t count = smaller(lanes<T>, p_.channels - channel);
         alignas(64) T bias[lanes<T>] = {};
-        for (int64_t i = 0; i < (o.bias ? count : 0); ++i) bias[i] = o.bias[channel + i];
-        const bool direct = takes_vectors<T>(d.access, p_.computed) && count == lanes<T> &&
+        for (int64_t i = 0; i < (o.bias ? count : 0); ++i) bias[i] = o.bias[(channel + i) % computed_channels()];
+        const bool direct = p_.written.count() == 1 && takes_vectors<T>(d.access, p_.computed) && count == lanes<T> &&
                             (!d.residual.data || takes_vectors<T>(d.residual_access, p_.residual));
         if (!direct) return write_through_patch(o, space, r, channel, bias, sums);
         const int64_t m = tile_.m, end = r.column + r.columns;
@@ -456,7 +502,11 @@ private:
                          {space.patch + row * m * line, line, lanes<T>, nullptr, 0, 0, bias, kNoFloor});
         const int64_t top = r.row * m - p_.before_rows, left = r.column * m - p_.before_columns;
         const Box all{top, top + r.rows * m, left, left + r.columns * m};
-        write_patch<T>(o.destination, r.n, channel, all, all.within(p_.height, p_.width), space.patch);
+        if (p_.written.count() > 1) {
+            write_phase_patch<T>(o.destination, p_.written, r.n, channel, all, space.patch);
+        } else {
+            write_patch<T>(o.destination, r.n, channel, all, all.within(p_.height, p_.width), space.patch);
+        }
     }
 
     static constexpr T kNoFloor = -static_cast<T>(__builtin_inf());
@@ -475,7 +525,7 @@ private:
 template <class T>
 const TileTransforms<T>& transforms(const ConvProblem& p, int64_t m, Strided strided) {
     if (strided == Strided::split) return *split_transforms<T>(m, p.pass == Pass::grad_input);
-    return *tile_transforms<T>(m, larger(divide_up(p.filter.h, p.stride.h), divide_up(p.filter.w, p.stride.w)));
+    return *tile_transforms<T>(m, phase_taps(p));
 }
 
 template <class T>
