@@ -1,4 +1,5 @@
-// Winograd convolution F(m x m, r x r): forward and grad_input of 3 x 3 and 5 x 5 filters with stride and dilation 1.
+// Winograd convolution F(m x m, r x r): forward and grad_input of 3 x 3 and 5 x 5 filters with stride 1, and of strided
+// convolutions over the phases of the image.
 //
 // The output is cut into tiles of m x m pixels. Each needs a = m + r - 1 input pixels per side; both transforms
 // (winograd_matrices.h) make a * a planes, in each of which the convolution is one matrix product over the channels:
@@ -9,17 +10,26 @@
 // for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output with the
 // filters turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
 //
+// A convolution of stride s is one of stride 1 over s * s phases per channel (winograd_phases.h), with filters of
+// ceil(r / s) taps. "s2d" takes the phases for channels: (m + ceil(r / s) - 1)^2 s^2 / m^2 multiply-adds per output and
+// channel, taps that do not exist among them: 12.25 of F4 for 7 x 7 with stride 2 (instead of 49), 36 of F4 for 11 x 11
+// with stride 4 (121). It suits few channels: sums are s * s times longer, tiles have fewer planes. In grad_input the
+// phases are those of the computed channels. "split" gives each phase of a 3 x 3 filter with stride 2 planes of its own
+// (winograd_split_tile.cpp): 6.25 (F2), 5.06 (F4) instead of 9, without taps that do not exist.
+//
 // A block of tiles is transformed, multiplied and transformed back at a time. Its tiles stay in the cache, and each of
 // the weight's panels of kTileWidth output channels passes by once per block. Where there are many tiles, each thread
 // works on blocks of its own, without a barrier. Where the weight is what has to be moved (few tiles, many channels),
 // all threads share a block: each transforms some channels, and after a barrier multiplies some panels.
 //
-// prepare_weight() makes weight[panel][xi][c][kTileWidth]: a * a / (r * r) times the weight's size. Where grad_input
-// would read that only once, from memory, it transforms each panel when it gets to it instead.
+// prepare_weight() makes weight[panel][xi][c][kTileWidth], one for all planes of the same filter elements: a * a / (r *
+// r) times the weight's size. Where grad_input would read that only once, from memory, it transforms each panel when it
+// gets to it instead.
 //
 // Rounding: see winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those of one
 // output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
-// whatever direct convolution would make non-finite is so here.
+// whatever direct convolution would make non-finite is so here. The taps that a phase's filter lacks read too; what no
+// window reads is not read.
 #include "cost.h"
 #include "plan.h"
 #include "winograd_blocks.h"
