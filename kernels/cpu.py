@@ -92,6 +92,8 @@ def _same_blocks(p: PoolProblem) -> str | None:
     return _supports(p)
 
 
+_GATHERS = ("forward", "grad_input")
+
 # Winograd's tiles by filter size, and the numeric class that their errors with up to 512 channels allow.
 _WINOGRAD_TILES = {
     3: {"f4": "default", "f6": "fast", "f2": "default"},
@@ -144,23 +146,26 @@ def _winograd_strided(taps: int, numeric_class: str):
             return f"filter {'x'.join(map(str, p.filter))}, stride {strides}: this tile is for {taps} taps per stride"
         if p.groups > 1 and any(layout.block > 1 for layout in _fields.layouts(p)):
             return f"{p.groups} groups in a blocked layout"
-        if (_phase_channels(p) <= _STRIDED_CHANNELS) != (numeric_class == "default"):
-            return f"{_phase_channels(p)} channels and phases: not of numeric class {numeric_class}"
-        return _supports(p)
+        if p.pass_ == "grad_input" and any(r <= pad for r, pad in zip(p.filter, p.padding, strict=True)):
+            return f"padding {'x'.join(map(str, p.padding))}: there are windows of padding alone"
+        if (_summed_channels(p) <= _STRIDED_CHANNELS) != (numeric_class == "default"):
+            return f"{_summed_channels(p)} channels and phases: not of numeric class {numeric_class}"
+        return _supports(p) if p.pass_ == "forward" else _unblocked(p)
 
     return supports
 
 
-def _phase_channels(p: ConvProblem) -> int:
-    return p.c // p.groups * p.stride[0] * p.stride[1]
+def _summed_channels(p: ConvProblem) -> int:
+    return (p.c * p.stride[0] * p.stride[1] if p.pass_ == "forward" else p.k) // p.groups
 
 
 def _winograd_strided_entries() -> list[Kernel]:
     return [
         Kernel(
-            "conv2d", "forward", "cpu", "winograd", _winograd_strided(taps, numeric_class),
+            "conv2d", pass_, "cpu", "winograd", _winograd_strided(taps, numeric_class),
             _plan_conv(f"winograd/s2d-{tile}"), numeric_class=numeric_class, variant=f"s2d-{tile}",
         )
+        for pass_ in _GATHERS
         for taps, tiles in _STRIDED_TILES.items()
         for tile in tiles
         for numeric_class in ("default", "fast")
@@ -227,7 +232,6 @@ def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilat
 
 
 _RANKS = ("1d", "2d", "3d")
-_GATHERS = ("forward", "grad_input")
 _CONVS = [f"conv{rank}" for rank in _RANKS]
 _POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in _RANKS]
 

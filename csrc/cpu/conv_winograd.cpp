@@ -1,4 +1,5 @@
-// Winograd convolution F(m x m, r x r): forward and grad_input of 3 x 3 and 5 x 5 filters with stride and dilation 1.
+// Winograd convolution F(m x m, r x r): forward and grad_input of 3 x 3 and 5 x 5 filters with stride 1, and of strided
+// convolutions over the phases of the image.
 //
 // The output is cut into tiles of m x m pixels. Each needs a = m + r - 1 input pixels per side; both transforms
 // (winograd_matrices.h) make a * a planes, in each of which the convolution is one matrix product over the channels:
@@ -9,18 +10,26 @@
 // for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output with the
 // filters turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
 //
+// A convolution of stride s is one of stride 1 over s * s phases per channel (winograd_phases.h), with filters of
+// ceil(r / s) taps. "s2d" takes the phases for channels: (m + ceil(r / s) - 1)^2 s^2 / m^2 multiply-adds per output and
+// channel, taps that do not exist among them: 12.25 of F4 for 7 x 7 with stride 2 (instead of 49), 36 of F4 for 11 x 11
+// with stride 4 (121). It suits few channels: sums are s * s times longer, tiles have fewer planes. In grad_input the
+// phases are those of the computed channels. "split" gives each phase of a 3 x 3 filter with stride 2 planes of its own
+// (winograd_split_tile.cpp): 6.25 (F2), 5.06 (F4) instead of 9, without taps that do not exist.
+//
 // A block of tiles is transformed, multiplied and transformed back at a time. Its tiles stay in the cache, and each of
 // the weight's panels of kTileWidth output channels passes by once per block. Where there are many tiles, each thread
 // works on blocks of its own, without a barrier. Where the weight is what has to be moved (few tiles, many channels),
 // all threads share a block: each transforms some channels, and after a barrier multiplies some panels.
 //
-// prepare_weight() makes weight[panel][xi][c][kTileWidth]: a * a / (r * r) times the weight's size. Where that is more
-// than the tiles are and nobody keeps it, run() takes the plain weight instead, and transforms a part of a panel when
-// it gets to it: what it makes of it is read once, from the cache.
+// prepare_weight() makes weight[panel][xi][c][kTileWidth], one for all planes of the same filter elements: a * a / (r *
+// r) times the weight's size. Where that is more than the tiles are and nobody keeps it, run() takes the plain weight
+// instead, and transforms a part of a panel when it gets to it: what it makes of it is read once, from the cache.
 //
 // Rounding: see winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those of one
 // output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
-// whatever direct convolution would make non-finite is so here.
+// whatever direct convolution would make non-finite is so here. The taps that a phase's filter lacks read too; what no
+// window reads is not read.
 #include "cost.h"
 #include "plan.h"
 #include "winograd_blocks.h"
@@ -37,7 +46,8 @@ struct TileProblem {
     int64_t n, groups, source_channels, channels;  // channels per group; `channels` are those computed
     int64_t source_height, source_width, height, width;
     int64_t top, left;  // the first tile reads from source row -top and column -left on
-    Phases phases;
+    Phases phases;      // of the source
+    Phases written;     // of the computed tensor, whose size is then that of the image of phases
     Strides source, computed, residual;
     Strides weight;  // n: computed channel, c: source channel
     int64_t weight_group;
@@ -53,11 +63,25 @@ enum class Strided {
     split,  // phases have planes of their own (winograd_split_tile.cpp)
 };
 
+// The taps per side of a filter's phases.
+int64_t phase_taps(const ConvProblem& p) {
+    return larger(divide_up(p.filter.h, p.stride.h), divide_up(p.filter.w, p.stride.w));
+}
+
 // The source of a strided convolution becomes the image of its phases.
 void take_phases(const ConvProblem& p, TileProblem& t) {
     t.phases = {p.stride.h, p.stride.w, p.padding.h, p.padding.w};
     t.top = t.left = 0;
     t.source_channels *= t.phases.count();
+}
+
+// ... and so does what is computed from the source with its padding of whole phase filters.
+void write_phases(const ConvProblem& p, int64_t taps, TileProblem& t) {
+    t.written = {p.stride.h, p.stride.w, p.padding.h, p.padding.w};
+    t.top = t.left = taps - 1;
+    t.channels *= t.written.count();
+    t.height = divide_up(p.size.h + p.padding.h, p.stride.h);
+    t.width = divide_up(p.size.w + p.padding.w, p.stride.w);
 }
 
 // The gradient of a strided convolution's input, in tiles that begin with a pixel of one tap.
@@ -90,6 +114,7 @@ TileProblem tile_problem(const ConvProblem& p, Strided strided) {
         t.height = p.size.h, t.width = p.size.w;
         t.top = p.filter.h - 1 - p.padding.h, t.left = p.filter.w - 1 - p.padding.w;
         if (strided == Strided::split) take_split_gradient(p, t);
+        if (strided == Strided::depth) write_phases(p, phase_taps(p), t);
         t.source = p.output, t.computed = p.input;
         t.weight.n = p.weight.c, t.weight.c = p.weight.n;
         t.turned = true;
@@ -123,8 +148,8 @@ public:
         reader_.access = access_of(p_.source, image_channels());
         reader_.transform = tile.input;
         reader_.prologue.relu = problem.relu_input;
-        computed_access_ = access_of(p_.computed, p_.channels);
-        residual_access_ = access_of(p_.residual, p_.channels);
+        computed_access_ = access_of(p_.computed, computed_channels());
+        residual_access_ = access_of(p_.residual, computed_channels());
         blocking_ = choose_blocking(workspace_limit);
     }
 
@@ -173,7 +198,7 @@ public:
         const double planes = static_cast<double>(planes_), pixels = static_cast<double>(tile_.m * tile_.m);
         const double inputs = static_cast<double>(source_vectors_ * lanes<T>),
                      depth = static_cast<double>(p_.source_channels);
-        const double outputs = static_cast<double>(panels_ * kTileWidth<T>);
+        const double outputs = static_cast<double>(round_up(filled_channels_, lanes<T>));
         const double filters = static_cast<double>(tile_.u * tile_.u), weight = groups * filters * depth * outputs;
         const double moved =
             groups * own * part *
@@ -241,8 +266,9 @@ private:
         return b;
     }
 
-    // Channels per group of the tensor that is read; `source_channels` are those of its phases.
+    // Channels per group of the tensors themselves: those of the problem may be of their phases.
     int64_t image_channels() const { return p_.source_channels / p_.phases.count(); }
+    int64_t computed_channels() const { return p_.channels / p_.written.count(); }
     int64_t tile_buffers() const { return blocking_.shared ? 1 : threads_; }
     int64_t tiles_plane() const { return plane_elements<T>(source_vectors_ * blocking_.tiles); }
     int64_t sums_plane() const { return plane_elements<T>(2 * blocking_.tiles); }
@@ -282,7 +308,15 @@ private:
         const int64_t rows = conv_.filter.h, columns = conv_.filter.w;
         const T* end =
             weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (rows - 1) * s.h + (columns - 1) * s.w;
-        return {weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, rows, columns};
+        return {weight + group * p_.weight_group,
+                end,
+                p_.weight.n,
+                p_.weight.c,
+                s.h,
+                s.w,
+                computed_channels(),
+                rows,
+                columns};
     }
 
     // Some source channels' filters of one vector of computed channels, into their rows of its panel.
@@ -292,6 +326,11 @@ private:
         T* to = rows + vector % 2 * lanes<T>;
         if (p_.phases.count() > 1) {
             for (int64_t c = 0; c < count; ++c) prepare_phases(from, vector, source + c, to + c * kTileWidth<T>, plane);
+            return;
+        }
+        if (p_.written.count() > 1) {
+            for (int64_t c = 0; c < count; ++c)
+                prepare_written(from, vector, source + c, to + c * kTileWidth<T>, plane);
             return;
         }
         alignas(64) T filters[kGatheredElements<T>];
@@ -323,6 +362,22 @@ private:
         }
     }
 
+    // One source channel's turned filters of a vector of the computed channels' phases.
+    void prepare_written(const FilterSource<T>& from, int64_t vector, int64_t source, T* to, int64_t plane) const {
+        alignas(64) T phase[kMostTaps * lanes<T>];
+        const int64_t taps = tile_.r * tile_.r;
+        for (int64_t tap = 0; tap < taps; ++tap)
+            for (int64_t i = 0; i < lanes<T>; ++i) {
+                const int64_t channel = vector * lanes<T> + i, lane = channel / from.channels;
+                const int64_t y = tap / tile_.r * p_.written.rows + lane / p_.written.columns;
+                const int64_t x = tap % tile_.r * p_.written.columns + lane % p_.written.columns;
+                const bool exists = channel < p_.channels && y < from.height && x < from.width;
+                T* const at = phase + (taps - 1 - tap) * lanes<T> + i;
+                *at = exists ? *from.at(channel % from.channels, source, y * from.width + x) : T(0);
+            }
+        tile_.filter(phase, lanes<T>, to, plane);
+    }
+
     // ------------------------------------------------------------------------------------------ run
 
     Operands operands(const ConvArguments& a, int64_t group) const {
@@ -330,7 +385,7 @@ private:
         const T* source = static_cast<const T*>(forward ? a.input : a.output);
         T* computed = static_cast<T*>(forward ? a.output : a.input);
         const T* residual = conv_.has_residual ? static_cast<const T*>(a.residual) : nullptr;
-        const int64_t from = group * image_channels(), to = group * p_.channels;
+        const int64_t from = group * image_channels(), to = group * computed_channels();
         if (residual) residual += p_.residual.channel(to);
         Operands o{};
         o.source = {source + p_.source.channel(from), p_.source, image_channels(), p_.source_height, p_.source_width};
@@ -339,9 +394,10 @@ private:
             o.reader.prologue.scale = static_cast<const T*>(a.input_scale) + from;
             o.reader.prologue.shift = static_cast<const T*>(a.input_shift) + from;
         }
-        o.destination.image = {computed + p_.computed.channel(to), p_.computed, p_.channels, p_.height, p_.width};
+        const Spatial& size = forward ? conv_.out : conv_.size;
+        o.destination.image = {computed + p_.computed.channel(to), p_.computed, computed_channels(), size.h, size.w};
         o.destination.access = computed_access_;
-        o.destination.residual = {residual, p_.residual, p_.channels, p_.height, p_.width};
+        o.destination.residual = {residual, p_.residual, computed_channels(), size.h, size.w};
         o.destination.residual_access = residual_access_;
         o.destination.floor = conv_.relu ? T(0) : kNoFloor;
         o.group = group;
@@ -445,8 +501,8 @@ private:
         const Destination<T>& d = o.destination;
         const int64_t count = smaller(lanes<T>, p_.channels - channel);
         alignas(64) T bias[lanes<T>] = {};
-        for (int64_t i = 0; i < (o.bias ? count : 0); ++i) bias[i] = o.bias[channel + i];
-        const bool direct = takes_vectors<T>(d.access, p_.computed) && count == lanes<T> &&
+        for (int64_t i = 0; i < (o.bias ? count : 0); ++i) bias[i] = o.bias[(channel + i) % computed_channels()];
+        const bool direct = p_.written.count() == 1 && takes_vectors<T>(d.access, p_.computed) && count == lanes<T> &&
                             (!d.residual.data || takes_vectors<T>(d.residual_access, p_.residual));
         if (!direct) return write_through_patch(o, space, r, channel, bias, sums);
         const int64_t m = tile_.m, end = r.column + r.columns;
@@ -489,7 +545,11 @@ private:
                          {space.patch + row * m * line, line, lanes<T>, nullptr, 0, 0, bias, kNoFloor});
         const int64_t top = r.row * m - p_.before_rows, left = r.column * m - p_.before_columns;
         const Box all{top, top + r.rows * m, left, left + r.columns * m};
-        write_patch<T>(o.destination, r.n, channel, all, all.within(p_.height, p_.width), space.patch);
+        if (p_.written.count() > 1) {
+            write_phase_patch<T>(o.destination, p_.written, r.n, channel, all, space.patch);
+        } else {
+            write_patch<T>(o.destination, r.n, channel, all, all.within(p_.height, p_.width), space.patch);
+        }
     }
 
     static constexpr T kNoFloor = -static_cast<T>(__builtin_inf());
@@ -508,7 +568,7 @@ private:
 template <class T>
 const TileTransforms<T>& transforms(const ConvProblem& p, int64_t m, Strided strided) {
     if (strided == Strided::split) return *split_transforms<T>(m, p.pass == Pass::grad_input);
-    return *tile_transforms<T>(m, larger(divide_up(p.filter.h, p.stride.h), divide_up(p.filter.w, p.stride.w)));
+    return *tile_transforms<T>(m, phase_taps(p));
 }
 
 template <class T>

@@ -13,9 +13,11 @@
 // The points decide the error. Those below are the best of a search among fractions with small numerators over powers
 // of two, in pairs +p, -p, which halve the transforms' work. Largest error relative to the largest output, as measured
 // (fp32, N(0, 1) inputs, He-scaled weights; forward with 64 / 512 channels, where fp32 sums weigh in):
-//     A = 4: 0, 1            F(2, 3)  4e-7 / 9e-7
-//     A = 6: 0, 5/8, 3/2     F(4, 3)  2e-6 / 5e-6, F(2, 5) 1e-6 / 5e-6   (with 0, 1/2, 2 twice as much)
-//     A = 7: 3/8, 7/8, 7/4   F(3, 5)  3e-6 / 7e-6
+//     A = 3: 1; A = 5: 1/2, 5/4   F(2, 2), F(4, 2) of 3 x 3 with stride 2: 3e-7 / 9e-7
+//     A = 4: 0, 1            F(2, 3)  4e-7 / 9e-7, F(3, 2) 4e-7 / 1e-6
+//     A = 6: 0, 5/8, 3/2     F(4, 3)  2e-6 / 5e-6, F(2, 5) 1e-6 / 5e-6, F(5, 2) 2e-6 / 6e-6, F(3, 4) 1e-6 / 3e-6
+//                            (with 0, 1/2, 2 twice as much)
+//     A = 7: 3/8, 7/8, 7/4   F(3, 5)  3e-6 / 7e-6, F(4, 4) 3e-6 / 9e-6
 //     A = 8: 0, 1/2, 1, 2    F(6, 3)  9e-6 / 3e-5, F(4, 5) 9e-6 / 2e-5: not within 1e-5, so of numeric class "fast"
 #pragma once
 

@@ -175,4 +175,30 @@ private:
     alignas(64) T scale_[lanes<T>], shift_[lanes<T>];
 };
 
+// A patch of phase channels [first, first + lanes) to the pixels of the image that exist, with residual and relu.
+template <class T>
+void write_phase_patch(const Destination<T>& d, const Phases& phases, int64_t n, int64_t first, const Box& all,
+                       const T* patch) {
+    const int64_t channels = d.image.channels, count = smaller(lanes<T>, channels * phases.count() - first);
+    const Strides &to = d.image.strides, &from = d.residual.strides;
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t phase = (first + i) / channels, channel = (first + i) % channels;
+        const int64_t top = phase / phases.columns - phases.top, left = phase % phases.columns - phases.left;
+        const int64_t begin = larger(all.left, divide_up(-left, phases.columns));
+        const int64_t end = smaller(all.right, divide_up(d.image.width - left, phases.columns));
+        for (int64_t y = all.top; y < all.bottom; ++y) {
+            const int64_t row = y * phases.rows + top;
+            if (row < 0 || row >= d.image.height) continue;
+            T* const line = d.image.at(n, channel, row, 0);
+            const T* const residual = d.residual.data ? d.residual.at(n, channel, row, 0) : nullptr;
+            const T* at = patch + ((y - all.top) * all.columns() + begin - all.left) * lanes<T> + i;
+            for (int64_t x = begin; x < end; ++x, at += lanes<T>) {
+                const int64_t column = x * phases.columns + left;
+                const T value = residual ? *at + residual[column * from.w] : *at;
+                line[column * to.w] = value < d.floor ? d.floor : value;
+            }
+        }
+    }
+}
+
 }  // namespace pycv::cpu::PYCV_ISA

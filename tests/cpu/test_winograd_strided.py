@@ -41,16 +41,37 @@ def taps_of(problem: ConvProblem) -> int:
     return max(-(-r // s) for r, s in zip(problem.filter, problem.stride, strict=True))
 
 
-def check(text: str, m: int, threads: int = 1, limit: int = 2**28, seed: int = 0) -> None:
-    problem = parse(text)
+def tiles_of_phases(values: np.ndarray, m: int, problem: ConvProblem) -> np.ndarray:
+    """Each pixel of an input replaced by the largest of its tile, which is m x m pixels of every phase."""
+    for axis, stride, padding in zip((2, 3), problem.stride, problem.padding, strict=True):
+        size, values = values.shape[axis], np.moveaxis(values, axis, -1)
+        padded = np.pad(values, ((0, 0),) * 3 + ((padding, -(padding + size) % (m * stride)),))
+        blocks = padded.reshape(*padded.shape[:-1], -1, m * stride)
+        largest = np.broadcast_to(blocks.max(-1, keepdims=True), blocks.shape).reshape(padded.shape)
+        values = np.moveaxis(largest[..., padding : padding + size], -1, axis)
+    return values
+
+
+def check(sizes: str, m: int, threads: int = 1, limit: int = 2**28, seed: int = 0) -> None:
+    """Forward and, where it is supported, grad_input."""
+    for pass_ in ("forward", "grad_input"):
+        problem = parse(f"conv2d.{pass_} {sizes}")
+        blocked = any(layout.block > 1 for layout in (problem.input, problem.output))
+        padded = any(p >= r for p, r in zip(problem.padding, problem.filter, strict=True))
+        if pass_ == "forward" or not (blocked or padded):
+            check_one(problem, m, threads, limit, seed)
+
+
+def check_one(problem: ConvProblem, m: int, threads: int = 1, limit: int = 2**28, seed: int = 0) -> None:
     kernel = kernel_of(problem, m)
     arrays = arrays_of(problem, seed)
-    computed = raw.run(problem, kernel, arrays, {}, threads, limit)["output"]
+    ((name, computed),) = raw.run(problem, kernel, arrays, {}, threads, limit).items()
     expected = reference.run(problem, arrays)
-    bound = tile_maxima(compare.magnitudes(problem, arrays, expected)["output"], m)
+    bound = compare.magnitudes(problem, arrays, expected)[name]
+    bound = tile_maxima(bound, m) if name == "output" else tiles_of_phases(bound, m, problem)
     bound = np.maximum(bound, compare.largest_products(problem, arrays))
     factor = AMPLIFICATION[m, taps_of(problem)] * compare.tolerance(problem.dtype, compare.reduction_length(problem))
-    compare.assert_elements(f"{problem} {kernel.name}", computed, expected["output"], factor * bound)
+    compare.assert_elements(f"{problem} {kernel.name}", computed, expected[name], factor * bound)
 
 
 # ------------------------------------------------------------------------------------------------- phases as channels
@@ -60,8 +81,8 @@ def check(text: str, m: int, threads: int = 1, limit: int = 2**28, seed: int = 0
 def test_filters_and_strides(m, taps):
     for index, filter in enumerate(FILTERS[taps]):
         for layout in ("nchw", "nhwc"):
-            check(f"conv2d.forward n2c3h41w{90 + index} k9{filter} p{index} f32 {layout} cpu", m, seed=index)
-            check(f"conv2d.forward n1c18h17w{19 + index} k33{filter} p{taps - 1} f64 {layout} cpu", m, threads=2)
+            check(f"n2c3h41w{90 + index} k9{filter} p{index} f32 {layout} cpu", m, seed=index)
+            check(f"n1c18h17w{19 + index} k33{filter} p{taps - 1} f64 {layout} cpu", m, threads=2)
 
 
 @pytest.mark.parametrize(("m", "taps"), TILES)
@@ -70,22 +91,22 @@ def test_sizes_around_every_tile(m, taps):
         other = (size * 5 + index) % 40 + 20
         filter = FILTERS[taps][index % 2]
         for layout in ("nchw", "nhwc"):
-            check(f"conv2d.forward n1c3h{size}w{other} k5{filter} p4 f32 {layout} cpu", m, seed=index)
-            check(f"conv2d.forward n2c7h{other}w{size} k17{filter} p4x5 f32 {layout} cpu", m, threads=2, seed=index)
+            check(f"n1c3h{size}w{other} k5{filter} p4 f32 {layout} cpu", m, seed=index)
+            check(f"n2c7h{other}w{size} k17{filter} p4x5 f32 {layout} cpu", m, threads=2, seed=index)
 
 
 def test_windows():
     """Paddings up to more than the filter, outputs that end before or after the last whole window."""
     for window in ("p0", "p2", "p9", "p4x1", "p0x8", "o9x7 p1", "o10x15 p2", "o1x2 p3"):
-        check(f"conv2d.forward n1c5h21w24 k6r5s5 u2 {window} f32 nchw cpu", 4)
-        check(f"conv2d.forward n1c5h21w24 k6r7s7 u2 {window} f32 nhwc cpu", 3)
+        check(f"n1c5h21w24 k6r5s5 u2 {window} f32 nchw cpu", 4)
+        check(f"n1c5h21w24 k6r7s7 u2 {window} f32 nhwc cpu", 3)
 
 
 def test_groups():
     for layout in ("nchw", "nhwc"):
-        check(f"conv2d.forward n2c12h23w40 k18r7s7 u2 p3 g3 f32 {layout} cpu", 4)
-        check(f"conv2d.forward n1c40h17w17 k40r3s3 u2 p1 g2 f32 {layout} cpu", 3, threads=2)
-        check(f"conv2d.forward n1c4h41w39 k4r11s11 u4 p2 g4 f32 {layout} cpu", 2, threads=3)
+        check(f"n2c12h23w40 k18r7s7 u2 p3 g3 f32 {layout} cpu", 4)
+        check(f"n1c40h17w17 k40r3s3 u2 p1 g2 f32 {layout} cpu", 3, threads=2)
+        check(f"n1c4h41w39 k4r11s11 u4 p2 g4 f32 {layout} cpu", 2, threads=3)
 
 
 def test_layouts():
@@ -95,9 +116,9 @@ def test_layouts():
         "nchw8c", "nchw16c", "nchw16c>nchw8c", "nchw8c>nhwc", "nchw>nchw16c", "nhwc>nchw8c",
     )  # fmt: skip
     for layout in layouts:
-        check(f"conv2d.forward n2c32h26w37 k48r5s5 u2 p2 f32 {layout} cpu", 4)
-        check(f"conv2d.forward n2c21h13w20 k37r7s7 u2 p3 f32 {layout} cpu", 3, threads=2)
-        check(f"conv2d.forward n1c9h37w37 k50r11s11 u4 p2 f64 {layout} cpu", 2)
+        check(f"n2c32h26w37 k48r5s5 u2 p2 f32 {layout} cpu", 4)
+        check(f"n2c21h13w20 k37r7s7 u2 p3 f32 {layout} cpu", 3, threads=2)
+        check(f"n1c9h37w37 k50r11s11 u4 p2 f64 {layout} cpu", 2)
 
 
 @pytest.mark.parametrize("epilogue", ["bias", "relu", "residual", "bias+residual+relu"])
@@ -105,7 +126,7 @@ def test_epilogue(epilogue):
     for layout in ("nchw", "nhwc", "nchw16c"):
         for residual in ("nchw", "nhwc") if "residual" in epilogue else ("",):
             rest = f"f32 {layout}{' res=' + residual if residual else ''} cpu {epilogue}"
-            check(f"conv2d.forward n2c3h40w37 k37r7s7 u2 p3 {rest}", 4, threads=2)
+            check(f"n2c3h40w37 k37r7s7 u2 p3 {rest}", 4, threads=2)
 
 
 @pytest.mark.parametrize("prologue", [("scale",), ("relu",), ("scale", "relu")], ids="+".join)
@@ -114,22 +135,23 @@ def test_prologue(prologue):
     for layout in ("nchw", "nhwc", "nchw16c", "nchw8c>nchw"):
         for m, sizes in ((4, "n2c3h40w87 k37r7s7 u2 p3"), (2, "n1c20h17w47 k16r5s5 u2 p2"), (3, "n1c6h9w70 k4r4s4 u2")):
             problem = replace(parse(f"conv2d.forward {sizes} f32 {layout} cpu bias+relu"), prologue=prologue)
-            check(str(problem), m, threads=2)
+            check_one(problem, m, threads=2)
 
 
 def test_threads_and_workspace():
     for threads in (2, 3, 8):
         for limit in (0, 2**20, 2**28):
-            check("conv2d.forward n3c3h66w58 k40r7s7 u2 p3 f32 nchw cpu", 4, threads, limit)
-            check("conv2d.forward n1c70h14w14 k100r3s3 u2 p1 f32 nhwc cpu", 3, threads, limit)
+            check("n3c3h66w58 k40r7s7 u2 p3 f32 nchw cpu", 4, threads, limit)
+            check("n1c70h14w14 k100r3s3 u2 p1 f32 nhwc cpu", 3, threads, limit)
 
 
 def test_empty():
     for sizes in ("n0c3h15w15 k4", "n2c0h15w15 k4", "n2c3h15w15 k0"):
-        problem = parse(f"conv2d.forward {sizes}r7s7 u2 p3 f32 nchw cpu bias+relu")
-        arrays = arrays_of(problem)
-        computed = raw.run(problem, kernel_of(problem, 4), arrays, {}, 2)["output"]
-        assert np.array_equal(computed, reference.run(problem, arrays)["output"])
+        for pass_, name in (("forward", "output"), ("grad_input", "input")):
+            problem = parse(f"conv2d.{pass_} {sizes}r7s7 u2 p3 f32 nchw cpu bias+relu")
+            arrays = arrays_of(problem)
+            computed = raw.run(problem, kernel_of(problem, 4), arrays, {}, 2)[name]
+            assert np.array_equal(computed, reference.run(problem, arrays)[name])
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
@@ -154,6 +176,25 @@ def test_non_finite_values_stay_in_their_tiles(m, taps, value):
         assert np.isfinite(computed)[~reached].all()
 
 
+@pytest.mark.parametrize(("m", "taps"), TILES)
+def test_non_finite_gradients_stay_in_their_tiles(m, taps):
+    problem = parse(f"conv2d.grad_input n2c5h46w43 k20{FILTERS[taps][0]} p1 f32 nhwc cpu")
+    rows, columns = problem.output_size
+    for y, x in ((0, 0), (7, 5), (rows - 1, columns - 1)):
+        for value in (np.inf, np.nan):
+            arrays = arrays_of(problem)
+            arrays["output"][1, 3, y, x] = value
+            computed = raw.run(problem, kernel_of(problem, m), arrays, {}, 2)["input"]
+            bad = ~np.isfinite(reference.run(problem, arrays)["input"])
+            assert not np.isfinite(computed)[bad].any()
+            # A tile reads what the taps that do not exist would.
+            window = np.zeros(bad.shape)
+            stride = problem.stride[0]
+            top, left = (at * stride - 1 for at in (y, x))
+            window[1, :, max(0, top) : top + taps * stride, max(0, left) : left + taps * stride] = 1
+            assert np.isfinite(computed)[tiles_of_phases(window, m, problem) == 0].all()
+
+
 def test_pixels_that_no_window_reads_are_not_read():
     """Those behind the last window lie within a tile."""
     for filter, kernels in (("r5s5 u3", ("s2d-f3",)), ("r3s3 u2", ("split-f2", "split-f4")), ("r3s3", ("f2", "f4"))):
@@ -173,14 +214,17 @@ def test_pixels_that_no_window_reads_are_not_read():
 @pytest.mark.parametrize(("m", "taps"), TILES)
 def test_numeric_class(m, taps):
     """Error against the largest output, N(0, 1) data and He-scaled weights: at most 1e-5 unless the class is fast."""
-    for c in (3, 128, 256):
-        problem = parse(f"conv2d.forward n1c{c}h31w34 k30{FILTERS[taps][0]} p1 f32 nchw cpu")
+    cases = [(f"conv2d.forward n1c{c}h31w34 k30", c) for c in (3, 128, 256)]
+    cases += [(f"conv2d.grad_input n1c5h31w34 k{k}", k) for k in (64, 512)]
+    for text, summed in cases:
+        problem = parse(f"{text}{FILTERS[taps][0]} p1 f32 nchw cpu")
         arrays = arrays_of(problem, seed=4)
-        scale = (2 / (c * problem.filter[0] * problem.filter[1])) ** 0.5
+        scale = (2 / (summed * problem.filter[0] * problem.filter[1])) ** 0.5
         arrays["weight"] = (arrays["weight"] * scale).astype(np.float32).astype(np.float64)
         kernel = kernel_of(problem, m)
-        expected = reference.run(problem, arrays)["output"]
-        error = np.abs(raw.run(problem, kernel, arrays, {}, 2)["output"] - expected).max() / np.abs(expected).max()
+        ((name, computed),) = raw.run(problem, kernel, arrays, {}, 2).items()
+        expected = reference.run(problem, arrays)[name]
+        error = np.abs(computed - expected).max() / np.abs(expected).max()
         assert error <= (1e-5 if kernel.numeric_class == "default" else 1e-4), f"{problem}: {error:.2e}"
 
 
@@ -197,16 +241,19 @@ def test_what_is_not_supported_is_said_in_words():
     assert "4 taps per stride" in reasons("conv2d.forward n1c4h9w9 k4r9s9 p4 u2 f32 nchw cpu", 4)
     assert "less than the stride" in reasons("conv2d.forward n1c4h9w9 k4r3s1 p1x0 u1x2 f32 nchw cpu", 4)
     assert "blocked" in reasons("conv2d.forward n1c16h9w9 k16r7s7 u2 p3 g2 f32 nchw16c cpu", 4)
+    assert "takes nchw and nhwc" in reasons("conv2d.grad_input n1c16h9w9 k16r7s7 u2 p3 f32 nchw16c cpu", 4)
+    assert "padding alone" in reasons("conv2d.grad_input n1c3h9w9 k16r5s5 u2 p5 f32 nchw cpu", 4)
 
 
 def test_cost_counts_what_the_algorithm_multiplies():
-    problem = parse("conv2d.forward n2c16h112w112 k64r7s7 u2 p3 f32 nchw cpu")
-    for m, gain in ((3, 49 * 9 / (4 * 36)), (4, 49 * 16 / (4 * 49))):
-        for threads in (1, 2):
-            plan = kernel_of(problem, m).plan(problem, threads, 2**28)
-            least = problem.flops / 2 / gain / threads
-            assert least <= plan.cost.multiply_adds <= 1.2 * least
-            assert plan.cost.vector_elements > 0 and plan.cost.bytes >= problem.bytes and plan.cost.regions >= 1
+    for pass_ in ("forward", "grad_input"):
+        problem = parse(f"conv2d.{pass_} n2c16h112w112 k64r7s7 u2 p3 f32 nchw cpu")
+        for m, gain in ((3, 49 * 9 / (4 * 36)), (4, 49 * 16 / (4 * 49))):
+            for threads in (1, 2):
+                plan = kernel_of(problem, m).plan(problem, threads, 2**28)
+                least = problem.flops / 2 / gain / threads
+                assert least <= plan.cost.multiply_adds <= 1.2 * least
+                assert plan.cost.vector_elements > 0 and plan.cost.bytes >= problem.bytes and plan.cost.regions >= 1
 
 
 # ------------------------------------------------------------------------------------------------- phases as planes

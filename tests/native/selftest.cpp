@@ -123,7 +123,8 @@ bool takes_winograd(const std::string& tile, const ConvProblem& p) {
     if (p.dilation.count() != 1) return false;
     if (tile.rfind("split-", 0) == 0) return f.h == 3 && f.w == 3 && s.h == 2 && s.w == 2;
     if (tile.rfind("s2d-", 0) == 0) {
-        if (p.pass != Pass::forward || s.count() == 1 || s.h > f.h || s.w > f.w || s.h > 4 || s.w > 4) return false;
+        if (p.pass == Pass::grad_weight || s.count() == 1 || s.h > f.h || s.w > f.w || s.h > 4 || s.w > 4) return false;
+        if (p.pass == Pass::grad_input && (p.padding.h >= f.h || p.padding.w >= f.w)) return false;
         const int64_t taps = std::max((f.h + s.h - 1) / s.h, (f.w + s.w - 1) / s.w);
         return among(taps == 2 ? "f3 f5" : taps == 3 ? "f2 f4" : taps == 4 ? "f3 f4" : "", tile.substr(4));
     }
