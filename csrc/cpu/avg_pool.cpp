@@ -1,8 +1,8 @@
 // avg_pool and adaptive_avg_pool: the sum of each window over its divisor.
 //
 // The divisor is the window's extent clipped to the padded input (count_include_pad), clipped to the input itself
-// (otherwise, and adaptive), or a given number. Forward adds each window element once, a row of the window at a time,
-// so that a sum's error grows with its height and width rather than their product. The gradient adds
+// (otherwise, and adaptive), or a given number. Forward adds each window element once, all but small windows a row at
+// a time, so that a sum's error grows with its height and width rather than their product. The gradient adds
 // grad_output / divisor to every element of the window, each plane by one thread in a fixed order.
 #include "norm.h"
 #include "plane_sums.h"
@@ -124,6 +124,12 @@ private:
         return a.filter < a.size + a.padding - begin ? a.filter : a.size + a.padding - begin;
     }
 
+    // Of a power of two, with which multiplying is exact and much faster than dividing; 0 of any other number.
+    static T reciprocal(T divisor) {
+        const int64_t n = static_cast<int64_t>(divisor);
+        return n > 0 && (n & (n - 1)) == 0 ? T(1) / divisor : T(0);
+    }
+
     T divisor(int64_t d, int64_t h, int64_t w) const { return static_cast<T>(p_.divisor ? p_.divisor : d * h * w); }
 
     T window_sum(const T* plane, Span d, Span h, Span w) const {
@@ -179,19 +185,23 @@ private:
     void pixel_row(const T* image, int64_t od, int64_t oh, T* y) const {
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         const int64_t count_d = counted(axes_.d, od, d), count_h = counted(axes_.h, oh, h);
-        const auto finish = [&](int64_t o, int64_t c, auto sum) {
+        const bool rows_empty = d.begin >= d.end || h.begin >= h.end;
+        const auto finish = [&](int64_t o) {
             const Span w = span(axes_.w, o);
-            if (w.begin < w.end && d.begin < d.end && h.begin < h.end)
-                sum /= divisor(count_d, count_h, counted(axes_.w, o, w));
-            store_row(y + o * p_.output.w + c, sum);
+            const bool empty = rows_empty || w.begin >= w.end;
+            const T divide = empty ? T(1) : divisor(count_d, count_h, counted(axes_.w, o, w));
+            const T factor = reciprocal(divide);
+            return [to = y + o * p_.output.w, divide, factor](int64_t c, auto sum) {
+                store_row(to + c, factor != T(0) ? sum * factor : sum / divide);
+            };
         };
         const WindowRows rows{d, h, 1, 1};
         if (runs_.channels >= lanes<T>) {
-            fold_pixel_row<Sum, lanes<T>>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+            fold_pixel_row<Sum, lanes<T>>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
         } else if (runs_.channels >= lanes<T> / 2) {
-            fold_pixel_row<Sum, lanes<T> / 2>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+            fold_pixel_row<Sum, lanes<T> / 2>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
         } else {
-            fold_pixel_row<Sum, 1>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+            fold_pixel_row<Sum, 1>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
         }
     }
 

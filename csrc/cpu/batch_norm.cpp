@@ -14,7 +14,7 @@
 // both and writes grad_input: 8 in all. Planar tensors (nchw) are worked off channel by channel, so that the second
 // reads find in cache what fits there (n * h * w values): 5 remain. Interleaved ones (nhwc, blocked) are cut into
 // blocks of positions that each thread goes through once in either direction: it finds the last megabyte or so of its
-// own. A tensor that would fill half of a usual last cache is written past it, which saves reading its lines first.
+// own. A tensor that would fill a quarter of a usual last cache is written past it: that saves reading its lines first.
 // Both are deterministic, and the same for every number of threads: how an interleaved tensor is cut depends on its
 // shape alone, and the sums of the blocks are added in order.
 #include <cmath>
@@ -27,10 +27,10 @@ namespace {
 constexpr int64_t kGrain = 32768;   // elements that are worth another thread
 constexpr int64_t kTileRows = 128;  // terms of a sum in the dtype
 constexpr int64_t kTileElements = 8192;
-constexpr int64_t kApplied = 16384;      // elements of a planar tile in the second pass
-constexpr int64_t kStreamed = 16 << 20;  // bytes of a tensor that is written past the caches: half of a usual last one
-constexpr int kItems = 16;               // work items of an interleaved tensor
-constexpr int64_t kItemRows = 64;        // positions that are worth another item
+constexpr int64_t kApplied = 16384;     // elements of a planar tile in the second pass
+constexpr int64_t kStreamed = 8 << 20;  // bytes of a tensor that is written past the caches
+constexpr int kItems = 16;              // work items of an interleaved tensor
+constexpr int64_t kItemRows = 64;       // positions that are worth another item
 constexpr int kSamples = 8;
 
 // Sums per channel. Forward: of d and d^2; gradient: of g, g * (x - mean) and x - mean.

@@ -104,13 +104,15 @@ private:
 
     void fold_pixels_of_row(const T* image, int64_t od, int64_t oh, T* y) const {
         const WindowRows rows{span(axes_.d, od), span(axes_.h, oh), axes_.d.dilation, axes_.h.dilation};
-        const auto finish = [&](int64_t o, int64_t c, auto best) { store_row(y + o * p_.output.w + c, best); };
+        const auto finish = [&](int64_t o) {
+            return [to = y + o * p_.output.w](int64_t c, auto best) { store_row(to + c, best); };
+        };
         if (runs_.channels >= lanes<T>) {
-            fold_pixel_row<Largest, lanes<T>>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+            fold_pixel_row<Largest, lanes<T>>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
         } else if (runs_.channels >= lanes<T> / 2) {
-            fold_pixel_row<Largest, lanes<T> / 2>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+            fold_pixel_row<Largest, lanes<T> / 2>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
         } else {
-            fold_pixel_row<Largest, 1>(image, runs_.channels, axes_.w, p_.input, rows, finish);
+            fold_pixel_row<Largest, 1>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
         }
     }
 
@@ -183,15 +185,22 @@ private:
             const Span w = span(axes_.w, o);
             T* to = y + o * p_.output.w;
             int64_t* to_index = indices + o * p_.output.w;
-            int64_t c = 0;
-            if (narrow_) {
-                for (; c + 4 * lanes<T> <= runs_.channels; c += 4 * lanes<T>)
-                    pixel<4>(image + c, d, h, w, to + c, to_index + c);
-                for (; c + lanes<T> <= runs_.channels; c += lanes<T>)
-                    pixel<1>(image + c, d, h, w, to + c, to_index + c);
+            if (narrow_ && runs_.channels >= lanes<T>) {
+                each_group<lanes<T>>(runs_.channels,
+                                     [&]<int N>(int64_t c) { pixel<N>(image + c, d, h, w, to + c, to_index + c); });
+                continue;
             }
-            for (; c < runs_.channels; ++c) single<true>(image + c, d, h, w, to + c, to_index + c);
+            for (int64_t c = 0; c < runs_.channels; ++c) single<true>(image + c, d, h, w, to + c, to_index + c);
         }
+    }
+
+    static void store_wide(int64_t* to, Row<IndexOf<T>, lanes<T>> from) {
+        constexpr int kHalf = lanes<T> / 2;  // a vector of int64 for a half of int32
+        alignas(64) IndexOf<T> index[lanes<T>];
+        std::memcpy(index, &from, sizeof from);
+        for (int i = 0; i < lanes<T>; i += kHalf)
+            store_row(to + i,
+                      __builtin_convertvector((load_row<Row<IndexOf<T>, kHalf>>(index + i)), Row<int64_t, kHalf>));
     }
 
     template <int N>
@@ -217,7 +226,7 @@ private:
                 }
         for (int v = 0; v < N; ++v) {
             store<T>(y + v * lanes<T>, best[v]);
-            for (int l = 0; l < lanes<T>; ++l) indices[v * lanes<T> + l] = where[v][l];
+            store_wide(indices + v * lanes<T>, where[v]);
         }
     }
 

@@ -2,8 +2,8 @@
 // columns first, then along the row. What windows of neighbouring outputs share is folded once.
 //
 // Planes: the rows of a window fold into one row of columns, in vectors; outputs read it at the stride. Pixels
-// (channels in the lanes): the same for a tile of outputs and a few vectors of channels. Only for kernel files (ISA
-// namespace).
+// (channels in the lanes): the same for a tile of outputs and a few vectors of channels where windows share enough,
+// else the elements of a window one by one. Only for kernel files (ISA namespace).
 #pragma once
 
 #include "pool.h"
@@ -92,14 +92,16 @@ inline void fold_window(const T* image, const Strides& s, const WindowRows& rows
             }
 }
 
-// How many outputs of a row of pixels share a tile's columns; 0 where windows share too little.
-inline int64_t pixel_tile(const PoolAxis& w) {
+// How many outputs of a row of pixels share a tile's columns; 1 where folding columns first is no less work.
+inline int64_t pixel_tile(const PoolAxis& h, const PoolAxis& w) {
     const int64_t extent = window_extent(w);
-    if (w.adaptive || w.dilation != 1 || w.filter <= w.stride || extent > kPixelColumns) return 0;
+    if (w.adaptive || w.dilation != 1 || extent > kPixelColumns) return 1;
+    // Per output, of elements, and of columns that are stored and read again.
+    if (h.filter * w.filter <= h.filter * w.stride + w.stride + w.filter) return 1;
     return (kPixelColumns - extent) / w.stride + 1;
 }
 
-// N vectors of L channels of outputs [o, end) of a row of pixels; finish(o, v, fold) takes the results.
+// N vectors of L channels of outputs [o, end) of a row of pixels; finish(o)(v, fold) takes the results.
 template <class Fold, int L, int N, class T, class Finish>
 inline void fold_pixels(const T* image, const PoolAxis& w, const Strides& s, const WindowRows& rows, int64_t o,
                         int64_t end, const Finish& finish) {
@@ -107,7 +109,7 @@ inline void fold_pixels(const T* image, const PoolAxis& w, const Strides& s, con
     if (end - o == 1) {
         V value[N];
         fold_window<Fold, L>(image, s, rows, span(w, o), w.dilation, value);
-        for (int v = 0; v < N; ++v) finish(o, v, value[v]);
+        for (int v = 0; v < N; ++v) finish(o)(v, value[v]);
         return;
     }
     V columns[kPixelColumns][N];
@@ -116,29 +118,78 @@ inline void fold_pixels(const T* image, const PoolAxis& w, const Strides& s, con
         fold_window<Fold, L>(image, s, rows, Span{first + x, first + x + 1}, 1, columns[x]);
     for (int64_t q = o; q < end; ++q) {
         const Span window = span(w, q);
+        const auto put = finish(q);
         for (int v = 0; v < N; ++v) {
             V value = Fold::template start<V, T>();
             for (int64_t x = window.begin; x < window.end; ++x) value = Fold::add(value, columns[x - first][v]);
-            finish(q, v, value);
+            put(v, value);
         }
     }
 }
 
-// Every vector of L <= channels channels of every output of a row of pixels, 4 at a time; the last one overlaps its
-// neighbour. finish(o, channel, fold) takes the results.
+// The elements of a small window of pixels: channel 0 of each. Channels follow as they lie in a pixel.
+constexpr int64_t kListed = 16;
+template <class T>
+struct ListedWindow {
+    const T* at[kListed];
+    int64_t count = 0;  // 0: none, or too many
+
+    ListedWindow(const T* image, const Strides& s, const WindowRows& rows, Span w, int64_t step_w) {
+        for (int64_t i = rows.d.begin; i < rows.d.end; i += rows.step_d)
+            for (int64_t j = rows.h.begin; j < rows.h.end; j += rows.step_h)
+                for (int64_t k = w.begin; k < w.end; k += step_w) {
+                    if (count == kListed) {
+                        count = 0;
+                        return;
+                    }
+                    at[count++] = image + offset(s, i, j, k);
+                }
+    }
+};
+
+template <class Fold, int L, int N, class T, class Put>
+inline void fold_listed(const ListedWindow<T>& window, int64_t channel, const Put& put) {
+    using V = Row<T, L>;
+    V value[N];
+    for (int v = 0; v < N; ++v) value[v] = Fold::template start<V, T>();
+    for (int64_t i = 0; i < window.count; ++i)
+        for (int v = 0; v < N; ++v) value[v] = Fold::add(value[v], load_row<V>(window.at[i] + channel + v * L));
+    for (int v = 0; v < N; ++v) put(v, value[v]);
+}
+
+// Covers the channels of a pixel with vectors of L <= channels lanes, 4 at a time: group<N>(first channel). The last
+// one overlaps its neighbour.
+template <int L, class Group>
+inline void each_group(int64_t channels, const Group& group) {
+    int64_t c = 0;
+    for (; c + 4 * L <= channels; c += 4 * L) group.template operator()<4>(c);
+    for (; c + L <= channels; c += L) group.template operator()<1>(c);
+    if (c < channels) group.template operator()<1>(channels - L);
+}
+
+// Every vector of L <= channels channels of every output of a row of pixels. finish(o) gives what takes the results of
+// an output: put(channel, fold).
 template <class Fold, int L, class T, class Finish>
-inline void fold_pixel_row(const T* image, int64_t channels, const PoolAxis& w, const Strides& s,
+inline void fold_pixel_row(const T* image, int64_t channels, const PoolAxis& h, const PoolAxis& w, const Strides& s,
                            const WindowRows& rows, const Finish& finish) {
-    const int64_t tile = larger(pixel_tile(w), 1);
+    const int64_t tile = pixel_tile(h, w);
     for (int64_t o = 0; o < w.out; o += tile) {
         const int64_t end = smaller(o + tile, w.out);
-        int64_t c = 0;
-        const auto at = [&](int64_t channel) {
-            return [&finish, channel](int64_t q, int v, Row<T, L> value) { finish(q, channel + v * L, value); };
-        };
-        for (; c + 4 * L <= channels; c += 4 * L) fold_pixels<Fold, L, 4>(image + c, w, s, rows, o, end, at(c));
-        for (; c + L <= channels; c += L) fold_pixels<Fold, L, 1>(image + c, w, s, rows, o, end, at(c));
-        if (c < channels) fold_pixels<Fold, L, 1>(image + channels - L, w, s, rows, o, end, at(channels - L));
+        if (end - o == 1) {
+            const ListedWindow<T> window(image, s, rows, span(w, o), w.dilation);
+            if (window.count > 0) {
+                const auto put = finish(o);
+                each_group<L>(channels, [&]<int N>(int64_t c) {
+                    fold_listed<Fold, L, N>(window, c, [&](int v, Row<T, L> value) { put(c + v * L, value); });
+                });
+                continue;
+            }
+        }
+        each_group<L>(channels, [&]<int N>(int64_t c) {
+            fold_pixels<Fold, L, N>(image + c, w, s, rows, o, end, [&](int64_t q) {
+                return [c, put = finish(q)](int v, Row<T, L> value) { put(c + v * L, value); };
+            });
+        });
     }
 }
 

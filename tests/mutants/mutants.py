@@ -175,6 +175,12 @@ MUTANTS = [
     Mutant(MAX_POOL, "(value > best) | (value != value) ? value : best", "value > best ? value : best"),
     Mutant(MAX_POOL, "if (index >= p_.size.count()) return;", "if (index >= p_.size.count() - 1) return;"),
     Mutant(POOL_WINDOWS, "value = Fold::add(value, columns[x - first][v]);", "value = columns[x - first][v];"),
+    Mutant(
+        POOL_WINDOWS, "at[count++] = image + offset(s, i, j, k);", "at[count++] = image + offset(s, i, j, w.begin);"
+    ),
+    Mutant(POOL_WINDOWS, "group.template operator()<1>(channels - L);", "group.template operator()<1>(0);"),
+    Mutant(AVG_POOL, "factor != T(0) ? sum * factor : sum / divide", "sum * factor"),
+    Mutant(MAX_POOL, "store_wide(indices + v * lanes<T>, where[v]);", "store_wide(indices, where[v]);"),
     Mutant(PLANE_SUMS, "odd += load<T>(p + i + step);", "", "tests/ops/test_pool.py"),
     Mutant(
         POOL,
