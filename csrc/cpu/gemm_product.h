@@ -356,20 +356,24 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
     }
 }
 
-// Packs all depth blocks of some stationary panels of one group: one panel after the other where the operand's memory
-// runs along the depth, else a few depth steps of all panels, which lie side by side there.
+// Packs some panels of one depth block, which follow each other from `to` on: one panel after the other where the
+// operand's memory runs along the depth, else a few depth steps of all panels, which lie side by side there.
+template <class T, class Operand>
+void pack_panels(const Side<T>& side, const Operand& operand, Range panels, Range depth, T* to, T* scratch) {
+    constexpr int64_t kSteps = 16;
+    const int64_t together = operand.k_contiguous() ? larger(depth.end - depth.begin, 1) : kSteps;
+    for (int64_t k = depth.begin; k < depth.end; k += together)
+        for (int64_t panel = panels.begin; panel < panels.end; ++panel)
+            pack_panel<T>(side, operand, side.range(panel), {k, smaller(depth.end, k + together)},
+                          to + (panel - panels.begin) * side.panel_elements + (k - depth.begin) * side.stride, scratch);
+}
+
+// Packs all depth blocks of some stationary panels of one group.
 template <class T, class Operand>
 void pack_stationary(const Product<T>& p, const Operand& operand, int64_t group, Range panels, T* to, T* scratch) {
-    constexpr int64_t kSteps = 16;
-    const int64_t together = operand.k_contiguous() ? larger(p.depth.block, 1) : kSteps;
-    for (int64_t block = 0; block < p.depth.blocks() && p.depth.size > 0; ++block) {
-        const Range depth = p.depth.range(block);
-        for (int64_t k = depth.begin; k < depth.end; k += together)
-            for (int64_t panel = panels.begin; panel < panels.end; ++panel)
-                pack_panel<T>(p.stationary, operand, p.stationary.range(panel), {k, smaller(depth.end, k + together)},
-                              to + p.stationary_panel(group, block, panel) + (k - depth.begin) * p.stationary.stride,
-                              scratch);
-    }
+    for (int64_t block = 0; block < p.depth.blocks() && p.depth.size > 0; ++block)
+        pack_panels<T>(p.stationary, operand, panels, p.depth.range(block),
+                       to + p.stationary_panel(group, block, panels.begin), scratch);
 }
 
 }  // namespace pycv::cpu::PYCV_ISA

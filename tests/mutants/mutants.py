@@ -77,7 +77,17 @@ MUTANTS = [
         "for (int thread = 1; thread < team; ++thread) sum += from[",
         "for (int thread = 1; thread < team - 1; ++thread) sum += from[",
     ),
-    Mutant(GRAD_WEIGHT, "block > blocks.begin, false);", "block >= blocks.begin, false);"),  # stale workspace
+    Mutant(GRAD_WEIGHT, "block > part.blocks.begin, false);", "block >= part.blocks.begin, false);"),  # stale workspace
+    Mutant(
+        GRAD_WEIGHT, "to += panels.begin * product_.stationary.panel_elements;", "", "tests/cpu/test_implicit_gemm.py"
+    ),
+    Mutant(
+        GRAD_WEIGHT,
+        "space.packed + (packed.begin - panels.begin) * side.panel_elements",
+        "space.packed",
+        "tests/cpu/test_implicit_gemm.py",
+    ),
+    Mutant(GRAD_WEIGHT, "RowFormat::k_contiguous ? s.c : step};", "RowFormat::k_contiguous ? step : step};"),
     # FFT: butterflies, pairs of real rows, what an infinity becomes, tiles, sums over tiles, parts of the filters
     Mutant(
         FFT,
