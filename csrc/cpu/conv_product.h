@@ -9,6 +9,7 @@
 // way in.
 #pragma once
 
+#include "conv_gaps.h"
 #include "conv_operands.h"
 #include "cost.h"
 #include "gemm_product.h"
@@ -144,17 +145,25 @@ public:
           access_(access),
           problem_(gather_problem(problem)),
           threads_(worthwhile_threads(threads, multiply_adds(problem))),
-          phases_(static_cast<int>(problem_.phases.count())),
-          phase_(new GatherProduct<T>[phases_]) {
+          phases_(0),
+          phase_(new GatherProduct<T>[problem_.phases.count()]),
+          gaps_(nullptr) {
         prepared_ = thread_bytes_ = 0;
-        for (int i = 0; i < phases_; ++i) {
-            phase_[i] = plan_phase(i, workspace_limit);
-            phase_[i].prepared = prepared_;
-            prepared_ += phase_[i].elements();
-            thread_bytes_ = larger(thread_bytes_, thread_space_bytes(phase_[i].product));
+        const bool only_zeros = !problem.bias && !problem.has_residual;  // in positions that no window reads
+        for (int64_t i = 0; i < problem_.phases.count(); ++i) {
+            const Gather gather = gather_phase(conv_, i);
+            if (gather.taps() == 0 && only_zeros) continue;
+            GatherProduct<T>& phase = phase_[phases_++] = plan_phase(gather, workspace_limit);
+            phase.prepared = prepared_;
+            prepared_ += phase.elements();
+            thread_bytes_ = larger(thread_bytes_, thread_space_bytes(phase.product));
         }
+        if (phases_ < problem_.phases.count()) gaps_ = new Gaps<T>(problem);
     }
-    ~GatherConv() override { delete[] phase_; }
+    ~GatherConv() override {
+        delete[] phase_;
+        delete gaps_;
+    }
     GatherConv(const GatherConv&) = delete;
     GatherConv& operator=(const GatherConv&) = delete;
 
@@ -187,6 +196,7 @@ public:
             sum.multiply_adds += phase.multiply_adds;
             sum.vector_elements += phase.vector_elements;
         }
+        if (gaps_) sum.vector_elements += gaps_->elements() / threads_;
         return sum;
     }
 
@@ -208,6 +218,7 @@ public:
                            problem_.relu};
         parallel(threads_, [&](int thread, int team) {
             void* workspace = static_cast<char*>(arguments.workspace) + thread * thread_bytes_;
+            if (gaps_) gaps_->clear(sink.out, thread, team);
             for (int i = 0; i < phases_; ++i) {
                 const GatherProduct<T>& phase = phase_[i];
                 multiply_share<T>(phase.product, GatherPanels<T>{problem_, phase, source},
@@ -221,9 +232,8 @@ public:
 private:
     static constexpr int64_t kSize = sizeof(T);
 
-    GatherProduct<T> plan_phase(int index, int64_t workspace_limit) const {
+    GatherProduct<T> plan_phase(const Gather& gather, int64_t workspace_limit) const {
         GatherProduct<T> phase{};
-        const Gather gather = gather_phase(conv_, index);
         const Strides residual = problem_.has_residual ? problem_.residual : problem_.computed;
         phase.merged = merge_axes(gather, problem_.computed, problem_.source, residual);
         const Gather& g = phase.merged.gather;
@@ -301,6 +311,7 @@ private:
     GatherProblem problem_;
     int threads_, phases_;
     GatherProduct<T>* phase_;
+    Gaps<T>* gaps_;  // null: none, or written like all other positions
     int64_t prepared_, thread_bytes_;
 };
 

@@ -53,18 +53,31 @@ template <class T, int Vectors, int Height, bool Part>
     PYCV_FOR_TILE(i, j) store_columns<T, Vectors, Part>(out + i * stride, j, rest, sum[i][j]);
 }
 
+// How far ahead of a step the operands are that it asks for. In place, steps lie too far apart for the processor to
+// guess the next one; packed, they need no asking.
+constexpr int64_t prefetch_distance(int64_t stride, int64_t packed) {
+    constexpr int64_t kSteps = 16;
+    return stride > packed ? kSteps * stride : 0;
+}
+
 template <class T, RowFormat Format, int Vectors, int Height>
 void multiply(const TileOperands<T>& operands, const TileTarget<T>& to) {
     Sums<T, Vectors, Height> sum = {};
     const T* rows = operands.rows;
     const T* from = operands.lanes;
     const int64_t row_stride = operands.row_stride, lane_stride = operands.lane_stride, depth = operands.depth;
+    const int64_t rows_ahead = prefetch_distance(row_stride, kTileHeight);
+    const int64_t lanes_ahead = prefetch_distance(lane_stride, kTileWidth<T>);
     for (int i = 0; i < Height; ++i)  // they arrive while the sums are made
         for (int j = 0; j < Vectors; ++j) __builtin_prefetch(to.out + i * to.stride + j * lanes<T>, 1);
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> b[Vectors];
 #pragma GCC unroll 2
-        for (int j = 0; j < Vectors; ++j) b[j] = load<T>(from + j * lanes<T>);
+        for (int j = 0; j < Vectors; ++j) {
+            b[j] = load<T>(from + j * lanes<T>);
+            __builtin_prefetch(from + lanes_ahead + j * lanes<T>);
+        }
+        if (Format == RowFormat::rows_contiguous) __builtin_prefetch(rows + rows_ahead);
 #pragma GCC unroll 16
         for (int i = 0; i < Height; ++i) {
             const Vec<T> a = broadcast<T>(rows[Format == RowFormat::k_contiguous ? i * row_stride : i]);

@@ -113,15 +113,46 @@ int64_t neighbours_from(const Sink<T>& sink, const Tile<T>& tile, int64_t j) {
     return end - j;
 }
 
+// Sums of some columns that have no neighbours in the output.
+template <class T>
+void write_scattered(const Sink<T>& sink, const Tile<T>& tile, const T* sums, Range columns) {
+    const bool plain = !tile.add && !(tile.last && (sink.residual || sink.bias || sink.relu || sink.alpha != T(1)));
+    for (int64_t i = 0; i < tile.rows; ++i) {
+        T* const out = sink.out + tile.row_out.at(i);
+        const T* const from = sums + i * kSumsStride<T>;
+        if (plain) {
+            for (int64_t j = columns.begin; j < columns.end; ++j) out[tile.column_out.at(j)] = from[j];
+            continue;
+        }
+        for (int64_t j = columns.begin; j < columns.end; ++j) {
+            T& to = out[tile.column_out.at(j)];
+            T v = from[j] + (tile.add ? to : T(0));
+            if (tile.last) {
+                v *= sink.alpha;
+                if (sink.residual) v += sink.beta * sink.residual[tile.row_residual.at(i) + tile.column_residual.at(j)];
+                if (tile.row_bias) v += tile.row_bias[i];
+                if (tile.column_bias) v += tile.column_bias[j];
+                if (sink.relu) v = relu<T>(v);
+            }
+            to = v;
+        }
+    }
+}
+
 // Adds a tile to the output (`add`) or starts it, and with the last depth block applies the epilogue.
 template <class T>
 void write_tile(const Sink<T>& sink, const Tile<T>& tile, const T* sums) {
     const bool along_rows = tile.row_out.neighbours() && (!sink.residual || tile.row_residual.neighbours());
     if (along_rows && !tile.column_out.neighbours()) return write_transposed<T>(sink, tile, sums);
     for (int64_t j = 0; j < tile.columns;) {
-        const int64_t count = neighbours_from(sink, tile, j);
-        write_rows<T>(sink, tile, sums, j, count);
-        j += count;
+        int64_t end = j + neighbours_from(sink, tile, j);
+        if (end > j + 1) {
+            write_rows<T>(sink, tile, sums, j, end - j);
+        } else {
+            while (end < tile.columns && neighbours_from(sink, tile, end) == 1) ++end;
+            write_scattered<T>(sink, tile, sums, {j, end});
+        }
+        j = end;
     }
 }
 
