@@ -66,6 +66,8 @@ void multiply(const TileOperands<T>& operands, const TileTarget<T>& to) {
     const T* rows = operands.rows;
     const T* from = operands.lanes;
     const int64_t row_stride = operands.row_stride, lane_stride = operands.lane_stride, depth = operands.depth;
+    const T* next = operands.next_rows ? operands.next_rows : rows;
+    int64_t next_column = 0;
     const int64_t rows_ahead = prefetch_distance(row_stride, kTileHeight);
     const int64_t lanes_ahead = prefetch_distance(lane_stride, kTileWidth<T>);
     for (int i = 0; i < Height; ++i)  // they arrive while the sums are made
@@ -83,6 +85,12 @@ void multiply(const TileOperands<T>& operands, const TileTarget<T>& to) {
             const Vec<T> a = broadcast<T>(rows[Format == RowFormat::k_contiguous ? i * row_stride : i]);
 #pragma GCC unroll 2
             for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
+        }
+        if (Format == RowFormat::k_contiguous) {  // a cache line for each step is enough for all of the next rows
+            __builtin_prefetch(next + next_column);
+            next_column += 64 / static_cast<int64_t>(sizeof(T));
+            next += next_column < depth ? 0 : row_stride;
+            next_column = next_column < depth ? next_column : 0;
         }
         rows += Format == RowFormat::k_contiguous ? 1 : row_stride;
         from += lane_stride;

@@ -253,7 +253,7 @@ private:
                        const Tile<T>& tile) const {
         const Microkernel<T> kernel =
             microkernel<T>(format, static_cast<int>(tile.rows), tile.columns <= lanes<T> ? 1 : 2);
-        const TileOperands<T> operands{rows.data, rows.stride, from.data, from.stride, depth_};
+        const TileOperands<T> operands{rows.data, rows.stride, from.data, from.stride, depth_, rows.next};
         const bool direct = tile.column_out.neighbours() && !tile.row_out.offsets &&
                             (direct_residual_ || (tile.column_residual.neighbours() && !tile.row_residual.offsets));
         if (!direct) {
@@ -378,6 +378,8 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
             for (int64_t i = 0; i < count && p.depth.size > 0; ++i)
                 space.panels[i].view = source.view(group, (first + i) / panels % p.segments, space.panels[i].index,
                                                    depth, space.packed + i * p.streamed.panel_elements, space.scratch);
+            for (int64_t i = 0; i + 1 < count && p.streamed.format == RowFormat::k_contiguous; ++i)
+                space.panels[i].view.next = space.panels[i + 1].view.data;
             const TileRow<T> tiles(p, sink, sink.bias ? sink.bias + group * bias_group : nullptr,
                                    depth.end - depth.begin, block > 0, block + 1 == p.depth.blocks());
             multiply_panels(p, tiles, stationary + p.stationary_panel(group, block, 0), mine.stationary, space.panels,
