@@ -231,6 +231,7 @@ public:
 
 private:
     static constexpr int64_t kSize = sizeof(T);
+    static constexpr double kPastCaches = 16 << 20;  // bytes of the activations: half of a usual last-level cache
 
     GatherProduct<T> plan_phase(const Gather& gather, int64_t workspace_limit) const {
         GatherProduct<T> phase{};
@@ -259,6 +260,7 @@ private:
         }
         product.streamed_neighbours =
             !product.streamed.is_lanes && !channels_contiguous(problem_.computed, problem_.channels);
+        product.past_caches = activation_bytes(conv_) > kPastCaches;
         product.block_panels = choose_block_panels<T>(product, threads_, workspace_limit);
         return phase;
     }

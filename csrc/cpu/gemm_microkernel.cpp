@@ -50,6 +50,10 @@ template <class T, int Vectors, int Height, bool Part>
         }
         if (e->relu) PYCV_FOR_TILE(i, j) sum[i][j] = relu<T>(sum[i][j]);
     }
+    if (!Part && to.streamed) {
+        PYCV_FOR_TILE(i, j) store_streaming<T>(out + i * stride + j * lanes<T>, sum[i][j]);
+        return;
+    }
     PYCV_FOR_TILE(i, j) store_columns<T, Vectors, Part>(out + i * stride, j, rest, sum[i][j]);
 }
 
@@ -70,7 +74,7 @@ void multiply(const TileOperands<T>& operands, const TileTarget<T>& to) {
     int64_t next_column = 0;
     const int64_t rows_ahead = prefetch_distance(row_stride, kTileHeight);
     const int64_t lanes_ahead = prefetch_distance(lane_stride, kTileWidth<T>);
-    for (int i = 0; i < Height; ++i)  // they arrive while the sums are made
+    for (int i = 0; i < Height && !to.streamed; ++i)  // they arrive while the sums are made
         for (int j = 0; j < Vectors; ++j) __builtin_prefetch(to.out + i * to.stride + j * lanes<T>, 1);
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> b[Vectors];

@@ -62,6 +62,7 @@ struct TileTarget {
     int64_t columns;
     bool add;                         // to what `out` holds
     const TileEpilogue<T>* epilogue;  // null: more depth blocks follow
+    bool streamed = false;            // past the caches: whole vectors at aligned addresses
 };
 
 template <class T>

@@ -166,6 +166,7 @@ struct Product {
     int64_t segments = 1;              // per group
     int64_t block_panels = 1;          // streamed panels that pass by at a time
     bool streamed_neighbours = false;  // neighbours in memory lie along streamed rows: see choose_grid()
+    bool past_caches = false;          // the output would only fill them
 
     int64_t streamed_panels() const { return groups * segments * streamed.panels(); }
     int64_t stationary_elements() const {  // packed, all groups
@@ -269,8 +270,11 @@ private:
         }
         epilogue.row_bias = tile.row_bias;
         epilogue.column_bias = tile.column_bias;
-        kernel(operands, {sink_.out + tile.row_out.first + tile.column_out.first, tile.row_out.stride, tile.columns,
-                          add_, last_ ? &epilogue : nullptr});
+        T* const out = sink_.out + tile.row_out.first + tile.column_out.first;
+        const bool aligned_rows = reinterpret_cast<uintptr_t>(out) % sizeof(Vec<T>) == 0 &&
+                                  tile.row_out.stride % lanes<T> == 0 && tile.columns % lanes<T> == 0;
+        kernel(operands, {out, tile.row_out.stride, tile.columns, add_, last_ ? &epilogue : nullptr,
+                          p_.past_caches && aligned_rows && !add_ && last_});
     }
 
     const Product<T>& p_;
@@ -387,6 +391,7 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
         }
         first = end;
     }
+    if (p.past_caches) streamed();
 }
 
 // Packs some panels of one depth block, which follow each other from `to` on: one panel after the other where the
