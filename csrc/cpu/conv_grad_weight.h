@@ -99,7 +99,7 @@ private:
     };
 
     void choose_way() {
-        constexpr Way ways[] = {{false, Split::inputs},  {true, Split::inputs}, {false, Split::outputs},
+        constexpr Way ways[] = {{false, Split::inputs}, {true, Split::inputs}, {false, Split::outputs},
                                 {true, Split::outputs}, {false, Split::depth}, {true, Split::depth}};
         Way best = ways[0];
         double best_cycles = -1;
@@ -273,8 +273,8 @@ private:
         const bool part_of_vector = side.is_lanes && side.size % lanes<T> != 0;
         const int64_t in_place = inputs_access_ == Access::packed ? 0 : side.panels() - (part_of_vector ? 1 : 0);
         const Range packed{smaller(larger(panels.begin, in_place), panels.end), panels.end};
-        pack_inputs(arguments, group, packed, depth,
-                    space.packed + (packed.begin - panels.begin) * side.panel_elements, space.scratch);
+        pack_inputs(arguments, group, packed, depth, space.packed + (packed.begin - panels.begin) * side.panel_elements,
+                    space.scratch);
         for (int64_t index = panels.begin; index < panels.end; ++index) {
             const int64_t slot = index - panels.begin;
             StreamedPanel<T>& panel = space.panels[slot];

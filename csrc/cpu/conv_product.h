@@ -192,7 +192,7 @@ public:
     Cost cost() const override {
         Cost sum{0, 0, activation_bytes(conv_) + static_cast<double>(prepared_ * kSize), 1};
         for (int i = 0; i < phases_; ++i) {
-            const Cost phase = share_cost(phase_[i].product, threads_);
+            const Cost phase = share_cost(phase_[i].product, threads_, phase_[i].access == Access::in_place);
             sum.multiply_adds += phase.multiply_adds;
             sum.vector_elements += phase.vector_elements;
         }

@@ -167,13 +167,26 @@ struct Product {
     int64_t block_panels = 1;          // streamed panels that pass by at a time
     bool streamed_neighbours = false;  // neighbours in memory lie along streamed rows: see choose_grid()
     bool past_caches = false;          // the output would only fill them
+    bool packs_stationary = false;     // by the same team, each thread its share of the panels: see choose_grid()
+    // Where stationary panels lie that are read in place: elements between groups, depth blocks and panels.
+    struct Place {
+        int64_t group, block, panel;
+    };
+    bool stationary_in_place = false;
+    Place stationary_place{};
 
     int64_t streamed_panels() const { return groups * segments * streamed.panels(); }
     int64_t stationary_elements() const {  // packed, all groups
-        return groups * depth.blocks() * stationary.panels() * stationary.panel_elements;
+        return stationary_in_place ? 0 : groups * packed_place().group;
     }
+    Place packed_place() const {
+        const int64_t block = stationary.panels() * stationary.panel_elements;
+        return {depth.blocks() * block, block, stationary.panel_elements};
+    }
+    Place place() const { return stationary_in_place ? stationary_place : packed_place(); }
     int64_t stationary_panel(int64_t group, int64_t block, int64_t panel) const {
-        return ((group * depth.blocks() + block) * stationary.panels() + panel) * stationary.panel_elements;
+        const Place at = place();
+        return group * at.group + block * at.block + panel * at.panel;
     }
     int64_t block_elements() const { return block_panels * streamed.panel_elements; }
 };
@@ -298,17 +311,23 @@ struct Grid {
 
 // The grid with the least work for its busiest thread. A thread packs the streamed panels that it multiplies, so that
 // splitting the stationary side packs them again: kPackCost stationary panels' worth. Where neighbours in memory lie
-// along the streamed side, and it is short, splitting that makes threads write to the same cache lines.
-inline Grid choose_grid(int threads, int64_t streamed_panels, int64_t stationary_panels, bool streamed_neighbours) {
-    constexpr int64_t kPackCost = 2, kShort = 16;
-    const bool collide = streamed_neighbours && streamed_panels < kShort * threads;
+// along the streamed side, and it is short, splitting that makes threads write to the same cache lines. Stationary
+// panels that another thread has just packed lie in its cache: fetching one costs as much as kFetch halves of a tile.
+template <class T>
+Grid choose_grid(const Product<T>& p, int threads) {
+    constexpr int64_t kPackCost = 2, kShort = 16, kFetch = 6;
+    const int64_t streamed_panels = p.streamed_panels(), stationary_panels = p.stationary.panels();
+    const bool collide = p.streamed_neighbours && streamed_panels < kShort * threads;
     Grid best{threads, 1};
     int64_t best_cost = -1;
     for (int split = 1; split <= threads; ++split) {
         if (threads % split != 0) continue;
         const int64_t panels = divide_up(streamed_panels, threads / split);
+        const int64_t fetched =
+            p.packs_stationary ? divide_up(stationary_panels, split) * (threads - split) / threads : 0;
         const int64_t cost =
-            panels * (divide_up(stationary_panels, split) + kPackCost) * (collide && split < threads ? 3 : 2);
+            panels * (divide_up(stationary_panels, split) + kPackCost) * (collide && split < threads ? 3 : 2) +
+            fetched * kFetch;
         if (best_cost >= 0 && cost >= best_cost) continue;
         best = {threads / split, split};
         best_cost = cost;
@@ -324,23 +343,23 @@ struct Share {
 
 template <class T>
 Share product_share(const Product<T>& p, int thread, int threads) {
-    const Grid grid = choose_grid(threads, p.streamed_panels(), p.stationary.panels(), p.streamed_neighbours);
+    const Grid grid = choose_grid(p, threads);
     return {share(p.streamed_panels(), thread / grid.stationary, grid.streamed),
             share(p.stationary.panels(), thread % grid.stationary, grid.stationary)};
 }
 
-// multiply_adds and vector_elements of multiply_share() for its busiest thread: full tiles, the panels that it packs,
-// and the visits of its outputs.
+// multiply_adds and vector_elements of multiply_share() for its busiest thread: full tiles, the panels that it packs if
+// they are not read in place, and the visits of its outputs.
 template <class T>
-Cost share_cost(const Product<T>& p, int threads) {
+Cost share_cost(const Product<T>& p, int threads, bool in_place) {
     const int64_t streamed_panels = p.streamed_panels();
     if (streamed_panels == 0 || p.stationary.panels() == 0) return {};
-    const Grid grid = choose_grid(threads, streamed_panels, p.stationary.panels(), p.streamed_neighbours);
+    const Grid grid = choose_grid(p, threads);
     const double streamed = static_cast<double>(divide_up(streamed_panels, grid.streamed) * p.streamed.width);
     const double fixed = static_cast<double>(divide_up(p.stationary.panels(), grid.stationary) * p.stationary.width);
     const double depth = static_cast<double>(p.depth.size);
-    return {streamed * fixed * depth, streamed * depth + streamed * fixed * static_cast<double>(p.depth.blocks()), 0,
-            0};
+    return {streamed * fixed * depth,
+            (in_place ? 0 : streamed * depth) + streamed * fixed * static_cast<double>(p.depth.blocks()), 0, 0};
 }
 
 // All tiles of some stationary with some streamed panels. Tiles that follow each other are neighbours along the lanes,
@@ -350,16 +369,16 @@ template <class T>
 void multiply_panels(const Product<T>& p, const TileRow<T>& tiles, const T* stationary, Range fixed,
                      const StreamedPanel<T>* panels, int64_t count) {
     constexpr int64_t kAcross = 8;
+    const int64_t panel = p.place().panel;
     const int64_t across = p.streamed.is_lanes ? 1 : kAcross, along = p.streamed.is_lanes ? count : 1;
     for (int64_t first = fixed.begin; first < fixed.end; first += across)
         for (int64_t i = 0; i < count; i += along)
             for (int64_t q = first; q < smaller(first + across, fixed.end); ++q)
-                tiles.multiply({stationary + q * p.stationary.panel_elements, p.stationary.stride},
-                               p.stationary.range(q), panels + i, along);
+                tiles.multiply({stationary + q * panel, p.stationary.stride}, p.stationary.range(q), panels + i, along);
 }
 
-// One thread's share of a product whose stationary side is packed. `source.place(group, segment, index, out, residual,
-// panel)` tells where the results of a streamed panel go (out and residual have room for their offsets),
+// One thread's share of a product whose stationary side lies in panels. `source.place(group, segment, index, out,
+// residual, panel)` tells where the results of a streamed panel go (out and residual have room for their offsets),
 // `source.view(group, segment, index, depth, to, scratch)` shows it, packed into `to` or in place. `bias_group` is the
 // distance between the biases of two groups.
 template <class T, class Source>

@@ -169,6 +169,31 @@ MUTANTS = [
     ),
     Mutant(THIN, "bias[rows_thin_ ? w : t]", "bias[w]"),
     Mutant(THIN, "rest < depth; ++rest) total +=", "rest + 1 < depth; ++rest) total +="),
+    Mutant(
+        PACKED,
+        "{problem.b.batch, depth.block * problem.b.row, kTileWidth<T>}",
+        "{problem.b.batch, 0, kTileWidth<T>}",
+        "tests/cpu/test_gemm_kernels.py",
+    ),
+    Mutant(
+        PACKED,
+        "index.begin * problem.a.row + depth.begin * problem.a.column",
+        "index.begin * problem.a.row",
+        "tests/cpu/test_gemm_kernels.py",
+    ),
+    Mutant(
+        "csrc/cpu/conv_gaps.h",
+        "if (!w_[phase]) clear_row(at, phase, w_.count());",
+        "",
+        "tests/cpu/test_implicit_gemm.py",
+    ),
+    Mutant(PRODUCT, "from[j] + (tile.add ? to : T(0))", "from[j]", "tests/cpu/test_implicit_gemm.py"),
+    Mutant(
+        TILE,
+        "store_streaming<T>(out + i * stride + j * lanes<T>, sum[i][j]);",
+        "store_streaming<T>(out + i * stride, sum[i][j]);",
+        "tests/cpu/test_implicit_gemm.py",
+    ),
     Mutant(PACKED, "part.groups = smaller(end, problem_.batch) - begin;", "part.groups = end - begin;"),
     Mutant(
         "csrc/bindings/cpu.cpp",
