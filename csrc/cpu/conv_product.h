@@ -9,6 +9,7 @@
 // way in.
 #pragma once
 
+#include "conv_gaps.h"
 #include "conv_operands.h"
 #include "cost.h"
 #include "gemm_product.h"
@@ -144,17 +145,25 @@ public:
           access_(access),
           problem_(gather_problem(problem)),
           threads_(worthwhile_threads(threads, multiply_adds(problem))),
-          phases_(static_cast<int>(problem_.phases.count())),
-          phase_(new GatherProduct<T>[phases_]) {
+          phases_(0),
+          phase_(new GatherProduct<T>[problem_.phases.count()]),
+          gaps_(nullptr) {
         prepared_ = thread_bytes_ = 0;
-        for (int i = 0; i < phases_; ++i) {
-            phase_[i] = plan_phase(i, workspace_limit);
-            phase_[i].prepared = prepared_;
-            prepared_ += phase_[i].elements();
-            thread_bytes_ = larger(thread_bytes_, thread_space_bytes(phase_[i].product));
+        const bool only_zeros = !problem.bias && !problem.has_residual;  // in positions that no window reads
+        for (int64_t i = 0; i < problem_.phases.count(); ++i) {
+            const Gather gather = gather_phase(conv_, i);
+            if (gather.taps() == 0 && only_zeros) continue;
+            GatherProduct<T>& phase = phase_[phases_++] = plan_phase(gather, workspace_limit);
+            phase.prepared = prepared_;
+            prepared_ += phase.elements();
+            thread_bytes_ = larger(thread_bytes_, thread_space_bytes(phase.product));
         }
+        if (phases_ < problem_.phases.count()) gaps_ = new Gaps<T>(problem);
     }
-    ~GatherConv() override { delete[] phase_; }
+    ~GatherConv() override {
+        delete[] phase_;
+        delete gaps_;
+    }
     GatherConv(const GatherConv&) = delete;
     GatherConv& operator=(const GatherConv&) = delete;
 
@@ -183,10 +192,11 @@ public:
     Cost cost() const override {
         Cost sum{0, 0, activation_bytes(conv_) + static_cast<double>(prepared_ * kSize), 1};
         for (int i = 0; i < phases_; ++i) {
-            const Cost phase = share_cost(phase_[i].product, threads_);
+            const Cost phase = share_cost(phase_[i].product, threads_, phase_[i].access == Access::in_place);
             sum.multiply_adds += phase.multiply_adds;
             sum.vector_elements += phase.vector_elements;
         }
+        if (gaps_) sum.vector_elements += gaps_->elements() / threads_;
         return sum;
     }
 
@@ -208,6 +218,7 @@ public:
                            problem_.relu};
         parallel(threads_, [&](int thread, int team) {
             void* workspace = static_cast<char*>(arguments.workspace) + thread * thread_bytes_;
+            if (gaps_) gaps_->clear(sink.out, thread, team);
             for (int i = 0; i < phases_; ++i) {
                 const GatherProduct<T>& phase = phase_[i];
                 multiply_share<T>(phase.product, GatherPanels<T>{problem_, phase, source},
@@ -220,10 +231,10 @@ public:
 
 private:
     static constexpr int64_t kSize = sizeof(T);
+    static constexpr double kPastCaches = 16 << 20;  // bytes of the activations: half of a usual last-level cache
 
-    GatherProduct<T> plan_phase(int index, int64_t workspace_limit) const {
+    GatherProduct<T> plan_phase(const Gather& gather, int64_t workspace_limit) const {
         GatherProduct<T> phase{};
-        const Gather gather = gather_phase(conv_, index);
         const Strides residual = problem_.has_residual ? problem_.residual : problem_.computed;
         phase.merged = merge_axes(gather, problem_.computed, problem_.source, residual);
         const Gather& g = phase.merged.gather;
@@ -249,6 +260,7 @@ private:
         }
         product.streamed_neighbours =
             !product.streamed.is_lanes && !channels_contiguous(problem_.computed, problem_.channels);
+        product.past_caches = activation_bytes(conv_) > kPastCaches;
         product.block_panels = choose_block_panels<T>(product, threads_, workspace_limit);
         return phase;
     }
@@ -301,6 +313,7 @@ private:
     GatherProblem problem_;
     int threads_, phases_;
     GatherProduct<T>* phase_;
+    Gaps<T>* gaps_;  // null: none, or written like all other positions
     int64_t prepared_, thread_bytes_;
 };
 

@@ -50,7 +50,18 @@ template <class T, int Vectors, int Height, bool Part>
         }
         if (e->relu) PYCV_FOR_TILE(i, j) sum[i][j] = relu<T>(sum[i][j]);
     }
+    if (!Part && to.streamed) {
+        PYCV_FOR_TILE(i, j) store_streaming<T>(out + i * stride + j * lanes<T>, sum[i][j]);
+        return;
+    }
     PYCV_FOR_TILE(i, j) store_columns<T, Vectors, Part>(out + i * stride, j, rest, sum[i][j]);
+}
+
+// How far ahead of a step the operands are that it asks for. In place, steps lie too far apart for the processor to
+// guess the next one; packed, they need no asking.
+constexpr int64_t prefetch_distance(int64_t stride, int64_t packed) {
+    constexpr int64_t kSteps = 16;
+    return stride > packed ? kSteps * stride : 0;
 }
 
 template <class T, RowFormat Format, int Vectors, int Height>
@@ -59,17 +70,31 @@ void multiply(const TileOperands<T>& operands, const TileTarget<T>& to) {
     const T* rows = operands.rows;
     const T* from = operands.lanes;
     const int64_t row_stride = operands.row_stride, lane_stride = operands.lane_stride, depth = operands.depth;
-    for (int i = 0; i < Height; ++i)  // they arrive while the sums are made
+    const T* next = operands.next_rows ? operands.next_rows : rows;
+    int64_t next_column = 0;
+    const int64_t rows_ahead = prefetch_distance(row_stride, kTileHeight);
+    const int64_t lanes_ahead = prefetch_distance(lane_stride, kTileWidth<T>);
+    for (int i = 0; i < Height && !to.streamed; ++i)  // they arrive while the sums are made
         for (int j = 0; j < Vectors; ++j) __builtin_prefetch(to.out + i * to.stride + j * lanes<T>, 1);
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> b[Vectors];
 #pragma GCC unroll 2
-        for (int j = 0; j < Vectors; ++j) b[j] = load<T>(from + j * lanes<T>);
+        for (int j = 0; j < Vectors; ++j) {
+            b[j] = load<T>(from + j * lanes<T>);
+            __builtin_prefetch(from + lanes_ahead + j * lanes<T>);
+        }
+        if (Format == RowFormat::rows_contiguous) __builtin_prefetch(rows + rows_ahead);
 #pragma GCC unroll 16
         for (int i = 0; i < Height; ++i) {
             const Vec<T> a = broadcast<T>(rows[Format == RowFormat::k_contiguous ? i * row_stride : i]);
 #pragma GCC unroll 2
             for (int j = 0; j < Vectors; ++j) sum[i][j] += a * b[j];
+        }
+        if (Format == RowFormat::k_contiguous) {  // a cache line for each step is enough for all of the next rows
+            __builtin_prefetch(next + next_column);
+            next_column += 64 / static_cast<int64_t>(sizeof(T));
+            next += next_column < depth ? 0 : row_stride;
+            next_column = next_column < depth ? next_column : 0;
         }
         rows += Format == RowFormat::k_contiguous ? 1 : row_stride;
         from += lane_stride;

@@ -41,6 +41,7 @@ struct TileOperands {
     const T* lanes;       // whole vectors are read
     int64_t lane_stride;  // from step to step
     int64_t depth;
+    const T* next_rows;  // k_contiguous: those of a tile to come, which the caches are asked for; null: none
 };
 
 // What happens to a finished sum: v = alpha * sum + beta * residual + bias, then relu. Null pointers: not there.
@@ -61,6 +62,7 @@ struct TileTarget {
     int64_t columns;
     bool add;                         // to what `out` holds
     const TileEpilogue<T>* epilogue;  // null: more depth blocks follow
+    bool streamed = false;            // past the caches: whole vectors at aligned addresses
 };
 
 template <class T>

@@ -37,6 +37,7 @@ template <class T>
 struct PanelView {
     const T* data;
     int64_t stride;
+    const T* next = nullptr;  // of the panel in place that follows; null: none
 };
 
 // One operand's index range in panels. Rows are cut evenly (64 rows: 5 panels of 13), lanes into full tile widths.

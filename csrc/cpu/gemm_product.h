@@ -113,15 +113,46 @@ int64_t neighbours_from(const Sink<T>& sink, const Tile<T>& tile, int64_t j) {
     return end - j;
 }
 
+// Sums of some columns that have no neighbours in the output.
+template <class T>
+void write_scattered(const Sink<T>& sink, const Tile<T>& tile, const T* sums, Range columns) {
+    const bool plain = !tile.add && !(tile.last && (sink.residual || sink.bias || sink.relu || sink.alpha != T(1)));
+    for (int64_t i = 0; i < tile.rows; ++i) {
+        T* const out = sink.out + tile.row_out.at(i);
+        const T* const from = sums + i * kSumsStride<T>;
+        if (plain) {
+            for (int64_t j = columns.begin; j < columns.end; ++j) out[tile.column_out.at(j)] = from[j];
+            continue;
+        }
+        for (int64_t j = columns.begin; j < columns.end; ++j) {
+            T& to = out[tile.column_out.at(j)];
+            T v = from[j] + (tile.add ? to : T(0));
+            if (tile.last) {
+                v *= sink.alpha;
+                if (sink.residual) v += sink.beta * sink.residual[tile.row_residual.at(i) + tile.column_residual.at(j)];
+                if (tile.row_bias) v += tile.row_bias[i];
+                if (tile.column_bias) v += tile.column_bias[j];
+                if (sink.relu) v = relu<T>(v);
+            }
+            to = v;
+        }
+    }
+}
+
 // Adds a tile to the output (`add`) or starts it, and with the last depth block applies the epilogue.
 template <class T>
 void write_tile(const Sink<T>& sink, const Tile<T>& tile, const T* sums) {
     const bool along_rows = tile.row_out.neighbours() && (!sink.residual || tile.row_residual.neighbours());
     if (along_rows && !tile.column_out.neighbours()) return write_transposed<T>(sink, tile, sums);
     for (int64_t j = 0; j < tile.columns;) {
-        const int64_t count = neighbours_from(sink, tile, j);
-        write_rows<T>(sink, tile, sums, j, count);
-        j += count;
+        int64_t end = j + neighbours_from(sink, tile, j);
+        if (end > j + 1) {
+            write_rows<T>(sink, tile, sums, j, end - j);
+        } else {
+            while (end < tile.columns && neighbours_from(sink, tile, end) == 1) ++end;
+            write_scattered<T>(sink, tile, sums, {j, end});
+        }
+        j = end;
     }
 }
 
@@ -135,13 +166,27 @@ struct Product {
     int64_t segments = 1;              // per group
     int64_t block_panels = 1;          // streamed panels that pass by at a time
     bool streamed_neighbours = false;  // neighbours in memory lie along streamed rows: see choose_grid()
+    bool past_caches = false;          // the output would only fill them
+    bool packs_stationary = false;     // by the same team, each thread its share of the panels: see choose_grid()
+    // Where stationary panels lie that are read in place: elements between groups, depth blocks and panels.
+    struct Place {
+        int64_t group, block, panel;
+    };
+    bool stationary_in_place = false;
+    Place stationary_place{};
 
     int64_t streamed_panels() const { return groups * segments * streamed.panels(); }
     int64_t stationary_elements() const {  // packed, all groups
-        return groups * depth.blocks() * stationary.panels() * stationary.panel_elements;
+        return stationary_in_place ? 0 : groups * packed_place().group;
     }
+    Place packed_place() const {
+        const int64_t block = stationary.panels() * stationary.panel_elements;
+        return {depth.blocks() * block, block, stationary.panel_elements};
+    }
+    Place place() const { return stationary_in_place ? stationary_place : packed_place(); }
     int64_t stationary_panel(int64_t group, int64_t block, int64_t panel) const {
-        return ((group * depth.blocks() + block) * stationary.panels() + panel) * stationary.panel_elements;
+        const Place at = place();
+        return group * at.group + block * at.block + panel * at.panel;
     }
     int64_t block_elements() const { return block_panels * streamed.panel_elements; }
 };
@@ -222,7 +267,7 @@ private:
                        const Tile<T>& tile) const {
         const Microkernel<T> kernel =
             microkernel<T>(format, static_cast<int>(tile.rows), tile.columns <= lanes<T> ? 1 : 2);
-        const TileOperands<T> operands{rows.data, rows.stride, from.data, from.stride, depth_};
+        const TileOperands<T> operands{rows.data, rows.stride, from.data, from.stride, depth_, rows.next};
         const bool direct = tile.column_out.neighbours() && !tile.row_out.offsets &&
                             (direct_residual_ || (tile.column_residual.neighbours() && !tile.row_residual.offsets));
         if (!direct) {
@@ -238,8 +283,11 @@ private:
         }
         epilogue.row_bias = tile.row_bias;
         epilogue.column_bias = tile.column_bias;
-        kernel(operands, {sink_.out + tile.row_out.first + tile.column_out.first, tile.row_out.stride, tile.columns,
-                          add_, last_ ? &epilogue : nullptr});
+        T* const out = sink_.out + tile.row_out.first + tile.column_out.first;
+        const bool aligned_rows = reinterpret_cast<uintptr_t>(out) % sizeof(Vec<T>) == 0 &&
+                                  tile.row_out.stride % lanes<T> == 0 && tile.columns % lanes<T> == 0;
+        kernel(operands, {out, tile.row_out.stride, tile.columns, add_, last_ ? &epilogue : nullptr,
+                          p_.past_caches && aligned_rows && !add_ && last_});
     }
 
     const Product<T>& p_;
@@ -263,17 +311,23 @@ struct Grid {
 
 // The grid with the least work for its busiest thread. A thread packs the streamed panels that it multiplies, so that
 // splitting the stationary side packs them again: kPackCost stationary panels' worth. Where neighbours in memory lie
-// along the streamed side, and it is short, splitting that makes threads write to the same cache lines.
-inline Grid choose_grid(int threads, int64_t streamed_panels, int64_t stationary_panels, bool streamed_neighbours) {
-    constexpr int64_t kPackCost = 2, kShort = 16;
-    const bool collide = streamed_neighbours && streamed_panels < kShort * threads;
+// along the streamed side, and it is short, splitting that makes threads write to the same cache lines. Stationary
+// panels that another thread has just packed lie in its cache: fetching one costs as much as kFetch halves of a tile.
+template <class T>
+Grid choose_grid(const Product<T>& p, int threads) {
+    constexpr int64_t kPackCost = 2, kShort = 16, kFetch = 6;
+    const int64_t streamed_panels = p.streamed_panels(), stationary_panels = p.stationary.panels();
+    const bool collide = p.streamed_neighbours && streamed_panels < kShort * threads;
     Grid best{threads, 1};
     int64_t best_cost = -1;
     for (int split = 1; split <= threads; ++split) {
         if (threads % split != 0) continue;
         const int64_t panels = divide_up(streamed_panels, threads / split);
+        const int64_t fetched =
+            p.packs_stationary ? divide_up(stationary_panels, split) * (threads - split) / threads : 0;
         const int64_t cost =
-            panels * (divide_up(stationary_panels, split) + kPackCost) * (collide && split < threads ? 3 : 2);
+            panels * (divide_up(stationary_panels, split) + kPackCost) * (collide && split < threads ? 3 : 2) +
+            fetched * kFetch;
         if (best_cost >= 0 && cost >= best_cost) continue;
         best = {threads / split, split};
         best_cost = cost;
@@ -289,23 +343,23 @@ struct Share {
 
 template <class T>
 Share product_share(const Product<T>& p, int thread, int threads) {
-    const Grid grid = choose_grid(threads, p.streamed_panels(), p.stationary.panels(), p.streamed_neighbours);
+    const Grid grid = choose_grid(p, threads);
     return {share(p.streamed_panels(), thread / grid.stationary, grid.streamed),
             share(p.stationary.panels(), thread % grid.stationary, grid.stationary)};
 }
 
-// multiply_adds and vector_elements of multiply_share() for its busiest thread: full tiles, the panels that it packs,
-// and the visits of its outputs.
+// multiply_adds and vector_elements of multiply_share() for its busiest thread: full tiles, the panels that it packs if
+// they are not read in place, and the visits of its outputs.
 template <class T>
-Cost share_cost(const Product<T>& p, int threads) {
+Cost share_cost(const Product<T>& p, int threads, bool in_place) {
     const int64_t streamed_panels = p.streamed_panels();
     if (streamed_panels == 0 || p.stationary.panels() == 0) return {};
-    const Grid grid = choose_grid(threads, streamed_panels, p.stationary.panels(), p.streamed_neighbours);
+    const Grid grid = choose_grid(p, threads);
     const double streamed = static_cast<double>(divide_up(streamed_panels, grid.streamed) * p.streamed.width);
     const double fixed = static_cast<double>(divide_up(p.stationary.panels(), grid.stationary) * p.stationary.width);
     const double depth = static_cast<double>(p.depth.size);
-    return {streamed * fixed * depth, streamed * depth + streamed * fixed * static_cast<double>(p.depth.blocks()), 0,
-            0};
+    return {streamed * fixed * depth,
+            (in_place ? 0 : streamed * depth) + streamed * fixed * static_cast<double>(p.depth.blocks()), 0, 0};
 }
 
 // All tiles of some stationary with some streamed panels. Tiles that follow each other are neighbours along the lanes,
@@ -315,16 +369,16 @@ template <class T>
 void multiply_panels(const Product<T>& p, const TileRow<T>& tiles, const T* stationary, Range fixed,
                      const StreamedPanel<T>* panels, int64_t count) {
     constexpr int64_t kAcross = 8;
+    const int64_t panel = p.place().panel;
     const int64_t across = p.streamed.is_lanes ? 1 : kAcross, along = p.streamed.is_lanes ? count : 1;
     for (int64_t first = fixed.begin; first < fixed.end; first += across)
         for (int64_t i = 0; i < count; i += along)
             for (int64_t q = first; q < smaller(first + across, fixed.end); ++q)
-                tiles.multiply({stationary + q * p.stationary.panel_elements, p.stationary.stride},
-                               p.stationary.range(q), panels + i, along);
+                tiles.multiply({stationary + q * panel, p.stationary.stride}, p.stationary.range(q), panels + i, along);
 }
 
-// One thread's share of a product whose stationary side is packed. `source.place(group, segment, index, out, residual,
-// panel)` tells where the results of a streamed panel go (out and residual have room for their offsets),
+// One thread's share of a product whose stationary side lies in panels. `source.place(group, segment, index, out,
+// residual, panel)` tells where the results of a streamed panel go (out and residual have room for their offsets),
 // `source.view(group, segment, index, depth, to, scratch)` shows it, packed into `to` or in place. `bias_group` is the
 // distance between the biases of two groups.
 template <class T, class Source>
@@ -347,6 +401,8 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
             for (int64_t i = 0; i < count && p.depth.size > 0; ++i)
                 space.panels[i].view = source.view(group, (first + i) / panels % p.segments, space.panels[i].index,
                                                    depth, space.packed + i * p.streamed.panel_elements, space.scratch);
+            for (int64_t i = 0; i + 1 < count && p.streamed.format == RowFormat::k_contiguous; ++i)
+                space.panels[i].view.next = space.panels[i + 1].view.data;
             const TileRow<T> tiles(p, sink, sink.bias ? sink.bias + group * bias_group : nullptr,
                                    depth.end - depth.begin, block > 0, block + 1 == p.depth.blocks());
             multiply_panels(p, tiles, stationary + p.stationary_panel(group, block, 0), mine.stationary, space.panels,
@@ -354,22 +410,27 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
         }
         first = end;
     }
+    if (p.past_caches) streamed();
 }
 
-// Packs all depth blocks of some stationary panels of one group: one panel after the other where the operand's memory
-// runs along the depth, else a few depth steps of all panels, which lie side by side there.
+// Packs some panels of one depth block, which follow each other from `to` on: one panel after the other where the
+// operand's memory runs along the depth, else a few depth steps of all panels, which lie side by side there.
+template <class T, class Operand>
+void pack_panels(const Side<T>& side, const Operand& operand, Range panels, Range depth, T* to, T* scratch) {
+    constexpr int64_t kSteps = 16;
+    const int64_t together = operand.k_contiguous() ? larger(depth.end - depth.begin, 1) : kSteps;
+    for (int64_t k = depth.begin; k < depth.end; k += together)
+        for (int64_t panel = panels.begin; panel < panels.end; ++panel)
+            pack_panel<T>(side, operand, side.range(panel), {k, smaller(depth.end, k + together)},
+                          to + (panel - panels.begin) * side.panel_elements + (k - depth.begin) * side.stride, scratch);
+}
+
+// Packs all depth blocks of some stationary panels of one group.
 template <class T, class Operand>
 void pack_stationary(const Product<T>& p, const Operand& operand, int64_t group, Range panels, T* to, T* scratch) {
-    constexpr int64_t kSteps = 16;
-    const int64_t together = operand.k_contiguous() ? larger(p.depth.block, 1) : kSteps;
-    for (int64_t block = 0; block < p.depth.blocks() && p.depth.size > 0; ++block) {
-        const Range depth = p.depth.range(block);
-        for (int64_t k = depth.begin; k < depth.end; k += together)
-            for (int64_t panel = panels.begin; panel < panels.end; ++panel)
-                pack_panel<T>(p.stationary, operand, p.stationary.range(panel), {k, smaller(depth.end, k + together)},
-                              to + p.stationary_panel(group, block, panel) + (k - depth.begin) * p.stationary.stride,
-                              scratch);
-    }
+    for (int64_t block = 0; block < p.depth.blocks() && p.depth.size > 0; ++block)
+        pack_panels<T>(p.stationary, operand, panels, p.depth.range(block),
+                       to + p.stationary_panel(group, block, panels.begin), scratch);
 }
 
 }  // namespace pycv::cpu::PYCV_ISA

@@ -111,6 +111,15 @@ def test_batches():
             check(batch, 1, 40, 30, threads=threads, prepare=True)
 
 
+def test_operands_in_place():
+    """Few rows and columns: rows along k or side by side, whole vectors, several depth blocks, page strides."""
+    for size in ((33, 48, 600), (20, 64, 1024), (17, 1024, 40), (250, 16, 520)):
+        for kinds in (("row",) * 4, ("col", "row", "row", "row")):
+            for dtype in DTYPES:
+                check(3, *size, dtype=dtype, kinds=kinds, epilogue=("bias", "residual"))
+                check(1, *size, dtype=dtype, kinds=kinds, threads=2, prepare=True)
+
+
 def test_small_workspace():
     for size in ((130, 200, 400), (1, 100, 300), (300, 3, 500)):
         for threads in (1, 3):

@@ -17,6 +17,7 @@ CASES = {
     "page-sized-pixel": flat(1, 1024, 17, (2, 9), 1),
     "deep": flat(2, 1100, 35, 5, 1),
     "strided": flat(2, 9, 13, (9, 12), 1, stride=2),
+    "deep-strided": flat(1, 600, 600, (5, 6), 1, stride=2),
     "stride-3": flat(1, 6, 17, 11, 1, stride=3),
     "padded": flat(2, 5, 18, 6, 1, padding=1),
     "strided-padded": flat(1, 4, 5, 9, 1, stride=(2, 3), padding=(2, 1)),
@@ -61,6 +62,30 @@ def test_threads_and_error(pass_, threads):
     for case in (flat(2, 60, 70, 20, 1), flat(8, 512, 40, 7, 1), flat(1, 700, 1400, 1, 1), flat(3, 20, 30, 57, 1)):
         for layout in ("nchw", "nhwc"):
             check(case, pass_, "implicit_gemm", layouts=LAYOUTS[layout], threads=threads, data=normal)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("pass_", ["forward", "grad_input"])
+def test_tensors_past_the_caches(pass_, layout):
+    """Large enough to be written with streaming stores, in part: the last rows and lanes are no whole vectors."""
+    for case in (flat(1, 32, 40, 260, 1), flat(1, 36, 48, (257, 255), 1)):
+        for epilogue in ((), ("bias", "residual", "relu")):
+            check(case, pass_, "implicit_gemm", layouts=LAYOUTS[layout], epilogue=epilogue, threads=2)
+
+
+WAYS = [
+    flat(1, 20, 300, 9, 1), flat(1, 300, 20, 9, 1), flat(2, 16, 90, 40, 1), flat(2, 90, 16, 40, 1),
+    flat(1, 320, 320, 7, 1), flat(2, 48, 40, 33, 1, stride=2), flat(2, 64, 300, 17, 1, groups=2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "mixed", "slices"])
+def test_ways_of_grad_weight(layout):
+    """More of one operand than of the other, or of the depth: each way to lay out the product and to share it."""
+    for case in WAYS:
+        for threads in (1, 2, 3):
+            check(case, "grad_weight", "implicit_gemm", layouts=LAYOUTS[layout], threads=threads)
+        check(case, "grad_weight", "im2col", layouts=LAYOUTS[layout], threads=2)
 
 
 @pytest.mark.parametrize("pass_", PASSES)

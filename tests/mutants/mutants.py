@@ -79,7 +79,17 @@ MUTANTS = [
         "for (int thread = 1; thread < team; ++thread) sum += from[",
         "for (int thread = 1; thread < team - 1; ++thread) sum += from[",
     ),
-    Mutant(GRAD_WEIGHT, "block > blocks.begin, false);", "block >= blocks.begin, false);"),  # stale workspace
+    Mutant(GRAD_WEIGHT, "block > part.blocks.begin, false);", "block >= part.blocks.begin, false);"),  # stale workspace
+    Mutant(
+        GRAD_WEIGHT, "to += panels.begin * product_.stationary.panel_elements;", "", "tests/cpu/test_implicit_gemm.py"
+    ),
+    Mutant(
+        GRAD_WEIGHT,
+        "space.packed + (packed.begin - panels.begin) * side.panel_elements",
+        "space.packed",
+        "tests/cpu/test_implicit_gemm.py",
+    ),
+    Mutant(GRAD_WEIGHT, "RowFormat::k_contiguous ? s.c : step};", "RowFormat::k_contiguous ? step : step};"),
     # FFT: butterflies, pairs of real rows, what an infinity becomes, tiles, sums over tiles, parts of the filters
     Mutant(
         FFT,
@@ -162,6 +172,31 @@ MUTANTS = [
     ),
     Mutant(THIN, "bias[rows_thin_ ? w : t]", "bias[w]"),
     Mutant(THIN, "rest < depth; ++rest) total +=", "rest + 1 < depth; ++rest) total +="),
+    Mutant(
+        PACKED,
+        "{problem.b.batch, depth.block * problem.b.row, kTileWidth<T>}",
+        "{problem.b.batch, 0, kTileWidth<T>}",
+        "tests/cpu/test_gemm_kernels.py",
+    ),
+    Mutant(
+        PACKED,
+        "index.begin * problem.a.row + depth.begin * problem.a.column",
+        "index.begin * problem.a.row",
+        "tests/cpu/test_gemm_kernels.py",
+    ),
+    Mutant(
+        "csrc/cpu/conv_gaps.h",
+        "if (!w_[phase]) clear_row(at, phase, w_.count());",
+        "",
+        "tests/cpu/test_implicit_gemm.py",
+    ),
+    Mutant(PRODUCT, "from[j] + (tile.add ? to : T(0))", "from[j]", "tests/cpu/test_implicit_gemm.py"),
+    Mutant(
+        TILE,
+        "store_streaming<T>(out + i * stride + j * lanes<T>, sum[i][j]);",
+        "store_streaming<T>(out + i * stride, sum[i][j]);",
+        "tests/cpu/test_implicit_gemm.py",
+    ),
     Mutant(PACKED, "part.groups = smaller(end, problem_.batch) - begin;", "part.groups = end - begin;"),
     Mutant(
         "csrc/bindings/cpu.cpp",
