@@ -45,6 +45,36 @@ inline Row<T, L> load_strided(const T* p, int64_t stride) {
     }
 }
 
+// The first `count` lanes of v to consecutive elements: halves of it, as count's binary digits say.
+template <class V, class T>
+inline void store_first(T* to, V v, int64_t count) {
+    constexpr int kLanes = sizeof(V) / sizeof(T);
+    if (count == kLanes) return store_row<V>(to, v);
+    if constexpr (kLanes > 1) {
+        Row<T, kLanes / 2> half[2];
+        std::memcpy(half, &v, sizeof v);
+        if (count < kLanes / 2) return store_first(to, half[0], count);
+        store_row(to, half[0]);
+        store_first(to + kLanes / 2, half[1], count - kLanes / 2);
+    }
+}
+
+// The same to elements `step` apart.
+template <class V, class T>
+inline void store_first(T* to, int64_t step, V v, int64_t count) {
+    if (step == 1) return store_first(to, v, count);
+    for (int64_t l = 0; l < count; ++l) to[l * step] = v[l];
+}
+
+// from[0], from[step], ..., `count` of them; 0 in the lanes beyond.
+template <class V, class T>
+inline V load_first(const T* from, int64_t step, int64_t count) {
+    if (step == 1 && count == int64_t(sizeof(V) / sizeof(T))) return load_row<V>(from);
+    V v{};
+    for (int64_t l = 0; l < count; ++l) v[l] = from[l * step];
+    return v;
+}
+
 // Covers [begin, end) with block<L>(first), L consecutive outputs each, the widest L that fits (the last block
 // overlaps the one before it: it computes the same values again), down to 16 bytes; below that single(output).
 template <class T, int L, class Block, class Single>

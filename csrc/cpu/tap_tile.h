@@ -112,12 +112,11 @@ template <int U, TapWeight W, class T, int L, int P, class Inside>
 PYCV_INLINE inline void add_all_taps(Row<T, L> (&sum)[P], const TileSource<T>& tile, int64_t taps, int64_t unit,
                                      int64_t tap_step, const Inside& inside) {
     if constexpr (U > 0) {
-        if (taps == 3) return add_block<3, U, W, T, L, P>(sum, tile, inside(0, 1));
         if (taps == 5) return add_block<5, U, W, T, L, P>(sum, tile, inside(0, 1));
     }
     int64_t t = 0;
     if constexpr (U > 0)
-        for (; t + 4 <= taps; t += 4) add_block<4, U, W, T, L, P>(sum, tile.from_tap(t, tile.step), inside(t, 1));
+        for (; t + 3 <= taps; t += 3) add_block<3, U, W, T, L, P>(sum, tile.from_tap(t, tile.step), inside(t, 1));
     TileSource<T> apart = tile;
     apart.step = tile.step * unit;
     for (; t < taps; ++t) add_block<1, 1, W, T, L, P>(sum, apart.from_tap(t, tap_step * tile.step), inside(t, unit));

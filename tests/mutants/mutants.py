@@ -26,8 +26,9 @@ GATHER, OPERANDS = "csrc/cpu/conv_gather.h", "csrc/cpu/conv_operands.h"
 GATHER_PRODUCT, GRAD_WEIGHT = "csrc/cpu/conv_product.h", "csrc/cpu/conv_grad_weight.h"
 PRODUCT, PANELS = "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
 TAP_TILE, ROW_VECTORS = "csrc/cpu/tap_tile.h", "csrc/cpu/row_vectors.h"
-CHANNELS, PADDED = "csrc/cpu/depthwise_channels.h", "csrc/cpu/padded_planes.h"
-PLANES, THIN_WEIGHT = "csrc/cpu/depthwise_planes.h", "csrc/cpu/depthwise_grad_weight.h"
+CHANNELS, CHANNEL_GATHER = "csrc/cpu/depthwise_channels.h", "csrc/cpu/depthwise_channels.cpp"
+CHANNEL_GRAD_WEIGHT, PADDED = "csrc/cpu/depthwise_channels_grad_weight.cpp", "csrc/cpu/padded_planes.h"
+PLANES, PLANE_GRAD_WEIGHT = "csrc/cpu/depthwise_planes.cpp", "csrc/cpu/depthwise_planes_grad_weight.cpp"
 POOL_WINDOWS, PLANE_SUMS = "csrc/cpu/pool_windows.h", "csrc/cpu/plane_sums.h"
 MOVES, TILE = "csrc/cpu/vector_moves.h", "csrc/cpu/gemm_microkernel.cpp"
 PACKED, THIN = "csrc/cpu/gemm_packed.cpp", "csrc/cpu/gemm_thin.h"
@@ -110,11 +111,12 @@ MUTANTS = [
     # that overlapping vectors count twice
     Mutant(TAP_TILE, "sum[(i - b) / U] += value * taps[b];", "sum[(i - b) / U] += value * taps[0];"),
     Mutant(CHANNELS, "smaller(v * lanes, channels - lanes)", "v * lanes"),
-    Mutant(CHANNELS, "sum[p] += bias;", "sum[p] -= bias;"),
+    Mutant(CHANNEL_GATHER, "sum[p] += bias;", "sum[p] -= bias;"),
     Mutant(PADDED, "strip == positions && phases_d.positions() == 1 && slices() == 1", "strip == positions"),
-    Mutant(PLANES, "high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);", "high[i] = i / 2 + (i % 2 ? L : 0);"),
-    Mutant(THIN_WEIGHT, "counts[l] = l < skip ? 0 : -1;", "counts[l] = l <= skip ? 0 : -1;"),
-    Mutant(THIN_WEIGHT, "sum += load_row<V>(totals + part * total_elements());", ""),
+    Mutant(PLANES, "high[i] = kLanes / 2 + i / 2 + (i % 2 ? kLanes : 0);", "high[i] = i / 2 + (i % 2 ? kLanes : 0);"),
+    Mutant(PLANE_GRAD_WEIGHT, "first + l >= x && first + l < width", "first + l < width"),
+    Mutant(ROW_VECTORS, "store_first(to + kLanes / 2, half[1], count - kLanes / 2);", ""),
+    Mutant(CHANNEL_GRAD_WEIGHT, "sum += load_row<V>(totals + part * total_elements());", ""),
     # direct convolution with output channels in lanes: padding, accumulation, parts, phases
     Mutant(DIRECT_TILE, "if (!from) cells.end = cells.begin;", ""),
     Mutant(DIRECT_TILE, "return distance % step * cells + distance / step;", "return distance;"),

@@ -5,12 +5,11 @@
 // remainder modulo the stride, so that every tap is a shift. Then a register tile is up to eight rows of one vector of
 // columns; input vectors are shared by the taps down the filter's column (tap_tile.h). The prologue is applied to the
 // copy, the epilogue to the tile.
-// Only for kernel files (ISA namespace).
-#pragma once
-
+#include "depthwise_plans.h"
 #include "padded_planes.h"
 
 namespace pycv::cpu::PYCV_ISA {
+namespace {
 
 template <class T>
 class PlaneGather final : public ConvPlan {
@@ -63,6 +62,8 @@ public:
     }
 
 private:
+    static constexpr int kLanes = lanes<T>;
+    using V = Row<T, kLanes>;
     static constexpr int64_t kShared = 4;  // computed channels that share a copy
     static constexpr int kPairRows = 4;    // of a tile of two interleaved phases
 
@@ -71,7 +72,7 @@ private:
         T* weight;  // [tap of h][source channel][tap of d][tap of w] of one computed channel
     };
 
-    int64_t planes_elements() const { return round_up(problem_.source_channels * copy_.plane, 64); }
+    int64_t planes_elements() const { return round_up(problem_.source_channels * copy_.plane + kLanes, 64); }
     int64_t weight_elements_each() const { return round_up(problem_.source_channels * conv_.filter.count(), 64); }
     int64_t thread_bytes() const {
         return (planes_elements() + weight_elements_each()) * static_cast<int64_t>(sizeof(T));
@@ -207,131 +208,122 @@ private:
         Range rows;
     };
 
-    // Calls body.template operator()<L, U>(first column) for all columns < count.
+    // A vector of columns, of which the first `count` are real. What lies beyond in the copy is read and dropped.
+    struct Columns {
+        int64_t first, count;
+    };
+
+    // Calls body.template operator()<U>(columns) for all columns < count; the last vector overlaps the one before it.
     template <class Body>
-    void for_columns(const TapAxis& h, int64_t count, const Body& body) const {
-        const auto block = [&]<int L>(int64_t x) {
-            switch (h.sharing()) {
-                case 1: return body.template operator()<L, 1>(x);
-                case 2: return body.template operator()<L, 2>(x);
-                default: return body.template operator()<L, 0>(x);
-            }
-        };
-        for_blocks<T, lanes<T>>(0, count, block, [&](int64_t x) { block.template operator()<1>(x); });
+    static void for_columns(const TapAxis& h, int64_t count, const Body& body) {
+        switch (h.sharing()) {
+            case 1: return for_columns<1>(count, body);
+            case 2: return for_columns<2>(count, body);
+            default: return for_columns<0>(count, body);
+        }
+    }
+    template <int U, class Body>
+    static void for_columns(int64_t count, const Body& body) {
+        if (count < kLanes) return body.template operator()<U>(Columns{0, count});
+        for (int64_t x = 0; x + kLanes <= count; x += kLanes) body.template operator()<U>(Columns{x, kLanes});
+        if (count % kLanes != 0) body.template operator()<U>(Columns{count - kLanes, kLanes});
     }
 
     void sweep(const Sweep& s) const {
-        for_columns(s.phase.h, s.phase.w.count, [&]<int L, int U>(int64_t x) { columns<L, U>(s, x); });
+        for_columns(s.phase.h, s.phase.w.count, [&]<int U>(Columns x) { columns<U>(s, x); });
     }
 
-    template <int L, int U>
-    void columns(const Sweep& s, int64_t x) const {
+    template <int U>
+    void columns(const Sweep& s, Columns x) const {
         switch (tile_outputs(s.rows.end - s.rows.begin)) {
-            case 8: return columns<L, U, 8>(s, x);
-            case 7: return columns<L, U, 7>(s, x);
-            case 4: return columns<L, U, 4>(s, x);
-            default: return columns<L, U, 1>(s, x);
+            case 8: return columns<U, 8>(s, x);
+            case 7: return columns<U, 7>(s, x);
+            case 4: return columns<U, 4>(s, x);
+            default: return columns<U, 1>(s, x);
         }
     }
 
-    template <int L, int U, int P>
-    void columns(const Sweep& s, int64_t x) const {
+    template <int U, int P>
+    void columns(const Sweep& s, Columns x) const {
         for (int64_t r = s.rows.begin; r < s.rows.end; r += P) {
             const int64_t q = smaller(r, s.rows.end - P);
-            Row<T, L> sum[P] = {};
-            add_tile<L, U, P>(s, x, q, sum);
-            finish<L, P>(s.target, x, q, sum);
+            V sum[P] = {};
+            add_tile<U, P>(s, x.first, q, sum);
+            finish<P>(s.target, x, q, sum);
         }
     }
 
     // Two phases whose columns alternate in memory: their tiles are interleaved in registers.
     void sweep_pair(const Sweep& even, const Sweep& odd) const {
         const int64_t both = odd.phase.w.count;
-        for_columns(even.phase.h, both, [&]<int L, int U>(int64_t x) {
-            const bool tall = even.rows.end - even.rows.begin >= kPairRows;
-            tall ? column_pairs<L, U, kPairRows>(even, odd, x) : column_pairs<L, U, 1>(even, odd, x);
+        const bool tall = even.rows.end - even.rows.begin >= kPairRows;
+        for_columns(even.phase.h, both, [&]<int U>(Columns x) {
+            tall ? column_pairs<U, kPairRows>(even, odd, x) : column_pairs<U, 1>(even, odd, x);
         });
         if (both < even.phase.w.count)
-            for_columns(even.phase.h, 1, [&]<int L, int U>(int64_t) { columns<L, U>(even, both); });
+            for_columns(even.phase.h, 1, [&]<int U>(Columns) { columns<U>(even, Columns{both, 1}); });
     }
 
-    template <int L, int U, int P>
-    void column_pairs(const Sweep& even, const Sweep& odd, int64_t x) const {
+    template <int U, int P>
+    void column_pairs(const Sweep& even, const Sweep& odd, Columns x) const {
+        const int64_t left = smaller(2 * x.count, kLanes), right = 2 * x.count - left;
+        Target target = even.target;
+        target.column = 1;
+        target.residual_column = problem_.residual.w;
         for (int64_t r = even.rows.begin; r < even.rows.end; r += P) {
             const int64_t q = smaller(r, even.rows.end - P);
-            Row<T, L> a[P] = {}, b[P] = {};
-            add_tile<L, U, P>(even, x, q, a);
-            add_tile<L, U, P>(odd, x, q, b);
-            Target left = even.target, right = even.target;  // the first and the second half of the 2 L columns
-            left.column = right.column = 1;
-            left.residual_column = right.residual_column = problem_.residual.w;
-            left.out += x;
-            right.out += x + L;
-            if (left.residual) {
-                left.residual += x * problem_.residual.w;
-                right.residual += (x + L) * problem_.residual.w;
-            }
-            unroll<P>([&]<int p>() PYCV_INLINE { interleave<L>(a[p], b[p]); });
-            finish<L, P>(left, x, q, a);
-            finish<L, P>(right, x, q, b);
+            V a[P] = {}, b[P] = {};
+            add_tile<U, P>(even, x.first, q, a);
+            add_tile<U, P>(odd, x.first, q, b);
+            unroll<P>([&]<int p>() PYCV_INLINE { interleave(a[p], b[p]); });
+            finish<P>(target, Columns{2 * x.first, left}, q, a);
+            if (right > 0) finish<P>(target, Columns{2 * x.first + kLanes, right}, q, b);
         }
     }
 
-    // a0 b0 a1 b1 ...: the first L of them into a, the others into b.
-    template <int L>
-    PYCV_INLINE static void interleave(Row<T, L>& a, Row<T, L>& b) {
-        if constexpr (L > 1) {
-            Row<IndexOf<T>, L> low, high;
-            for (int i = 0; i < L; ++i) {
-                low[i] = i / 2 + (i % 2 ? L : 0);
-                high[i] = L / 2 + i / 2 + (i % 2 ? L : 0);
+    // a0 b0 a1 b1 ...: the first half of them into a, the others into b.
+    PYCV_INLINE static void interleave(V& a, V& b) {
+        if constexpr (kLanes > 1) {
+            Row<IndexOf<T>, kLanes> low, high;
+            for (int i = 0; i < kLanes; ++i) {
+                low[i] = i / 2 + (i % 2 ? kLanes : 0);
+                high[i] = kLanes / 2 + i / 2 + (i % 2 ? kLanes : 0);
             }
-            const Row<T, L> first = __builtin_shuffle(a, b, low);
+            const V first = __builtin_shuffle(a, b, low);
             b = __builtin_shuffle(a, b, high);
             a = first;
         }
     }
 
-    template <int L, int U, int P>
-    PYCV_INLINE void add_tile(const Sweep& s, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
+    template <int U, int P>
+    PYCV_INLINE void add_tile(const Sweep& s, int64_t x, int64_t q, V (&sum)[P]) const {
         const TapAxis& h = s.phase.h;
         const int64_t row = (q - s.rows.begin) * h.unit + h.low - copy_.h.low;
         const TileSource<T> source{
             s.planes + row * copy_.pitch + x, s.weight, copy_.pitch, s.outer_taps, s.phase.outer, s.outer_taps};
-        add_all_taps<U, TapWeight::broadcast, T, L, P>(sum, source, h.taps, h.unit, h.tap_step,
-                                                       [](int64_t, int64_t) { return ~InputMask{0}; });
+        add_all_taps<U, TapWeight::broadcast, T, kLanes, P>(sum, source, h.taps, h.unit, h.tap_step,
+                                                            [](int64_t, int64_t) { return ~InputMask{0}; });
     }
 
-    template <int L, int P>
-    PYCV_INLINE void finish(const Target& t, int64_t x, int64_t q, Row<T, L> (&sum)[P]) const {
-        using V = Row<T, L>;
-        T* to = t.out + q * t.row + x * t.column;
+    template <int P>
+    PYCV_INLINE void finish(const Target& t, Columns x, int64_t q, V (&sum)[P]) const {
+        T* to = t.out + q * t.row + x.first * t.column;
         const V bias = t.bias - V{};
         unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += bias; });
         if (t.residual) {
-            const T* from = t.residual + q * t.residual_row + x * t.residual_column;
-            unroll<P>([&]<int p>()
-                          PYCV_INLINE { sum[p] += load_apart<L>(from + p * t.residual_row, t.residual_column); });
+            const T* from = t.residual + q * t.residual_row + x.first * t.residual_column;
+            V rows[P];
+            for (int p = 0; p < P; ++p) rows[p] = load_first<V>(from + p * t.residual_row, t.residual_column, x.count);
+            unroll<P>([&]<int p>() PYCV_INLINE { sum[p] += rows[p]; });
         }
         if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
-        if (t.column == 1) {
+        if (t.column == 1 && x.count == kLanes) {
             unroll<P>([&]<int p>() PYCV_INLINE { store_row<V>(to + p * t.row, sum[p]); });
         } else {
-            unroll<P>([&]<int p>() PYCV_INLINE { store_apart<L>(to + p * t.row, t.column, sum[p]); });
+            V rows[P];  // sums that a loop indexes would not be registers
+            unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = sum[p]; });
+            for (int p = 0; p < P; ++p) store_first<V>(to + p * t.row, t.column, rows[p], x.count);
         }
-    }
-
-    template <int L>
-    static Row<T, L> load_apart(const T* from, int64_t step) {
-        if (step == 1) return load_row<Row<T, L>>(from);
-        Row<T, L> v;
-        for (int l = 0; l < L; ++l) v[l] = from[l * step];
-        return v;
-    }
-
-    template <int L>
-    static void store_apart(T* to, int64_t step, Row<T, L> v) {
-        for (int l = 0; l < L; ++l) to[l * step] = v[l];
     }
 
     // The lanes beyond the last channel of a blocked tensor.
@@ -352,5 +344,12 @@ private:
     PaddedPlanes<T> copy_;
     OuterTap* outer_;
 };
+
+}  // namespace
+
+ConvPlan* plan_plane_gather(const ConvProblem& problem, int threads) {
+    if (problem.dtype == DType::f64) return new PlaneGather<double>(problem, threads);
+    return new PlaneGather<float>(problem, threads);
+}
 
 }  // namespace pycv::cpu::PYCV_ISA
