@@ -83,7 +83,7 @@ Thread* end_thread(Thread& self) {
     self.state = State::ended;
     execution.alive--;
     execution.warps[self.warp()].ended |= 1u << self.lane();
-    races::release(&execution.clock);
+    races::release(&execution.end_clock);
     if (execution.barrier.arrived > 0)
         fail_as(self, "divergent barrier: this thread ends, others wait", execution.barrier.site);
     return execution.alive == 0 ? nullptr : &next_thread();
@@ -96,11 +96,12 @@ void run_threads() {
         Thread& self = running();
         Thread* next = nullptr;
         try {
+            races::acquire(&execution.begin_clock);
             execution.body(execution.arguments);
             next = end_thread(self);
         } catch (const std::exception& error) {
             execution.failure = error.what();
-            races::release(&execution.clock);
+            races::release(&execution.end_clock);
         }
         const bool begins = next != nullptr && next->context == nullptr;
         if (begins && !races::checked) {
@@ -120,7 +121,7 @@ void begin_thread(Thread& thread, unsigned rank) {
     thread.rank = rank;
     thread.context = nullptr;
     thread.copies.clear();
-    thread.fiber = races::create();
+    thread.fiber = execution.fibers.take();
 }
 
 }  // namespace
@@ -143,9 +144,10 @@ void run_block(uint3 index) {
     make_ready(0, execution.alive, [](const Thread&) { return true; });
 
     execution.host_fiber = races::running();
+    races::release(&execution.begin_clock);
     switch_to(next_thread(), &execution.host);
 
-    for (Thread& thread : execution.threads) races::destroy(thread.fiber);
+    execution.fibers.end_block();
     if (races::checked || !execution.failure.empty()) execution.stacks.give_back_all();
     if (execution.failure.empty() && !execution.shared.intact()) {
         execution.failure = execution.kernel->name + ": wrote beyond its " +

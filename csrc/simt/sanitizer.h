@@ -14,6 +14,9 @@
 #if defined(PYCV_SIMT_RACES)
 #include <sanitizer/tsan_interface.h>
 #include <sys/mman.h>
+
+#include <vector>
+
 extern "C" {
 void __tsan_read_range(void* address, unsigned long bytes);
 void __tsan_write_range(void* address, unsigned long bytes);
@@ -67,12 +70,36 @@ using Fiber = void*;
 #if defined(PYCV_SIMT_RACES)
 inline constexpr bool checked = true;
 
-// A fiber knows what its creator has done so far.
-inline Fiber create() { return __tsan_create_fiber(0); }
-inline void destroy(Fiber fiber) { __tsan_destroy_fiber(fiber); }
 inline Fiber running() { return __tsan_get_current_fiber(); }
 // Orders nothing.
 inline void switch_to(Fiber fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
+
+// A fiber for every CUDA thread of a launch. To make one takes as long as thousands of instructions, so that some are
+// used again, for another launch: what they have done before comes before all of it.
+class Fibers {
+public:
+    void begin_launch() { used_ = 0; }
+    Fiber take() {
+        if (used_ < kept_.size()) return kept_[used_++];
+        Fiber fiber = __tsan_create_fiber(0);
+        if (kept_.size() < max_kept) {
+            kept_.push_back(fiber);
+            used_++;
+        } else {
+            others_.push_back(fiber);
+        }
+        return fiber;
+    }
+    void end_block() {
+        for (Fiber fiber : others_) __tsan_destroy_fiber(fiber);
+        others_.clear();
+    }
+
+private:
+    static constexpr std::size_t max_kept = 1024;  // each takes some 800 KB
+    std::vector<Fiber> kept_, others_;
+    std::size_t used_ = 0;
+};
 
 // Whoever acquires a clock comes after everybody who has released to it.
 inline void release(void* clock) { __tsan_release(clock); }
@@ -102,8 +129,12 @@ inline void forget_variable(const void* address, std::size_t bytes) {
 }
 #else
 inline constexpr bool checked = false;
-inline Fiber create() { return nullptr; }
-inline void destroy(Fiber) {}
+class Fibers {
+public:
+    void begin_launch() {}
+    Fiber take() { return nullptr; }
+    void end_block() {}
+};
 inline Fiber running() { return nullptr; }
 inline void switch_to(Fiber) {}
 inline void release(void*) {}
