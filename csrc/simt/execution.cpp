@@ -97,7 +97,9 @@ void run_threads() {
         Thread* next = nullptr;
         try {
             races::acquire(&execution.begin_clock);
+            execution.fibers.begin_thread();
             execution.body(execution.arguments);
+            execution.fibers.end_thread();
             next = end_thread(self);
         } catch (const std::exception& error) {
             execution.failure = error.what();
@@ -121,7 +123,7 @@ void begin_thread(Thread& thread, unsigned rank) {
     thread.rank = rank;
     thread.context = nullptr;
     thread.copies.clear();
-    thread.fiber = execution.fibers.take();
+    thread.fiber = execution.fibers.of(rank);
 }
 
 }  // namespace
@@ -139,6 +141,7 @@ void run_block(uint3 index) {
     execution.barrier.arrived = 0;
     for (unsigned warp = 0; warp * warp_size < execution.alive; warp++)
         execution.warps[warp].waiting = execution.warps[warp].ended = 0;
+    execution.fibers.begin_block(execution.alive);
     for (unsigned rank = 0; rank < execution.alive; rank++) begin_thread(execution.threads[rank], rank);
     execution.ready.clear();
     make_ready(0, execution.alive, [](const Thread&) { return true; });
@@ -147,9 +150,10 @@ void run_block(uint3 index) {
     races::release(&execution.begin_clock);
     switch_to(next_thread(), &execution.host);
 
-    execution.fibers.end_block();
     if (races::checked || !execution.failure.empty()) execution.stacks.give_back_all();
-    if (execution.failure.empty() && !execution.shared.intact()) {
+    if (!execution.failure.empty()) {
+        execution.fibers.discard();
+    } else if (!execution.shared.intact()) {
         execution.failure = execution.kernel->name + ": wrote beyond its " +
                             std::to_string(execution.shared.dynamic_bytes()) +
                             " bytes of dynamic shared memory (block " + describe(index) + ")";

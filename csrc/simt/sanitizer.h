@@ -23,6 +23,8 @@ void __tsan_write_range(void* address, unsigned long bytes);
 void __tsan_java_init(unsigned long begin, unsigned long bytes);
 void __tsan_java_alloc(unsigned long address, unsigned long bytes);
 void __tsan_java_free(unsigned long address, unsigned long bytes);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
 // Where the linker puts the variables of this program or library that begin as zeros.
@@ -74,31 +76,39 @@ inline Fiber running() { return __tsan_get_current_fiber(); }
 // Orders nothing.
 inline void switch_to(Fiber fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
 
-// A fiber for every CUDA thread of a launch. To make one takes as long as thousands of instructions, so that some are
-// used again, for another launch: what they have done before comes before all of it.
+// A fiber for every CUDA thread of a launch, as far as they go: to make one costs a millisecond and 800 KB, so that
+// they serve each launch again (what they did in an earlier one comes before all of it), and blocks for which none are
+// left run unchecked. Which blocks come first is a matter of the order that is configured.
 class Fibers {
 public:
     void begin_launch() { used_ = 0; }
-    Fiber take() {
-        if (used_ < kept_.size()) return kept_[used_++];
-        Fiber fiber = __tsan_create_fiber(0);
-        if (kept_.size() < max_kept) {
-            kept_.push_back(fiber);
-            used_++;
-        } else {
-            others_.push_back(fiber);
-        }
-        return fiber;
+    void begin_block(std::size_t threads) {
+        checked_ = used_ + threads <= max_count;
+        first_ = checked_ ? used_ : 0;
+        if (checked_) used_ += threads;
+        while (all_.size() < first_ + threads) all_.push_back(__tsan_create_fiber(0));
     }
-    void end_block() {
-        for (Fiber fiber : others_) __tsan_destroy_fiber(fiber);
-        others_.clear();
+    Fiber of(std::size_t rank) const { return all_[first_ + rank]; }
+
+    // Around all that a thread does.
+    void begin_thread() const {
+        if (!checked_) AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    }
+    void end_thread() const {
+        if (!checked_) AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+    }
+
+    // After threads that did not come to their end.
+    void discard() {
+        for (Fiber fiber : all_) __tsan_destroy_fiber(fiber);
+        all_.clear();
     }
 
 private:
-    static constexpr std::size_t max_kept = 1024;  // each takes some 800 KB
-    std::vector<Fiber> kept_, others_;
-    std::size_t used_ = 0;
+    static constexpr std::size_t max_count = 1024;  // at least one block of any size
+    std::vector<Fiber> all_;
+    std::size_t first_ = 0, used_ = 0;
+    bool checked_ = true;
 };
 
 // Whoever acquires a clock comes after everybody who has released to it.
@@ -132,8 +142,11 @@ inline constexpr bool checked = false;
 class Fibers {
 public:
     void begin_launch() {}
-    Fiber take() { return nullptr; }
-    void end_block() {}
+    void begin_block(std::size_t) {}
+    Fiber of(std::size_t) const { return nullptr; }
+    void begin_thread() const {}
+    void end_thread() const {}
+    void discard() {}
 };
 inline Fiber running() { return nullptr; }
 inline void switch_to(Fiber) {}
