@@ -142,7 +142,7 @@ def _winograd_strided(taps: int, numeric_class: str):
             return f"filter {'x'.join(map(str, p.filter))}: less than the stride {strides}"
         if max(-(-r // s) for r, s in zip(p.filter, p.stride, strict=True)) != taps:
             return f"filter {'x'.join(map(str, p.filter))}, stride {strides}: this tile is for {taps} taps per stride"
-        if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
+        if p.groups > 1 and any(layout.block > 1 for layout in _fields.layouts(p)):
             return f"{p.groups} groups in a blocked layout"
         if (_phase_channels(p) <= _STRIDED_CHANNELS) != (numeric_class == "default"):
             return f"{_phase_channels(p)} channels and phases: not of numeric class {numeric_class}"
@@ -172,7 +172,7 @@ def _winograd_split(p: ConvProblem) -> str | None:
     if set(p.filter) != {3} or set(p.stride) != {2} or set(p.dilation) != {1}:
         window = ("x".join(map(str, axes)) for axes in (p.filter, p.stride, p.dilation))
         return "filter {}, stride {}, dilation {}: this tile is for 3, 2 and 1".format(*window)
-    if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
+    if p.groups > 1 and any(layout.block > 1 for layout in _fields.layouts(p)):
         return f"{p.groups} groups in a blocked layout"
     return _supports(p)
 
