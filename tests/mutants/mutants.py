@@ -48,6 +48,7 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
     "tests/cpu/test_winograd.py",
 )
 PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
+SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py::test_right_kernels"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
@@ -243,4 +244,9 @@ MUTANTS = [
     Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
     Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
     Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
+    # host execution: poison, a collective's partners, copies that wait, the order of threads
+    Mutant("csrc/simt/shared_memory.cpp", "fill(variable, poison);", "", SIMT_TESTS),
+    Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
+    Mutant("csrc/simt/collective.cpp", "(warp.waiting & wait.mask) != wait.mask", "warp.waiting == 0", SIMT_TESTS),
+    Mutant("csrc/simt/async_copy.cpp", "if (execution.configuration.lazy)", "if (false)", SIMT_TESTS),
 ]
