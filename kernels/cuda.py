@@ -213,13 +213,21 @@ def _entries(ops, passes, algorithms, plan, supports=_supports, numeric_class="s
 
 _GATHERS = ("forward", "grad_input")
 
-# The ladder; its last step is the one to use.
-_GEMMS = (
-    "simt_8_warp_tiled", "simt_7_double_buffered", "simt_6_vectorised", "simt_5_register_2d", "simt_4_register_1d",
-    "simt_3_shared", "simt_2_coalesced", "simt_1_naive",
+# The ladder of GEMMs before its last step, which is the one to use.
+_EARLIER_GEMMS = (
+    "simt_7_double_buffered", "simt_6_vectorised", "simt_5_register_2d", "simt_4_register_1d", "simt_3_shared",
+    "simt_2_coalesced", "simt_1_naive",
 )  # fmt: skip
 
+
+def _earlier_gemm(p: GemmProblem) -> str | None:
+    if p.dtype in ("f16", "bf16"):
+        return f"dtype {p.dtype}: this step of the ladder is for f32 and f64, the last one takes it"
+    return _supports(p)
+
+
 KERNELS: list[Kernel] = [
-    *_entries(["gemm"], ("forward",), _GEMMS, _plan_gemm),
+    *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
+    *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]
