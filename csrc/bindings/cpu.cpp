@@ -62,6 +62,8 @@ unique_ptr<cpu::PointwisePlan> pointwise_plan(const string& algorithm, const Poi
 
 double measure_peak(const char* what, const std::string& dtype, int64_t bytes, int threads, double seconds) {
     if (threads < 1) throw std::invalid_argument("threads must be 1 or more, not " + std::to_string(threads));
+    if (dtype != "f32" && dtype != "f64")
+        throw std::invalid_argument("dtype " + dtype + ": the CPU kernels take f32 and f64");
     const cpu::PeakProbe probe = entry("peak", what).peak;
     const PeakProblem problem{dtype_of(dtype), bytes};
     const WithoutGil release;

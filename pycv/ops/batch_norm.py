@@ -75,13 +75,13 @@ def _key(x, per_channel, training, residual, activation, current) -> tuple | Non
     try:
         return (
             bool(training), activation,
-            type(x), x.shape, x.stride(), x.dtype, x.is_cpu or x.device, x.is_neg(), x.layout,
-            None if a is None else (type(a), a.shape, a.stride(), a.dtype, a.is_cpu or a.device, a.is_neg()),
-            None if b is None else (type(b), b.shape, b.stride(), b.dtype, b.is_cpu or b.device, b.is_neg()),
-            None if c is None else (type(c), c.shape, c.stride(), c.dtype, c.is_cpu or c.device, c.is_neg()),
-            None if d is None else (type(d), d.shape, d.stride(), d.dtype, d.is_cpu or d.device, d.is_neg()),
+            type(x), x.shape, x.stride(), x.dtype, x.device, x.is_neg(), x.layout,
+            None if a is None else (type(a), a.shape, a.stride(), a.dtype, a.device, a.is_neg()),
+            None if b is None else (type(b), b.shape, b.stride(), b.dtype, b.device, b.is_neg()),
+            None if c is None else (type(c), c.shape, c.stride(), c.dtype, c.device, c.is_neg()),
+            None if d is None else (type(d), d.shape, d.stride(), d.dtype, d.device, d.is_neg()),
             None if residual is None else (
-                type(residual), residual.shape, residual.dtype, residual.is_cpu or residual.device, residual.is_neg(),
+                type(residual), residual.shape, residual.dtype, residual.device, residual.is_neg(),
                 residual.layout,
             ),
             *context_key(current),

@@ -111,15 +111,15 @@ def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tu
     try:
         key = (
             rank, transposed, kept, arguments,
-            type(input), input.shape, input.stride(), input.dtype, input.is_cpu or input.device, input.is_neg(),
+            type(input), input.shape, input.stride(), input.dtype, input.device, input.is_neg(),
             input.layout,
-            type(weight), weight.shape, weight.stride(), weight.dtype, weight.is_cpu or weight.device, weight.is_neg(),
+            type(weight), weight.shape, weight.stride(), weight.dtype, weight.device, weight.is_neg(),
             weight.layout,
             None if bias is None else (
-                type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu or bias.device, bias.is_neg()
+                type(bias), bias.shape, bias.stride(), bias.dtype, bias.device, bias.is_neg()
             ),
             None if residual is None else (
-                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu or residual.device,
+                type(residual), residual.shape, residual.stride(), residual.dtype, residual.device,
                 residual.is_neg(),
             ),
             *context_key(settings.current()),

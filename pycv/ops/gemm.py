@@ -113,11 +113,11 @@ def _known(op: str, arguments: tuple, current: settings.Settings, kept: bool = F
     a, b, bias, residual, alpha, beta, transposed, relu = arguments
     try:
         key = (
-            op, type(a), a.shape, a.stride(), a.dtype, a.is_cpu or a.device,
-            type(b), b.shape, b.stride(), b.dtype, b.is_cpu or b.device,
-            None if bias is None else (type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu or bias.device),
+            op, type(a), a.shape, a.stride(), a.dtype, a.device,
+            type(b), b.shape, b.stride(), b.dtype, b.device,
+            None if bias is None else (type(bias), bias.shape, bias.stride(), bias.dtype, bias.device),
             None if residual is None else (
-                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu or residual.device,
+                type(residual), residual.shape, residual.stride(), residual.dtype, residual.device,
                 beta == 0,
             ),
             alpha == 0, transposed, relu, kept, id(current), threads(), deterministic(),
