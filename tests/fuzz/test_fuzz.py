@@ -75,6 +75,7 @@ def test_shrinking_ends_at_a_small_problem():
 
     class Wrong:
         numeric_class = "strict"
+        supports = staticmethod(lambda problem: None)
 
     def broken(problem, kernel, variant=None):
         return (variant, "wrong") if problem.stride[0] > 1 and problem.padding[0] > 0 else None
