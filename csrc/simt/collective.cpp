@@ -10,7 +10,7 @@ namespace {
 
 bool same_place(Site one, Site other) {
     return one.line() == other.line() && one.column() == other.column() &&
-           std::strcmp(one.file_name(), other.file_name()) == 0;
+           (one.file_name() == other.file_name() || std::strcmp(one.file_name(), other.file_name()) == 0);
 }
 
 std::string in_hexadecimal(unsigned mask) {

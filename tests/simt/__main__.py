@@ -11,13 +11,15 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tools import native, simt
 
+SUPPRESSIONS = Path(__file__).parent / "races.supp"
 MODES = {
-    "races": (native.SIMT_RACES, "libtsan.so", {"TSAN_OPTIONS": "report_signal_unsafe=0"}),
+    "races": (native.SIMT_RACES, "libtsan.so", {"TSAN_OPTIONS": f"report_signal_unsafe=0 suppressions={SUPPRESSIONS}"}),
     "addresses": (native.SIMT_ADDRESSES, "libasan.so", {"ASAN_OPTIONS": "detect_leaks=0"}),
 }
 INSIDE = "--inside"  # of the process that has been started with the sanitizer's library
