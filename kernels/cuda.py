@@ -12,6 +12,7 @@ import os
 import re
 from functools import cache
 from importlib import import_module
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -211,8 +212,16 @@ def _entries(ops, passes, algorithms, plan, supports=_supports, numeric_class="s
     ]
 
 
+def _pool(p: PoolProblem) -> str | None:
+    if prod(p.size) >= 2**31:
+        return f"{prod(p.size)} positions in a plane: the pooling kernels count them in 31 bits"
+    return _supports(p)
+
+
 _GATHERS = ("forward", "grad_input")
+_POOLS = [f"{kind}_pool{rank}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in (1, 2, 3)]
 
 KERNELS: list[Kernel] = [
+    *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _pool),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]
