@@ -236,6 +236,8 @@ def _earlier_gemm(p: GemmProblem) -> str | None:
 
 KERNELS: list[Kernel] = [
     *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _pool),
+    *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm),
+    *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),

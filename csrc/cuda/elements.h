@@ -1,5 +1,5 @@
 // V neighbouring elements as a thread computes with them: in the accumulator's type. One element is read as it is,
-// several in one vector access.
+// several in one vector access, through the read-only cache: no thread of the launch may write them.
 #pragma once
 
 #include "device/half.h"
@@ -16,7 +16,7 @@ template <int V, class T>
 __device__ __forceinline__ Elements<T, V> load_elements(const T* from PYCV_SITE) {
     Elements<T, V> values;
     if constexpr (V == 1) {
-        values.of[0] = to_accumulator(*from);
+        values.of[0] = to_accumulator(__ldg(from));
     } else {
         const Vector<T, V> raw = load_vector_read_only<V>(from PYCV_SITE_ARGUMENT);
 #pragma unroll

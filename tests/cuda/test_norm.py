@@ -1,0 +1,52 @@
+"""batch_norm and channel_sum on the GPU: chunks, vectors and what has none, every dtype."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import pycv
+from pycv import functional as PF
+
+from .execution import assert_right
+
+DTYPES = ("f32", "f64", "f16", "bf16")
+# Vectors and none of them; more channels than a warp has; positions that end within a vector, a row and a chunk.
+SHAPES = ("n2c3h5w7", "n3c16h8w8", "n1c70h6w6", "n1c2h47w45", "n2c264h2w2", "n9c5")
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "nchw>nhwc", "nhwc/99999/300>nhwc/99999/280"])
+@pytest.mark.parametrize("pass_", ["forward", "grad_input"])
+def test_batch_norm_in_every_layout(pass_, layout):
+    for shape in SHAPES:
+        for flags in ("training", "training+residual+relu", "relu", "residual"):
+            residual = f"res={layout.split('>')[-1]}" if "residual" in flags else ""
+            order = "reverse" if "residual" in flags else "forward"
+            assert_right(f"batch_norm.{pass_} {shape} f32 {layout} {residual} cpu {flags}", orders=[order])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pass_", ["forward", "grad_input"])
+def test_batch_norm_in_every_dtype(pass_, dtype):
+    for shape, layout in (("n2c16h5w8", "nhwc"), ("n2c3h4w12", "nchw"), ("n2c3h5w5", "nchw")):
+        for flags in ("training+relu", "residual"):
+            residual = f"res={layout}" if "residual" in flags else ""
+            assert_right(f"batch_norm.{pass_} {shape} {dtype} {layout} {residual} cpu {flags}", kinds=["normal"])
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_mean_far_larger_than_the_deviation(channels_last):
+    x = torch.randn(2, 8, 12, 12) + 1000
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    with pycv.use(backend="cuda"):
+        y = PF.batch_norm(x, None, None, training=True)
+    expected = F.batch_norm(x.double(), None, None, training=True)
+    assert (y - expected).abs().max() < 1e-4  # float32 knows x - mean to 6e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "nhwc/9000/270"])
+def test_channel_sum(layout, dtype):
+    for shape in (*SHAPES, "n0c3h2w2"):
+        for offset in (0, 1):
+            kinds = ["integers", "normal", "nonfinite"] if offset else ["normal"]
+            assert_right(f"channel_sum.forward {shape} {dtype} {layout}>nchw cpu", kinds=kinds, offset=offset)
