@@ -218,6 +218,12 @@ def _pool(p: PoolProblem) -> str | None:
     return _supports(p)
 
 
+def _local_response_norm(p: NormProblem) -> str | None:
+    if p.window > 32:
+        return f"window {p.window}: shared memory has room for windows of up to 32 channels"
+    return _supports(p)
+
+
 _GATHERS = ("forward", "grad_input")
 _POOLS = [f"{kind}_pool{rank}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in (1, 2, 3)]
 
@@ -237,6 +243,7 @@ def _earlier_gemm(p: GemmProblem) -> str | None:
 KERNELS: list[Kernel] = [
     *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _pool),
     *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm),
+    *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm, _local_response_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),

@@ -1,4 +1,4 @@
-"""batch_norm and channel_sum on the GPU: chunks, vectors and what has none, every dtype."""
+"""batch_norm, channel_sum and local_response_norm on the GPU: chunks, vectors and what has none, every dtype."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 import pycv
 from pycv import functional as PF
+from pycv import registry
+from pycv.problem import parse
 
 from .execution import assert_right
 
@@ -50,3 +52,20 @@ def test_channel_sum(layout, dtype):
         for offset in (0, 1):
             kinds = ["integers", "normal", "nonfinite"] if offset else ["normal"]
             assert_right(f"channel_sum.forward {shape} {dtype} {layout}>nchw cpu", kinds=kinds, offset=offset)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pass_", ["forward", "grad_input"])
+def test_local_response_norm(pass_, dtype):
+    """Windows of even and odd size within a tile of channels, across two, and larger than all of them."""
+    for shape in ("n2c5h3w4", "n1c70h6w7", "n1c33"):
+        for window in (1, 2, 5) if dtype != "f64" else (4, 32):
+            for layout in ("nchw", "nhwc", "nchw>nhwc"):
+                text = f"local_response_norm.{pass_} {shape} l{window} {dtype} {layout} cpu"
+                assert_right(text, kinds=["normal"], alpha=0.5, beta=0.75 if window > 2 else 1.5)
+
+
+def test_windows_too_wide_for_shared_memory_are_refused_in_words():
+    problem = parse("local_response_norm.forward n2c70h4w4 l33 f64 nchw cpu")
+    (kernel,) = [k for k in registry.kernels(problem.op, problem.pass_) if k.backend == "cuda"]
+    assert "window 33" in kernel.supports(problem)
