@@ -6,6 +6,7 @@
 //
 // Bound by memory bandwidth: each input and each output element moves once (fp32, 2x2 at stride 2: 5 bytes per input
 // element, one addition). Rows that windows share are summed along the width once.
+// Tuned: no kernel of this file may spill registers.
 #include "pool.h"
 
 namespace pycv::cuda {

@@ -9,6 +9,7 @@
 // 8 (forward) or 12 (gradient) bytes per fp32 element, and (size - 1) / 32 of the reads once more (twice that in the
 // gradient), mostly from cache; about size + 20 operations, three times that in the gradient: bound by memory
 // bandwidth.
+// Tuned: no kernel of this file may spill registers.
 #include "norm.h"
 
 namespace pycv::cuda {

@@ -9,6 +9,7 @@
 // index where asked: for 3x3 windows at stride 2 in fp32 5 bytes per input element, 7 with indices; one comparison per
 // window element. The gradient moves the same bytes the other way; neighbours share what they read through L1, the
 // rows of one thread through registers.
+// Tuned: no kernel of this file may spill registers.
 #include "pool.h"
 
 namespace pycv::cuda {
