@@ -22,6 +22,10 @@ struct Sum {
         for (int v = 0; v < V; ++v) total.of[v] += values.of[v];
     }
     __device__ __forceinline__ void merge(const Sum& next) { add(next.total, 0); }
+    __device__ __forceinline__ void join(int lane_bits) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) total.of[v] += shuffle_xor(total.of[v], lane_bits);
+    }
 };
 
 // What a sum is divided by: a number, or the positions that count along each axis.
@@ -60,6 +64,22 @@ __global__ void avg_pool_kernel(PoolWindows g, PoolPlaces places, PoolDivisor di
         store_elements(y + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h + r, at.w),
                        sums[r].total);
     }
+}
+
+// A warp for every output.
+template <class T>
+__global__ void avg_pool_wide_kernel(PoolWindows g, PoolPlaces places, PoolDivisor divisor, const T* x, T* y) {
+    using A = accumulator_t<T>;
+    const int64_t item = pool_item_of_warp();
+    if (item >= places.count()) return;
+    const PoolPlace at = places.at(item);
+    Sum<T, 1> sum;
+    sum.start();
+    fold_wide_window(g, x + at.n * g.input.n + at.c * g.input.c, at, sum);
+    if (lane_index() > 0) return;
+    sum.total.of[0] /=
+        divisor.whole<A>() * divisor.along<A>(g.d, at.d) * divisor.along<A>(g.h, at.h) * divisor.along<A>(g.w, at.w);
+    store_elements(y + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h, at.w), sum.total);
 }
 
 template <class T, int V, int R>
@@ -113,11 +133,20 @@ public:
         const bool vectors = pool_vectors(p_, N, a.input, a.output);
         if (p_.pass == Pass::grad_input)
             vectors ? gradient<N, kPoolVectorRows>(a, stream) : gradient<1, kPoolRows>(a, stream);
+        else if (pool_wide(p_, windows_))
+            wide(a, stream);
         else
             vectors ? forward<N>(a, stream) : forward<1>(a, stream);
     }
 
 private:
+    void wide(const PoolArguments& a, Stream stream) const {
+        const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, 1);
+        if (places.count() == 0) return;
+        launch(avg_pool_wide_kernel<T>, pool_grid_of_warps(places.count()), kPoolThreads, 0, stream, windows_, places,
+               divisor_, static_cast<const T*>(a.input), static_cast<T*>(a.output));
+    }
+
     template <int V>
     void forward(const PoolArguments& a, Stream stream) const {
         constexpr int rows = V == 1 ? kPoolRows : kPoolVectorRows;

@@ -27,6 +27,7 @@ struct Largest {
             best[v] = -static_cast<Value>(INFINITY);
             if constexpr (Indices) where[v] = first;
         }
+        if constexpr (!Indices) where[0] = 0;
     }
     __device__ __forceinline__ void take(int v, Value value, int position) {
         if (!(value > best[v] || value != value)) return;
@@ -40,6 +41,18 @@ struct Largest {
     __device__ __forceinline__ void merge(const Largest& next) {
 #pragma unroll
         for (int v = 0; v < V; ++v) take(v, next.best[v], Indices ? next.where[v] : 0);
+    }
+    // The lanes of a warp have their elements in turn: positions decide what comes first.
+    __device__ __forceinline__ void join(int lane_bits) {
+        static_assert(V == 1);
+        const Value value = shuffle_xor(best[0], lane_bits);
+        const int position = shuffle_xor(where[0], lane_bits);
+        const bool missing = value != value, own_missing = best[0] != best[0];
+        const bool better = missing ? !own_missing || position > where[0]
+                                    : value > best[0] || (value == best[0] && position < where[0]);
+        if (!better) return;
+        best[0] = value;
+        where[0] = position;
     }
     __device__ __forceinline__ void store(T* y) const {
         Elements<T, V> values;
@@ -77,6 +90,22 @@ __global__ void max_pool_kernel(PoolWindows g, PoolPlaces places, const T* x, T*
         folds[r].store(y + to);
         if constexpr (Indices) folds[r].store_indices(indices + to);
     }
+}
+
+// A warp for every output.
+template <class T, bool Indices>
+__global__ void max_pool_wide_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, int64_t* indices) {
+    const int64_t item = pool_item_of_warp();
+    if (item >= places.count()) return;
+    const PoolPlace at = places.at(item);
+    const int first_row = g.d.window(at.d).begin * g.h.size + g.h.window(at.h).begin;
+    Largest<T, 1, Indices> fold;
+    fold.start(first_row * g.w.size + g.w.window(at.w).begin);
+    fold_wide_window(g, x + at.n * g.input.n + at.c * g.input.c, at, fold);
+    if (lane_index() > 0) return;
+    const int64_t to = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h, at.w);
+    fold.store(y + to);
+    if constexpr (Indices) fold.store_indices(indices + to);
 }
 
 template <class T, int V, int R>
@@ -123,6 +152,8 @@ public:
         const bool vectors = pool_vectors(p_, N, a.input, a.output, a.indices);
         if (p_.pass == Pass::grad_input)
             vectors ? gradient<N, kPoolVectorRows>(a, stream) : gradient<1, kPoolRows>(a, stream);
+        else if (pool_wide(p_, windows_))
+            p_.indices ? wide<true>(a, stream) : wide<false>(a, stream);
         else if (p_.indices)
             vectors ? forward<N, true>(a, stream) : forward<1, true>(a, stream);
         else
@@ -142,6 +173,14 @@ private:
         if (places.count() == 0) return;
         launch(max_pool_kernel<T, V, R, Indices>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_, places,
                static_cast<const T*>(a.input), static_cast<T*>(a.output), a.indices);
+    }
+
+    template <bool Indices>
+    void wide(const PoolArguments& a, Stream stream) const {
+        const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, 1);
+        if (places.count() == 0) return;
+        launch(max_pool_wide_kernel<T, Indices>, pool_grid_of_warps(places.count()), kPoolThreads, 0, stream, windows_,
+               places, static_cast<const T*>(a.input), static_cast<T*>(a.output), a.indices);
     }
 
     template <int V, int R>

@@ -4,10 +4,12 @@
 // channels are one vector of 16 bytes and neighbouring threads have neighbouring channels; in nchw V is 1 and
 // neighbouring threads have neighbouring columns: accesses are coalesced either way, whatever the alignment of a row.
 // Rows of a window that several of the R outputs share are read and folded along the width once.
+// Windows of many elements in planes (a plane as one window) take a warp each instead, whose lanes lie along its rows.
 #pragma once
 
 #include <algorithm>
 
+#include "device/warp.h"
 #include "division.h"
 #include "elements.h"
 #include "integers.h"
@@ -65,6 +67,7 @@ struct PoolAxis {
 
     // Whether neighbouring windows have rows in common.
     bool overlaps() const { return dilation == 1 && (adaptive || filter > stride); }
+    int longest_window() const { return adaptive ? ceil_div(size, std::max(out, 1)) : filter; }
 };
 
 inline PoolAxis pool_axis(bool adaptive, int64_t size, int64_t filter, int64_t stride, int64_t padding,
@@ -161,6 +164,12 @@ inline dim3 pool_grid(int64_t items) { return dim3(static_cast<unsigned>(ceil_di
 // Whether the channels of a pixel lie side by side: threads then go along them.
 inline bool pool_pixels(const PoolProblem& p) { return p.input.c == 1 && p.output.c == 1 && p.c > 1; }
 
+// Whether a warp has enough to do with one output, and others have little use for what it reads.
+inline bool pool_wide(const PoolProblem& p, const PoolWindows& g) {
+    const int64_t elements = int64_t{g.d.longest_window()} * g.h.longest_window() * g.w.longest_window();
+    return !pool_pixels(p) && elements >= warp_size && (g.h.adaptive || !g.h.overlaps());
+}
+
 // Whether vectors of so many channels are aligned at every pixel of these tensors.
 template <class... Address>
 bool pool_vectors(const PoolProblem& p, int vector, const Address*... addresses) {
@@ -192,6 +201,39 @@ __device__ __forceinline__ void fold_windows(const PoolWindows& g, const T* imag
             for (int r = 0; r < R; ++r)
                 if (j >= h[r].begin && j < h[r].end) folds[r].merge(along);
         }
+}
+
+// Folds the window of one output by a warp, which has started a fold in every lane; all of them get the result. A Fold
+// has join(lane_bits): the fold of another lane, in no particular order.
+template <class T, class Fold>
+__device__ __forceinline__ void fold_wide_window(const PoolWindows& g, const T* image, const PoolPlace& at,
+                                                 Fold& fold) {
+    const PoolSpan d = g.d.window(at.d), h = g.h.window(at.h), w = g.w.window(at.w);
+    const int width = ceil_div(w.end - w.begin, g.w.dilation) * g.w.dilation;
+    int i = d.begin, j = h.begin, k = w.begin + lane_index() * g.w.dilation;
+    if (h.begin >= h.end || width <= 0) i = d.end;  // nothing is inside
+    while (i < d.end) {
+        if (k < w.end) {
+            fold.add(load_elements<1>(image + pool_offset(g.input, i, j, k)), (i * g.h.size + j) * g.w.size + k);
+            k += warp_size * g.w.dilation;
+            continue;
+        }
+        k -= width;
+        j += g.h.dilation;
+        if (j < h.end) continue;
+        j = h.begin;
+        i += g.d.dilation;
+    }
+#pragma unroll
+    for (int bits = warp_size / 2; bits > 0; bits /= 2) fold.join(bits);
+}
+
+inline constexpr int kWarpsPerBlock = kPoolThreads / warp_size;
+__device__ __forceinline__ int64_t pool_item_of_warp() {
+    return static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + warp_index();
+}
+inline dim3 pool_grid_of_warps(int64_t items) {
+    return dim3(static_cast<unsigned>(ceil_div<int64_t>(items, kWarpsPerBlock)));
 }
 
 }  // namespace pycv::cuda

@@ -70,6 +70,23 @@ def test_nan_ties_and_windows_of_minus_infinity(dtype, layout):
             assert_right(text, kinds=["integers", "nonfinite"], seed=seed, orders=["forward"])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_windows_that_take_a_warp(dtype):
+    """Lanes end within a row, and rows within the lanes; ties and NaN between lanes."""
+    for text in (
+        "adaptive_{}_pool2d.forward n2c5h7w9 o1x1",
+        "adaptive_{}_pool2d.forward n1c3h20w41 o3x2",
+        "{}_pool2d.forward n1c3h13w29 r6s7 o2x4 u6x7 p3x2",
+        "{}_pool3d.forward n2c1d4h8w6 t4r8s2 o1x1x3 u4x8x2",
+    ):
+        for kind, flags in (("avg", ""), ("max", "indices"), ("max", "")):
+            kinds = ["normal"] if kind == "avg" else ["integers", "nonfinite"]
+            assert_right(f"{text.format(kind)} {dtype} nchw cpu {flags}", kinds=kinds)
+    for seed in range(5):
+        text = f"max_pool2d.forward n3c4h20w23 r5s7 o3x2 u6 p2x3 d2 {dtype} nchw cpu indices"
+        assert_right(text, kinds=["nonfinite"], seed=seed, orders=["forward"])
+
+
 def test_indices_that_several_windows_share():
     """An expanded gradient: an index need not lie in the windows that it stands for."""
     assert_right("max_pool2d.grad_input n2c8h6w6 r2s2 o3x3 u2 f32 nhwc>nhwc/8/0 cpu indices")

@@ -243,6 +243,7 @@ MUTANTS = [
     Mutant(CUDA_POOL, "static_cast<int>(by_stride.quotient(beyond)) + 1;", "0;", CUDA_POOL_TESTS),
     Mutant(CUDA_POOL, "return min(filter, size + padding - begin);", "return filter;", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/max_pool.cu", "value > best[v] ||", "value >= best[v] ||", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "&& position < where[0]", "&& position > where[0]", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/max_pool.cu", "g.h.covering(last_row).end", "g.h.covering(at.h).end", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/division.h", "(__umulhi(n, magic_) + n)", "__umulhi(n, magic_)", CUDA_POOL_TESTS),
     # norms and transposes: barriers of a tree, the last chunk, relu's mask, mirrored windows, rows as columns
