@@ -28,10 +28,16 @@ struct Sum {
     }
 };
 
-// What a sum is divided by: a number, or the positions that count along each axis.
+// What a sum is divided by: a number where one is given or all windows count alike, else the positions that count
+// along each axis.
 struct PoolDivisor {
     int64_t given;  // 0: none
     bool with_padding;
+
+    PoolDivisor(const PoolProblem& p, const PoolWindows& g) : given(p.divisor), with_padding(p.count_include_pad) {
+        const auto alike = [this](const PoolAxis& axis) { return axis.counts_alike(with_padding); };
+        if (given == 0 && alike(g.d) && alike(g.h) && alike(g.w)) given = int64_t{g.d.filter} * g.h.filter * g.w.filter;
+    }
 
     template <class A>
     __device__ __forceinline__ A along(const PoolAxis& axis, int o) const {
@@ -100,13 +106,14 @@ __global__ void avg_pool_gradient_kernel(PoolWindows g, PoolPlaces places, PoolD
             Elements<T, V> across = {};
             for (int k = w.begin; k < w.end; ++k) {
                 const Elements<T, V> grads = load_elements<V>(row + k * g.output.w);
-                const A count = divisor.along<A>(g.w, k);
+                const A share = divisor.given ? A(1) : 1 / divisor.along<A>(g.w, k);
 #pragma unroll
-                for (int v = 0; v < V; ++v) across.of[v] += grads.of[v] / count;
+                for (int v = 0; v < V; ++v) across.of[v] += grads.of[v] * share;
             }
-            const A count = divisor.whole<A>() * divisor.along<A>(g.d, i) * divisor.along<A>(g.h, j);
+            const A count = divisor.along<A>(g.d, i) * divisor.along<A>(g.h, j);
+            const A share = 1 / (divisor.whole<A>() * count);
 #pragma unroll
-            for (int v = 0; v < V; ++v) across.of[v] /= count;
+            for (int v = 0; v < V; ++v) across.of[v] *= share;
 #pragma unroll
             for (int r = 0; r < R; ++r) {
                 if (j < h[r].begin || j >= h[r].end) continue;
@@ -126,7 +133,7 @@ template <class T>
 class AvgPool final : public PoolPlan {
 public:
     explicit AvgPool(const PoolProblem& problem)
-        : p_(problem), windows_(pool_windows(problem)), divisor_{problem.divisor, problem.count_include_pad} {}
+        : p_(problem), windows_(pool_windows(problem)), divisor_(problem, windows_) {}
 
     void run(const PoolArguments& a, Stream stream) const override {
         constexpr int N = widest_vector<T>;

@@ -19,7 +19,7 @@ namespace pycv::cuda {
 
 inline constexpr int kPoolThreads = 256;
 
-// Rows of a thread: without windows in common, in planes, in vectors (whose sums take V registers per row).
+// Rows of a thread in planes, and in vectors, whose sums take V registers per row.
 inline constexpr int kPoolRows = 4, kPoolVectorRows = 2;
 
 // The positions begin, begin + dilation, ... < end of the input that a window covers; or the windows begin ... < end
@@ -67,6 +67,11 @@ struct PoolAxis {
 
     // Whether neighbouring windows have rows in common.
     bool overlaps() const { return dilation == 1 && (adaptive || filter > stride); }
+    // Whether an average divides by the whole window everywhere along this axis.
+    bool counts_alike(bool with_padding) const {
+        const int behind = with_padding ? padding : 0;
+        return !adaptive && (with_padding || padding == 0) && (out - 1) * stride - padding + filter <= size + behind;
+    }
     int longest_window() const { return adaptive ? ceil_div(size, std::max(out, 1)) : filter; }
 };
 
@@ -125,7 +130,7 @@ struct PoolPlace {
     int d, h, w;
 };
 
-// The places of a tensor, numbered as neighbouring threads should have them.
+// The places of a tensor: neighbours are those of neighbouring threads.
 class PoolPlaces {
 public:
     PoolPlaces(bool pixels, int64_t n, int64_t channels, int vector, Spatial size, int rows)
