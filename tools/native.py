@@ -200,6 +200,10 @@ class Toolchain:
         self._run([*self.flags, *map(str, objects), *options, "-o", str(target)])
         return target
 
+    def library(self, name: str) -> Path:
+        """Where the compiler has a library of its own."""
+        return Path(self._run([f"-print-file-name={name}"]).strip()).resolve()
+
     def _compile_one(self, job: Job, target: Path, root: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part.o")

@@ -17,28 +17,35 @@ from pathlib import Path
 from . import native
 
 
-def jobs(root: Path = native.ROOT) -> list[native.Job]:
+def jobs(root: Path = native.ROOT, how: native.SimtBuild = native.SIMT_PLAIN) -> list[native.Job]:
     """Every kernel file, the runtime and the bindings."""
     import pybind11
 
     kernels = sorted(path.relative_to(root).as_posix() for path in (root / "csrc/cuda").glob("*.cu"))
     includes = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
     folder = f"simt/{sysconfig.get_config_var('SOABI')}"
-    return [native.Job("csrc/bindings/cuda.cpp", folder, (*includes, "-DPYCV_SIMT", "-O1")), *native.simt_jobs(kernels)]
+    return [
+        native.Job("csrc/bindings/cuda.cpp", folder, (*includes, "-DPYCV_SIMT", "-O1", *how.options)),
+        *native.simt_jobs(kernels, how),
+    ]
 
 
-def build(root: Path = native.ROOT, progress: bool = True) -> Path:
-    """pycv._simt of the tree at ``root``, compiled where it is out of date. Raises native.BuildError."""
-    target = root / f"pycv/_simt{sysconfig.get_config_var('EXT_SUFFIX')}"
+def build(root: Path = native.ROOT, progress: bool = True, how: native.SimtBuild = native.SIMT_PLAIN) -> Path:
+    """pycv._simt of the tree at ``root``, compiled where it is out of date. Raises native.BuildError.
+
+    Only the plain one goes where Python finds it; ``python -m tests.simt`` runs tests with the others.
+    """
+    folder = root / ("pycv" if how is native.SIMT_PLAIN else f"build/simt/{how.name}_module")
+    target = folder / f"_simt{sysconfig.get_config_var('EXT_SUFFIX')}"
     toolchain = native.Toolchain()
     (root / "build").mkdir(exist_ok=True)
     with (root / "build/simt.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a test run build it once
-        objects = toolchain.compile(jobs(root), root, progress)
+        objects = toolchain.compile(jobs(root, how), root, progress)
         newest = max(path.stat().st_mtime for path in objects)
         if not target.exists() or target.stat().st_mtime < newest:
             part = target.with_suffix(".part")
-            toolchain.link(objects, part, ["-shared"])
+            toolchain.link(objects, part, ["-shared", *how.link_options])
             part.replace(target)
     return target
 

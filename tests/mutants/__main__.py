@@ -109,7 +109,7 @@ class Workshop:
 
 def is_on_host(target: str) -> bool:
     """Whether a test runs CUDA kernels by host execution, and needs nothing else compiled."""
-    return target.startswith("tests/cuda")
+    return target.startswith(("tests/cuda", "tests/simt"))
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -47,6 +47,8 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
     "csrc/cpu/winograd_grad_weight.cpp",
     "tests/cpu/test_winograd.py",
 )
+PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
+SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py::test_right_kernels"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
@@ -228,6 +230,12 @@ MUTANTS = [
         WINOGRAD_TESTS,
     ),
     Mutant(WINOGRAD_SUMS, "add || i > 0", "add", WINOGRAD_TESTS),
+    # winograd with stride: taps that do not exist, the rows that a phase begins with, the tile before the image, the
+    # shared filter elements
+    Mutant(WINOGRAD, "y < from.height && x < from.width", "y < from.height", STRIDED_TESTS),
+    Mutant(PHASES, "larger(all.top, divide_up(top, rows))", "larger(all.top, top / rows)", STRIDED_TESTS),
+    Mutant(WINOGRAD, "row >= p_.before_rows && ", "", STRIDED_TESTS + " -k windows"),
+    Mutant(WINOGRAD, "smaller(plane % tile_.a, last)", "plane % tile_.a", STRIDED_TESTS),
     # CUDA kernels by host execution: what is left over, the edge of a tile, waits, parts of k, the transposed problem
     Mutant(CUDA_RELU, "if (i < count) out[i]", "if (i + 1 < count) out[i]", CUDA_RELU_TESTS),
     Mutant(CUDA_RELU, "return value <= 0 ?", "return value < 0 ?", CUDA_RELU_TESTS),
@@ -257,4 +265,9 @@ MUTANTS = [
         CUDA_NORM_TESTS,
     ),
     Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_transpose.py"),
+    # host execution: poison, a collective's partners, copies that wait, the order of threads
+    Mutant("csrc/simt/shared_memory.cpp", "fill(variable, poison);", "", SIMT_TESTS),
+    Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
+    Mutant("csrc/simt/collective.cpp", "(warp.waiting & wait.mask) != wait.mask", "warp.waiting == 0", SIMT_TESTS),
+    Mutant("csrc/simt/async_copy.cpp", "if (execution.configuration.lazy)", "if (false)", SIMT_TESTS),
 ]
