@@ -69,3 +69,20 @@ def test_windows_too_wide_for_shared_memory_are_refused_in_words():
     problem = parse("local_response_norm.forward n2c70h4w4 l33 f64 nchw cpu")
     (kernel,) = [k for k in registry.kernels(problem.op, problem.pass_) if k.backend == "cuda"]
     assert "window 33" in kernel.supports(problem)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_batch_norm_of_bfloat16_through_the_op(channels_last):
+    """The statistics that the gradient reads are float32."""
+    x = (torch.randn(4, 16, 6, 5) + 10).bfloat16()
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    weight, grad_output = torch.randn(16).bfloat16(), torch.randn(4, 16, 6, 5).bfloat16()
+    leaves = [t.clone().requires_grad_() for t in (x, weight)]
+    exact = [t.double().requires_grad_() for t in (x, weight)]
+    with pycv.use(backend="cuda"):
+        y = PF.batch_norm(leaves[0], None, None, leaves[1], training=True)
+        grads = torch.autograd.grad(y, leaves, grad_output)
+    y64 = F.batch_norm(exact[0], None, None, exact[1], training=True)
+    grads64 = torch.autograd.grad(y64, exact, grad_output.double())
+    for got, wanted in zip((y, *grads), (y64, *grads64), strict=True):
+        assert (got - wanted).abs().max() <= 2**-8 * wanted.abs().max()
