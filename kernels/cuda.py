@@ -12,6 +12,7 @@ import os
 import re
 from functools import cache
 from importlib import import_module
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -211,7 +212,20 @@ def _entries(ops, passes, algorithms, plan, supports=_supports, numeric_class="s
     ]
 
 
+def _pool(p: PoolProblem) -> str | None:
+    if prod(p.size) >= 2**31:
+        return f"{prod(p.size)} positions in a plane: the pooling kernels count them in 31 bits"
+    return _supports(p)
+
+
+def _local_response_norm(p: NormProblem) -> str | None:
+    if p.window > 32:
+        return f"window {p.window}: shared memory has room for windows of up to 32 channels"
+    return _supports(p)
+
+
 _GATHERS = ("forward", "grad_input")
+_POOLS = [f"{kind}_pool{rank}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in (1, 2, 3)]
 
 # The ladder of GEMMs before its last step, which is the one to use.
 _EARLIER_GEMMS = (
@@ -227,6 +241,10 @@ def _earlier_gemm(p: GemmProblem) -> str | None:
 
 
 KERNELS: list[Kernel] = [
+    *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _pool),
+    *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm),
+    *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm, _local_response_norm),
+    *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),

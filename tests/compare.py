@@ -19,10 +19,9 @@ from pycv.kernels import reference
 from pycv.kernels.reference import norm
 from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem
 
-from .dtypes import rounded
+from .dtypes import COMPUTED_IN, rounded
 
 EPSILONS = {"f32": 2.0**-23, "f64": 2.0**-52, "f16": 2.0**-10, "bf16": 2.0**-7}
-COMPUTED_IN = {"f16": "f32", "bf16": "f32"}  # storage types; what is stored is rounded once more
 AMPLIFICATION = {"strict": 1.0, "default": 64.0, "fast": 512.0}  # of rounding errors by a numeric class
 Arrays = dict[str, np.ndarray]
 

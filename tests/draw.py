@@ -29,7 +29,7 @@ from pycv.problem import (
 )
 
 from . import raw
-from .dtypes import rounded
+from .dtypes import COMPUTED_IN, rounded
 
 T = TypeVar("T")
 EDGES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70)
@@ -398,12 +398,12 @@ def _scalars(p: Problem, kind: str, rng: np.random.Generator) -> dict[str, float
 def _batch_norm_statistics(p: NormProblem, arrays: dict, scalars: dict, rng: np.random.Generator) -> None:
     """Variances are positive; mean and invstd of the backward are the forward's. Options are left out at random."""
     if "running_var" in arrays:
-        arrays["running_var"] = np.abs(arrays["running_var"]) + 0.5
+        arrays["running_var"] = rounded(np.abs(arrays["running_var"]) + 0.5, p.dtype).astype(np.float64)
     if "mean" in arrays:
         forward = replace(p, pass_="forward", epilogue=())
         statistics = reference.run(forward, {"input": arrays["input"]}, **scalars)
         for name in ("mean", "invstd"):
-            arrays[name] = rounded(statistics[name], p.dtype).astype(np.float64)
+            arrays[name] = rounded(statistics[name], COMPUTED_IN.get(p.dtype, p.dtype)).astype(np.float64)
     optional = ("weight", "bias", "running_mean", "running_var") if p.training else ("weight", "bias")
     for name in optional:
         if name in arrays and rng.random() < 0.2:

@@ -15,7 +15,7 @@ import numpy as np
 from pycv.kernels import Kernel
 from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Problem
 
-from .dtypes import MEMORY, decoded, encoded
+from .dtypes import COMPUTED_IN, MEMORY, decoded, encoded
 
 Shape = tuple[int, ...]
 _MARGIN = 256  # bytes of guard before and after a tensor
@@ -130,7 +130,7 @@ def _batch_norm_vectors(p: NormProblem, forward: bool) -> Iterator[Operand]:
             yield _dense(name, p.c, p.dtype, written=p.training)
     if p.training:
         for name in ("mean", "invstd"):
-            yield _dense(name, p.c, p.dtype, read=not forward, written=forward)
+            yield _dense(name, p.c, COMPUTED_IN.get(p.dtype, p.dtype), read=not forward, written=forward)
     if not forward:
         for name in ("grad_weight", "grad_bias"):
             yield _dense(name, p.c, p.dtype, read=False, written=True)

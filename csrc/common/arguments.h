@@ -44,7 +44,7 @@ struct NormArguments {
     const void* bias;
     void* running_mean;  // updated in training where not null; read in eval
     void* running_var;
-    void* mean;  // batch_norm training: written forward, read backward (c values)
+    void* mean;  // batch_norm training: written forward, read backward (c values; f32 where dtype has 16 bits)
     void* invstd;
     void* grad_weight;  // may be null
     void* grad_bias;

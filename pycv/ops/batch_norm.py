@@ -160,6 +160,10 @@ class _Call:
             return t
         return t.new_empty_strided(t.shape, self.strides).copy_(t)
 
+    def statistic(self, x: Tensor) -> Tensor:
+        """Memory for one of the batch's, in the type that it is computed in."""
+        return x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+
     def forward(self, x, weight, bias, residual, running_mean, running_var, scalars: _Scalars):
         """y, and the mean and inverse deviation that training saves for the gradient."""
         if not registry.recorders:
@@ -173,7 +177,7 @@ class _Call:
         if residual is not None:
             residual = self.laid_out(residual)
         y = torch.empty_like(x) if self.is_dense else x.new_empty_strided(x.shape, self.strides)
-        mean, invstd = (x.new_empty(x.shape[1]), x.new_empty(x.shape[1])) if self.training else (None, None)
+        mean, invstd = (self.statistic(x), self.statistic(x)) if self.training else (None, None)
         memory, scratch = workspace(self.workspace_bytes, x)
         self.choice.plan.run(
             x.data_ptr(), 0, y.data_ptr(), _pointer(weight), _pointer(bias), _pointer(running_mean),

@@ -56,6 +56,8 @@ CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_simt_8_warp_tiled.cu",
     "tests/cuda/test_gemm.py",
 )
+CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
+CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
@@ -293,6 +295,25 @@ MUTANTS = [
     Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
     Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
     Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
+    # pooling: rows that windows share, the first window of an element, divisors at the edge, ties, rows of a thread
+    Mutant(CUDA_POOL, "if (j >= h[r].begin && j < h[r].end) folds[r]", "folds[r]", CUDA_POOL_TESTS),
+    Mutant(CUDA_POOL, "static_cast<int>(by_stride.quotient(beyond)) + 1;", "0;", CUDA_POOL_TESTS),
+    Mutant(CUDA_POOL, "return min(filter, size + padding - begin);", "return filter;", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "value > best[v] ||", "value >= best[v] ||", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "&& position < where[0]", "&& position > where[0]", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "g.h.covering(last_row).end", "g.h.covering(at.h).end", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/division.h", "(__umulhi(n, magic_) + n)", "__umulhi(n, magic_)", CUDA_POOL_TESTS),
+    # norms and transposes: barriers of a tree, the last chunk, relu's mask, mirrored windows, rows as columns
+    Mutant(CUDA_NORM, "        __syncthreads();\n    }\n    if", "    }\n    if", CUDA_NORM_TESTS),
+    Mutant(CUDA_NORM, "i < chunks; i +=", "i + 1 < chunks; i +=", CUDA_NORM_TESTS),
+    Mutant("csrc/cuda/batch_norm.cu", "if (y.of[v] <= 0)", "if (y.of[v] < 0)", CUDA_NORM_TESTS),
+    Mutant(
+        "csrc/cuda/local_response_norm.cu",
+        "for_rows(tile.first_channel - tiles.after,",
+        "for_rows(tile.first_channel - tiles.before,",
+        CUDA_NORM_TESTS,
+    ),
+    Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_transpose.py"),
     # host execution: poison, a collective's partners, copies that wait, the order of threads
     Mutant("csrc/simt/shared_memory.cpp", "fill(variable, poison);", "", SIMT_TESTS),
     Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
