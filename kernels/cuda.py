@@ -213,6 +213,10 @@ def _entries(ops, passes, algorithms, plan, supports=_supports, numeric_class="s
 
 _GATHERS = ("forward", "grad_input")
 
+_GEMMS = ("simt_1_naive", "simt_2_coalesced", "simt_3_shared", "simt_4_register_1d", "simt_5_register_2d",
+    "simt_6_vectorised", "simt_7_double_buffered", "simt_8_warp_tiled")
+
 KERNELS: list[Kernel] = [
+    *_entries(["gemm"], ("forward",), reversed(_GEMMS), _plan_gemm),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]

@@ -1,0 +1,48 @@
+// GEMM, step 6: memory moves in vectors of 16 bytes, global and shared.
+//
+// Tiles of 128 x 128 results, 256 threads of 8 x 8 each, as in step 5. The tile of a lies in shared memory with its
+// rows side by side, so that a thread reads its 8 rows and 8 columns as vectors; what a matrix has side by side in
+// global memory is fetched as vectors too. A thread's 8 are two runs of 4, 64 apart: neighbours read neighbouring
+// vectors, and no two of them want the same bank.
+#include "gemm_tiles.h"
+
+namespace pycv::cuda {
+namespace {
+
+constexpr int kSide = 128, kThreads = 256, kAcross = 16;
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    gemm_vectorised(const Gemm<T> g, const Side<T> a, const Side<T> b, bool vectors_out) {
+    using Shape = Tile<T, kSide, 8>;
+    __shared__ __align__(16) T a_tile[Shape::elements], b_tile[Shape::elements];
+    const TileOrigin tile = tile_origin(g.n, kSide, kSide);
+    const int first_row = threadIdx.x / kAcross * kRun, first_column = threadIdx.x % kAcross * kRun;
+    for (int64_t batch = blockIdx.z; batch < g.batch; batch += gridDim.z) {
+        ThreadProducts<T, 2, 2, kSide / 2, kSide / 2> products;
+        for (int64_t first = 0; first < g.k; first += Shape::depth) {
+            copy_tile<CopyNow, Shape, kThreads>(a_tile, a, batch, tile.row, first, g.k);
+            copy_tile<CopyNow, Shape, kThreads>(b_tile, b, batch, tile.column, first, g.k);
+            __syncthreads();
+            products.template add<Shape, Shape>(a_tile, b_tile, first_row, first_column);
+            __syncthreads();
+        }
+        products.for_each_run(first_row, first_column, [&](const accumulator_t<T>* run, int row, int column) {
+            if (tile.row + row < g.m) write_run(g, vectors_out, run, batch, tile.row + row, tile.column + column);
+        });
+    }
+}
+
+template <class T>
+struct Vectorised {
+    static void run(const Gemm<T>& g, Stream stream) {
+        launch(gemm_vectorised<T>, tile_grid(g.batch, g.m, g.n, kSide, kSide), kThreads, 0, stream, g, side_a(g),
+               side_b(g), writes_vectors(g));
+    }
+};
+
+}  // namespace
+
+PYCV_KERNEL("gemm", "simt_6_vectorised", plan_step<Vectorised>);
+
+}  // namespace pycv::cuda
