@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
+from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from . import Kernel, _fields
 
@@ -211,12 +211,36 @@ def _entries(ops, passes, algorithms, plan, supports=_supports, numeric_class="s
     ]
 
 
+_LONGEST_AXIS = 2**30  # what the kernels hold in 32 bits: coordinates along an axis, padding and all
+
+
+def _conv(p: ConvProblem) -> str | None:
+    """What holds for every convolution kernel."""
+    if p.prologue:
+        return f"prologue {'+'.join(p.prologue)}: the CUDA kernels have none"
+    axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
+    if any(max(i, o * u + f * d) + pad >= _LONGEST_AXIS for i, o, f, u, pad, d in axes):
+        return f"an axis of 2^30 or more positions (size {p.size}, output {p.output_size})"
+    return _supports(p)
+
+
+_RANKS = ("1d", "2d", "3d")
+_CONVS = [f"conv{rank}" for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
 
-_GEMMS = ("simt_1_naive", "simt_2_coalesced", "simt_3_shared", "simt_4_register_1d", "simt_5_register_2d",
-    "simt_6_vectorised", "simt_7_double_buffered", "simt_8_warp_tiled")
+_GEMMS = (
+    "simt_1_naive",
+    "simt_2_coalesced",
+    "simt_3_shared",
+    "simt_4_register_1d",
+    "simt_5_register_2d",
+    "simt_6_vectorised",
+    "simt_7_double_buffered",
+    "simt_8_warp_tiled",
+)
 
 KERNELS: list[Kernel] = [
     *_entries(["gemm"], ("forward",), reversed(_GEMMS), _plan_gemm),
+    *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]
