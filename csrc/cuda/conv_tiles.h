@@ -62,6 +62,7 @@ struct ConvTileShape {
     static constexpr int depth = 16, lines = Lines, columns = Columns;
     static constexpr int down = Lines / (LineRuns * kRun), across = Columns / (ColumnRuns * kRun);
     static constexpr int threads = down * across;
+    static constexpr int blocks = 512 / threads;  // of a multiprocessor: 128 registers per thread
     using Source = Tile<T, Lines, depth>;
     using Plain = Tile<T, Columns, depth>;
     using Products = ThreadProducts<T, LineRuns, ColumnRuns, Lines / LineRuns, Columns / ColumnRuns>;
@@ -88,6 +89,8 @@ struct ConvShared {
     alignas(16) T tiles[2][Shape::Source::elements + Shape::Plain::elements];
     TileRow rows[2][Shape::depth];
     TileLine lines[Shape::lines];
+    Digits next_rows[Shape::depth], step;  // in shared memory, as registers are what the kernel lacks
+    Gather gather;
 };
 
 // Which tile a block computes.
@@ -115,11 +118,11 @@ struct ConvTileIndex {
 template <class T, bool GradWeight>
 struct ConvRoles {
     const ConvTiles<T>& p;
-    Gather gather;
+    const Gather& gather;
     TapAxes taps;
 
-    __device__ ConvRoles(const ConvTiles<T>& tiles, int phase)
-        : p(tiles), gather(tiles.geometry.phase(phase)), taps(gather, tiles.tap_channels, tiles.channels_inside) {}
+    __device__ ConvRoles(const ConvTiles<T>& tiles, const Gather& of_phase)
+        : p(tiles), gather(of_phase), taps(of_phase, tiles.tap_channels, tiles.channels_inside) {}
 
     __device__ int64_t positions() const { return gather.positions() * p.n; }
     __device__ int64_t tap_count() const { return gather.taps() * p.tap_channels; }
@@ -174,32 +177,27 @@ private:
 
 constexpr int64_t kNoRow = -1;  // as `plain`: beyond the last row
 
-// Counts through the rows of the pairs of tiles: thread i < Depth works out row i of each.
-template <class Roles, int Depth>
-class RowCounter {
-public:
-    __device__ RowCounter(const Roles& roles, int64_t first, int64_t end) : roles_(roles) {
-        left_ = threadIdx.x < Depth ? end - first - threadIdx.x : 0;
-        if (left_ <= 0) return;
-        radices_ = roles.row_radices();
-        digits_ = Digits::of(first + threadIdx.x, radices_);
-        step_ = Digits::of(Depth, radices_);
-    }
+// Thread i < Depth counts through row i of each pair of tiles.
+template <class Shape, class Roles, class Shared>
+__device__ __forceinline__ void begin_rows(Shared* shared, const Roles& roles, int64_t first, int64_t end) {
+    if (threadIdx.x >= Shape::depth || first >= end) return;
+    shared->next_rows[threadIdx.x] = Digits::of(first + threadIdx.x, roles.row_radices());
+    if (threadIdx.x == 0) shared->step = Digits::of(Shape::depth, roles.row_radices());
+}
 
-    // The rows of the next pair.
-    __device__ __forceinline__ void next(TileRow* rows) {
-        if (threadIdx.x >= Depth) return;
-        rows[threadIdx.x] = left_ > 0 ? roles_.row(digits_) : TileRow{{0, kOutside, 0, 0}, kNoRow};
-        digits_.advance(step_, radices_);
-        left_ -= Depth;
+// The rows of the next pair, of which `left` are there.
+template <class Shape, class Roles, class Shared>
+__device__ __forceinline__ void next_rows(Shared* shared, const Roles& roles, int stage, int64_t left) {
+    if (threadIdx.x >= Shape::depth) return;
+    TileRow row{{0, kOutside, 0, 0}, kNoRow};
+    if (threadIdx.x < left) {
+        Digits digits = shared->next_rows[threadIdx.x];
+        row = roles.row(digits);
+        digits.advance(shared->step, roles.row_radices());
+        shared->next_rows[threadIdx.x] = digits;
     }
-
-private:
-    const Roles& roles_;
-    Radices radices_{};
-    Digits digits_, step_;
-    int64_t left_;
-};
+    shared->rows[stage][threadIdx.x] = row;
+}
 
 // All threads of a block work out where its lines lie.
 template <class Shape, class Roles>
@@ -360,17 +358,20 @@ __device__ __forceinline__ void write_tile(const ConvTiles<T>& p, const ConvTile
 }
 
 template <class T, class Shape, bool GradWeight>
-__global__ void __launch_bounds__(Shape::threads) conv_tile(const ConvTiles<T> p) {
+__global__ void __launch_bounds__(Shape::threads, Shape::blocks) conv_tile(const ConvTiles<T> p) {
     using Shared = ConvShared<T, Shape>;
     PYCV_SHARED(Shared, shared);
     const auto tile = ConvTileIndex::of_block<Shape>(p);
-    const ConvRoles<T, GradWeight> roles(p, tile.phase);
-    const ThreadPlace<Shape> place(p.lines_contiguous);
+    if (threadIdx.x == 0) shared->gather = p.geometry.phase(tile.phase);
+    __syncthreads();
+    const ConvRoles<T, GradWeight> roles(p, shared->gather);
     find_lines<Shape>(shared->lines, roles, tile.line);
-
     const int64_t first = tile.split * p.split_depth;
     const int64_t end = min(first + p.split_depth, roles.depth());
-    RowCounter<ConvRoles<T, GradWeight>, Shape::depth> rows(roles, first, end);
+    begin_rows<Shape>(shared, roles, first, end);
+    __syncthreads();
+    next_rows<Shape>(shared, roles, 0, end - first);
+
     const T* const source = p.source + tile.group * p.source_group;
     const T* const plain = p.plain + tile.group * p.plain_group + tile.column * p.plain_strides.c;
     auto fetch = [&](int stage) {
@@ -383,19 +384,19 @@ __global__ void __launch_bounds__(Shape::threads) conv_tile(const ConvTiles<T> p
             PlainReader<T>{plain, at, p.plain_strides.c, p.plain_columns - tile.column});
     };
 
+    const ThreadPlace<Shape> place(p.lines_contiguous);
     typename Shape::Products products;
-    rows.next(shared->rows[0]);
     __syncthreads();
     if (first < end) fetch(0);
     async_copy_commit();
-    rows.next(shared->rows[1]);
+    next_rows<Shape>(shared, roles, 1, end - first - Shape::depth);
     int stage = 0;
-    for (int64_t depth = first; depth < end; depth += Shape::depth) {
+    for (int64_t left = end - first; left > 0; left -= Shape::depth) {
         async_copy_wait<0>();
         __syncthreads();  // this pair and the next rows are there, and nobody reads the pair before any more
-        if (depth + Shape::depth < end) fetch(stage ^ 1);
+        if (left > Shape::depth) fetch(stage ^ 1);
         async_copy_commit();
-        rows.next(shared->rows[stage]);
+        next_rows<Shape>(shared, roles, stage, left - 2 * Shape::depth);
         const T* from = shared->tiles[stage];
         products.template add<typename Shape::Source, typename Shape::Plain>(from, from + Shape::Source::elements,
                                                                              place.line, place.column);
@@ -414,9 +415,12 @@ __global__ void __launch_bounds__(Shape::threads) conv_tile(const ConvTiles<T> p
 // Adds up the sums that the splits of a tile have left, and writes it.
 template <class T, class Shape, bool GradWeight>
 __global__ void __launch_bounds__(Shape::threads) conv_add_splits(const ConvTiles<T> p) {
-    PYCV_SHARED(TileLine, lines);
+    using Shared = ConvShared<T, Shape>;
+    PYCV_SHARED(Shared, shared);
     const auto tile = ConvTileIndex::of_block<Shape>(p);
-    find_lines<Shape>(lines, ConvRoles<T, GradWeight>(p, tile.phase), tile.line);
+    if (threadIdx.x == 0) shared->gather = p.geometry.phase(tile.phase);
+    __syncthreads();
+    find_lines<Shape>(shared->lines, ConvRoles<T, GradWeight>(p, shared->gather), tile.line);
     typename Shape::Products products;
     const accumulator_t<T>* sums =
         p.sums + static_cast<int64_t>(blockIdx.x) * Shape::sums * Shape::threads + threadIdx.x;
@@ -426,7 +430,7 @@ __global__ void __launch_bounds__(Shape::threads) conv_add_splits(const ConvTile
             products.sums[i / Shape::column_sums][i % Shape::column_sums] += sums[i * Shape::threads];
     }
     __syncthreads();
-    write_tile<Shape, GradWeight>(p, tile, lines, ThreadPlace<Shape>(p.lines_contiguous), products);
+    write_tile<Shape, GradWeight>(p, tile, shared->lines, ThreadPlace<Shape>(p.lines_contiguous), products);
 }
 
 template <class Shape, bool GradWeight, class T>
@@ -435,8 +439,8 @@ void launch_tiles(const ConvTiles<T>& p, Stream stream) {
     launch(conv_tile<T, Shape, GradWeight>, dim3(tiles * static_cast<unsigned>(p.splits)), Shape::threads,
            sizeof(ConvShared<T, Shape>), stream, p);
     if (p.splits > 1)
-        launch(conv_add_splits<T, Shape, GradWeight>, dim3(tiles), Shape::threads, Shape::lines * sizeof(TileLine),
-               stream, p);
+        launch(conv_add_splits<T, Shape, GradWeight>, dim3(tiles), Shape::threads, sizeof(ConvShared<T, Shape>), stream,
+               p);
 }
 
 }  // namespace pycv::cuda

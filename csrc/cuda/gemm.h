@@ -110,12 +110,24 @@ __device__ __forceinline__ TileOrigin tile_origin(int64_t n, int tile_rows, int 
     return {blockIdx.x / across * tile_rows, blockIdx.x % across * tile_columns};
 }
 
-constexpr int64_t kLargestGridZ = 65535;
-
-// x: tiles of the result, y: 1, z: the batch; where it exceeds the limit a block does several, gridDim.z apart.
+// x: tiles of the result, z: the batch.
 inline dim3 tile_grid(int64_t batch, int64_t m, int64_t n, int tile_rows, int tile_columns) {
     const int64_t tiles = ceil_div<int64_t>(m, tile_rows) * ceil_div<int64_t>(n, tile_columns);
-    return {static_cast<unsigned>(tiles), 1, static_cast<unsigned>(batch < kLargestGridZ ? batch : kLargestGridZ)};
+    return {static_cast<unsigned>(tiles), 1, static_cast<unsigned>(batch)};
+}
+
+// Calls run(gemm) with as many matrices of the batch at a time as a grid may have along z.
+template <class T, class Run>
+void for_each_grid(Gemm<T> g, Run run) {
+    constexpr int64_t largest = 65535;
+    for (int64_t left = g.batch; left > 0; left -= largest) {
+        g.batch = left < largest ? left : largest;
+        run(g);
+        g.a.data += largest * g.a.strides.batch;
+        g.b.data += largest * g.b.strides.batch;
+        g.out += largest * g.out_strides.batch;
+        if (g.epilogue.residual.data) g.epilogue.residual.data += largest * g.epilogue.residual.strides.batch;
+    }
 }
 
 // A plan without workspace: Step<T>::run(gemm, stream) launches the kernel.
@@ -125,8 +137,8 @@ public:
     explicit SteppedGemm(const GemmProblem& problem) : problem_(problem) {}
     int64_t workspace_bytes() const override { return 0; }
     void run(const GemmArguments& arguments, Stream stream) const override {
-        if (problem_.batch == 0 || problem_.m == 0 || problem_.n == 0) return;
-        Step<T>::run(gemm_of<T>(problem_, arguments), stream);
+        if (problem_.m == 0 || problem_.n == 0) return;
+        for_each_grid(gemm_of<T>(problem_, arguments), [&](const Gemm<T>& g) { Step<T>::run(g, stream); });
     }
 
 private:

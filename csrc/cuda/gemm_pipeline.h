@@ -15,19 +15,22 @@ constexpr int kPipelineBytes = 2 * (TileA::elements + TileB::elements) * static_
 
 // Calls multiply(a_tile, b_tile) for each pair of tiles with k in [first_k, end_k).
 template <class TileA, class TileB, int Threads, class T, class Multiply>
-__device__ __forceinline__ void pipeline(T* shared, const Side<T>& a, const Side<T>& b, int64_t batch, TileOrigin tile,
+__device__ __forceinline__ void pipeline(T* shared, const TileSource<TileA, Threads, T>& a,
+                                         const TileSource<TileB, Threads, T>& b, int64_t batch, TileOrigin tile,
                                          int64_t first_k, int64_t end_k, Multiply multiply) {
     static_assert(TileA::depth == TileB::depth);
     constexpr int stage_elements = TileA::elements + TileB::elements;
+    TileCopier<TileA, Threads, T> copy_a(a, batch, tile.row, first_k);
+    TileCopier<TileB, Threads, T> copy_b(b, batch, tile.column, first_k);
     auto fetch = [&](int stage, int64_t k) {
         T* a_tile = shared + stage * stage_elements;
         if (k < end_k) {
-            copy_tile<CopyAsync, TileA, Threads>(a_tile, a, batch, tile.row, k, end_k);
-            copy_tile<CopyAsync, TileB, Threads>(a_tile + TileA::elements, b, batch, tile.column, k, end_k);
+            const int depth = clamped(end_k - k, TileA::depth);
+            copy_a.template copy<CopyAsync>(a_tile, depth);
+            copy_b.template copy<CopyAsync>(a_tile + TileA::elements, depth);
         }
         async_copy_commit();
     };
-    __syncthreads();  // the tiles of an earlier call are no longer read
     fetch(0, first_k);
     int stage = 0;
     for (int64_t k = first_k; k < end_k; k += TileA::depth) {

@@ -15,12 +15,11 @@ __global__ void __launch_bounds__(kSide* kSide) gemm_naive(const Gemm<T> g) {
     const TileOrigin tile = tile_origin(g.n, kSide, kSide);
     const int64_t row = tile.row + threadIdx.x, column = tile.column + threadIdx.y;
     if (row >= g.m || column >= g.n) return;
-    for (int64_t batch = blockIdx.z; batch < g.batch; batch += gridDim.z) {
-        accumulator_t<T> sum = 0;
-        for (int64_t k = 0; k < g.k; ++k)
-            sum += to_accumulator(*g.a.at(batch, row, k)) * to_accumulator(*g.b.at(batch, k, column));
-        g.write(sum, batch, row, column);
-    }
+    const int64_t batch = blockIdx.z;
+    accumulator_t<T> sum = 0;
+    for (int64_t k = 0; k < g.k; ++k)
+        sum += to_accumulator(*g.a.at(batch, row, k)) * to_accumulator(*g.b.at(batch, k, column));
+    g.write(sum, batch, row, column);
 }
 
 template <class T>

@@ -16,17 +16,16 @@ __global__ void __launch_bounds__(kSide* kSide) gemm_shared(const Gemm<T> g) {
     const TileOrigin tile = tile_origin(g.n, kSide, kSide);
     const int64_t row = tile.row + y, column = tile.column + x;
     const T zero = from_accumulator<T>(0);
-    for (int64_t batch = blockIdx.z; batch < g.batch; batch += gridDim.z) {
-        accumulator_t<T> sum = 0;
-        for (int64_t first = 0; first < g.k; first += kSide) {
-            a_tile[y][x] = row < g.m && first + x < g.k ? *g.a.at(batch, row, first + x) : zero;
-            b_tile[y][x] = first + y < g.k && column < g.n ? *g.b.at(batch, first + y, column) : zero;
-            __syncthreads();
-            for (int k = 0; k < kSide; ++k) sum += to_accumulator(a_tile[y][k]) * to_accumulator(b_tile[k][x]);
-            __syncthreads();
-        }
-        if (row < g.m && column < g.n) g.write(sum, batch, row, column);
+    const int64_t batch = blockIdx.z;
+    accumulator_t<T> sum = 0;
+    for (int64_t first = 0; first < g.k; first += kSide) {
+        a_tile[y][x] = row < g.m && first + x < g.k ? *g.a.at(batch, row, first + x) : zero;
+        b_tile[y][x] = first + y < g.k && column < g.n ? *g.b.at(batch, first + y, column) : zero;
+        __syncthreads();
+        for (int k = 0; k < kSide; ++k) sum += to_accumulator(a_tile[y][k]) * to_accumulator(b_tile[k][x]);
+        __syncthreads();
     }
+    if (row < g.m && column < g.n) g.write(sum, batch, row, column);
 }
 
 template <class T>

@@ -19,27 +19,26 @@ __global__ void __launch_bounds__(kThreads) gemm_register_1d(const Gemm<T> g) {
     const TileOrigin tile = tile_origin(g.n, kRows, kColumns);
     const int first_row = thread / kColumns * kPerThread, column = thread % kColumns;
     const T zero = from_accumulator<T>(0);
-    for (int64_t batch = blockIdx.z; batch < g.batch; batch += gridDim.z) {
-        accumulator_t<T> sums[kPerThread] = {};
-        for (int64_t first = 0; first < g.k; first += kDepth) {
-            const int64_t a_row = tile.row + thread / kDepth, a_k = first + thread % kDepth;
-            const int64_t b_k = first + thread / kColumns, b_column = tile.column + column;
-            a_tile[thread / kDepth][thread % kDepth] = a_row < g.m && a_k < g.k ? *g.a.at(batch, a_row, a_k) : zero;
-            b_tile[thread / kColumns][column] = b_k < g.k && b_column < g.n ? *g.b.at(batch, b_k, b_column) : zero;
-            __syncthreads();
+    const int64_t batch = blockIdx.z;
+    accumulator_t<T> sums[kPerThread] = {};
+    for (int64_t first = 0; first < g.k; first += kDepth) {
+        const int64_t a_row = tile.row + thread / kDepth, a_k = first + thread % kDepth;
+        const int64_t b_k = first + thread / kColumns, b_column = tile.column + column;
+        a_tile[thread / kDepth][thread % kDepth] = a_row < g.m && a_k < g.k ? *g.a.at(batch, a_row, a_k) : zero;
+        b_tile[thread / kColumns][column] = b_k < g.k && b_column < g.n ? *g.b.at(batch, b_k, b_column) : zero;
+        __syncthreads();
 #pragma unroll
-            for (int k = 0; k < kDepth; ++k) {
-                const auto b = to_accumulator(b_tile[k][column]);
+        for (int k = 0; k < kDepth; ++k) {
+            const auto b = to_accumulator(b_tile[k][column]);
 #pragma unroll
-                for (int i = 0; i < kPerThread; ++i) sums[i] += to_accumulator(a_tile[first_row + i][k]) * b;
-            }
-            __syncthreads();
+            for (int i = 0; i < kPerThread; ++i) sums[i] += to_accumulator(a_tile[first_row + i][k]) * b;
         }
+        __syncthreads();
+    }
 #pragma unroll
-        for (int i = 0; i < kPerThread; ++i) {
-            const int64_t row = tile.row + first_row + i;
-            if (row < g.m && tile.column + column < g.n) g.write(sums[i], batch, row, tile.column + column);
-        }
+    for (int i = 0; i < kPerThread; ++i) {
+        const int64_t row = tile.row + first_row + i;
+        if (row < g.m && tile.column + column < g.n) g.write(sums[i], batch, row, tile.column + column);
     }
 }
 

@@ -19,39 +19,38 @@ __global__ void __launch_bounds__(kThreads) gemm_register_2d(const Gemm<T> g) {
     const TileOrigin tile = tile_origin(g.n, kSide, kSide);
     const int first_row = thread / kAcross * kPerThread, first_column = thread % kAcross * kPerThread;
     const T zero = from_accumulator<T>(0);
-    for (int64_t batch = blockIdx.z; batch < g.batch; batch += gridDim.z) {
-        accumulator_t<T> sums[kPerThread][kPerThread] = {};
-        for (int64_t first = 0; first < g.k; first += kDepth) {
-            for (int i = thread; i < kSide * kDepth; i += kThreads) {
-                const int64_t row = tile.row + i / kDepth, a_k = first + i % kDepth;
-                const int64_t b_k = first + i / kSide, column = tile.column + i % kSide;
-                a_tile[i / kDepth][i % kDepth] = row < g.m && a_k < g.k ? *g.a.at(batch, row, a_k) : zero;
-                b_tile[i / kSide][i % kSide] = b_k < g.k && column < g.n ? *g.b.at(batch, b_k, column) : zero;
-            }
-            __syncthreads();
-#pragma unroll
-            for (int k = 0; k < kDepth; ++k) {
-                accumulator_t<T> a[kPerThread], b[kPerThread];
-#pragma unroll
-                for (int i = 0; i < kPerThread; ++i) {
-                    a[i] = to_accumulator(a_tile[first_row + i][k]);
-                    b[i] = to_accumulator(b_tile[k][first_column + i]);
-                }
-#pragma unroll
-                for (int i = 0; i < kPerThread; ++i)
-#pragma unroll
-                    for (int j = 0; j < kPerThread; ++j) sums[i][j] += a[i] * b[j];
-            }
-            __syncthreads();
+    const int64_t batch = blockIdx.z;
+    accumulator_t<T> sums[kPerThread][kPerThread] = {};
+    for (int64_t first = 0; first < g.k; first += kDepth) {
+        for (int i = thread; i < kSide * kDepth; i += kThreads) {
+            const int64_t row = tile.row + i / kDepth, a_k = first + i % kDepth;
+            const int64_t b_k = first + i / kSide, column = tile.column + i % kSide;
+            a_tile[i / kDepth][i % kDepth] = row < g.m && a_k < g.k ? *g.a.at(batch, row, a_k) : zero;
+            b_tile[i / kSide][i % kSide] = b_k < g.k && column < g.n ? *g.b.at(batch, b_k, column) : zero;
         }
+        __syncthreads();
 #pragma unroll
-        for (int i = 0; i < kPerThread; ++i)
+        for (int k = 0; k < kDepth; ++k) {
+            accumulator_t<T> a[kPerThread], b[kPerThread];
 #pragma unroll
-            for (int j = 0; j < kPerThread; ++j) {
-                const int64_t row = tile.row + first_row + i, column = tile.column + first_column + j;
-                if (row < g.m && column < g.n) g.write(sums[i][j], batch, row, column);
+            for (int i = 0; i < kPerThread; ++i) {
+                a[i] = to_accumulator(a_tile[first_row + i][k]);
+                b[i] = to_accumulator(b_tile[k][first_column + i]);
             }
+#pragma unroll
+            for (int i = 0; i < kPerThread; ++i)
+#pragma unroll
+                for (int j = 0; j < kPerThread; ++j) sums[i][j] += a[i] * b[j];
+        }
+        __syncthreads();
     }
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i)
+#pragma unroll
+        for (int j = 0; j < kPerThread; ++j) {
+            const int64_t row = tile.row + first_row + i, column = tile.column + first_column + j;
+            if (row < g.m && column < g.n) g.write(sums[i][j], batch, row, column);
+        }
 }
 
 template <class T>

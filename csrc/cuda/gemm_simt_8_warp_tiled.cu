@@ -48,10 +48,18 @@ struct Parts {
 };
 
 template <class T, class Shape>
+using TileA = Tile<T, Shape::rows, kDepth<T>>;
+template <class T, class Shape>
+using TileB = Tile<T, Shape::columns, kDepth<T>>;
+template <class T, class Shape>
+using SourceA = TileSource<TileA<T, Shape>, Shape::threads, T>;
+template <class T, class Shape>
+using SourceB = TileSource<TileB<T, Shape>, Shape::threads, T>;
+
+template <class T, class Shape>
 __global__ void __launch_bounds__(Shape::threads, sizeof(T) == 8 ? 1 : 512 / Shape::threads)
-    gemm_warp_tiled(const Gemm<T> g, const Side<T> a, const Side<T> b, bool vectors_out, const Parts<T> parts) {
-    using TileA = Tile<T, Shape::rows, kDepth<T>>;
-    using TileB = Tile<T, Shape::columns, kDepth<T>>;
+    gemm_warp_tiled(const Gemm<T> g, const SourceA<T, Shape> a, const SourceB<T, Shape> b, bool vectors_out,
+                    const Parts<T> parts) {
     PYCV_SHARED(T, shared);
     const TileOrigin tile = tile_in_strips(g.m, g.n, Shape::rows, Shape::columns);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -59,25 +67,23 @@ __global__ void __launch_bounds__(Shape::threads, sizeof(T) == 8 ? 1 : 512 / Sha
     const int first_column = warp % Shape::warps_across * Shape::warp_columns + lane % Shape::lanes_across * kRun;
     const int64_t first_k = blockIdx.y * parts.depth;
     const int64_t end_k = g.k - first_k < parts.depth ? g.k : first_k + parts.depth;
-    for (int64_t batch = blockIdx.z; batch < g.batch; batch += gridDim.z) {
-        ThreadProducts<T, Shape::row_runs, Shape::column_runs, Shape::row_step, Shape::column_step> products;
-        pipeline<TileA, TileB, Shape::threads>(
-            shared, a, b, batch, tile, first_k, end_k, [&](const T* a_tile, const T* b_tile) {
-                products.template add<TileA, TileB>(a_tile, b_tile, first_row, first_column);
-            });
-        products.for_each_run(first_row, first_column, [&](const accumulator_t<T>* run, int i, int j) {
-            const int64_t row = tile.row + i, column = tile.column + j;
-            if (row >= g.m) return;
-            if (!parts.sums) {
-                write_run(g, vectors_out, run, batch, row, column);
-                return;
-            }
-            accumulator_t<T>* to = parts.sums + ((blockIdx.y * g.batch + batch) * g.m + row) * g.n + column;
+    const int64_t batch = blockIdx.z;
+    ThreadProducts<T, Shape::row_runs, Shape::column_runs, Shape::row_step, Shape::column_step> products;
+    pipeline(shared, a, b, batch, tile, first_k, end_k, [&](const T* a_tile, const T* b_tile) {
+        products.template add<TileA<T, Shape>, TileB<T, Shape>>(a_tile, b_tile, first_row, first_column);
+    });
+    products.for_each_run(first_row, first_column, [&](const accumulator_t<T>* run, int i, int j) {
+        const int64_t row = tile.row + i, column = tile.column + j;
+        if (row >= g.m) return;
+        if (!parts.sums) {
+            write_run(g, vectors_out, run, batch, row, column);
+            return;
+        }
+        accumulator_t<T>* to = parts.sums + ((blockIdx.y * g.batch + batch) * g.m + row) * g.n + column;
 #pragma unroll
-            for (int e = 0; e < kRun; ++e)
-                if (column + e < g.n) to[e] = run[e];
-        });
-    }
+        for (int e = 0; e < kRun; ++e)
+            if (column + e < g.n) to[e] = run[e];
+    });
 }
 
 constexpr int kAddThreads = 256;
@@ -107,7 +113,7 @@ public:
             return ceil_div<int64_t>(m, shape.rows) * ceil_div<int64_t>(n, shape.columns) * p.batch;
         };
         flat_ = m <= Flat::rows;
-        large_ = !flat_ && blocks(Large{}) >= kMultiprocessors;
+        large_ = has_large && !flat_ && blocks(Large{}) >= kMultiprocessors;
         const int64_t elements = p.batch * p.m * p.n, tiles = flat_ ? blocks(Flat{}) : blocks(Small{});
         if (elements == 0 || large_) return;
         int64_t parts = kBlocksWanted / tiles;
@@ -121,31 +127,35 @@ public:
     }
 
     void run(const GemmArguments& arguments, Stream stream) const override {
-        if (problem_.batch == 0 || problem_.m == 0 || problem_.n == 0) return;
-        Gemm<T> g = gemm_of<T>(problem_, arguments);
-        if (transpose_) g = transposed(g);
-        A* sums = parts_ == 1 ? nullptr : static_cast<A*>(arguments.workspace);
-        if (flat_)
-            run<Flat>(g, sums, stream);
-        else if (large_)
-            run<Large>(g, sums, stream);
-        else
-            run<Small>(g, sums, stream);
-        if (!sums) return;
-        const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(g.batch * g.m * g.n, kAddThreads));
-        launch(gemm_add_parts<T>, blocks, kAddThreads, 0, stream, g, sums, parts_);
+        if (problem_.m == 0 || problem_.n == 0) return;
+        const Gemm<T> whole = gemm_of<T>(problem_, arguments);
+        for_each_grid(transpose_ ? transposed(whole) : whole, [&](const Gemm<T>& g) {
+            if (flat_)
+                run<Flat>(g, arguments.workspace, stream);
+            else if (!large_)
+                run<Small>(g, arguments.workspace, stream);
+            else if constexpr (has_large)
+                run<Large>(g, arguments.workspace, stream);
+        });
     }
 
 private:
     using A = accumulator_t<T>;
+    // What is worth its compile time: double is there for checking, and 16 bits belong to tensor cores.
+    static constexpr bool has_large = std::is_same_v<T, float>;
 
     template <class Shape>
-    void run(const Gemm<T>& g, A* sums, Stream stream) const {
-        constexpr int bytes = kPipelineBytes<T, Tile<T, Shape::rows, kDepth<T>>, Tile<T, Shape::columns, kDepth<T>>>;
+    void run(const Gemm<T>& g, void* workspace, Stream stream) const {
+        constexpr int bytes = kPipelineBytes<T, TileA<T, Shape>, TileB<T, Shape>>;
+        A* sums = parts_ == 1 ? nullptr : static_cast<A*>(workspace);
         dim3 grid = tile_grid(g.batch, g.m, g.n, Shape::rows, Shape::columns);
         grid.y = parts_;
-        launch(gemm_warp_tiled<T, Shape>, grid, Shape::threads, bytes, stream, g, side_a(g), side_b(g),
+        launch(gemm_warp_tiled<T, Shape>, grid, Shape::threads, bytes, stream, g,
+               source_a<TileA<T, Shape>, Shape::threads>(g), source_b<TileB<T, Shape>, Shape::threads>(g),
                writes_vectors(g), Parts<T>{sums, ceil_div<int64_t>(g.k, parts_)});
+        if (!sums) return;
+        const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(g.batch * g.m * g.n, kAddThreads));
+        launch(gemm_add_parts<T>, blocks, kAddThreads, 0, stream, g, sums, parts_);
     }
 
     GemmProblem problem_;

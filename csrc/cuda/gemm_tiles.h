@@ -10,32 +10,6 @@
 
 namespace pycv::cuda {
 
-// One operand as tiles see it.
-template <class T>
-struct Side {
-    const T* data;
-    int64_t batch_stride, line_stride, k_stride;
-    int64_t lines;
-    // What neighbouring threads copy: 16 bytes of neighbouring lines, or single elements along k or along the lines.
-    bool vectors, along_k;
-};
-
-template <class T>
-Side<T> side_of(const T* data, int64_t batch_stride, int64_t line_stride, int64_t k_stride, int64_t lines) {
-    constexpr int N = widest_vector<T>;
-    const bool vectors = line_stride == 1 && k_stride % N == 0 && batch_stride % N == 0 && all_aligned(16, data);
-    return {data, batch_stride, line_stride, k_stride, lines, vectors, k_stride == 1 && line_stride != 1};
-}
-
-template <class T>
-Side<T> side_a(const Gemm<T>& g) {
-    return side_of(g.a.data, g.a.strides.batch, g.a.strides.row, g.a.strides.column, g.m);
-}
-template <class T>
-Side<T> side_b(const Gemm<T>& g) {
-    return side_of(g.b.data, g.b.strides.batch, g.b.strides.column, g.b.strides.row, g.n);
-}
-
 // Copies through registers, done when they return.
 struct CopyNow {
     template <int N, class T>
@@ -76,32 +50,107 @@ struct Tile {
     static constexpr int elements = Depth * pitch;
 };
 
-// All threads of a block copy the tile at (first_line, first_k); k ends before end_k.
-template <class Copy, class Shape, int Threads, class T>
-__device__ __forceinline__ void copy_tile(T* tile, const Side<T>& side, int64_t batch, int64_t first_line,
-                                          int64_t first_k, int64_t end_k) {
-    const T* from = side.data + batch * side.batch_stride + first_line * side.line_stride + first_k * side.k_stride;
-    const int64_t lines = side.lines - first_line, depth = end_k - first_k;
-    if (side.vectors) {
-        constexpr int N = widest_vector<T>;
-        constexpr int across = Shape::lines / N;
-#pragma unroll
-        for (int i = threadIdx.x; i < Shape::depth * across; i += Threads) {
-            const int k = i / across, line = i % across * N;
-            const int64_t left = k < depth ? lines - line : 0;
-            const int valid = left >= N ? N : left > 0 ? static_cast<int>(left) : 0;
-            Copy::template vector<N>(tile + k * Shape::pitch + line, from + k * side.k_stride + line, valid);
-        }
-        return;
+// One operand, as a kernel gets it whose `Threads` threads copy tiles of this shape together. The strides by which a
+// thread moves are made by the host: a kernel then reads them where it needs them, and keeps them in no register.
+template <class Shape, int Threads, class T>
+struct TileSource {
+    const T* data;
+    int64_t batch_stride, line_stride, k_stride;
+    int64_t lines;
+    // What neighbouring threads copy: 16 bytes of neighbouring lines, or single elements along k or along the lines.
+    bool vectors, along_k;
+    int64_t step;     // from one copy of a thread to its next
+    int64_t advance;  // from tile to tile
+
+    static constexpr int N = widest_vector<T>;
+    static constexpr int vectors_across = Shape::lines / N;
+    static constexpr int vector_k_step = Threads / vectors_across;
+    static constexpr int copies = Shape::lines * Shape::depth / Threads;  // of single elements
+    static_assert(Threads % vectors_across == 0 && Threads % Shape::lines == 0 && Threads % Shape::depth == 0);
+    // Of single elements:
+    static constexpr int k_step = Threads / Shape::lines, line_step = Threads / Shape::depth;
+
+    TileSource(const T* data, int64_t batch_stride, int64_t line_stride, int64_t k_stride, int64_t lines)
+        : data(data), batch_stride(batch_stride), line_stride(line_stride), k_stride(k_stride), lines(lines) {
+        vectors = line_stride == 1 && k_stride % N == 0 && batch_stride % N == 0 && all_aligned(16, data);
+        along_k = k_stride == 1 && !vectors;
+        step = vectors ? vector_k_step * k_stride : along_k ? line_step * line_stride : k_step * k_stride;
+        advance = Shape::depth * k_stride;
     }
-#pragma unroll 4
-    for (int i = threadIdx.x; i < Shape::depth * Shape::lines; i += Threads) {
-        const int k = side.along_k ? i % Shape::depth : i / Shape::lines;
-        const int line = side.along_k ? i / Shape::depth : i % Shape::lines;
-        Copy::element(tile + k * Shape::pitch + line, from + k * side.k_stride + line * side.line_stride,
-                      k < depth && line < lines);
-    }
+};
+
+template <class Shape, int Threads, class T>
+TileSource<Shape, Threads, T> source_a(const Gemm<T>& g) {
+    return {g.a.data, g.a.strides.batch, g.a.strides.row, g.a.strides.column, g.m};
 }
+template <class Shape, int Threads, class T>
+TileSource<Shape, Threads, T> source_b(const Gemm<T>& g) {
+    return {g.b.data, g.b.strides.batch, g.b.strides.column, g.b.strides.row, g.n};
+}
+
+__device__ __forceinline__ int clamped(int64_t value, int largest) {
+    return value < largest ? static_cast<int>(value) : largest;
+}
+
+// A thread's share in copying one tile after the other along k.
+template <class Shape, int Threads, class T>
+class TileCopier {
+    using Source = TileSource<Shape, Threads, T>;
+
+public:
+    __device__ TileCopier(const Source& source, int64_t batch, int64_t first_line, int64_t first_k) : source_(source) {
+        const int thread = threadIdx.x;
+        int line;
+        if (source.vectors) {
+            k_ = thread / Source::vectors_across;
+            line = thread % Source::vectors_across * Source::N;
+        } else {
+            k_ = source.along_k ? thread % Shape::depth : thread / Shape::lines;
+            line = source.along_k ? thread / Shape::depth : thread % Shape::lines;
+        }
+        from_ = source.data + batch * source.batch_stride + (first_line + line) * source.line_stride +
+                (first_k + k_) * source.k_stride;
+        offset_ = k_ * Shape::pitch + line;
+        lines_left_ = clamped(source.lines - first_line, Shape::lines) - line;
+    }
+
+    // Copies the next tile, of which `depth` lies within the matrix.
+    template <class Copy>
+    __device__ __forceinline__ void copy(T* tile, int depth) {
+        const T* from = from_;
+        tile += offset_;
+        if (source_.vectors) {
+            const int within = lines_left_ > Source::N ? Source::N : lines_left_ > 0 ? lines_left_ : 0;
+#pragma unroll
+            for (int k = 0; k < Shape::depth; k += Source::vector_k_step) {
+                if (Source::vector_k_step > Shape::depth && k_ >= Shape::depth) break;
+                Copy::template vector<Source::N>(tile, from, k + k_ < depth ? within : 0);
+                from += source_.step;
+                tile += Source::vector_k_step * Shape::pitch;
+            }
+        } else if (source_.along_k) {
+#pragma unroll 2
+            for (int i = 0; i < Source::copies; ++i) {
+                Copy::element(tile, from, k_ < depth && i * Source::line_step < lines_left_);
+                from += source_.step;
+                tile += Source::line_step;
+            }
+        } else {
+#pragma unroll 2
+            for (int i = 0; i < Source::copies; ++i) {
+                Copy::element(tile, from, k_ + i * Source::k_step < depth && lines_left_ > 0);
+                from += source_.step;
+                tile += Source::k_step * Shape::pitch;
+            }
+        }
+        from_ += source_.advance;
+    }
+
+private:
+    const Source& source_;
+    const T* from_;
+    int offset_, k_, lines_left_;
+};
 
 // Lines that a thread computes come in runs of 4, read and written as vectors.
 constexpr int kRun = 4;
@@ -132,19 +181,20 @@ template <class T>
 __device__ __forceinline__ void write_run(const Gemm<T>& g, bool vectors, const accumulator_t<T>* run, int64_t batch,
                                           int64_t row, int64_t column) {
     constexpr int N = kRunVector<T>;
+    T* out = g.out_at(batch, row, column);
     if (vectors && column + kRun <= g.n) {
 #pragma unroll
         for (int i = 0; i < kRun; i += N) {
             Vector<T, N> values;
 #pragma unroll
             for (int j = 0; j < N; ++j) values[j] = g.epilogue(run[i + j], batch, row, column + i + j);
-            store_vector(g.out_at(batch, row, column + i), values);
+            store_vector(out + i, values);
         }
         return;
     }
 #pragma unroll
     for (int i = 0; i < kRun; ++i)
-        if (column + i < g.n) g.write(run[i], batch, row, column + i);
+        if (column + i < g.n) out[i * g.out_strides.column] = g.epilogue(run[i], batch, row, column + i);
 }
 
 // The products of a thread: Rows x Columns runs of 4 x 4, runs RowStep and ColumnStep lines apart, so that the vectors
@@ -156,7 +206,7 @@ struct ThreadProducts {
 
     template <class TileA, class TileB>
     __device__ __forceinline__ void add(const T* a_tile, const T* b_tile, int first_row, int first_column) {
-#pragma unroll
+#pragma unroll 2  // more of it at a time would keep more vectors in registers than there are
         for (int k = 0; k < TileA::depth; ++k) {
             A a[Rows * kRun], b[Columns * kRun];
 #pragma unroll

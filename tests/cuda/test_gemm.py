@@ -50,3 +50,33 @@ def test_nothing_to_do(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_nonfinite_values_spread_as_in_the_reference(algorithm):
     assert_right("gemm.forward m34n70k33 f32 a=col cpu relu", algorithm, kinds=["nonfinite"])
+
+
+# ------------------------------------------------------------------------- the tuned step: shapes of tiles, parts of k
+
+TUNED = ALGORITHMS[0]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "f16"])
+def test_long_sums_are_shared_among_blocks_in_a_fixed_order(dtype):
+    """As many parts as the workspace allows, however little that is."""
+    for limit in (2**28, 3 * 8 * 70 * 66, 0):
+        assert_right(f"gemm.forward m70n66k1030 {dtype} cpu bias+relu", TUNED, workspace_limit=limit)
+        assert_right(f"gemm.forward b2m3n5k2100 {dtype} b=col res=row cpu residual", TUNED, workspace_limit=limit)
+
+
+@pytest.mark.parametrize("sizes", ["m9n260k40", "m260n9k40", "m16n129k33", "m129n16k33", "b7m1n1k70"])
+def test_few_rows_or_columns(sizes):
+    for strides in ("", "a=col", "b=col", "a=col b=col out=col"):
+        assert_right(f"gemm.forward {sizes} f32 {strides} res=row cpu bias+residual", TUNED)
+
+
+def test_enough_tiles_for_the_large_shape():
+    """Of them more than a strip of tile rows, the last one short."""
+    assert_right("gemm.forward b12m140n257k20 f32 cpu bias", TUNED, kinds=["integers"], orders=["forward"])
+    assert_right("gemm.forward m1300n1500k9 f32 a=col cpu", TUNED, kinds=["integers"], orders=["reverse"])
+
+
+def test_more_matrices_than_a_grid_is_deep():
+    for algorithm in (TUNED, "simt_2_coalesced"):
+        assert_right("gemm.forward b65537m1n2k2 f32 b=row/2/0 cpu bias", algorithm, ["integers"], ["forward"])
