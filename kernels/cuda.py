@@ -224,6 +224,19 @@ def _conv(p: ConvProblem) -> str | None:
     return _supports(p)
 
 
+_THIN_GROUP, _FEW_CHANNELS = 16, 4
+
+
+def _thin_conv(p: ConvProblem) -> str | None:
+    c, k = p.c // p.groups, p.k // p.groups
+    if max(c, k) > _THIN_GROUP and not (p.groups == 1 and c <= _FEW_CHANNELS):
+        return (
+            f"{c} and {k} channels per group: direct is for groups of up to {_THIN_GROUP} channels "
+            f"and for images of up to {_FEW_CHANNELS}"
+        )
+    return _conv(p)
+
+
 _RANKS = ("1d", "2d", "3d")
 _CONVS = [f"conv{rank}" for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
@@ -236,6 +249,7 @@ _GEMMS = (
 
 KERNELS: list[Kernel] = [
     *_entries(["gemm"], ("forward",), _GEMMS, _plan_gemm),
+    *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]

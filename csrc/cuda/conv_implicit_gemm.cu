@@ -3,7 +3,7 @@
 //
 // 2 * n * k * out * (c / groups) * filter FLOPs, up to the edges of the tiles. The weight is prepared: rearranged so
 // that the computed channels lie side by side. Each block reads (lines + columns) elements per row of its depth and
-// makes lines * columns multiply-adds of them: with tiles of 128 x 128, 16 FLOPs per fp32 byte of L2. From memory
+// makes lines * columns multiply-adds of them: with tiles of 128 x 64, 11 FLOPs per fp32 byte of L2. From memory
 // comes, where L2 holds what neighbouring blocks share, each tensor once. Tiles too few to fill a GPU share the depth
 // among several blocks, at 8 bytes per fp32 sum and split.
 //
@@ -15,32 +15,25 @@ namespace {
 
 template <class T>
 struct Shapes {
-    using Wide = ConvTileShape<T, 128, 128, 2, 2>;
-    using Narrow = ConvTileShape<T, 128, 64, 2, 2>;
+    using Wide = ConvTileShape<T, 128, 64, 2, 2>;
     using Thin = ConvTileShape<T, 128, 32, 2, 1>;
 };
 template <>
 struct Shapes<double> {
     using Wide = ConvTileShape<double, 64, 64, 1, 2>;
-    using Narrow = Wide;
     using Thin = ConvTileShape<double, 64, 32, 1, 1>;
 };
 
-enum class Width { wide, narrow, thin };
-
-Width width_for(int64_t columns) { return columns <= 32 ? Width::thin : columns <= 64 ? Width::narrow : Width::wide; }
-
-// visit(shape) with an object of the type that a width stands for.
+// visit(shape) with an object of the type that suits so many columns.
 template <class T, class Visit>
-auto with_shape(Width width, Visit visit) {
-    switch (width) {
-        case Width::thin: return visit(typename Shapes<T>::Thin{});
-        case Width::narrow: return visit(typename Shapes<T>::Narrow{});
-        default: return visit(typename Shapes<T>::Wide{});
-    }
+void with_shape(int64_t columns, Visit visit) {
+    if (columns <= 32)
+        visit(typename Shapes<T>::Thin{});
+    else
+        visit(typename Shapes<T>::Wide{});
 }
 
-constexpr int64_t kBlocks = 256;         // that a large GPU wants at least, at two per multiprocessor
+constexpr int64_t kBlocks = 384;         // that a large GPU wants at least, at three per multiprocessor
 constexpr int64_t kSmallestSplit = 128;  // rows: fewer are not worth the sums that have to be added
 
 // Rearranges [column][c, filter] of every group to what ConvTiles::plain is, filled up with columns of 0. Threads along
@@ -102,7 +95,6 @@ public:
             tiles_.residual_strides = problem.residual;
             tiles_.relu = problem.relu;
         }
-        width_ = width_for(tiles_.columns);
         share(workspace_limit);
     }
 
@@ -182,7 +174,7 @@ private:
 
     // Tiles, and where they are few, splits of the depth.
     void share(int64_t workspace_limit) {
-        with_shape<T>(width_, [&](auto shape) {
+        with_shape<T>(tiles_.columns, [&](auto shape) {
             using Shape = decltype(shape);
             tiles_.line_tiles = ceil_div<int64_t>(lines(), Shape::lines);
             tiles_.column_tiles = ceil_div<int64_t>(tiles_.columns, Shape::columns);
@@ -226,12 +218,11 @@ private:
 
     template <bool GradWeight>
     void run(const ConvTiles<T>& tiles, Stream stream) const {
-        with_shape<T>(width_, [&](auto shape) { launch_tiles<decltype(shape), GradWeight>(tiles, stream); });
+        with_shape<T>(tiles_.columns, [&](auto shape) { launch_tiles<decltype(shape), GradWeight>(tiles, stream); });
     }
 
     ConvProblem problem_;
     ConvTiles<T> tiles_{};
-    Width width_;
     int64_t tile_sums_;
 };
 

@@ -62,7 +62,8 @@ struct ConvTileShape {
     static constexpr int depth = 16, lines = Lines, columns = Columns;
     static constexpr int down = Lines / (LineRuns * kRun), across = Columns / (ColumnRuns * kRun);
     static constexpr int threads = down * across;
-    static constexpr int blocks = 512 / threads;  // of a multiprocessor: 128 registers per thread
+    // Of a multiprocessor: what its registers are shared among.
+    static constexpr int blocks = sizeof(accumulator_t<T>) > 4 ? 2 : 3;
     using Source = Tile<T, Lines, depth>;
     using Plain = Tile<T, Columns, depth>;
     using Products = ThreadProducts<T, LineRuns, ColumnRuns, Lines / LineRuns, Columns / ColumnRuns>;

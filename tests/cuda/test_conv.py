@@ -5,7 +5,7 @@ import pytest
 from pycv.kernels import cuda
 from pycv.problem import parse
 
-from .execution import assert_right
+from .execution import assert_right, kernels
 
 PASSES = ("forward", "grad_input", "grad_weight")
 DTYPES = ("f32", "f64", "f16", "bf16")
@@ -65,8 +65,7 @@ def test_splits_of_the_depth(limit, layout):
 
 def test_splits_use_the_workspace_they_are_given():
     problem = parse("conv2d.grad_weight n8c16h32w32 k16r3s3 p1 f32 nchw cpu")
-    (kernel,) = [kernel for kernel in cuda.KERNELS if kernel.name == "cuda:implicit_gemm" and kernel.op == "conv2d"
-                 and kernel.pass_ == "grad_weight"]  # fmt: skip
+    (kernel,) = kernels(problem, "implicit_gemm")
     sizes = [kernel.plan(problem, 1, limit).workspace_bytes for limit in (0, 10**6, 10**9)]
     assert sizes[0] == 0 < sizes[1] <= 10**6 < sizes[2] <= 10**9
 
@@ -96,6 +95,61 @@ def test_depthwise():
     right("conv2d n2c37h6w5 k37r3s3 u2 p1 g37 f16 nhwc w=nhwc cpu", "implicit_gemm")
 
 
+# ---------------------------------------------------------------------------------------------------- direct
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc", "nchw>nhwc", "nhwc>nchw"])
+def test_depthwise_and_thin_groups(layout, dtype):
+    right(f"conv2d n2c37h9w8 k37r3s3 p1 g37 {dtype} {layout} cpu", "direct")
+    right(f"conv2d n1c6h9w8 k12r3s2 u2 p1 g6 {dtype} {layout} cpu", "direct")
+    right(f"conv2d n2c15h6w7 k27r2s3 p1 d2 g3 {dtype} {layout} cpu", "direct")
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc"])
+def test_channels_of_groups_around_the_vectors(layout):
+    for c, k in ((1, 2), (2, 1), (4, 5), (5, 4), (8, 9), (16, 16)):
+        right(f"conv2d n1c{2 * c}h5w6 k{2 * k}r3s3 p1 g2 f32 {layout} cpu", "direct")
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc"])
+def test_images_of_few_channels(layout):
+    right(f"conv2d n2c3h19w21 k20r7s7 u2 p3 f32 {layout} cpu", "direct")
+    right(f"conv2d n1c1h30w9 k33r5s5 f16 {layout} cpu", "direct")
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc"])
+def test_direct_positions_around_those_of_a_block(layout):
+    for h, w in ((1, 31), (1, 33), (3, 43), (8, 16), (1, 129), (25, 41)):
+        right(f"conv2d n1c3h{h}w{w} k3r1s3 p0x1 g3 f32 {layout} cpu", "direct")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vectors_of_depthwise_channels(dtype):
+    for offset in (0, 1):
+        for channels in (8, 12, 16):
+            text = f"conv2d n2c{channels}h6w5 k{channels}r3s3 u2 p1 g{channels} {dtype} nhwc cpu"
+            right(text, "direct", offset=offset)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc"])
+@pytest.mark.parametrize("limit", [0, 1000, 2**28])
+def test_splits_of_the_positions(limit, layout):
+    problem = f"conv2d.grad_weight n3c4h50w48 k4r3s4 p1 g4 f32 {layout} cpu"
+    assert_right(problem, "direct", workspace_limit=limit)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc"])
+@pytest.mark.parametrize("windows", ["u3x2 p2x0", "u4 p0", "u3 p2 d2", "u2 p1 o4"])
+def test_direct_over_phases(windows, layout):
+    right(f"conv2d n2c6h11w13 k6r3s2 {windows} g6 f32 {layout} cpu", "direct")
+    assert_right(f"conv3d.grad_input n1c2d5h6w7 k4t2r3s2 u1x2x1 p0x1x1 d2x1x1 g2 f32 {layout} cpu", "direct")
+    assert_right(f"conv1d.grad_input n2c2w140 k2s4 u3 p1 g2 f32 {layout} cpu bias", "direct")
+
+
+# ------------------------------------------------------------------------------------------------------ all
+
+
 @pytest.mark.parametrize("text", [
     "conv2d.forward n0c3h4w4 k5r3s3 p1 f32 nchw cpu bias", "conv2d.forward n2c0h4w4 k5r3s3 p1 f32 nchw cpu bias",
     "conv2d.forward n2c3h4w4 k0r3s3 p1 f32 nchw cpu", "conv2d.grad_input n0c3h4w4 k5r3s3 p1 f32 nhwc cpu",
@@ -106,6 +160,13 @@ def test_empty_problems(text):
     assert_right(text)
 
 
+def test_wide_groups_are_not_for_direct():
+    problem = parse("conv2d.forward n1c34h4w4 k34r3s3 g2 f32 nchw cpu")
+    reasons = {k.algorithm: k.supports(problem) for k in cuda.KERNELS if (k.op, k.pass_) == ("conv2d", "forward")}
+    assert "17 and 17 channels per group" in reasons["direct"]
+    assert reasons["implicit_gemm"] is None
+
+
 def test_what_is_refused():
     for text, reason in (
         ("conv2d.forward n1c3h4w4 k5r3s3 f32 nchw cpu pre=relu", "prologue relu"),
@@ -113,5 +174,5 @@ def test_what_is_refused():
         ("conv2d.forward n1c8h4w4 k8r3s3 f32 nchw8c cpu", "layout nchw8c"),
     ):
         problem = parse(text)
-        kernels = [k for k in cuda.KERNELS if (k.op, k.pass_) == (problem.op, problem.pass_)]
-        assert kernels and all(reason in (kernel.supports(problem) or "") for kernel in kernels)
+        reasons = [k.supports(problem) for k in cuda.KERNELS if (k.op, k.pass_) == (problem.op, problem.pass_)]
+        assert len(reasons) >= 2 and all(reason in (given or "") for given in reasons)
