@@ -125,6 +125,69 @@ def _winograd_entries() -> list[Kernel]:
     ]  # fmt: skip
 
 
+# The same for strided convolutions, whose filters have ceil(r / s) taps over c * s * s channels (space to depth): by
+# those taps. The numeric class holds for sums over up to so many channels; beyond them it is "fast".
+_STRIDED_TILES = {2: ("f5", "f3"), 3: ("f4", "f2"), 4: ("f4", "f3")}
+_STRIDED_CHANNELS = 512
+
+
+def _winograd_strided(taps: int, numeric_class: str):
+    def supports(p: ConvProblem) -> str | None:
+        strides = "x".join(map(str, p.stride))
+        if set(p.dilation) != {1}:
+            return f"dilation {'x'.join(map(str, p.dilation))}: winograd is for 1"
+        if set(p.stride) == {1} or max(p.stride) > 4:
+            return f"stride {strides}: this tile is for strides up to 4 that are not 1"
+        if any(r < s for r, s in zip(p.filter, p.stride, strict=True)):
+            return f"filter {'x'.join(map(str, p.filter))}: less than the stride {strides}"
+        if max(-(-r // s) for r, s in zip(p.filter, p.stride, strict=True)) != taps:
+            return f"filter {'x'.join(map(str, p.filter))}, stride {strides}: this tile is for {taps} taps per stride"
+        if p.groups > 1 and any(layout.block > 1 for layout in _fields.layouts(p)):
+            return f"{p.groups} groups in a blocked layout"
+        if (_phase_channels(p) <= _STRIDED_CHANNELS) != (numeric_class == "default"):
+            return f"{_phase_channels(p)} channels and phases: not of numeric class {numeric_class}"
+        return _supports(p)
+
+    return supports
+
+
+def _phase_channels(p: ConvProblem) -> int:
+    return p.c // p.groups * p.stride[0] * p.stride[1]
+
+
+def _winograd_strided_entries() -> list[Kernel]:
+    return [
+        Kernel(
+            "conv2d", "forward", "cpu", "winograd", _winograd_strided(taps, numeric_class),
+            _plan_conv(f"winograd/s2d-{tile}"), numeric_class=numeric_class, variant=f"s2d-{tile}",
+        )
+        for taps, tiles in _STRIDED_TILES.items()
+        for tile in tiles
+        for numeric_class in ("default", "fast")
+    ]  # fmt: skip
+
+
+def _winograd_split(p: ConvProblem) -> str | None:
+    """3x3 with stride 2, whose phases have planes of their own."""
+    if set(p.filter) != {3} or set(p.stride) != {2} or set(p.dilation) != {1}:
+        window = ("x".join(map(str, axes)) for axes in (p.filter, p.stride, p.dilation))
+        return "filter {}, stride {}, dilation {}: this tile is for 3, 2 and 1".format(*window)
+    if p.groups > 1 and any(layout.block > 1 for layout in _fields.layouts(p)):
+        return f"{p.groups} groups in a blocked layout"
+    return _supports(p)
+
+
+def _winograd_split_entries() -> list[Kernel]:
+    return [
+        Kernel(
+            "conv2d", pass_, "cpu", "winograd", _winograd_split, _plan_conv(f"winograd/split-{tile}"),
+            numeric_class="default", variant=f"split-{tile}",
+        )
+        for pass_ in PASSES
+        for tile in ("f4", "f2")
+    ]  # fmt: skip
+
+
 def _direct(p: ConvProblem) -> str | None:
     """Blocked activations in forward only."""
     return _supports(p) if p.pass_ == "forward" else _plain_conv(p)
@@ -174,6 +237,8 @@ KERNELS: list[Kernel] = [
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _direct),
     *_entries(_CONVS, PASSES, ("depthwise",), _plan_conv, _supports),
     *_winograd_entries(),
+    *_winograd_strided_entries(),
+    *_winograd_split_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["gemm"], ("forward",), ("packed",), _plan_gemm, _supports),
     *_entries(_POOLS, _GATHERS, ("direct",), _plan_pool, _same_blocks),

@@ -237,19 +237,36 @@ def _thin_conv(p: ConvProblem) -> str | None:
     return _conv(p)
 
 
+def _im2col(p: ConvProblem) -> str | None:
+    if p.pass_ != "forward" and p.dtype in ("f16", "bf16"):
+        return f"dtype {p.dtype}: im2col would round the sums of a gradient between its steps"
+    if p.pass_ == "grad_weight" and p.weight.outer:
+        return f"layout w={p.weight}: im2col writes dense filters"
+    return _conv(p)
+
+
 _RANKS = ("1d", "2d", "3d")
 _CONVS = [f"conv{rank}" for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
 
-# The ladder; its last step is the one to use.
-_GEMMS = (
-    "simt_8_warp_tiled", "simt_7_double_buffered", "simt_6_vectorised", "simt_5_register_2d", "simt_4_register_1d",
-    "simt_3_shared", "simt_2_coalesced", "simt_1_naive",
+# The ladder of GEMMs before its last step, which is the one to use.
+_EARLIER_GEMMS = (
+    "simt_7_double_buffered", "simt_6_vectorised", "simt_5_register_2d", "simt_4_register_1d", "simt_3_shared",
+    "simt_2_coalesced", "simt_1_naive",
 )  # fmt: skip
 
+
+def _earlier_gemm(p: GemmProblem) -> str | None:
+    if p.dtype in ("f16", "bf16"):
+        return f"dtype {p.dtype}: this step of the ladder is for f32 and f64, the last one takes it"
+    return _supports(p)
+
+
 KERNELS: list[Kernel] = [
-    *_entries(["gemm"], ("forward",), _GEMMS, _plan_gemm),
+    *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
+    *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
+    *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _im2col),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]

@@ -187,9 +187,10 @@ def _found() -> dict[str, str | None]:
 
 
 def _nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    in_home = shutil.which("nvcc", path=os.path.join(home, "bin")) if home else None
-    return in_home or shutil.which("nvcc")
+    """Where the build looks for it (tools/cuda.py): one on PATH comes last."""
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    found = (shutil.which("nvcc", path=os.path.join(home, "bin")) for home in homes if home)
+    return next(filter(None, found), None) or shutil.which("nvcc")
 
 
 def _installed(package: str) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pycv import _cpu
-from tools import native
+from tools import cuda, native
 
 ROOT = Path(__file__).resolve().parent.parent
 SETS = {isa.name: isa for isa in native.instruction_sets()}
@@ -132,7 +132,8 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(tmp_path):
     (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     extensions = {name for name in names if name.endswith(".so")}
-    assert len(extensions) == 1 and extensions.pop().startswith("pycv/_cpu.")
+    expected = {"_cpu", "_cuda"} if cuda.wanted() and cuda.home() else {"_cpu"}
+    assert {Path(name).name.split(".")[0] for name in extensions} == expected
     assert {name for name in names if not name.endswith(".so")} == package_files()
     assert "pycv/py.typed" in names and "pycv/kernels/reference/conv.py" in names
     assert any(name.endswith("LICENSE") for name in zipfile.ZipFile(wheel).namelist())
@@ -141,7 +142,15 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(tmp_path):
         shipped = {name.partition("/")[2] for name in archive.getnames()}
     native_files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*") if p.is_file()}
     assert native_files <= shipped
-    assert {"setup.py", "pyproject.toml", "constraints.txt", "LICENSE", "tools/native.py", "kernels/cpu.py"} <= shipped
+    assert {
+        "setup.py",
+        "pyproject.toml",
+        "constraints.txt",
+        "LICENSE",
+        "tools/native.py",
+        "tools/cuda.py",
+        "kernels/cpu.py",
+    } <= shipped
     assert not any(name.endswith((".so", ".o", ".pyc")) for name in shipped)
 
 

@@ -9,6 +9,7 @@ import torch
 
 import pycv
 import pycv.kernels.cpu
+import pycv.kernels.cuda
 from pycv import _cpu, registry
 from pycv import settings as pycv_settings
 from pycv.listing import KernelList
@@ -41,6 +42,18 @@ def test_a_backend_without_its_tool_is_a_problem():
     assert missing({"cpu": 1}, {"nvcc": None, "Triton": None, "Numba": None}) == []
     (problem,) = missing({"numba": 3}, {"nvcc": None, "Triton": None, "Numba": None})
     assert "pip install numba" in problem
+
+
+def test_a_gpu_that_torch_alone_uses_is_a_problem(monkeypatch):
+    module = sys.modules["pycv.info"]
+    assert not any("There is a GPU" in problem for problem in pycv.info().problems)
+    monkeypatch.setattr(module, "_found", lambda: {"GPU": "Some GPU", "nvcc": None, "Triton": None, "Numba": None})
+    monkeypatch.setattr(pycv.kernels.cuda, "_cuda", None)
+    monkeypatch.setattr(pycv.kernels.cuda, "missing", "No module named 'pycv._cuda'", raising=False)
+    found = pycv.info()
+    (problem,) = [text for text in found.problems if "There is a GPU" in text]
+    assert "not built (No module named 'pycv._cuda')" in problem and "FORCE_CUDA=1" in problem
+    assert found.cuda == "not built (No module named 'pycv._cuda')" and found.cuda in str(found)
 
 
 def in_a_new_process(code, **environment):

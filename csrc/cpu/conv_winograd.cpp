@@ -36,13 +36,36 @@ struct TileProblem {
     int64_t n, groups, source_channels, channels;  // channels per group; `channels` are those computed
     int64_t source_height, source_width, height, width;
     int64_t top, left;  // the first tile reads from source row -top and column -left on
+    Phases phases;
     Strides source, computed, residual;
     Strides weight;  // n: computed channel, c: source channel
     int64_t weight_group;
     bool turned;  // filters by 180 degrees
+    // Rows and columns of the first tiles that lie before the computed tensor.
+    int64_t before_rows, before_columns;
 };
 
-TileProblem tile_problem(const ConvProblem& p) {
+// How a stride is dealt with.
+enum class Strided {
+    no,     // it is 1
+    depth,  // phases are channels (winograd_phases.h)
+    split,  // phases have planes of their own (winograd_split_tile.cpp)
+};
+
+// The source of a strided convolution becomes the image of its phases.
+void take_phases(const ConvProblem& p, TileProblem& t) {
+    t.phases = {p.stride.h, p.stride.w, p.padding.h, p.padding.w};
+    t.top = t.left = 0;
+    t.source_channels *= t.phases.count();
+}
+
+// The gradient of a strided convolution's input, in tiles that begin with a pixel of one tap.
+void take_split_gradient(const ConvProblem& p, TileProblem& t) {
+    t.before_rows = p.padding.h % 2 == 0, t.before_columns = p.padding.w % 2 == 0;
+    t.top = t.before_rows - p.padding.h / 2, t.left = t.before_columns - p.padding.w / 2;
+}
+
+TileProblem tile_problem(const ConvProblem& p, Strided strided) {
     const int64_t groups = larger(p.groups, 1);
     const int64_t c = p.c / groups, k = p.k / groups;
     TileProblem t{};
@@ -53,13 +76,19 @@ TileProblem tile_problem(const ConvProblem& p) {
     t.weight_group = k * p.weight.n;
     if (p.pass == Pass::forward) {
         t.source_channels = c, t.channels = k;
-        t.source_height = p.size.h, t.source_width = p.size.w, t.height = p.out.h, t.width = p.out.w;
+        t.source_height = pixels_read(p.size.h, p.out.h, p.filter.h, p.stride.h, p.padding.h);
+        t.source_width = pixels_read(p.size.w, p.out.w, p.filter.w, p.stride.w, p.padding.w);
+        t.height = p.out.h, t.width = p.out.w;
         t.top = p.padding.h, t.left = p.padding.w;
+        if (strided == Strided::depth) take_phases(p, t);
         t.source = p.input, t.computed = p.output;
     } else {
         t.source_channels = k, t.channels = c;
-        t.source_height = p.out.h, t.source_width = p.out.w, t.height = p.size.h, t.width = p.size.w;
+        t.source_height = windows_reading(p.size.h, p.out.h, p.stride.h, p.padding.h);
+        t.source_width = windows_reading(p.size.w, p.out.w, p.stride.w, p.padding.w);
+        t.height = p.size.h, t.width = p.size.w;
         t.top = p.filter.h - 1 - p.padding.h, t.left = p.filter.w - 1 - p.padding.w;
+        if (strided == Strided::split) take_split_gradient(p, t);
         t.source = p.output, t.computed = p.input;
         t.weight.n = p.weight.c, t.weight.c = p.weight.n;
         t.turned = true;
@@ -78,17 +107,20 @@ struct Blocking {
 template <class T>
 class Winograd final : public ConvPlan {
 public:
-    Winograd(const ConvProblem& problem, const TileTransforms<T>& tile, int threads, int64_t workspace_limit)
-        : conv_(problem), p_(tile_problem(problem)), tile_(tile), planes_(tile.a * tile.a), threads_(threads) {
+    Winograd(const ConvProblem& problem, Strided strided, const TileTransforms<T>& tile, int threads,
+             int64_t workspace_limit)
+        : conv_(problem), p_(tile_problem(problem, strided)), tile_(tile), planes_(tile.a * tile.a), threads_(threads) {
         source_vectors_ = divide_up(p_.source_channels, lanes<T>);
         filled_channels_ = round_up(p_.channels, p_.computed.block);
         panels_ = divide_up(filled_channels_, kTileWidth<T>);
-        reader_.grid = tile_grid(p_.n, p_.height, p_.width, tile.m, tile.a);
-        reader_.m = tile.m, reader_.window = tile.a;
+        reader_.grid =
+            tile_grid(p_.n, p_.before_rows + p_.height, p_.before_columns + p_.width, tile.m, tile.step, tile.window);
+        reader_.step = tile.step, reader_.window = tile.window;
         reader_.top = p_.top, reader_.left = p_.left;
-        reader_.access = access_of(p_.source, p_.source_channels);
+        reader_.phases = p_.phases;
+        reader_.access = access_of(p_.source, image_channels());
         reader_.transform = tile.input;
-        reader_.relu = problem.relu_input;
+        reader_.prologue.relu = problem.relu_input;
         computed_access_ = access_of(p_.computed, p_.channels);
         residual_access_ = access_of(p_.residual, p_.channels);
         blocking_ = choose_blocking(workspace_limit);
@@ -103,7 +135,7 @@ public:
     }
 
     void prepare_weight(const void* weight, void* prepared) const override {
-        const int64_t chunks = divide_up(p_.source_channels, kFilterChunk);
+        const int64_t chunks = divide_up(image_channels(), kFilterChunk);
         const int64_t vectors = divide_up(filled_channels_, lanes<T>);
         parallel_for(threads_, p_.groups * vectors * chunks, [&](int64_t item) {
             const int64_t chunk = item % chunks, vector = item / chunks % vectors, group = item / chunks / vectors;
@@ -137,10 +169,14 @@ public:
         const double planes = static_cast<double>(planes_), pixels = static_cast<double>(tile_.m * tile_.m);
         const double inputs = static_cast<double>(source_vectors_ * lanes<T>),
                      depth = static_cast<double>(p_.source_channels);
-        const double outputs = static_cast<double>(panels_ * kTileWidth<T>), weight = groups * planes * depth * outputs;
-        const double moved = groups * own * part * (inputs + outputs) * (planes + pixels);
+        const double outputs = static_cast<double>(panels_ * kTileWidth<T>);
+        const double filters = static_cast<double>(tile_.u * tile_.u), weight = groups * filters * depth * outputs;
+        const double moved =
+            groups * own * part *
+            (inputs * (planes + static_cast<double>(tile_.step * tile_.step)) + outputs * (planes + pixels));
         const double passes = static_cast<double>(b.shared ? blocks : blocks * threads_);
-        Cost sum{own * part * weight, moved, activation_bytes(conv_) + weight * passes * kSize, 1};
+        Cost sum{own * part * groups * planes * depth * outputs, moved,
+                 activation_bytes(conv_) + weight * passes * kSize, 1};
         if (b.shared) {
             sum.bytes += 2 * groups * own * inputs * planes * kSize;
             sum.regions += 2 * groups * static_cast<double>(blocks);
@@ -198,13 +234,23 @@ private:
         return b;
     }
 
+    // Channels per group of the tensor that is read; `source_channels` are those of its phases.
+    int64_t image_channels() const { return p_.source_channels / p_.phases.count(); }
     int64_t tile_buffers() const { return blocking_.shared ? 1 : threads_; }
     int64_t tiles_plane() const { return plane_elements<T>(source_vectors_ * blocking_.tiles); }
     int64_t sums_plane() const { return plane_elements<T>(2 * blocking_.tiles); }
     int64_t tiles_elements() const { return planes_ * tiles_plane(); }
     int64_t sums_elements() const { return blocking_.panel_group * planes_ * sums_plane(); }
-    int64_t patch_size() const { return patch_elements<T>(reader_.grid, tile_.m, tile_.a); }
-    int64_t panel_elements() const { return planes_ * p_.source_channels * kTileWidth<T>; }
+    int64_t patch_size() const {
+        return larger(patch_elements<T>(reader_.grid, tile_.step, tile_.window),
+                      patch_elements<T>(reader_.grid, tile_.m, tile_.m));
+    }
+    int64_t panel_elements() const { return tile_.u * tile_.u * p_.source_channels * kTileWidth<T>; }
+    // The filter elements of a plane.
+    int64_t filter_of(int64_t plane) const {
+        const int64_t last = tile_.u - 1;
+        return smaller(plane / tile_.a, last) * tile_.u + smaller(plane % tile_.a, last);
+    }
     int64_t own_elements() const { return sums_elements() + patch_size() + (blocking_.fused ? panel_elements() : 0); }
 
     Space space_of(void* workspace, int thread) const {
@@ -216,17 +262,26 @@ private:
 
     // ------------------------------------------------------------------------------------------ weight
 
+    FilterSource<T> filter_source(const T* weight, int64_t group) const {
+        const Strides& s = conv_.weight;
+        const int64_t rows = conv_.filter.h, columns = conv_.filter.w;
+        const T* end =
+            weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (rows - 1) * s.h + (columns - 1) * s.w;
+        return {weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, rows, columns};
+    }
+
     // Some source channels' filters of one vector of computed channels, into its panel.
     void prepare_filters(const T* weight, int64_t group, int64_t vector, int64_t source, T* panel) const {
-        alignas(64) T filters[kGatheredElements<T>];
-        const Strides& s = conv_.weight;
-        const int64_t taps = tile_.r * tile_.r, count = smaller(kFilterChunk, p_.source_channels - source);
-        const T* end = weight + 1 + (conv_.k - 1) * s.n + (conv_.c / p_.groups - 1) * s.c + (tile_.r - 1) * (s.h + s.w);
-        const FilterSource<T> from{
-            weight + group * p_.weight_group, end, p_.weight.n, p_.weight.c, s.h, s.w, p_.channels, tile_.r};
-        gather_filters<T>(from, vector * lanes<T>, source, count, filters);
-        const int64_t plane = p_.source_channels * kTileWidth<T>;
+        const FilterSource<T> from = filter_source(weight, group);
+        const int64_t count = smaller(kFilterChunk, image_channels() - source);
         T* to = panel + source * kTileWidth<T> + vector % 2 * lanes<T>;
+        if (p_.phases.count() > 1) {
+            for (int64_t c = 0; c < count; ++c) prepare_phases(from, vector, source + c, to + c * kTileWidth<T>);
+            return;
+        }
+        alignas(64) T filters[kGatheredElements<T>];
+        gather_filters<T>(from, vector * lanes<T>, source, count, filters);
+        const int64_t taps = tile_.r * tile_.r, plane = p_.source_channels * kTileWidth<T>;
         for (int64_t c = 0; c < count; ++c) {
             const T* filter = filters + c * taps * lanes<T>;
             if (p_.turned) {
@@ -237,6 +292,22 @@ private:
         }
     }
 
+    // All phases of one source channel's filters; `to`: that of the first one.
+    void prepare_phases(const FilterSource<T>& from, int64_t vector, int64_t source, T* to) const {
+        alignas(64) T filter[(kMostStridedTaps + lanes<T>)*lanes<T>], phase[kMostTaps * lanes<T>];
+        gather_filters<T>(from, vector * lanes<T>, source, 1, filter);
+        const int64_t r = tile_.r, plane = p_.source_channels * kTileWidth<T>;
+        for (int64_t i = 0; i < p_.phases.count(); ++i, to += image_channels() * kTileWidth<T>) {
+            for (int64_t tap = 0; tap < r * r; ++tap) {
+                const int64_t y = tap / r * p_.phases.rows + i / p_.phases.columns;
+                const int64_t x = tap % r * p_.phases.columns + i % p_.phases.columns;
+                const bool exists = y < from.height && x < from.width;
+                store<T>(phase + tap * lanes<T>, exists ? load<T>(filter + (y * from.width + x) * lanes<T>) : Vec<T>{});
+            }
+            tile_.filter(phase, lanes<T>, to, plane);
+        }
+    }
+
     // ------------------------------------------------------------------------------------------ run
 
     Operands operands(const ConvArguments& a, int64_t group) const {
@@ -244,14 +315,14 @@ private:
         const T* source = static_cast<const T*>(forward ? a.input : a.output);
         T* computed = static_cast<T*>(forward ? a.output : a.input);
         const T* residual = conv_.has_residual ? static_cast<const T*>(a.residual) : nullptr;
-        const int64_t from = group * p_.source_channels, to = group * p_.channels;
+        const int64_t from = group * image_channels(), to = group * p_.channels;
         if (residual) residual += p_.residual.channel(to);
         Operands o{};
-        o.source = {source + p_.source.channel(from), p_.source, p_.source_channels, p_.source_height, p_.source_width};
+        o.source = {source + p_.source.channel(from), p_.source, image_channels(), p_.source_height, p_.source_width};
         o.reader = reader_;
         if (conv_.scale_input) {
-            o.reader.scale = static_cast<const T*>(a.input_scale) + from;
-            o.reader.shift = static_cast<const T*>(a.input_shift) + from;
+            o.reader.prologue.scale = static_cast<const T*>(a.input_scale) + from;
+            o.reader.prologue.shift = static_cast<const T*>(a.input_shift) + from;
         }
         o.destination.image = {computed + p_.computed.channel(to), p_.computed, p_.channels, p_.height, p_.width};
         o.destination.access = computed_access_;
@@ -319,7 +390,7 @@ private:
     void multiply_panel(const Space& space, TileRange block, TileRange part, int64_t plane, int64_t vectors,
                         const T* panel, T* sums) const {
         const int64_t depth = p_.source_channels, count = part.size(), pieces = divide_up(count, kTileHeight);
-        const T* weight = panel + plane * depth * kTileWidth<T>;
+        const T* weight = panel + filter_of(plane) * depth * kTileWidth<T>;
         const T* tiles = space.tiles + plane * tiles_plane() + (part.begin - block.begin) * lanes<T>;
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = count * i / pieces, end = count * (i + 1) / pieces;
@@ -345,29 +416,36 @@ private:
         const bool direct = takes_vectors<T>(d.access, p_.computed) && count == lanes<T> &&
                             (!d.residual.data || takes_vectors<T>(d.residual_access, p_.residual));
         if (!direct) return write_through_patch(o, space, r, channel, bias, sums);
-        const int64_t m = tile_.m, whole = larger(0, smaller(p_.width / m - r.column, r.columns));
+        const int64_t m = tile_.m, end = r.column + r.columns;
+        const int64_t first_whole = smaller(larger(r.column, p_.before_columns), end);
+        const int64_t end_whole = larger(first_whole, smaller((p_.before_columns + p_.width) / m, end));
         for (int64_t row = r.row; row < r.row + r.rows; ++row, sums += r.columns * kTileWidth<T>) {
-            const int64_t columns = (row + 1) * m <= p_.height ? whole : 0;
-            if (columns > 0) {
-                TileOutput<T> to{d.image.at(r.n, channel, row * m, r.column * m),
-                                 p_.computed.h,
-                                 p_.computed.w,
-                                 nullptr,
-                                 0,
-                                 0,
-                                 bias,
-                                 d.floor};
-                if (d.residual.data) {
-                    to.residual = d.residual.at(r.n, channel, row * m, r.column * m);
-                    to.residual_row = p_.residual.h;
-                    to.residual_pixel = p_.residual.w;
-                }
-                tile_.output(sums, sums_plane(), kTileWidth<T>, columns, to);
-            }
-            if (columns < r.columns)
-                write_through_patch(o, space, {r.n, row, r.column + columns, 1, r.columns - columns}, channel, bias,
-                                    sums + columns * kTileWidth<T>);
+            const bool whole = row >= p_.before_rows && (row + 1) * m <= p_.before_rows + p_.height;
+            const int64_t first = whole ? first_whole : end, last = whole ? end_whole : end;
+            const auto edge = [&](int64_t begin, int64_t stop) {
+                if (begin < stop)
+                    write_through_patch(o, space, {r.n, row, begin, 1, stop - begin}, channel, bias,
+                                        sums + (begin - r.column) * kTileWidth<T>);
+            };
+            edge(r.column, first);
+            if (first < last)
+                write_tiles(o, r.n, row, {first, last}, channel, bias, sums + (first - r.column) * kTileWidth<T>);
+            edge(last, end);
         }
+    }
+
+    // Tiles [begin, end) of a row, all of whose pixels exist, straight to where their channels lie side by side.
+    void write_tiles(const Operands& o, int64_t n, int64_t row, Range columns, int64_t channel, const T* bias,
+                     const T* sums) const {
+        const Destination<T>& d = o.destination;
+        const int64_t y = row * tile_.m - p_.before_rows, x = columns.begin * tile_.m - p_.before_columns;
+        TileOutput<T> to{d.image.at(n, channel, y, x), p_.computed.h, p_.computed.w, nullptr, 0, 0, bias, d.floor};
+        if (d.residual.data) {
+            to.residual = d.residual.at(n, channel, y, x);
+            to.residual_row = p_.residual.h;
+            to.residual_pixel = p_.residual.w;
+        }
+        tile_.output(sums, sums_plane(), kTileWidth<T>, columns.end - columns.begin, to);
     }
 
     void write_through_patch(const Operands& o, const Space& space, const Rectangle& r, int64_t channel, const T* bias,
@@ -376,7 +454,8 @@ private:
         for (int64_t row = 0; row < r.rows; ++row)
             tile_.output(sums + row * r.columns * kTileWidth<T>, sums_plane(), kTileWidth<T>, r.columns,
                          {space.patch + row * m * line, line, lanes<T>, nullptr, 0, 0, bias, kNoFloor});
-        const Box all{r.row * m, (r.row + r.rows) * m, r.column * m, (r.column + r.columns) * m};
+        const int64_t top = r.row * m - p_.before_rows, left = r.column * m - p_.before_columns;
+        const Box all{top, top + r.rows * m, left, left + r.columns * m};
         write_patch<T>(o.destination, r.n, channel, all, all.within(p_.height, p_.width), space.patch);
     }
 
@@ -394,16 +473,22 @@ private:
 };
 
 template <class T>
-ConvPlan* plan(const ConvProblem& problem, int64_t m, int threads, int64_t workspace_limit) {
-    const TileTransforms<T>& tile = *tile_transforms<T>(m, problem.filter.h);
-    if (problem.pass == Pass::grad_weight) return new_winograd_grad_weight<T>(problem, tile, threads, workspace_limit);
-    return new Winograd<T>(problem, tile, threads, workspace_limit);
+const TileTransforms<T>& transforms(const ConvProblem& p, int64_t m, Strided strided) {
+    if (strided == Strided::split) return *split_transforms<T>(m, p.pass == Pass::grad_input);
+    return *tile_transforms<T>(m, larger(divide_up(p.filter.h, p.stride.h), divide_up(p.filter.w, p.stride.w)));
 }
 
-template <int M>
+template <class T>
+ConvPlan* plan(const ConvProblem& problem, int64_t m, Strided strided, int threads, int64_t workspace_limit) {
+    const TileTransforms<T>& tile = transforms<T>(problem, m, strided);
+    if (problem.pass == Pass::grad_weight) return new_winograd_grad_weight<T>(problem, tile, threads, workspace_limit);
+    return new Winograd<T>(problem, strided, tile, threads, workspace_limit);
+}
+
+template <int M, Strided S = Strided::no>
 ConvPlan* plan_winograd(const ConvProblem& problem, int threads, int64_t workspace_limit) {
-    if (problem.dtype == DType::f64) return plan<double>(problem, M, threads, workspace_limit);
-    return plan<float>(problem, M, threads, workspace_limit);
+    if (problem.dtype == DType::f64) return plan<double>(problem, M, S, threads, workspace_limit);
+    return plan<float>(problem, M, S, threads, workspace_limit);
 }
 
 }  // namespace
@@ -412,5 +497,11 @@ PYCV_KERNEL("conv", "winograd/f2", plan_winograd<2>);
 PYCV_KERNEL("conv", "winograd/f3", plan_winograd<3>);
 PYCV_KERNEL("conv", "winograd/f4", plan_winograd<4>);
 PYCV_KERNEL("conv", "winograd/f6", plan_winograd<6>);
+PYCV_KERNEL("conv", "winograd/s2d-f2", (plan_winograd<2, Strided::depth>));
+PYCV_KERNEL("conv", "winograd/s2d-f3", (plan_winograd<3, Strided::depth>));
+PYCV_KERNEL("conv", "winograd/s2d-f4", (plan_winograd<4, Strided::depth>));
+PYCV_KERNEL("conv", "winograd/s2d-f5", (plan_winograd<5, Strided::depth>));
+PYCV_KERNEL("conv", "winograd/split-f2", (plan_winograd<2, Strided::split>));
+PYCV_KERNEL("conv", "winograd/split-f4", (plan_winograd<4, Strided::split>));
 
 }  // namespace pycv::cpu::PYCV_ISA

@@ -3,9 +3,17 @@
 #pragma once
 
 #include "parallel.h"
-#include "winograd_image.h"
+#include "winograd_phases.h"
 
 namespace pycv::cpu::PYCV_ISA {
+
+// An axis' pixels up to the last one that a window reads, or that reads a window's: tiles may reach others.
+inline int64_t pixels_read(int64_t size, int64_t out, int64_t filter, int64_t stride, int64_t padding) {
+    return smaller(size, larger(0, (out - 1) * stride + filter - padding));
+}
+inline int64_t windows_reading(int64_t size, int64_t out, int64_t stride, int64_t padding) {
+    return smaller(out, (size - 1 + padding) / stride + 1);
+}
 
 // Tiles [begin, end) of a batch.
 struct TileRange {
@@ -39,25 +47,26 @@ struct TileGrid {
     }
 };
 
-// Tiles of m x m pixels with patches, of `window` pixels per tile, of the size of an L1 cache: smaller ones make
-// shorter runs of pixels.
-inline TileGrid tile_grid(int64_t n, int64_t height, int64_t width, int64_t m, int64_t window) {
+// Tiles of m x m pixels with patches, for windows of step + overlap pixels per tile or for its m pixels, of the size of
+// an L1 cache: smaller ones make shorter runs of pixels.
+inline TileGrid tile_grid(int64_t n, int64_t height, int64_t width, int64_t m, int64_t step, int64_t window) {
     constexpr int64_t kPatchBytes = 30 * 1024;
-    const int64_t overlap = window - m;
+    const int64_t overlap = window - step, pitch = larger(m, step);
     const auto fitting = [&](int64_t pixels) {
-        return larger(1, (kPatchBytes / (pixels * PYCV_VECTOR_BYTES) - overlap) / m);
+        return larger(1, (kPatchBytes / (pixels * PYCV_VECTOR_BYTES) - overlap) / pitch);
     };
     TileGrid grid{n, divide_up(height, m), divide_up(width, m), 1, 1};
-    if (grid.columns > 0) grid.patch_columns = divide_up(grid.columns, divide_up(grid.columns, fitting(window)));
+    if (grid.columns > 0)
+        grid.patch_columns = divide_up(grid.columns, divide_up(grid.columns, fitting(pitch + overlap)));
     if (grid.patch_columns == grid.columns)
-        grid.patch_rows = larger(1, smaller(grid.rows, fitting(grid.columns * m + overlap)));
+        grid.patch_rows = larger(1, smaller(grid.rows, fitting(grid.columns * pitch + overlap)));
     return grid;
 }
 
 template <class T>
-int64_t patch_elements(const TileGrid& grid, int64_t m, int64_t window) {
-    const int64_t overlap = window - m;
-    return (grid.patch_rows * m + overlap) * (grid.patch_columns * m + overlap) * lanes<T>;
+int64_t patch_elements(const TileGrid& grid, int64_t step, int64_t window) {
+    const int64_t overlap = window - step;
+    return (grid.patch_rows * step + overlap) * (grid.patch_columns * step + overlap) * lanes<T>;
 }
 
 // The distance between planes: an odd number of vectors, so that the planes of a tile fall into different cache sets.
@@ -86,17 +95,17 @@ struct TilePlanes {
 template <class T>
 struct TileReader {
     TileGrid grid;
-    int64_t m, window;  // tiles lie m pixels apart and read window x window pixels
-    int64_t top, left;  // the first tile begins at row -top and column -left
+    int64_t step, window;  // tiles lie step pixels apart and read window x window pixels
+    int64_t top, left;     // the first tile begins at row -top and column -left
+    Phases phases;         // of a strided convolution: tiles are those of the image of phases
     Access access;
     // `tiles` neighbours along a row, the first of which begins at `from`.
     void (*transform)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);
-    const T *scale, *shift;  // prologue; null if none
-    bool relu;
+    Prologue<T> prologue;
 
     // Some vectors of channels of some tiles of the planes' block.
     void read(const Image<const T>& image, TileRange part, Range vectors, const TilePlanes<T>& to, T* patch) const {
-        const bool whole = takes_vectors<T>(access, image.strides) && !scale && !relu;
+        const bool whole = takes_vectors<T>(access, image.strides) && !has_prologue() && phases.count() == 1;
         const int64_t full = whole ? image.channels / lanes<T> : 0;
         const Range direct{vectors.begin, larger(vectors.begin, smaller(vectors.end, full))};
         const Range patched{direct.end, vectors.end};
@@ -112,10 +121,10 @@ private:
                      const TilePlanes<T>& to, T* patch) const {
         const int64_t end = r.column + r.columns;
         for (int64_t row = r.row; row < r.row + r.rows; ++row, tile += r.columns) {
-            const int64_t y = row * m - top;
+            const int64_t y = row * step - top;
             const bool inside = y >= 0 && y + window <= image.height;
-            const int64_t first = inside ? within(divide_up(larger(left, 0), m), r.column, end) : end;
-            const int64_t last = inside ? within((image.width + left - window + m) / m, first, end) : end;
+            const int64_t first = inside ? within(divide_up(larger(left, 0), step), r.column, end) : end;
+            const int64_t last = inside ? within((image.width + left - window + step) / step, first, end) : end;
             const auto edge = [&](int64_t begin, int64_t stop) {
                 if (begin >= stop) return;
                 read_patches(image, {r.n, row, begin, 1, stop - begin}, tile + begin - r.column, vectors, to, patch);
@@ -123,7 +132,7 @@ private:
             edge(r.column, first);
             if (first < last)
                 for (int64_t v = vectors.begin; v < vectors.end; ++v)
-                    transform(image.at(r.n, v * lanes<T>, y, first * m - left), image.strides.h, image.strides.w,
+                    transform(image.at(r.n, v * lanes<T>, y, first * step - left), image.strides.h, image.strides.w,
                               last - first, to.at(v, tile + first - r.column), to.plane);
             edge(last, end);
         }
@@ -133,29 +142,35 @@ private:
 
     void read_patches(const Image<const T>& image, const Rectangle& r, int64_t tile, Range vectors,
                       const TilePlanes<T>& to, T* patch) const {
-        const int64_t overlap = window - m, y = r.row * m - top, x = r.column * m - left;
-        const Box all{y, y + r.rows * m + overlap, x, x + r.columns * m + overlap};
+        const int64_t overlap = window - step, y = r.row * step - top, x = r.column * step - left;
+        const Box all{y, y + r.rows * step + overlap, x, x + r.columns * step + overlap};
         const Box inside = all.within(image.height, image.width);
         const int64_t line = all.columns() * lanes<T>;
-        zero_frame(patch, all, inside);
+        if (phases.count() == 1) zero_frame(patch, all, inside);
         for (int64_t v = vectors.begin; v < vectors.end; ++v) {
-            read_patch<T>(image, access, r.n, v * lanes<T>, all, inside, patch);
-            if (scale || relu) apply_prologue(image, v * lanes<T>, all, inside, patch);
+            if (phases.count() > 1) {
+                PhaseVector<T>(image, phases, v * lanes<T>, prologue).read(access, r.n, all, patch);
+            } else {
+                read_patch<T>(image, access, r.n, v * lanes<T>, all, inside, patch);
+                if (has_prologue()) apply_prologue(image, v * lanes<T>, all, inside, patch);
+            }
             for (int64_t row = 0; row < r.rows; ++row)
-                transform(patch + row * m * line, line, lanes<T>, r.columns, to.at(v, tile + row * r.columns),
+                transform(patch + row * step * line, line, lanes<T>, r.columns, to.at(v, tile + row * r.columns),
                           to.plane);
         }
     }
+
+    bool has_prologue() const { return prologue.scale || prologue.relu; }
 
     void apply_prologue(const Image<const T>& image, int64_t channel, const Box& all, const Box& inside,
                         T* patch) const {
         const int64_t count = smaller(lanes<T>, image.channels - channel);
         Vec<T> factor = broadcast<T>(1), addend{};
-        if (scale) {
-            factor = load_partial<T>(scale + channel, count);
-            addend = load_partial<T>(shift + channel, count);
+        if (prologue.scale) {
+            factor = load_partial<T>(prologue.scale + channel, count);
+            addend = load_partial<T>(prologue.shift + channel, count);
         }
-        const Vec<T> floor = broadcast<T>(relu ? T(0) : -static_cast<T>(__builtin_inf()));
+        const Vec<T> floor = broadcast<T>(prologue.relu ? T(0) : -static_cast<T>(__builtin_inf()));
         for (int64_t row = inside.top; row < inside.bottom; ++row)
             for (int64_t column = inside.left; column < inside.right; ++column) {
                 T* at = patch + ((row - all.top) * all.columns() + (column - all.left)) * lanes<T>;

@@ -39,13 +39,13 @@ public:
         outputs_ = p.k / groups_;
         input_vectors_ = divide_up(channels_, lanes<T>);
         output_vectors_ = divide_up(outputs_, lanes<T>);
-        inputs_.grid = tile_grid(p.n, p.out.h, p.out.w, tile.m, tile.a);
-        inputs_.m = tile.m, inputs_.window = tile.a;
+        inputs_.grid = tile_grid(p.n, p.out.h, p.out.w, tile.m, tile.step, tile.window);
+        inputs_.step = tile.step, inputs_.window = tile.window;
         inputs_.top = p.padding.h, inputs_.left = p.padding.w;
         inputs_.access = access_of(p.input, channels_);
         inputs_.transform = tile.input;
         gradients_ = inputs_;
-        gradients_.window = tile.m;
+        gradients_.step = gradients_.window = tile.m;
         gradients_.top = gradients_.left = 0;
         gradients_.access = access_of(p.output, outputs_);
         gradients_.transform = tile.gradient;
@@ -128,7 +128,7 @@ private:
     // Of one block the sums are finished at once; of more they are all kept.
     int64_t sums_count() const { return blocking_.blocks > 1 ? blocking_.parts() : threads_; }
     int64_t patch_size() const {
-        return larger(patch_elements<T>(inputs_.grid, tile_.m, tile_.a),
+        return larger(patch_elements<T>(inputs_.grid, tile_.step, tile_.window),
                       patch_elements<T>(gradients_.grid, tile_.m, tile_.m));
     }
 
@@ -136,9 +136,11 @@ private:
 
     void run_group(const ConvArguments& a, int64_t group, int thread, int team) const {
         const Image<const T> input{static_cast<const T*>(a.input) + p_.input.channel(group * channels_), p_.input,
-                                   channels_, p_.size.h, p_.size.w};
+                                   channels_, pixels_read(p_.size.h, p_.out.h, p_.filter.h, p_.stride.h, p_.padding.h),
+                                   pixels_read(p_.size.w, p_.out.w, p_.filter.w, p_.stride.w, p_.padding.w)};
         const Image<const T> output{static_cast<const T*>(a.output) + p_.output.channel(group * outputs_), p_.output,
-                                    outputs_, p_.out.h, p_.out.w};
+                                    outputs_, windows_reading(p_.size.h, p_.out.h, p_.stride.h, p_.padding.h),
+                                    windows_reading(p_.size.w, p_.out.w, p_.stride.w, p_.padding.w)};
         T* const weight = static_cast<T*>(a.weight) + group * outputs_ * p_.weight.n;
         T* const tiles = static_cast<T*>(a.workspace);
         T* const gradients = tiles + input_elements();

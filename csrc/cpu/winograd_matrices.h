@@ -32,8 +32,16 @@ namespace cook_toom {
 template <int A>
 struct Points;
 template <>
+struct Points<3> {
+    static constexpr double at[] = {1, -1};
+};
+template <>
 struct Points<4> {
     static constexpr double at[] = {0, 1, -1};
+};
+template <>
+struct Points<5> {
+    static constexpr double at[] = {0.5, -0.5, 1.25, -1.25};
 };
 template <>
 struct Points<6> {

@@ -24,8 +24,11 @@ struct TileOutput {
 
 template <class T>
 struct TileTransforms {
-    int m, r, a;  // F(m x m, r x r), a = m + r - 1
-    // `tiles` neighbours along a row, m pixels apart, whose first begins at `from`.
+    // Per side: a tile makes m pixels of window ones, which begin step pixels after its neighbour's, by way of a
+    // planes; a filter of r taps has u distinct elements, the last of which is that of all planes from u - 1 on. For
+    // F(m x m, r x r) of stride 1, step = m and window = a = u = m + r - 1.
+    int m, step, window, r, a, u;
+    // `tiles` neighbours along a row, the first of which begins at `from`.
     void (*input)(const T* from, int64_t row, int64_t pixel, int64_t tiles, T* to, int64_t plane);
     // The same of a row of sums, whose vectors lie `step` elements apart within a plane.
     void (*output)(const T* from, int64_t plane, int64_t step, int64_t tiles, const TileOutput<T>& output);
@@ -40,5 +43,9 @@ struct TileTransforms {
 // Null where there is no such tile.
 template <class T>
 const TileTransforms<T>* tile_transforms(int64_t m, int64_t r);
+
+// 3 x 3 with stride 2, m = 2 or 4; for forward and grad_weight, or for grad_input.
+template <class T>
+const TileTransforms<T>* split_transforms(int64_t m, bool grad_input);
 
 }  // namespace pycv::cpu::PYCV_ISA

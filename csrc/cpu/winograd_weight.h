@@ -17,10 +17,10 @@ struct FilterSource {
     const T* data;
     const T* end;                           // no element of the weight lies here or beyond
     int64_t computed, source, row, column;  // strides
-    int64_t channels, size;                 // computed channels; taps per side
+    int64_t channels, height, width;        // computed channels; the filter's size
 
     const T* at(int64_t channel, int64_t from, int64_t tap) const {
-        return data + channel * computed + from * source + tap / size * row + tap % size * column;
+        return data + channel * computed + from * source + tap / width * row + tap % width * column;
     }
 };
 
@@ -44,8 +44,9 @@ void transpose_runs(const T* from, int64_t run, int64_t length, const T* end, T*
     }
 }
 
-// Taps of the largest filter, and source channels that are gathered at a time.
+// Taps of the largest filter of stride 1, and with stride; source channels that are gathered at a time.
 inline constexpr int64_t kMostTaps = 25;
+inline constexpr int64_t kMostStridedTaps = 16 * 16;
 inline constexpr int64_t kFilterChunk = 16;
 
 // Elements that gather_filters() may write.
@@ -56,8 +57,8 @@ inline constexpr int64_t kGatheredElements = (kFilterChunk * kMostTaps + lanes<T
 // are 0. At most kFilterChunk source channels.
 template <class T>
 void gather_filters(const FilterSource<T>& w, int64_t channel, int64_t source, int64_t sources, T* to) {
-    const int64_t taps = w.size * w.size, count = smaller(lanes<T>, w.channels - channel);
-    const bool dense_taps = w.column == 1 && w.row == w.size;
+    const int64_t taps = w.height * w.width, count = smaller(lanes<T>, w.channels - channel);
+    const bool dense_taps = w.column == 1 && w.row == w.width;
     if (count == lanes<T> && w.computed == 1) {
         for (int64_t c = 0; c < sources; ++c)
             for (int64_t tap = 0; tap < taps; ++tap)

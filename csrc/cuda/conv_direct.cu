@@ -2,16 +2,17 @@
 // registers, over taps read through the caches. conv_gather.h says what is gathered.
 //
 // forward, grad_input: a thread computes 4 positions of some channels: of 1, 4 or 16 channels of one group, which take
-// from the same source elements; or, where pixels of depthwise channels are aligned (nhwc), of 16 bytes of channels
-// with a source element each. Neighbouring threads take neighbouring positions (nchw) or channels (nhwc). The weight is
-// prepared as [filter][c][group][channel], groups filled up to whole vectors. Per tap and source channel a thread reads
-// 4 elements and a vector of weights, all but the first time out of L1, and makes 4 multiply-adds per channel. From
-// memory comes every tensor once: 8 bytes per fp32 position of a depthwise channel and 2 * filter FLOPs, bound by
-// memory.
+// from the same source elements; or, where pixels of depthwise channels are aligned (nhwc), of up to 4 of
+// those, with a source element each. Neighbouring threads take neighbouring positions (nchw) or channels (nhwc). The
+// weight is prepared as [filter][c][group][channel], groups filled up to whole vectors. Per tap and source channel a
+// thread reads 4 elements and a vector of weights, all but the first time out of L1, and makes 4 multiply-adds per
+// channel. From memory comes every tensor once: 8 bytes per fp32 position of a depthwise channel and 2 * filter FLOPs,
+// bound by memory.
 //
 // grad_weight: a block sums up to 9 taps of 1 (nchw) or 32 (nhwc) pairs of channels over a split of all positions, a
 // tree adds up its threads, and a second kernel the splits, always in the same order. Both images are read once per 9
 // taps, and again for every channel of the group on the other side.
+// Tuned: no kernel of this file may spill registers.
 #include <utility>
 
 #include "conv_gather.h"
@@ -27,6 +28,10 @@ constexpr int kNeighbours = 32;
 constexpr int kTaps = 9;
 constexpr int64_t kBlocks = 1024;      // of grad_weight, that a large GPU wants at least
 constexpr int64_t kSmallestSplit = 8;  // positions per thread
+
+// Depthwise channels of a thread: 16 bytes, but no more than its registers hold.
+template <class T>
+constexpr int kOwnVector = widest_vector<T> < 4 ? widest_vector<T> : 4;
 
 template <class T, int V>
 constexpr int kPart = V < widest_vector<T> ? V : widest_vector<T>;
@@ -252,7 +257,7 @@ public:
         p.bias = static_cast<const T*>(problem_.bias ? a.bias : nullptr);
         p.residual = static_cast<const T*>(problem_.has_residual ? a.residual : nullptr);
         const Strides& s = p.source_strides;
-        constexpr int N = widest_vector<T>;
+        constexpr int N = kOwnVector<T>;
         const bool aligned = all_aligned(16, p.source) && s.n % N == 0 && s.d % N == 0 && s.h % N == 0 && s.w % N == 0;
         const bool depthwise = p.channels == 1 && p.source_channels == 1;
         if (depthwise && s.c == 1 && p.units_fastest && p.groups % N == 0 && aligned)

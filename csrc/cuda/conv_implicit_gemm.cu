@@ -1,4 +1,4 @@
-// Convolution as a matrix product whose im2col operand is gathered tile by tile, all passes: conv_tiles.h has the
+// Convolution as a matrix product whose im2col operand is gathered tile by tile, all passes: conv_tile_kernel.h has the
 // kernel, conv_gather.h what it gathers.
 //
 // 2 * n * k * out * (c / groups) * filter FLOPs, up to the edges of the tiles. The weight is prepared: rearranged so
@@ -8,30 +8,12 @@
 // among several blocks, at 8 bytes per fp32 sum and split.
 //
 // Not for depthwise and other thin groups: a tile is at least 32 channels of one group wide.
+#include <utility>
+
 #include "conv_tiles.h"
 
 namespace pycv::cuda {
 namespace {
-
-template <class T>
-struct Shapes {
-    using Wide = ConvTileShape<T, 128, 64, 2, 2>;
-    using Thin = ConvTileShape<T, 128, 32, 2, 1>;
-};
-template <>
-struct Shapes<double> {
-    using Wide = ConvTileShape<double, 64, 64, 1, 2>;
-    using Thin = ConvTileShape<double, 64, 32, 1, 1>;
-};
-
-// visit(shape) with an object of the type that suits so many columns.
-template <class T, class Visit>
-void with_shape(int64_t columns, Visit visit) {
-    if (columns <= 32)
-        visit(typename Shapes<T>::Thin{});
-    else
-        visit(typename Shapes<T>::Wide{});
-}
 
 constexpr int64_t kBlocks = 384;         // that a large GPU wants at least, at three per multiprocessor
 constexpr int64_t kSmallestSplit = 128;  // rows: fewer are not worth the sums that have to be added
@@ -132,7 +114,7 @@ public:
             tiles.plain = static_cast<const T*>(a.output);
             tiles.computed = static_cast<T*>(a.weight);
             set_lanes(tiles);
-            run<true>(tiles, stream);
+            launch_grad_weight_tiles(tiles, stream);
             return;
         }
         const bool forward = problem_.pass == Pass::forward;
@@ -142,7 +124,7 @@ public:
         tiles.bias = static_cast<const T*>(problem_.bias ? a.bias : nullptr);
         tiles.residual = static_cast<const T*>(problem_.has_residual ? a.residual : nullptr);
         set_lanes(tiles);
-        run<false>(tiles, stream);
+        launch_gather_tiles(tiles, stream);
     }
 
 private:
@@ -183,7 +165,7 @@ private:
         const int64_t all = max(tiles_.tiles(), int64_t{1});
         int64_t splits = min(ceil_div(kBlocks, all), depth() / kSmallestSplit);
         splits = max(min(splits, workspace_limit / max(split_bytes(), int64_t{1})), int64_t{1});
-        const int64_t step = ConvTileShape<T, 64, 32, 1, 1>::depth;
+        const int64_t step = Shapes<T>::Wide::depth;
         tiles_.split_depth = max(ceil_div(ceil_div(depth(), splits), step) * step, step);
         tiles_.splits = max(ceil_div(depth(), tiles_.split_depth), int64_t{1});
     }
@@ -214,11 +196,6 @@ private:
         return g.phase_count() == 1 && problem_.filter.count() == 1 && problem_.stride.count() == 1 &&
                problem_.padding.d == 0 && problem_.padding.h == 0 && problem_.padding.w == 0 && from.d == to.d &&
                from.h == to.h && from.w == to.w && phase.taps() == 1 && s.w == 1 && s.h == to.w && s.d == s.h * to.h;
-    }
-
-    template <bool GradWeight>
-    void run(const ConvTiles<T>& tiles, Stream stream) const {
-        with_shape<T>(tiles_.columns, [&](auto shape) { launch_tiles<decltype(shape), GradWeight>(tiles, stream); });
     }
 
     ConvProblem problem_;

@@ -83,7 +83,7 @@ Thread* end_thread(Thread& self) {
     self.state = State::ended;
     execution.alive--;
     execution.warps[self.warp()].ended |= 1u << self.lane();
-    races::release(&execution.clock);
+    races::release(&execution.end_clock);
     if (execution.barrier.arrived > 0)
         fail_as(self, "divergent barrier: this thread ends, others wait", execution.barrier.site);
     return execution.alive == 0 ? nullptr : &next_thread();
@@ -96,11 +96,14 @@ void run_threads() {
         Thread& self = running();
         Thread* next = nullptr;
         try {
+            races::acquire(&execution.begin_clock);
+            execution.fibers.begin_thread();
             execution.body(execution.arguments);
+            execution.fibers.end_thread();
             next = end_thread(self);
         } catch (const std::exception& error) {
             execution.failure = error.what();
-            races::release(&execution.clock);
+            races::release(&execution.end_clock);
         }
         const bool begins = next != nullptr && next->context == nullptr;
         if (begins && !races::checked) {
@@ -120,7 +123,7 @@ void begin_thread(Thread& thread, unsigned rank) {
     thread.rank = rank;
     thread.context = nullptr;
     thread.copies.clear();
-    thread.fiber = races::create();
+    thread.fiber = execution.fibers.of(rank);
 }
 
 }  // namespace
@@ -138,16 +141,19 @@ void run_block(uint3 index) {
     execution.barrier.arrived = 0;
     for (unsigned warp = 0; warp * warp_size < execution.alive; warp++)
         execution.warps[warp].waiting = execution.warps[warp].ended = 0;
+    execution.fibers.begin_block(execution.alive);
     for (unsigned rank = 0; rank < execution.alive; rank++) begin_thread(execution.threads[rank], rank);
     execution.ready.clear();
     make_ready(0, execution.alive, [](const Thread&) { return true; });
 
     execution.host_fiber = races::running();
+    races::release(&execution.begin_clock);
     switch_to(next_thread(), &execution.host);
 
-    for (Thread& thread : execution.threads) races::destroy(thread.fiber);
     if (races::checked || !execution.failure.empty()) execution.stacks.give_back_all();
-    if (execution.failure.empty() && !execution.shared.intact()) {
+    if (!execution.failure.empty()) {
+        execution.fibers.discard();
+    } else if (!execution.shared.intact()) {
         execution.failure = execution.kernel->name + ": wrote beyond its " +
                             std::to_string(execution.shared.dynamic_bytes()) +
                             " bytes of dynamic shared memory (block " + describe(index) + ")";

@@ -35,7 +35,9 @@ struct Execution {
     Context host = nullptr;
     addresses::StackBounds host_stack;
     races::Fiber host_fiber = nullptr;
-    char clock = 0;  // what the host comes after, once the launch is over
+    races::Fibers fibers;
+    // Threads come after what the host did before their block, and the host comes after all of them.
+    char begin_clock = 0, end_clock = 0;
     long long switches = 0;
 };
 extern Execution execution;

@@ -46,6 +46,7 @@ void check_limits() {
 }
 
 void run_blocks() {
+    execution.fibers.begin_launch();
     const dim3 grid = execution.shape.grid;
     const Order order = execution.configuration.order;
     const std::size_t count = std::size_t{grid.x} * grid.y * grid.z;
@@ -57,7 +58,7 @@ void run_blocks() {
         run_block({static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
                    static_cast<unsigned>(block / grid.x / grid.y)});
     }
-    races::acquire(&execution.clock);
+    races::acquire(&execution.end_clock);
 }
 
 }  // namespace

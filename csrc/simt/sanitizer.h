@@ -14,12 +14,17 @@
 #if defined(PYCV_SIMT_RACES)
 #include <sanitizer/tsan_interface.h>
 #include <sys/mman.h>
+
+#include <vector>
+
 extern "C" {
 void __tsan_read_range(void* address, unsigned long bytes);
 void __tsan_write_range(void* address, unsigned long bytes);
 void __tsan_java_init(unsigned long begin, unsigned long bytes);
 void __tsan_java_alloc(unsigned long address, unsigned long bytes);
 void __tsan_java_free(unsigned long address, unsigned long bytes);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
 void AnnotateIgnoreWritesBegin(const char* file, int line);
 void AnnotateIgnoreWritesEnd(const char* file, int line);
 // Where the linker puts the variables of this program or library that begin as zeros.
@@ -67,12 +72,44 @@ using Fiber = void*;
 #if defined(PYCV_SIMT_RACES)
 inline constexpr bool checked = true;
 
-// A fiber knows what its creator has done so far.
-inline Fiber create() { return __tsan_create_fiber(0); }
-inline void destroy(Fiber fiber) { __tsan_destroy_fiber(fiber); }
 inline Fiber running() { return __tsan_get_current_fiber(); }
 // Orders nothing.
 inline void switch_to(Fiber fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
+
+// A fiber for every CUDA thread of a launch, as far as they go: to make one costs a millisecond and 800 KB, so that
+// they serve each launch again (what they did in an earlier one comes before all of it), and blocks for which none are
+// left run unchecked. Which blocks come first is a matter of the order that is configured.
+class Fibers {
+public:
+    void begin_launch() { used_ = 0; }
+    void begin_block(std::size_t threads) {
+        checked_ = used_ + threads <= max_count;
+        first_ = checked_ ? used_ : 0;
+        if (checked_) used_ += threads;
+        while (all_.size() < first_ + threads) all_.push_back(__tsan_create_fiber(0));
+    }
+    Fiber of(std::size_t rank) const { return all_[first_ + rank]; }
+
+    // Around all that a thread does.
+    void begin_thread() const {
+        if (!checked_) AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    }
+    void end_thread() const {
+        if (!checked_) AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+    }
+
+    // After threads that did not come to their end.
+    void discard() {
+        for (Fiber fiber : all_) __tsan_destroy_fiber(fiber);
+        all_.clear();
+    }
+
+private:
+    static constexpr std::size_t max_count = 1024;  // at least one block of any size
+    std::vector<Fiber> all_;
+    std::size_t first_ = 0, used_ = 0;
+    bool checked_ = true;
+};
 
 // Whoever acquires a clock comes after everybody who has released to it.
 inline void release(void* clock) { __tsan_release(clock); }
@@ -102,8 +139,15 @@ inline void forget_variable(const void* address, std::size_t bytes) {
 }
 #else
 inline constexpr bool checked = false;
-inline Fiber create() { return nullptr; }
-inline void destroy(Fiber) {}
+class Fibers {
+public:
+    void begin_launch() {}
+    void begin_block(std::size_t) {}
+    Fiber of(std::size_t) const { return nullptr; }
+    void begin_thread() const {}
+    void end_thread() const {}
+    void discard() {}
+};
 inline Fiber running() { return nullptr; }
 inline void switch_to(Fiber) {}
 inline void release(void*) {}

@@ -147,6 +147,32 @@ def test_direct_over_phases(windows, layout):
     assert_right(f"conv1d.grad_input n2c2w140 k2s4 u3 p1 g2 f32 {layout} cpu bias", "direct")
 
 
+# ---------------------------------------------------------------------------------------------------- im2col
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc", "nchw>nhwc w=nhwc", "nhwc>nchw"])
+@pytest.mark.parametrize("limit", [0, 20_000, 2**28])
+def test_pieces_of_images(limit, layout, dtype):
+    right(f"conv2d n3c6h7w9 k10r3s2 u2x1 p1 d1x2 g2 {dtype} {layout} cpu", "im2col", workspace_limit=limit)
+
+
+def test_im2col_with_a_residual():
+    for layout in ("nchw", "nhwc w=nhwc"):
+        for pass_ in ("forward", "grad_input"):
+            text = f"conv2d.{pass_} n2c5h6w7 k4r3s3 p1 f32 {layout} res={layout[:4]} cpu bias+residual+relu"
+            assert_right(text, "im2col", workspace_limit=10_000)
+    assert_right("conv3d.grad_input n1c2d5h6w7 k4t2r3s2 u1x2x1 p0x1x1 d2x1x1 f32 nchw cpu", "im2col")
+    assert_right("conv1d.grad_weight n3c4w33 k6s5 u2 p2 f64 nchw cpu", "im2col")
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_im2col_of_storage_types(dtype):
+    assert_right(f"conv2d.forward n2c5h6w7 k9r3s3 p1 {dtype} nchw cpu bias", "im2col")
+    problem = parse(f"conv2d.grad_input n2c5h6w7 k9r3s3 p1 {dtype} nchw cpu")
+    assert kernels(problem, "im2col") == []
+
+
 # ------------------------------------------------------------------------------------------------------ all
 
 

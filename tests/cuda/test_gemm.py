@@ -3,6 +3,7 @@
 import pytest
 
 from pycv import registry
+from pycv.problem import parse
 
 from .execution import assert_right
 
@@ -16,11 +17,19 @@ def test_sizes_across_the_edges_of_tiles(sizes, algorithm):
     assert_right(f"gemm.forward {sizes} f32 cpu bias", algorithm)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("dtype", ["f64", "f16", "bf16"])
-def test_every_dtype(dtype, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "dtype"), [*((a, "f64") for a in ALGORITHMS), (ALGORITHMS[0], "f16"), (ALGORITHMS[0], "bf16")]
+)
+def test_every_dtype(algorithm, dtype):
     assert_right(f"gemm.forward m40n136k19 {dtype} res=row cpu bias+residual+relu", algorithm, offset=1)
     assert_right(f"gemm.forward m40n136k24 {dtype} a=col cpu", algorithm)
+
+
+def test_the_earlier_steps_refuse_16_bits_in_words():
+    problem = parse("gemm.forward m8n8k8 f16 cpu")
+    reasons = {k.algorithm: k.supports(problem) for k in registry.kernels("gemm") if k.backend == "cuda"}
+    assert reasons.pop(ALGORITHMS[0]) is None
+    assert all("this step of the ladder is for f32 and f64" in reason for reason in reasons.values())
 
 
 STRIDES = [

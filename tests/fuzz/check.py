@@ -69,7 +69,7 @@ def shrink(problem: Problem, kernel: Kernel, variant: Variant) -> Problem:
     """A smaller problem that still fails: the first simplification that does, again and again."""
     while True:
         for simpler in simplifications(problem):
-            if draw.valid(simpler) and fails(simpler, kernel, variant):
+            if draw.valid(simpler) and kernel.supports(simpler) is None and fails(simpler, kernel, variant):
                 problem = simpler
                 break
         else:

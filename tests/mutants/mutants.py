@@ -47,6 +47,7 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
     "csrc/cpu/winograd_grad_weight.cpp",
     "tests/cpu/test_winograd.py",
 )
+PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
@@ -54,6 +55,12 @@ CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_simt_8_warp_tiled.cu",
     "tests/cuda/test_gemm.py",
 )
+CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
+    "csrc/cuda/conv_gather.h",
+    "csrc/cuda/conv_tile_kernel.h",
+    "tests/cuda/test_conv.py",
+)
+CUDA_DIRECT, CUDA_IM2COL = "csrc/cuda/conv_direct.cu", "csrc/cuda/conv_im2col.cu"
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
@@ -226,6 +233,12 @@ MUTANTS = [
         WINOGRAD_TESTS,
     ),
     Mutant(WINOGRAD_SUMS, "add || i > 0", "add", WINOGRAD_TESTS),
+    # winograd with stride: taps that do not exist, the rows that a phase begins with, the tile before the image, the
+    # shared filter elements
+    Mutant(WINOGRAD, "y < from.height && x < from.width", "y < from.height", STRIDED_TESTS),
+    Mutant(PHASES, "larger(all.top, divide_up(top, rows))", "larger(all.top, top / rows)", STRIDED_TESTS),
+    Mutant(WINOGRAD, "row >= p_.before_rows && ", "", STRIDED_TESTS + " -k windows"),
+    Mutant(WINOGRAD, "smaller(plane % tile_.a, last)", "plane % tile_.a", STRIDED_TESTS),
     # CUDA kernels by host execution: what is left over, the edge of a tile, waits, parts of k, the transposed problem
     Mutant(CUDA_RELU, "if (i < count) out[i]", "if (i + 1 < count) out[i]", CUDA_RELU_TESTS),
     Mutant(CUDA_RELU, "return value <= 0 ?", "return value < 0 ?", CUDA_RELU_TESTS),
@@ -236,4 +249,19 @@ MUTANTS = [
     Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
     Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
     Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
+    # CUDA convolution: phases, barriers, the last rows, splits, edges, the tree of a block, sums over the pieces
+    Mutant(
+        CUDA_CONV_GATHER,
+        "while (axis.filter_step * dilation % stride != 0) ++axis.filter_step;",
+        "axis.filter_step = stride;",
+        CUDA_CONV_TESTS,
+    ),
+    Mutant(CUDA_CONV_TILE, "if (left > Shape::depth) fetch", "if (left > 2 * Shape::depth) fetch", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "__syncthreads();  // this pair and", "// this pair and", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "first = tile.split * p.split_depth", "first = 0 * p.split_depth", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "kNoLine && c < p.columns;", "kNoLine;", CUDA_CONV_TESTS),
+    Mutant(CUDA_DIRECT, "half >= p.lanes; half /= 2", "half > p.lanes; half /= 2", CUDA_CONV_TESTS),
+    Mutant(CUDA_DIRECT, "if (v < count) out[", "out[", CUDA_CONV_TESTS),
+    Mutant(CUDA_IM2COL, "g.beta = first ? 0 : 1;", "g.beta = 0;", CUDA_CONV_TESTS),
+    Mutant(CUDA_IM2COL, "from % stride == 0 && from / stride < out", "from / stride < out", CUDA_CONV_TESTS),
 ]

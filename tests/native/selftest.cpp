@@ -5,6 +5,7 @@
 // runs in a number of variants (dtype, layout, epilogue, threads, side of the guard page) drawn from a fixed seed.
 //
 //     selftest [variants per problem]       PYCV_CPU_ISA picks the instruction set
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <memory>
@@ -102,6 +103,7 @@ const ConvCase kConvCases[] = {
     {2, 65, 7, 1, {1, 3, 3}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
     {2, 6, 7, 1, {1, 39, 45}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // grad_weight: long sums shared by threads
     {2, 24, 24, 24, {1, 5, 9}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},
+    {1, 3, 20, 1, {1, 44, 70}, {1, 11, 11}, {1, 4, 4}, {0, 2, 2}, kOne, kZero},
     {2, 4, 19, 1, {1, 40, 33}, {1, 9, 8}, kOne, {0, 4, 3}, kOne, kZero},  // a large filter, several tiles
     {0, 3, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},     // empty batch
     {2, 0, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},     // no input channels
@@ -111,16 +113,30 @@ int64_t out_extent(int64_t size, int64_t filter, int64_t stride, int64_t padding
     return (size + 2 * padding - dilation * (filter - 1) - 1) / stride + 1 + extra;
 }
 
+// Whether a name is among those of a list.
+bool among(const std::string& list, const std::string& name) {
+    return (' ' + list + ' ').find(' ' + name + ' ') != std::string::npos;
+}
+
+bool takes_winograd(const std::string& tile, const ConvProblem& p) {
+    const Spatial f = p.filter, s = p.stride;
+    if (p.dilation.count() != 1) return false;
+    if (tile.rfind("split-", 0) == 0) return f.h == 3 && f.w == 3 && s.h == 2 && s.w == 2;
+    if (tile.rfind("s2d-", 0) == 0) {
+        if (p.pass != Pass::forward || s.count() == 1 || s.h > f.h || s.w > f.w || s.h > 4 || s.w > 4) return false;
+        const int64_t taps = std::max((f.h + s.h - 1) / s.h, (f.w + s.w - 1) / s.w);
+        return among(taps == 2 ? "f3 f5" : taps == 3 ? "f2 f4" : taps == 4 ? "f3 f4" : "", tile.substr(4));
+    }
+    return f.h == f.w && s.count() == 1 && among(f.h == 3 ? "f2 f4 f6" : f.h == 5 ? "f2 f3 f4" : "", tile);
+}
+
 // The `supports` of kernels/cpu.py, as far as these cases need it.
 bool takes(const std::string& algorithm, const ConvProblem& p) {
     if (algorithm == "implicit_gemm") return p.filter.count() == 1;
     const bool winograd = algorithm.rfind("winograd/", 0) == 0, fft = algorithm == "fft";
     if ((winograd || fft) && (p.size.d != 1 || p.filter.d != 1 || p.out.d != 1 || p.padding.d != 0)) return false;
     if (fft) return p.dilation.h == 1 && p.dilation.w == 1 && p.stride.h <= p.filter.h && p.stride.w <= p.filter.w;
-    if (!winograd) return true;
-    const std::string tiles = p.filter.h == 3 ? "f2 f4 f6" : p.filter.h == 5 ? "f2 f3 f4" : "";
-    return p.filter.h == p.filter.w && tiles.find(algorithm.substr(9)) != std::string::npos && p.stride.count() == 1 &&
-           p.dilation.count() == 1;
+    return !winograd || takes_winograd(algorithm.substr(9), p);
 }
 
 // Exact on integers, or (where transforms round) nearly so.

@@ -52,6 +52,22 @@ def test_gradients_of_gradients(case, layout, algorithm):
 
 
 @pytest.mark.parametrize("layout", [lambda t: t, last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize(("filter", "tile"), [(3, "split-f2"), (3, "split-f4"), (5, "s2d-f2"), (7, "s2d-f4")])
+def test_strided_winograd_gradients(filter, tile, layout):
+    """Each of the three passes by itself where it has the tile."""
+    x, w = layout(torch.randn(1, 2, 7, 6, **D)), layout(torch.randn(2, 2, filter, filter, **D))
+    b = torch.randn(2, **D)
+
+    def function(x, w, b):
+        return PF.conv2d(x, w, b, stride=2, padding=filter // 2)
+
+    with pycv.use(backend="cpu", prefer=f"winograd/{tile}"), registry.record() as calls:
+        assert gradcheck(function, (x, w, b)) and gradgradcheck(function, (x, w, b))
+    used = {call.choice.problem.pass_ for call in calls if call.choice.kernel.variant == tile}
+    assert used == ({"forward", "grad_input", "grad_weight"} if "split" in tile else {"forward"})
+
+
+@pytest.mark.parametrize("layout", [lambda t: t, last], ids=["nchw", "nhwc"])
 def test_transposed_gradients_of_gradients(layout):
     x, w, b, _ = operands(transposed=True)
 
