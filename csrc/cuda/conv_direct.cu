@@ -22,7 +22,7 @@
 namespace pycv::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kGatherThreads = 128;
 constexpr int kPositions = 4;  // of a thread
 constexpr int kNeighbours = 32;
 constexpr int kTaps = 9;
@@ -111,14 +111,20 @@ __device__ __forceinline__ void write_channels(const DirectGather<T>& p, const G
         if (v < count) out[v * to.c] = values[v];
 }
 
+// Blocks of a multiprocessor, among which its registers are shared: told, or nvcc spills for the sake of more blocks.
+template <int V>
+constexpr int kBlocksTogether = V == 16 ? 2 : 3;
+
 // OwnSource: every channel has a source channel of its own, its neighbour in memory. Otherwise the V channels share
 // those of their group.
 template <class T, int V, bool OwnSource>
-__global__ void __launch_bounds__(kThreads) direct_gather(const DirectGather<T> p) {
+__global__ void __launch_bounds__(kGatherThreads, kBlocksTogether<V>) direct_gather(const DirectGather<T> p) {
     using A = accumulator_t<T>;
     const int phases = p.geometry.phase_count();
-    const Gather gather = p.geometry.phase(static_cast<int>(blockIdx.x % phases));
-    const int64_t thread = static_cast<int64_t>(blockIdx.x / phases) * kThreads + threadIdx.x;
+    __shared__ Gather gather;  // registers are what this kernel lacks
+    if (threadIdx.x == 0) gather = p.geometry.phase(static_cast<int>(blockIdx.x % phases));
+    __syncthreads();
+    const int64_t thread = static_cast<int64_t>(blockIdx.x / phases) * kGatherThreads + threadIdx.x;
     const int64_t positions = gather.positions() * p.n;
     const int unit = static_cast<int>(p.units_fastest ? thread % p.units : thread / p.slots);
     const int64_t slot = p.units_fastest ? thread / p.units : thread % p.slots;
@@ -204,7 +210,9 @@ __global__ void arrange_direct_weight(const T* weight, T* prepared, const Direct
     prepared[index] = channel < s.channels ? weight[at] : from_accumulator<T>(0);
 }
 
-unsigned blocks_of(int64_t threads) { return static_cast<unsigned>(ceil_div<int64_t>(threads, kThreads)); }
+unsigned blocks_of(int64_t threads, int together = kThreads) {
+    return static_cast<unsigned>(ceil_div<int64_t>(threads, together));
+}
 
 template <class T>
 class DirectGatherPlan final : public ConvPlan {
@@ -276,8 +284,9 @@ private:
     template <int V, bool OwnSource>
     void run(DirectGather<T>& p, Stream stream) const {
         p.units = p.groups * p.group_pitch / V;
-        const unsigned blocks = blocks_of(p.units * p.slots) * static_cast<unsigned>(p.geometry.phase_count());
-        launch(direct_gather<T, V, OwnSource>, dim3(blocks), kThreads, 0, stream, p);
+        const auto phases = static_cast<unsigned>(p.geometry.phase_count());
+        const unsigned blocks = blocks_of(p.units * p.slots, kGatherThreads) * phases;
+        launch(direct_gather<T, V, OwnSource>, dim3(blocks), kGatherThreads, 0, stream, p);
     }
 
     ConvProblem problem_;

@@ -305,8 +305,12 @@ __device__ __forceinline__ void write_tile(const ConvTiles<T>& p, const ConvTile
     }
 }
 
+// Blocks of a multiprocessor, among which its registers are shared.
+template <class T, bool GradWeight>
+constexpr int kBlocksTogether = sizeof(T) == 4 && !GradWeight ? 3 : 2;
+
 template <class T, class Shape, bool GradWeight>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks) conv_tile(const ConvTiles<T> p) {
+__global__ void __launch_bounds__(Shape::threads, kBlocksTogether<T, GradWeight>) conv_tile(const ConvTiles<T> p) {
     using Shared = ConvShared<T, Shape>;
     PYCV_SHARED(Shared, shared);
     const auto tile = ConvTileIndex::of_block<Shape>(p);

@@ -48,8 +48,6 @@ struct ConvTileShape {
     static constexpr int depth = 16, lines = Lines, columns = Columns;
     static constexpr int down = Lines / (LineRuns * kRun), across = Columns / (ColumnRuns * kRun);
     static constexpr int threads = down * across;
-    // Of a multiprocessor: what its registers are shared among.
-    static constexpr int blocks = sizeof(T) == 4 ? 3 : 2;
     using Source = Tile<T, Lines, depth>;
     using Plain = Tile<T, Columns, depth>;
     using Products = ThreadProducts<T, LineRuns, ColumnRuns, Lines / LineRuns, Columns / ColumnRuns>;
