@@ -2,12 +2,12 @@
 // registers, over taps read through the caches. conv_gather.h says what is gathered.
 //
 // forward, grad_input: a thread computes 4 positions of some channels: of 1, 4 or 16 channels of one group, which take
-// from the same source elements; or, where pixels of depthwise channels are aligned (nhwc), of up to 4 of
-// those, with a source element each. Neighbouring threads take neighbouring positions (nchw) or channels (nhwc). The
-// weight is prepared as [filter][c][group][channel], groups filled up to whole vectors. Per tap and source channel a
-// thread reads 4 elements and a vector of weights, all but the first time out of L1, and makes 4 multiply-adds per
-// channel. From memory comes every tensor once: 8 bytes per fp32 position of a depthwise channel and 2 * filter FLOPs,
-// bound by memory.
+// from the same source elements; or, where pixels of depthwise channels are aligned (nhwc), of up to 4 channels with a
+// source element each. Neighbouring threads take neighbouring positions (nchw) or channels (nhwc). The weight is
+// prepared as [filter][c][group][channel], groups filled up to whole vectors. Per tap and source channel a thread reads
+// 4 elements and a vector of weights, all but the first time out of L1, and makes 4 multiply-adds per channel. From
+// memory comes every tensor once: 8 bytes per fp32 position of a depthwise channel and 2 * filter FLOPs, bound by
+// memory.
 //
 // grad_weight: a block sums up to 9 taps of 1 (nchw) or 32 (nhwc) pairs of channels over a split of all positions, a
 // tree adds up its threads, and a second kernel the splits, always in the same order. Both images are read once per 9
