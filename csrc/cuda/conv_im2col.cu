@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "conv_gather.h"
-#include "device/half.h"
+#include "gemm.h"
 
 namespace pycv::cuda {
 namespace {
@@ -237,7 +237,7 @@ private:
                  true,
                  false};
         }
-        return std::unique_ptr<GemmPlan>(find_kernel("gemm", "simt_8_warp_tiled")->gemm(g, limit));
+        return std::unique_ptr<GemmPlan>(plan_gemm(g, limit));
     }
 
     void run_piece(const ConvArguments& a, int64_t group, int64_t image, int64_t row, bool first, Stream stream) const {
