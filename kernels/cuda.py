@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
+from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from . import Kernel, _fields
 
@@ -224,8 +224,44 @@ def _local_response_norm(p: NormProblem) -> str | None:
     return _supports(p)
 
 
+_LONGEST_AXIS = 2**30  # what the kernels hold in 32 bits: coordinates along an axis, padding and all
+
+
+def _conv(p: ConvProblem) -> str | None:
+    """What holds for every convolution kernel."""
+    if p.prologue:
+        return f"prologue {'+'.join(p.prologue)}: the CUDA kernels have none"
+    axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
+    if any(max(i, o * u + f * d) + pad >= _LONGEST_AXIS for i, o, f, u, pad, d in axes):
+        return f"an axis of 2^30 or more positions (size {p.size}, output {p.output_size})"
+    return _supports(p)
+
+
+_THIN_GROUP, _FEW_CHANNELS = 16, 4
+
+
+def _thin_conv(p: ConvProblem) -> str | None:
+    c, k = p.c // p.groups, p.k // p.groups
+    if max(c, k) > _THIN_GROUP and not (p.groups == 1 and c <= _FEW_CHANNELS):
+        return (
+            f"{c} and {k} channels per group: direct is for groups of up to {_THIN_GROUP} channels "
+            f"and for images of up to {_FEW_CHANNELS}"
+        )
+    return _conv(p)
+
+
+def _im2col(p: ConvProblem) -> str | None:
+    if p.pass_ != "forward" and p.dtype in ("f16", "bf16"):
+        return f"dtype {p.dtype}: im2col would round the sums of a gradient between its steps"
+    if p.pass_ == "grad_weight" and p.weight.outer:
+        return f"layout w={p.weight}: im2col writes dense filters"
+    return _conv(p)
+
+
+_RANKS = ("1d", "2d", "3d")
+_CONVS = [f"conv{rank}" for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
-_POOLS = [f"{kind}_pool{rank}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in (1, 2, 3)]
+_POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in _RANKS]
 
 # The ladder of GEMMs before its last step, which is the one to use.
 _EARLIER_GEMMS = (
@@ -247,5 +283,8 @@ KERNELS: list[Kernel] = [
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
     *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
+    *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
+    *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
+    *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _im2col),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]

@@ -152,4 +152,7 @@ GemmPlan* plan_step(const GemmProblem& problem, int64_t) {
     return new SteppedGemm<Step, float>(problem);
 }
 
+// The last step of the ladder, for algorithms that stand on a GEMM. The caller owns the plan.
+GemmPlan* plan_gemm(const GemmProblem& problem, int64_t workspace_limit);
+
 }  // namespace pycv::cuda

@@ -175,6 +175,10 @@ GemmPlan* plan_warp_tiled(const GemmProblem& problem, int64_t workspace_limit) {
 
 }  // namespace
 
+GemmPlan* plan_gemm(const GemmProblem& problem, int64_t workspace_limit) {
+    return plan_warp_tiled(problem, workspace_limit);
+}
+
 PYCV_KERNEL("gemm", "simt_8_warp_tiled", plan_warp_tiled);
 
 }  // namespace pycv::cuda

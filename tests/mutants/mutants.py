@@ -58,6 +58,12 @@ CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
 )
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
+CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
+    "csrc/cuda/conv_gather.h",
+    "csrc/cuda/conv_tile_kernel.h",
+    "tests/cuda/test_conv.py",
+)
+CUDA_DIRECT, CUDA_IM2COL = "csrc/cuda/conv_direct.cu", "csrc/cuda/conv_im2col.cu"
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
@@ -319,4 +325,19 @@ MUTANTS = [
     Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
     Mutant("csrc/simt/collective.cpp", "(warp.waiting & wait.mask) != wait.mask", "warp.waiting == 0", SIMT_TESTS),
     Mutant("csrc/simt/async_copy.cpp", "if (execution.configuration.lazy)", "if (false)", SIMT_TESTS),
+    # CUDA convolution: phases, barriers, the last rows, splits, edges, the tree of a block, sums over the pieces
+    Mutant(
+        CUDA_CONV_GATHER,
+        "while (axis.filter_step * dilation % stride != 0) ++axis.filter_step;",
+        "axis.filter_step = stride;",
+        CUDA_CONV_TESTS,
+    ),
+    Mutant(CUDA_CONV_TILE, "if (left > Shape::depth) fetch", "if (left > 2 * Shape::depth) fetch", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "__syncthreads();  // this pair and", "// this pair and", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "first = tile.split * p.split_depth", "first = 0 * p.split_depth", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "kNoLine && c < p.columns;", "kNoLine;", CUDA_CONV_TESTS),
+    Mutant(CUDA_DIRECT, "half >= p.lanes; half /= 2", "half > p.lanes; half /= 2", CUDA_CONV_TESTS),
+    Mutant(CUDA_DIRECT, "if (v < count) out[", "out[", CUDA_CONV_TESTS),
+    Mutant(CUDA_IM2COL, "g.beta = first ? 0 : 1;", "g.beta = 0;", CUDA_CONV_TESTS),
+    Mutant(CUDA_IM2COL, "from % stride == 0 && from / stride < out", "from / stride < out", CUDA_CONV_TESTS),
 ]
