@@ -58,7 +58,7 @@ format:  ## rewrite every file as lint wants it
 	.venv/bin/ruff format .
 	.venv/bin/clang-format -i $(CXX_FILES)
 
-CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.cc' -o -name '*.h')
+CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.cc' -o -name '*.cu' -o -name '*.h')
 
 clean:  ## remove everything that was built or downloaded
 	rm -rf .venv .venv-torch211 build dist *.egg-info pycv/*.so runs

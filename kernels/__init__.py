@@ -49,3 +49,8 @@ class Kernel:
     @property
     def name(self) -> str:
         return f"{self.backend}:{self.full_algorithm}"
+
+    @property
+    def on_gpu(self) -> bool:
+        """Written for a GPU: not to be trusted before it was verified on one (pycv/choice/verified.py)."""
+        return self.backend in ("cuda", "triton")

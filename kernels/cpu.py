@@ -5,9 +5,9 @@ Which of the entries that support a problem runs it is decided by what it costs 
 
 from __future__ import annotations
 
-from pycv.problem import PASSES, ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
+from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from . import Kernel
+from . import Kernel, _fields
 
 try:
     from pycv import _cpu
@@ -15,74 +15,37 @@ except ImportError as error:  # reported by pycv.info() and by every reason belo
     _cpu, missing = None, str(error)  # type: ignore[assignment]
 
 
-def _spatial(values: Sizes, fill: int) -> list[int]:
-    """One, two or three axes as (depth, height, width)."""
-    return [fill] * (3 - len(values)) + list(values)
-
-
-def _strides(layout: Layout, c: int, size: Sizes) -> list[int]:
-    n, c, *spatial = layout.strides(c, size)
-    return [n, c, *([0] * (3 - len(spatial))), *spatial, layout.block]
-
-
 def _plan_conv(algorithm: str):
     def plan(p: ConvProblem, threads: int, workspace_limit: int):
-        computed_channels = p.k if p.pass_ == "forward" else p.c
-        residual = p.residual or Layout()
-        return _cpu.conv_plan(
-            algorithm, p.pass_, p.dtype, p.n, p.c, p.k, p.groups,
-            _spatial(p.size, 1), _spatial(p.filter, 1), _spatial(p.output_size, 1),
-            _spatial(p.stride, 1), _spatial(p.padding, 0), _spatial(p.dilation, 1),
-            _strides(p.input, p.c, p.size),
-            _strides(p.weight, p.c // p.groups, p.filter),
-            _strides(p.output, p.k, p.output_size),
-            _strides(residual, computed_channels, p.computed_size),
-            "bias" in p.epilogue, "residual" in p.epilogue, "relu" in p.epilogue,
-            "scale" in p.prologue, "relu" in p.prologue, threads, workspace_limit,
-        )  # fmt: skip
+        return _cpu.conv_plan(algorithm, *_fields.conv(p), threads, workspace_limit)
 
     return plan
 
 
 def _plan_gemm(algorithm: str):
     def plan(p: GemmProblem, threads: int, workspace_limit: int):
-        residual = p.residual.strides(p.m, p.n) if p.residual is not None else (0, 0, 0)
-        return _cpu.gemm_plan(
-            algorithm, p.dtype, p.batch, p.m, p.n, p.k,
-            p.a.strides(p.m, p.k), p.b.strides(p.k, p.n), p.out.strides(p.m, p.n), residual,
-            "bias" in p.epilogue, "residual" in p.epilogue, "relu" in p.epilogue, threads, workspace_limit,
-        )  # fmt: skip
+        return _cpu.gemm_plan(algorithm, *_fields.gemm(p), threads, workspace_limit)
 
     return plan
 
 
 def _plan_pool(algorithm: str):
     def plan(p: PoolProblem, threads: int, workspace_limit: int):
-        return _cpu.pool_plan(
-            p.op[:-2], algorithm, p.pass_, p.dtype, p.n, p.c,
-            _spatial(p.size, 1), _spatial(p.filter, 1), _spatial(p.output_size, 1),
-            _spatial(p.stride, 1), _spatial(p.padding, 0), _spatial(p.dilation, 1),
-            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.output_size),
-            p.indices, p.count_include_pad, p.divisor, threads,
-        )  # fmt: skip
+        return _cpu.pool_plan(algorithm, *_fields.pool(p), threads)
 
     return plan
 
 
 def _plan_norm(algorithm: str):
     def plan(p: NormProblem, threads: int, workspace_limit: int):
-        return _cpu.norm_plan(
-            p.op, algorithm, p.pass_, p.dtype, p.n, p.c, _spatial(p.size, 1),
-            _strides(p.input, p.c, p.size), _strides(p.output, p.c, p.size), p.training, p.window,
-            _strides(p.residual or p.input, p.c, p.size), "residual" in p.epilogue, "relu" in p.epilogue, threads,
-        )  # fmt: skip
+        return _cpu.norm_plan(algorithm, *_fields.norm(p), threads)
 
     return plan
 
 
 def _plan_pointwise(algorithm: str):
     def plan(p: PointwiseProblem, threads: int, workspace_limit: int):
-        return _cpu.pointwise_plan(p.op, algorithm, p.pass_, p.dtype, p.count, threads)
+        return _cpu.pointwise_plan(algorithm, *_fields.pointwise(p), threads)
 
     return plan
 
@@ -100,14 +63,9 @@ def _supports(problem) -> str | None:
     return None
 
 
-def _layouts(problem) -> list[Layout]:
-    named = (getattr(problem, name, None) for name in ("input", "output", "weight", "residual"))
-    return [layout for layout in named if layout is not None]
-
-
 def _unblocked(problem) -> str | None:
     """What holds for kernels that know only whole channels or whole pixels."""
-    blocked = next((layout for layout in _layouts(problem) if layout.block > 1), None)
+    blocked = next((layout for layout in _fields.layouts(problem) if layout.block > 1), None)
     if blocked is not None:
         return f"layout {blocked}: this kernel takes nchw and nhwc"
     return _supports(problem)
@@ -115,9 +73,9 @@ def _unblocked(problem) -> str | None:
 
 def _one_block(p: NormProblem) -> str | None:
     """A kernel whose tensors, if blocked, all have blocks of one size."""
-    blocks = {layout.block for layout in _layouts(p)}
+    blocks = {layout.block for layout in _fields.layouts(p)}
     if len(blocks) > 1:
-        return f"layouts {', '.join(map(str, _layouts(p)))}: this kernel takes blocks of one size"
+        return f"layouts {', '.join(map(str, _fields.layouts(p)))}: this kernel takes blocks of one size"
     return _supports(p)
 
 
@@ -148,7 +106,7 @@ def _winograd(tile: str, filter: int):
             return "stride {}, dilation {}: winograd is for 1".format(*steps)
         if set(p.filter) != {filter}:
             return f"filter {'x'.join(map(str, p.filter))}: this tile is for {filter}x{filter}"
-        if p.groups > 1 and any(layout.block > 1 for layout in _layouts(p)):
+        if p.groups > 1 and any(layout.block > 1 for layout in _fields.layouts(p)):
             return f"{p.groups} groups in a blocked layout"
         return _supports(p)
 

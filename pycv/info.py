@@ -17,12 +17,19 @@ import torch
 
 from . import registry
 from .choice import cache as tuned_choices
-from .choice import model
+from .choice import model, verified
 from .choice.device import cores, cpu_model
+from .kernels import cuda
 
 BUILD_HINT = (
     "In a checkout: python setup.py build_ext --inplace (needs g++ >= 11 and the Python headers; Debian and Ubuntu: "
     "apt install g++ python3-dev). Installed: pip install --force-reinstall --no-deps pycv."
+)
+
+
+CUDA_HINT = (
+    "With nvcc installed (or named by CUDA_HOME), in a checkout: FORCE_CUDA=1 python setup.py build_ext --inplace; "
+    "TORCH_CUDA_ARCH_LIST names other architectures than this GPU's."
 )
 
 
@@ -43,6 +50,7 @@ class Info:
     cost_model : where the constants come from by which kernels are chosen.
     tuned : number of problems for which the choice was measured on this machine.
     found : for each optional tool its version, or None.
+    cuda : architectures that the CUDA kernels were compiled for, with the version of CUDA; or why they are not there.
     verified : GPUs on which pycv's GPU kernels have been verified.
     problems : what is wrong or missing, each with what to do about it.
     """
@@ -63,6 +71,7 @@ class Info:
     cost_model: str
     tuned: int
     found: dict[str, str | None]
+    cuda: str
     verified: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
 
@@ -80,6 +89,7 @@ class Info:
             ("kernels", ", ".join(f"{count} {backend}" for backend, count in self.kernels.items())),
             ("choice", f"cost model {self.cost_model}; {self.tuned} problems tuned"),
             *((name, version or "not found") for name, version in self.found.items()),
+            ("CUDA kernels", self.cuda),
             ("GPU kernels", "verified on " + ", ".join(self.verified) if self.verified else _gpu_state(self.kernels)),
         ]
         width = max(len(name) for name, _ in lines)
@@ -105,6 +115,8 @@ def info() -> Info:
         problems.append("This device class was never measured, so that torch runs everything: pycv tune machine.")
     found = _found()
     problems += _missing_tools(kernels, found)
+    if found["GPU"] and (reason := cuda.unusable()):
+        problems.append(f"There is a GPU, but torch runs everything on it: {reason}. {CUDA_HINT}")
     return Info(
         version=_version(),
         commit=commit(),
@@ -122,6 +134,8 @@ def info() -> Info:
         cost_model=cost_model.name,
         tuned=len(tuned_choices.entries()),
         found=found,
+        cuda=_cuda_build(),
+        verified=tuple(sorted({verification.device for verification in verified.records()})),
         problems=tuple(problems),
     )
 
@@ -187,8 +201,7 @@ def _installed(package: str) -> str | None:
         return "found"
 
 
-_TOOLS = {"cuda": ("nvcc", "install the CUDA toolkit"), "triton": ("Triton", "pip install triton"),
-          "numba": ("Numba", "pip install numba")}  # fmt: skip
+_TOOLS = {"triton": ("Triton", "pip install triton"), "numba": ("Numba", "pip install numba")}
 
 
 def _missing_tools(kernels: dict[str, int], found: dict[str, str | None]) -> list[str]:
@@ -198,6 +211,13 @@ def _missing_tools(kernels: dict[str, int], found: dict[str, str | None]) -> lis
         for backend, (tool, remedy) in _TOOLS.items()
         if backend in kernels and found[tool] is None
     ]
+
+
+def _cuda_build() -> str:
+    if cuda._cuda is None:
+        return f"not built ({cuda.missing})"
+    major, minor = divmod(cuda._cuda.runtime_version, 1000)
+    return f"{cuda._cuda.architectures} (CUDA {major}.{minor // 10})"
 
 
 def _gpu_state(kernels: dict[str, int]) -> str:

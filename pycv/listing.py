@@ -12,10 +12,14 @@ import torch
 
 from . import kernels as _package
 from . import registry, settings
+from .choice import verified
 from .kernels import Kernel
+from .kernels import cuda as _cuda_backend
 from .problem import Problem, parse
 
-_COLUMNS = ("op", "pass", "backend", "algorithm", "numeric class", "deterministic", "dtypes", "layouts", "devices")
+_COLUMNS = (
+    "op", "pass", "backend", "algorithm", "numeric class", "deterministic", "dtypes", "layouts", "devices", "GPU state",
+)  # fmt: skip
 _DTYPES = ("f32", "f64", "f16", "bf16")
 _LAYOUTS = ("nchw", "nhwc")
 _DEVICES = ("cpu", "cuda")
@@ -27,7 +31,10 @@ class KernelList(list[Kernel]):
     def rows(self) -> list[dict[str, Any]]:
         """One dict per kernel, with the table's columns as keys."""
         names = ((k.op, k.pass_, k.backend, k.algorithm, k.numeric_class, k.deterministic) for k in self)
-        return [dict(zip(_COLUMNS, (*row, *_supported(k)), strict=True)) for row, k in zip(names, self, strict=True)]
+        return [
+            dict(zip(_COLUMNS, (*row, *_supported(k), _gpu_state(k)), strict=True))
+            for row, k in zip(names, self, strict=True)
+        ]
 
     def __str__(self) -> str:
         return _table([_COLUMNS, *([_shown(value) for value in row.values()] for row in self.rows())])
@@ -38,7 +45,7 @@ class KernelList(list[Kernel]):
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else " ".join(value) or "-"
+    return (value if isinstance(value, str) else " ".join(value)) or "-"
 
 
 def _supported(kernel: Kernel) -> tuple[list[str], list[str], list[str]]:
@@ -53,6 +60,14 @@ def _supported(kernel: Kernel) -> tuple[list[str], list[str], list[str]]:
     has_layouts = kernel.op not in ("gemm", "relu")
     layouts = [layout for layout in _LAYOUTS if takes("f32", layout, devices[0])] if has_layouts else []
     return [dtype for dtype in _DTYPES if takes(dtype, "nchw", devices[0])], layouts, devices
+
+
+def _gpu_state(kernel: Kernel) -> str:
+    """How far a GPU kernel has come here: host-executed, compiled, verified on a device. Empty of other kernels."""
+    if not kernel.on_gpu:
+        return ""
+    devices = [f"verified on {v.device} ({v.date}, {v.commit})" for v in verified.of(kernel)]
+    return ", ".join([*_cuda_backend.state(kernel), *(devices or ["not verified on a device"])])
 
 
 def _small_problem(kernel: Kernel, dtype: str, layout: str, device: str) -> str:

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .choice import autotune, model
+from .choice import autotune, model, verified
 from .choice import cache as tuned_choices
 from .kernels import Kernel
 from .kernels import cpu as _cpu_backend
+from .kernels import cuda as _cuda_backend
 from .kernels import torch as _vendor
 from .problem import Problem
 from .settings import NUMERIC_CLASSES, Settings
@@ -52,7 +53,7 @@ class Choice:
 @cache
 def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     table: dict[tuple[str, str], list[Kernel]] = {}
-    for kernel in _cpu_backend.KERNELS:
+    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS):
         table.setdefault((kernel.op, kernel.pass_), []).append(kernel)
     for (op, pass_), kernels in table.items():
         kernels.append(_vendor.entry(op, pass_))
@@ -98,10 +99,12 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     if not allowed:
         raise UnsupportedError(f"no kernel for {problem}: " + "; ".join(rejected))
     wanted = settings.wanted(settings.prefer, problem.op, problem.pass_)
-    preferred = [kernel for kernel in allowed if wanted in (kernel.algorithm, kernel.full_algorithm)]
-    if len(candidates := preferred or allowed) == 1:
+    trusted = [kernel for kernel in allowed if verified.trusted(kernel, problem)]
+    preferred = _named(wanted, trusted) or _named(wanted, allowed)
+    if len(candidates := preferred or trusted or allowed) == 1:
         asked_for = (settings.backend, settings.algorithm) != (None, None)
-        reason = "preferred" if preferred else "asked for" if asked_for else "the only one that supports it"
+        alone = "the only one that supports it" if len(allowed) == 1 else "the GPU kernels were never verified here"
+        reason = "preferred" if preferred else "asked for" if asked_for else alone
         return Choice(problem, candidates[0], _plan(candidates[0], problem, settings, threads), reason, tuple(rejected))
     verdict = _tuned(candidates, problem, settings, threads, kept) or _default(
         candidates, problem, settings, threads, kept
@@ -109,6 +112,10 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     reason = f"preferred, {verdict.reason}" if preferred else verdict.reason
     estimates = tuple(sorted(verdict.seconds.items(), key=lambda item: item[1]))
     return Choice(problem, verdict.kernel, verdict.plan, reason, tuple(rejected), estimates, verdict.basis)
+
+
+def _named(wanted: str | None, kernels: list[Kernel]) -> list[Kernel]:
+    return [kernel for kernel in kernels if wanted in (kernel.algorithm, kernel.full_algorithm)]
 
 
 class _Verdict(NamedTuple):
@@ -123,7 +130,7 @@ class _Verdict(NamedTuple):
 
 def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict | None:
     """What was measured, now or (with the same result for as long as the kernels are the same) earlier."""
-    if problem.device != "cpu" or all(kernel.plan is None for kernel in candidates):
+    if any(kernel.on_gpu for kernel in candidates) or all(kernel.plan is None for kernel in candidates):
         return None
     key = _tuning_key(candidates, problem, settings, threads, kept)
     entry = tuned_choices.lookup(key)
@@ -153,7 +160,10 @@ def _tuning_key(candidates: list[Kernel], problem: Problem, settings: Settings, 
 
 
 def _default(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict:
-    """The kernel with the smallest predicted time; torch where it is ahead by a margin."""
+    """The kernel with the smallest predicted time; torch where it is ahead by a margin. Of GPU kernels, the first."""
+    if candidates[0].on_gpu:
+        plan = _plan(candidates[0], problem, settings, threads)
+        return _Verdict(candidates[0], plan, "the first of its backend that supports it", {}, "")
     contenders = [(kernel, _plan(kernel, problem, settings, threads)) for kernel in candidates]
     plans = {kernel.name: plan for kernel, plan in contenders}
     own = [kernel for kernel in candidates if kernel.plan is not None]

@@ -19,14 +19,17 @@ from pycv.kernels import reference
 from pycv.kernels.reference import norm
 from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem
 
-EPSILONS = {"f32": 2.0**-23, "f64": 2.0**-52}
+from .dtypes import rounded
+
+EPSILONS = {"f32": 2.0**-23, "f64": 2.0**-52, "f16": 2.0**-10, "bf16": 2.0**-7}
+COMPUTED_IN = {"f16": "f32", "bf16": "f32"}  # storage types; what is stored is rounded once more
 AMPLIFICATION = {"strict": 1.0, "default": 64.0, "fast": 512.0}  # of rounding errors by a numeric class
 Arrays = dict[str, np.ndarray]
 
 
 def tolerance(dtype: str, terms: int) -> float:
     """Relative to the sum of absolute values. Rounding errors of a sum of equal signs measure about sqrt(terms) / 6."""
-    return EPSILONS[dtype] * (4 + terms**0.5)
+    return EPSILONS[COMPUTED_IN.get(dtype, dtype)] * (4 + terms**0.5)
 
 
 def assert_close(
@@ -50,13 +53,16 @@ def assert_close(
         limit = 0.0
         if bounds is not None and name in bounds:
             limit = tolerance(problem.dtype, terms) * bounds[name]
+            if problem.dtype in COMPUTED_IN:
+                limit = limit + EPSILONS[problem.dtype] * np.abs(expected[name])
         if numeric_class != "strict":
             limit = _plane_maximum(limit)
             if isinstance(problem, ConvProblem):
                 limit = np.maximum(limit, tolerance(problem.dtype, terms) * largest_products(problem, arrays))
             limit = AMPLIFICATION[numeric_class] * limit
             values = _without_spread(f"{problem}: {name}", values, expected[name])
-        assert_elements(f"{problem}: {name}", values, expected[name], limit)
+        nearest = rounded(expected[name], problem.dtype) if values.dtype.kind == "f" else expected[name]
+        assert_elements(f"{problem}: {name}", values, nearest, limit)
 
 
 def _plane_maximum(limit: np.ndarray) -> np.ndarray:

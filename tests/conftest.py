@@ -12,6 +12,8 @@ import torch
 
 from pycv import registry
 from pycv.choice import model
+from pycv.kernels import cuda
+from tools import simt
 
 from .seed import SEED
 
@@ -24,6 +26,12 @@ hypothesis.settings.load_profile("pycv")
 def pytest_report_header() -> str:
     threads = torch.get_num_threads()
     return f"pycv: seed {SEED} (PYCV_SEED={SEED} repeats it), torch {torch.__version__}, {threads} threads"
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The CUDA kernels are compiled for host execution if anything selected runs them."""
+    if cuda.on_host() or any("tests/cuda" in str(item.path) for item in items):
+        simt.build(progress=False)
 
 
 @pytest.fixture(autouse=True)

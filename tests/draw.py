@@ -29,6 +29,7 @@ from pycv.problem import (
 )
 
 from . import raw
+from .dtypes import rounded
 
 T = TypeVar("T")
 EDGES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65, 70)
@@ -358,9 +359,7 @@ def _values(o: raw.Operand, p: Problem, kind: str, rng: np.random.Generator) -> 
         if kind == "nonfinite" and _may_be_nonfinite(o.name, p):
             spots = rng.random(o.shape) < rng.choice((0.02, 0.5))
             values[spots] = rng.choice((np.nan, np.inf, -np.inf, -np.inf), int(spots.sum()))
-    if p.dtype == "f32":
-        values = values.astype(np.float32).astype(np.float64)
-    return _repeat(values, o.strides)
+    return _repeat(rounded(values, p.dtype).astype(np.float64), o.strides)
 
 
 def _repeat(values: np.ndarray, strides: Sizes) -> np.ndarray:
@@ -403,9 +402,8 @@ def _batch_norm_statistics(p: NormProblem, arrays: dict, scalars: dict, rng: np.
     if "mean" in arrays:
         forward = replace(p, pass_="forward", epilogue=())
         statistics = reference.run(forward, {"input": arrays["input"]}, **scalars)
-        dtype = np.float32 if p.dtype == "f32" else np.float64
         for name in ("mean", "invstd"):
-            arrays[name] = statistics[name].astype(dtype).astype(np.float64)
+            arrays[name] = rounded(statistics[name], p.dtype).astype(np.float64)
     optional = ("weight", "bias", "running_mean", "running_var") if p.training else ("weight", "bias")
     for name in optional:
         if name in arrays and rng.random() < 0.2:

@@ -15,8 +15,9 @@ import numpy as np
 from pycv.kernels import Kernel
 from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Problem
 
+from .dtypes import MEMORY, decoded, encoded
+
 Shape = tuple[int, ...]
-_DTYPES = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "i64": np.dtype(np.int64)}
 _MARGIN = 256  # bytes of guard before and after a tensor
 _GUARD = 0xFF  # every byte: NaN as a float, -1 as an index
 
@@ -139,7 +140,7 @@ class _Tensor:
     """An operand in a guarded block of memory."""
 
     def __init__(self, operand: Operand, values: np.ndarray | None, offset: int):
-        dtype = _DTYPES[operand.dtype]
+        dtype = MEMORY[operand.dtype]
         shape, element_strides = operand.shape, operand.strides
         if operand.block > 1:
             shape = (shape[0], -(-shape[1] // operand.block), *shape[2:], operand.block)
@@ -153,17 +154,18 @@ class _Tensor:
         strides = tuple(s * dtype.itemsize for s in element_strides)
         self.view = np.ndarray(shape, dtype, self.block, start if extent else 0, strides)
         if values is not None:
-            self.view[...] = values
+            self.view[...] = encoded(values, operand.dtype)
         self.operand = operand
         self.pointer = self.block.ctypes.data + start
         self.before = self.block.copy()
 
     def values(self) -> np.ndarray:
         """A copy as (n, c, ...) or whatever shape the operand has. The channels that fill a last block must be 0."""
+        values = decoded(self.view, self.operand.dtype)
         if self.operand.block == 1:
-            return self.view.copy()
+            return values
         channels = self.operand.shape[1]
-        whole = np.moveaxis(self.view, -1, 2)
+        whole = np.moveaxis(values, -1, 2)
         whole = whole.reshape(whole.shape[0], whole.shape[1] * whole.shape[2], *whole.shape[3:])
         assert not np.any(whole[:, channels:]), f"{self.operand.name}: the channels beyond {channels} are not 0"
         return whole[:, :channels].copy()

@@ -13,7 +13,7 @@ import torch
 import pycv
 
 ROOT = Path(__file__).resolve().parent.parent
-NATIVE = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cc", ".cpp"))
+NATIVE = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cc", ".cpp", ".cu"))
 PYTHON = sorted([*(ROOT / "pycv").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 
 # The storeys, from the ground up: a module imports from its own storey's unit or from lower storeys only.
@@ -107,6 +107,8 @@ def test_native_code_knows_neither_torch_nor_python(path):
             assert "/" not in header, f"{header}: common stands below everything else"
         if folder == "cpu":
             assert "bindings" not in header and "cuda" not in header, header
+        if folder == "cuda":
+            assert "bindings" not in header and "cpu" not in header, header
 
 
 def test_the_build_does_not_import_torch():
@@ -135,7 +137,7 @@ def string_constants(path: Path) -> set[str]:
 def test_an_algorithm_is_one_file_and_one_registry_entry():
     """Nothing but the kernel's file and the registry entries names an algorithm: adding one touches only these."""
     entries = algorithm_entries()
-    registered = {kernel.algorithm for kernel in pycv.kernels.cpu.KERNELS}
+    registered = {kernel.algorithm for kernel in (*pycv.kernels.cpu.KERNELS, *pycv.kernels.cuda.KERNELS)}
     assert set(entries) >= registered and len(entries) >= 3
     for path in PYTHON:
         if {"kernels", "bench", "demo"} & set(path.relative_to(ROOT).parts):
@@ -183,7 +185,7 @@ def test_from_functional_to_the_kernel_is_three_hops():
 
 
 GENERATED = {".git", ".venv", ".venv-torch211", "build", "dist", "runs", "__pycache__", "pycv.egg-info"}
-TEXT = {".py", ".h", ".cc", ".cpp", ".md", ".toml", ".txt", ".sh", ".in", ".json", ".cfg", ""}
+TEXT = {".py", ".pyi", ".h", ".cc", ".cpp", ".cu", ".md", ".toml", ".txt", ".sh", ".in", ".json", ".cfg", ""}
 
 
 def project_files():

@@ -43,7 +43,7 @@ def test_kernels_as_table_and_json(capsys):
     code, out, _ = run(capsys, "kernels", "--op", "relu")
     assert code == 0
     assert out.splitlines()[2].split() == [
-        *("relu", "forward", "cpu", "direct", "strict", "yes", "f32", "f64", "-", "cpu")
+        *("relu", "forward", "cpu", "direct", "strict", "yes", "f32", "f64", "-", "cpu", "-")
     ]
     _, out, _ = run(capsys, "kernels", "--json")
     rows = json.loads(out)

@@ -100,6 +100,21 @@ def kernel_jobs(sets: Sequence[InstructionSet]) -> list[Job]:
     return [*jobs, Job("csrc/cpu/dispatch.cc", "common")]
 
 
+# CUDA C++ compiled for the host (csrc/simt). Kernels cast between float and float4 as nvcc permits.
+SIMT = ("-O2", "-DPYCV_SIMT", "-fno-strict-aliasing", "-Wno-unknown-pragmas", "-Icsrc/cuda")
+
+
+def simt_jobs(sources: Sequence[str], options: Sequence[str] = (), name: str = "simt") -> list[Job]:
+    """CUDA sources for execution on the host, and the runtime that executes them; all of it is one module.
+
+    The fused multiply-add that every GPU has is an instruction where this machine has it, else a library call.
+    """
+    fma = ("-mavx2", "-mfma") if "avx2" in (isa.name for isa in runnable()) else ()
+    runtime = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc/simt").glob("*.cpp"))
+    kernels = [Job(source, name, (*SIMT, *fma, *options, "-x", "c++")) for source in sources]
+    return [*kernels, *(Job(source, name, (*SIMT, *options)) for source in runtime)]
+
+
 class BuildError(Exception):
     """A compiler or linker call failed; the text is its output."""
 

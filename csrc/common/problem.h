@@ -10,7 +10,7 @@
 
 namespace pycv {
 
-enum class DType { f32, f64 };
+enum class DType { f32, f64, f16, bf16 };
 enum class Pass { forward, grad_input, grad_weight };
 
 // Three spatial values in the order depth, height, width.

@@ -9,6 +9,7 @@
 // adding an algorithm touches no list and runs no static initialiser built for another machine.
 #pragma once
 
+#include "../common/arguments.h"
 #include "../common/problem.h"
 #include "isa.h"
 
@@ -23,19 +24,6 @@ struct Cost {
     double regions = 0;          // parallel regions and barriers
 };
 
-struct ConvArguments {
-    // The tensor that the pass computes is written, the other two are read. In forward and grad_input
-    // `weight` is what prepare_weight() made (the plain weight where prepared_weight_bytes() is 0).
-    void* input;
-    void* weight;
-    void* output;
-    const void* bias;
-    const void* residual;
-    void* workspace;
-    const void* input_scale = nullptr;  // of the prologue, as input_shift
-    const void* input_shift = nullptr;
-};
-
 class ConvPlan {
 public:
     virtual ~ConvPlan();
@@ -45,17 +33,6 @@ public:
     virtual void run(const ConvArguments&) const = 0;
     virtual Cost cost() const = 0;          // of run()
     virtual Cost prepare_cost() const = 0;  // of prepare_weight(): part of every call where nobody keeps its result
-};
-
-struct GemmArguments {
-    const void* a;
-    const void* b;  // prepared where prepared_weight_bytes() is not 0
-    void* out;
-    const void* bias;
-    const void* residual;
-    double alpha, beta;
-    void* workspace;
-    bool b_prepared;  // b is what prepare_weight() made
 };
 
 class GemmPlan {
@@ -68,36 +45,10 @@ public:
     virtual Cost cost() const = 0;  // of run() with b not prepared
 };
 
-struct PoolArguments {
-    void* input;       // grad_input in that pass (written, all of it)
-    void* output;      // grad_output in that pass (read)
-    int64_t* indices;  // laid out as output; written forward, read backward; may be null
-};
-
 class PoolPlan {
 public:
     virtual ~PoolPlan();
     virtual void run(const PoolArguments&) const = 0;
-};
-
-struct NormArguments {
-    const void* input;
-    const void* grad_output;  // grad_input pass
-    void* output;             // forward: y (channel_sum: c values); grad_input pass: grad_input, null if not asked
-    const void* weight;       // may be null, as bias
-    const void* bias;
-    void* running_mean;  // updated in training where not null; read in eval
-    void* running_var;
-    void* mean;  // batch_norm training: written forward, read backward (c values)
-    void* invstd;
-    void* grad_weight;  // may be null
-    void* grad_bias;
-    double eps, momentum;   // batch_norm
-    double alpha, beta, k;  // local_response_norm
-    void* workspace;
-    const void* residual = nullptr;        // batch_norm forward, as the problem has it
-    const void* forward_output = nullptr;  // batch_norm grad_input with relu: laid out as grad_output
-    void* grad_residual = nullptr;         // may be null
 };
 
 class NormPlan {
@@ -105,12 +56,6 @@ public:
     virtual ~NormPlan();
     virtual int64_t workspace_bytes() const = 0;
     virtual void run(const NormArguments&) const = 0;
-};
-
-struct PointwiseArguments {
-    const void* input;  // relu grad_input: the forward's output (its sign is the mask)
-    const void* grad_output;
-    void* output;  // may be the input (in place)
 };
 
 class PointwisePlan {

@@ -28,8 +28,17 @@ def _allocated(size: int) -> tuple[Tensor, int]:
 _scratch = _Scratch()
 
 
-def workspace(size: int) -> tuple[Tensor, int]:
-    """At least ``size`` bytes of CPU memory, valid until this thread asks again: who holds it, and its address."""
+def workspace(size: int, x: Tensor) -> tuple[Tensor | None, int]:
+    """At least ``size`` bytes of memory where ``x`` is, valid until this thread asks again: who holds it, its address.
+
+    On a GPU it comes out of torch's caching allocator, which aligns to 512 bytes and may hand it out again as soon as
+    nobody holds it: whoever gets it runs later on the same stream.
+    """
+    if not x.is_cpu:
+        if size == 0:
+            return None, 0
+        memory = torch.empty(size, dtype=torch.uint8, device=x.device)
+        return memory, memory.data_ptr()
     if size <= SCRATCH_BYTES:
         return _scratch.memory, _scratch.address
     return _allocated(size)

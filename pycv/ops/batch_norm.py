@@ -53,7 +53,7 @@ def batch_norm(
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
         require_residual(residual, tuple(x.shape), x.dtype)
         call = _Call(x, bool(training), residual is not None, relu, current)
-        if key is not None and x.is_cpu:  # the key cannot tell other devices apart
+        if key is not None:
             remember(_calls, key, call)
     if call.choice.plan is None:
         with registry.timed(call.choice):
@@ -75,13 +75,14 @@ def _key(x, per_channel, training, residual, activation, current) -> tuple | Non
     try:
         return (
             bool(training), activation,
-            type(x), x.shape, x.stride(), x.dtype, x.is_cpu, x.is_neg(), x.layout,
-            None if a is None else (type(a), a.shape, a.stride(), a.dtype, a.is_cpu, a.is_neg()),
-            None if b is None else (type(b), b.shape, b.stride(), b.dtype, b.is_cpu, b.is_neg()),
-            None if c is None else (type(c), c.shape, c.stride(), c.dtype, c.is_cpu, c.is_neg()),
-            None if d is None else (type(d), d.shape, d.stride(), d.dtype, d.is_cpu, d.is_neg()),
+            type(x), x.shape, x.stride(), x.dtype, x.is_cpu or x.device, x.is_neg(), x.layout,
+            None if a is None else (type(a), a.shape, a.stride(), a.dtype, a.is_cpu or a.device, a.is_neg()),
+            None if b is None else (type(b), b.shape, b.stride(), b.dtype, b.is_cpu or b.device, b.is_neg()),
+            None if c is None else (type(c), c.shape, c.stride(), c.dtype, c.is_cpu or c.device, c.is_neg()),
+            None if d is None else (type(d), d.shape, d.stride(), d.dtype, d.is_cpu or d.device, d.is_neg()),
             None if residual is None else (
-                type(residual), residual.shape, residual.dtype, residual.is_cpu, residual.is_neg(), residual.layout
+                type(residual), residual.shape, residual.dtype, residual.is_cpu or residual.device, residual.is_neg(),
+                residual.layout,
             ),
             *context_key(current),
         )  # fmt: skip
@@ -157,7 +158,7 @@ class _Call:
         """The tensor, or a dense copy where it lies otherwise."""
         if t.stride() == self.strides:
             return t
-        return torch.empty_strided(t.shape, self.strides, dtype=t.dtype).copy_(t)
+        return t.new_empty_strided(t.shape, self.strides).copy_(t)
 
     def forward(self, x, weight, bias, residual, running_mean, running_var, scalars: _Scalars):
         """y, and the mean and inverse deviation that training saves for the gradient."""
@@ -171,9 +172,9 @@ class _Call:
             x = self.laid_out(x)
         if residual is not None:
             residual = self.laid_out(residual)
-        y = torch.empty_like(x) if self.is_dense else torch.empty_strided(x.shape, self.strides, dtype=x.dtype)
+        y = torch.empty_like(x) if self.is_dense else x.new_empty_strided(x.shape, self.strides)
         mean, invstd = (x.new_empty(x.shape[1]), x.new_empty(x.shape[1])) if self.training else (None, None)
-        memory, scratch = workspace(self.workspace_bytes)
+        memory, scratch = workspace(self.workspace_bytes, x)
         self.choice.plan.run(
             x.data_ptr(), 0, y.data_ptr(), _pointer(weight), _pointer(bias), _pointer(running_mean),
             _pointer(running_var), _pointer(mean), _pointer(invstd), 0, 0, scalars.eps, scalars.momentum,
@@ -215,7 +216,7 @@ class _Call:
         statistics = (0, 0, mean.data_ptr(), spread.data_ptr())
         if not self.training:
             statistics = (*statistics[2:], 0, 0)
-        memory, scratch = workspace(plan.workspace_bytes)
+        memory, scratch = workspace(plan.workspace_bytes, x)
         plan.run(
             x.data_ptr(), grad_output.data_ptr(), _pointer(grad_x), _pointer(weight), 0, *statistics,
             _pointer(grad_weight), _pointer(grad_bias), eps, 0.0, 0.0, 0.0, 0.0, scratch, 0, _pointer(y),

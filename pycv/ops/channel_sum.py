@@ -10,6 +10,7 @@ import torch
 from .. import registry, settings
 from ..problem import Layout, NormProblem
 from ._dispatch import DTYPES, context_key, layout_of, plain, remember, watched
+from ._workspace import workspace
 
 _choices: dict[tuple, registry.Choice] = {}
 
@@ -56,7 +57,8 @@ def _run(choice: registry.Choice, x: torch.Tensor) -> torch.Tensor:
     if layout_of(x) is None:
         x = x.contiguous()
     out = x.new_empty(x.shape[1])
-    choice.plan.run(input=x.data_ptr(), output=out.data_ptr())
+    _memory, scratch = workspace(choice.plan.workspace_bytes, x)
+    choice.plan.run(input=x.data_ptr(), output=out.data_ptr(), workspace=scratch)
     return out
 
 

@@ -110,13 +110,16 @@ def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tu
     try:
         key = (
             rank, transposed, kept, arguments,
-            type(input), input.shape, input.stride(), input.dtype, input.is_cpu, input.is_neg(), input.layout,
-            type(weight), weight.shape, weight.stride(), weight.dtype, weight.is_cpu, weight.is_neg(), weight.layout,
+            type(input), input.shape, input.stride(), input.dtype, input.is_cpu or input.device, input.is_neg(),
+            input.layout,
+            type(weight), weight.shape, weight.stride(), weight.dtype, weight.is_cpu or weight.device, weight.is_neg(),
+            weight.layout,
             None if bias is None else (
-                type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu, bias.is_neg()
+                type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu or bias.device, bias.is_neg()
             ),
             None if residual is None else (
-                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu, residual.is_neg()
+                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu or residual.device,
+                residual.is_neg(),
             ),
             *context_key(settings.current()),
         )  # fmt: skip
@@ -127,8 +130,8 @@ def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tu
 
 
 def _remember(key: tuple | None, call: _Call, *operands: Tensor | None) -> None:
-    """Keeps a call for plain operands like these, if the key can tell their device: the CPU."""
-    if key is not None and all(t is None or t.is_cpu for t in operands):
+    """Keeps a call for operands like these, if they can be a key."""
+    if key is not None:
         remember(_calls, key, call)
 
 
@@ -367,7 +370,7 @@ class _Call:
             bias = bias.contiguous()
         if self.copy_residual:
             residual = residual.contiguous()
-        out = torch.empty_strided(self.shape, self.strides, dtype=a.dtype)
+        out = a.new_empty_strided(self.shape, self.strides)
         b_pointer, workspace, _alive = self._weight_and_workspace(b, prepared)
         bias_pointer = 0 if bias is None else bias.data_ptr()
         residual_pointer = 0 if residual is None else residual.data_ptr()
@@ -388,9 +391,9 @@ class _Call:
             return b.data_ptr(), 0, None
         kept = prepared.get(b, self.choice) if prepared is not None and self.prepared_bytes else None
         if kept is not None:
-            memory, start = workspace(self.workspace_bytes)
+            memory, start = workspace(self.workspace_bytes, b)
             return kept.data_ptr(), start, (kept, memory)
-        memory, start = workspace(self.workspace_offset + self.workspace_bytes)
+        memory, start = workspace(self.workspace_offset + self.workspace_bytes, b)
         if not self.prepared_bytes:
             return b.data_ptr(), start, memory
         self.choice.plan.prepare_weight(b.data_ptr(), start)

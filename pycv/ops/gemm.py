@@ -113,10 +113,12 @@ def _known(op: str, arguments: tuple, current: settings.Settings, kept: bool = F
     a, b, bias, residual, alpha, beta, transposed, relu = arguments
     try:
         key = (
-            op, type(a), a.shape, a.stride(), a.dtype, a.is_cpu, type(b), b.shape, b.stride(), b.dtype, b.is_cpu,
-            None if bias is None else (type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu),
+            op, type(a), a.shape, a.stride(), a.dtype, a.is_cpu or a.device,
+            type(b), b.shape, b.stride(), b.dtype, b.is_cpu or b.device,
+            None if bias is None else (type(bias), bias.shape, bias.stride(), bias.dtype, bias.is_cpu or bias.device),
             None if residual is None else (
-                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu, beta == 0
+                type(residual), residual.shape, residual.stride(), residual.dtype, residual.is_cpu or residual.device,
+                beta == 0,
             ),
             alpha == 0, transposed, relu, kept, id(current), threads(), deterministic(),
         )  # fmt: skip
@@ -198,7 +200,7 @@ def _run_unrecorded(call: _Call, op: str, arguments: tuple, prepared) -> Tensor:
         a, _, residual = _matrices(call.shape, a, b, residual, transposed)
         bias = None if bias is None else bias.contiguous()
     out = a.new_empty(*call.shape)  # the sizes one by one: torch takes 0.4 µs longer to read a tuple
-    _memory, address = workspace(call.workspace_bytes)
+    _memory, address = workspace(call.workspace_bytes, a)
     pointers = (
         a.data_ptr(), b.data_ptr() if packed is None else packed.data_ptr(), out.data_ptr(),
         0 if bias is None else bias.data_ptr(), 0 if residual is None else residual.data_ptr(),

@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import registry, settings
 from ..problem import Layout, NormProblem
 from ._dispatch import DTYPES, context_key, layout_of, plain, remember, watched
+from ._workspace import workspace
 
 _torch_local_response_norm = F.local_response_norm  # bound now: torch.nn.functional may be patched to lead here
 _calls: dict[tuple, _Call] = {}
@@ -101,15 +102,15 @@ def _grad_input(x: Tensor, grad_output: Tensor, scalars: _Scalars) -> Tensor:
 def _run(call: _Call, x: Tensor, grad_output: Tensor | None, scalars: _Scalars) -> Tensor:
     """y, or the gradient of x where grad_output is given."""
     if call.copy:
-        x = torch.empty_strided(x.shape, call.strides, dtype=x.dtype).copy_(x)
+        x = x.new_empty_strided(x.shape, call.strides).copy_(x)
     if grad_output is not None and grad_output.stride() != call.strides:
-        grad_output = torch.empty_strided(x.shape, call.strides, dtype=x.dtype).copy_(grad_output)
-    out = torch.empty_strided(x.shape, x.stride() if grad_output is not None else call.strides, dtype=x.dtype)
+        grad_output = x.new_empty_strided(x.shape, call.strides).copy_(grad_output)
+    out = x.new_empty_strided(x.shape, x.stride() if grad_output is not None else call.strides)
     plan = call.choice.plan
-    workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8)
+    _memory, scratch = workspace(plan.workspace_bytes, x)
     plan.run(
         input=x.data_ptr(), grad_output=0 if grad_output is None else grad_output.data_ptr(), output=out.data_ptr(),
-        alpha=scalars.alpha, beta=scalars.beta, k=scalars.k, workspace=workspace.data_ptr(),
+        alpha=scalars.alpha, beta=scalars.beta, k=scalars.k, workspace=scratch,
     )  # fmt: skip
     return out
 

@@ -34,7 +34,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         return _torch_relu(input, inplace)
     current = settings.current()
     try:
-        key = (type(input), input.numel(), input.dtype, input.is_cpu, id(current), threads())
+        key = (type(input), input.numel(), input.dtype, input.is_cpu or input.device, id(current), threads())
     except AttributeError:  # no tensor: torch says so
         return _torch_relu(input, inplace)
     call = _calls.get(key)
@@ -62,7 +62,7 @@ def relu_grad_input(y: Tensor, grad_output: Tensor) -> Tensor:
     if observed() or not plain(y):
         return _torch_relu_grad_input(y, grad_output)
     current = settings.current()
-    key = (type(y), y.numel(), y.dtype, y.is_cpu, id(current), threads())
+    key = (type(y), y.numel(), y.dtype, y.is_cpu or y.device, id(current), threads())
     call = _calls.get(key) or remember(_calls, key, _Call(y, current))
     return call.grad_input(y, grad_output)
 

@@ -6,21 +6,26 @@ import argparse
 import random
 import sys
 import time
+from dataclasses import replace
 
 import pycv  # noqa: F401  (torch before the extension: one OpenMP runtime)
-from pycv import _cpu
-from pycv.problem import parse
+from pycv import _cpu, registry
+from pycv.problem import Problem, parse
+from tools import simt
 
 from .. import draw
+from ..backend import BACKEND
 from . import check
 
 
 def main() -> int:
     arguments = _arguments()
+    if BACKEND == "cuda":
+        simt.build()
     if arguments.problem:
         return repeat(arguments.problem, arguments.algorithm)
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}, instruction set {_cpu.isa()}", flush=True)
+    print(f"seed {seed}, backend {BACKEND}, instruction set {_cpu.isa()}", flush=True)
     return 1 if fuzz(arguments.n, seed, arguments.op, arguments.algorithm) else 0
 
 
@@ -65,7 +70,7 @@ def fuzz(n: int, seed: int, ops: tuple[str, ...] = (), algorithm: str | None = N
 def one(source: draw.Generator, ops: tuple[str, ...], algorithm: str | None) -> list[str]:
     """Draws one problem and runs it on every algorithm."""
     budget = draw.BUDGET if source.integer(0, 49) else 20 * draw.BUDGET
-    problem = draw.problem(source, ops, budget)
+    problem = _drawn(source, ops or _families(), budget)
     variant = check.Variant(
         kind=source.pick(draw.KINDS), seed=source.integer(0, 2**31), threads=source.pick((1, 1, 1, 2, 3)),
         workspace_limit=source.pick((2**28, 2**28, 16384, 0)), offset=source.integer(0, 3),
@@ -80,6 +85,22 @@ def one(source: draw.Generator, ops: tuple[str, ...], algorithm: str | None) -> 
             failures.append(f'python -m tests.fuzz --problem "{smallest}" --algorithm {kernel.algorithm}')
             print(f"\n{how}\n  drawn as {problem}\n  with {variant}\n  repeat: {failures[-1]}", flush=True)
     return failures
+
+
+def _families() -> tuple[str, ...]:
+    """The operations that the backend has kernels for; () stands for all of them in the CPU's proportions."""
+    if BACKEND == "cpu":
+        return ()
+    there = {kernel.op.rstrip("123d") for kernel in registry.kernels() if kernel.backend == BACKEND}
+    return tuple(op for op in draw.FAMILIES if op.rstrip("123d") in there)
+
+
+def _drawn(source: draw.Generator, ops: tuple[str, ...], budget: int) -> Problem:
+    """GPU kernels also take the storage types of 16 bits."""
+    problem = draw.problem(source, ops, budget)
+    if BACKEND == "cpu" or source.integer(0, 2):
+        return problem
+    return replace(problem, dtype=source.pick(("f16", "bf16")))
 
 
 def _progress(done: int, n: int, seconds: float) -> None:

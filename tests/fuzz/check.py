@@ -14,6 +14,7 @@ from pycv.kernels import Kernel
 from pycv.problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, PointwiseProblem, PoolProblem, Problem
 
 from .. import compare, draw, raw
+from ..backend import BACKEND
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ def variants() -> Iterator[Variant]:
 
 
 def kernels(problem: Problem) -> list[Kernel]:
-    """The C++ kernels that support a problem."""
+    """The kernels of the backend under test that support a problem."""
     entries = registry.kernels(problem.op, problem.pass_)
-    return [kernel for kernel in entries if kernel.backend == "cpu" and kernel.supports(problem) is None]
+    return [kernel for kernel in entries if kernel.backend == BACKEND and kernel.supports(problem) is None]
 
 
 def trial(problem: Problem, kernel: Kernel, variant: Variant) -> str | None:

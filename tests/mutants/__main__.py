@@ -22,13 +22,14 @@ from pathlib import Path
 
 import pybind11
 
-from tools import native
+from tools import native, simt
 
 from ..seed import SEED
 from .mutants import MUTANTS, SELFTEST, Mutant
 
 FLAGS = (*native.FLAGS, "-O1", "-w")  # compile time is most of the time here
 TIMEOUT = 120  # seconds; a mutant that makes a kernel hang is noticed too
+PYTEST = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
 COPIED = ("csrc", "kernels", "pycv", "tests", "tools", "pyproject.toml")
 
 
@@ -56,11 +57,14 @@ class Workshop:
             copy_tree(objects, root / "build/objects")
         jobs = [self.selftest, self.bindings, *native.kernel_jobs([self.isa])]
         self.toolchain.compile(jobs, root)
+        simt.build(root)
         shutil.rmtree(objects, ignore_errors=True)
         copy_tree(root / "build/objects", objects)
 
     def is_red(self, tree: Path, target: str) -> tuple[bool, str]:
         """Builds what the target needs in a tree and runs it: whether it failed, and the line that says how."""
+        if target.startswith("tests/cuda"):
+            return self.is_red_on_host(tree, target)
         host = self.selftest if target == SELFTEST else self.bindings
         try:
             objects = self.toolchain.compile([host, *native.kernel_jobs([self.isa])], tree, progress=False)
@@ -71,7 +75,18 @@ class Workshop:
         else:
             suffix = sysconfig.get_config_var("EXT_SUFFIX")
             self.toolchain.link(objects, tree / f"pycv/_cpu{suffix}", ["-shared"])
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *target.split()]
+            command = [*PYTEST, *target.split()]
+        return self.fails(command, tree)
+
+    def is_red_on_host(self, tree: Path, target: str) -> tuple[bool, str]:
+        """The same for a test of CUDA kernels, which needs them for host execution only."""
+        try:
+            simt.build(tree, progress=False)
+        except native.BuildError as error:
+            sys.exit(f"a mutant must compile: {error}")
+        return self.fails([*PYTEST, *target.split()], tree)
+
+    def fails(self, command: list[str], tree: Path) -> tuple[bool, str]:
         environment = {**os.environ, "PYCV_CPU_ISA": self.isa.name, "OMP_WAIT_POLICY": "passive"}
         try:
             result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT)

@@ -13,6 +13,8 @@ from pycv import functional as PF
 from pycv import registry
 from pycv.ops import conv as conv_op
 
+from ..backend import BACKEND
+
 D = dict(dtype=torch.float64, requires_grad=True)
 
 
@@ -45,7 +47,7 @@ CASES = {
 def test_gradients_of_gradients(case, layout, algorithm):
     x, w, b, r = operands()
     inputs = (layout(x), layout(w), b, layout(r))
-    with pycv.use(backend="cpu", algorithm=algorithm):
+    with pycv.use(backend=BACKEND, algorithm=algorithm):
         assert gradcheck(CASES[case], inputs) and gradgradcheck(CASES[case], inputs)
 
 
@@ -56,7 +58,7 @@ def test_transposed_gradients_of_gradients(layout):
     def function(x, w, b):
         return PF.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2)
 
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         assert gradcheck(function, (layout(x), layout(w), b)) and gradgradcheck(function, (layout(x), layout(w), b))
 
 
@@ -102,7 +104,7 @@ def test_compiled_code_carries_its_settings_into_backward():
     compiled = torch.compile(lambda *a: PF.conv2d(*a, groups=2), fullgraph=True, backend="aot_eager")
     for algorithm in ("direct", "im2col", "direct"):
         with registry.record() as calls:
-            with pycv.use(backend="cpu", algorithm=algorithm):
+            with pycv.use(backend=BACKEND, algorithm=algorithm):
                 y = compiled(x, w, b)
             y.sum().backward()
         assert [call.choice.kernel.algorithm for call in calls if "conv" in call.choice.problem.op] == [algorithm] * 3
@@ -112,7 +114,7 @@ def test_compiled_code_carries_its_settings_into_backward():
 def test_backward_and_double_backward_run_under_the_settings_of_forward(algorithm):
     """Outside the block, and in the threads that autograd runs them in."""
     x, w, _, _ = operands()
-    with pycv.use(backend="cpu", algorithm=algorithm):
+    with pycv.use(backend=BACKEND, algorithm=algorithm):
         y = PF.conv2d(x, w, groups=2)
     with registry.record() as calls:
         (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -128,7 +130,7 @@ def test_two_threads_under_different_settings_at_once():
     def work(algorithm, start):
         start.wait()
         for _ in range(50):
-            with pycv.use(backend="cpu", algorithm=algorithm):
+            with pycv.use(backend=BACKEND, algorithm=algorithm):
                 y = PF.conv2d(x, w, groups=2)
             if y.grad_fn.call.choice.kernel.algorithm != algorithm:
                 failures.append(algorithm)
@@ -171,7 +173,7 @@ def test_autocast_and_inference_mode():
     torch.testing.assert_close(y, expected, rtol=2e-2, atol=2e-2)
     grads = [torch.autograd.grad(t.float().sum(), (x, w, b)) for t in (y, expected)]
     torch.testing.assert_close(grads[0], grads[1], rtol=2e-2, atol=5e-2)
-    with torch.inference_mode(), pycv.use(backend="cpu"):
+    with torch.inference_mode(), pycv.use(backend=BACKEND):
         torch.testing.assert_close(PF.conv2d(x, w, b, groups=2), F.conv2d(x, w, b, groups=2))
 
 
@@ -183,7 +185,7 @@ def test_other_dtypes_run_in_torch_and_the_log_says_so(dtype):
     assert torch.equal(y, F.conv2d(x, w, padding=1))
     assert [call.choice.kernel.backend for call in calls] == ["torch"]
     assert any("dtype" in reason for reason in calls[0].choice.rejected)
-    with pytest.raises(pycv.UnsupportedError, match="dtype"), pycv.use(backend="cpu"):
+    with pytest.raises(pycv.UnsupportedError, match="dtype"), pycv.use(backend=BACKEND):
         PF.conv2d(x, w, padding=1)
 
 
@@ -207,7 +209,7 @@ def test_workspace_limit_bounds_im2col():
     x, w = torch.randn(4, 16, 40, 40), torch.randn(16, 16, 3, 3)
     made = []
     for limit in (1 << 16, 1 << 28):
-        with pycv.use(backend="cpu", algorithm="im2col", workspace_limit=limit), registry.record() as calls:
+        with pycv.use(backend=BACKEND, algorithm="im2col", workspace_limit=limit), registry.record() as calls:
             torch.testing.assert_close(PF.conv2d(x, w), F.conv2d(x, w), rtol=1e-4, atol=1e-4)
         made.append(calls[0].choice.plan.workspace_bytes)
     assert made[0] <= made[1] <= 1 << 28

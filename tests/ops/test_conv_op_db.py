@@ -8,6 +8,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 import pycv
 from pycv import functional as PF
 
+from ..backend import BACKEND
 from .agreement import assert_agrees, outcome
 
 NAMES = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -34,7 +35,7 @@ def test_samples(name, dtype, algorithm):
         if "bias" in arguments:
             tensors[2] = arguments.pop("bias")
         shapes = [None if t is None else list(t.shape) for t in tensors]
-        with pycv.use(backend="cpu", algorithm=algorithm):
+        with pycv.use(backend=BACKEND, algorithm=algorithm):
             assert_agrees(
                 getattr(PF, name), getattr(F, name), tensors, arguments,
                 grad_output=torch.randn_like, message=f"{name} sample {i} {shapes} {arguments}",

@@ -13,6 +13,8 @@ import pycv
 from pycv import functional as PF
 from pycv import registry
 
+from ..backend import BACKEND
+
 TWINS = {"mm": PF.mm, "bmm": PF.bmm, "matmul": PF.matmul, "addmm": PF.addmm, "nn.functional.linear": PF.linear}
 OPS = [op for op in op_db if op.name in TWINS and op.variant_test_name != "triton_optimized"]
 DTYPES = (torch.float32, torch.float64)
@@ -21,7 +23,7 @@ DTYPES = (torch.float32, torch.float64)
 @pytest.fixture
 def on_cpu():
     """Only our kernels may run, and every call is logged."""
-    with pycv.use(backend="cpu"), registry.record() as calls:
+    with pycv.use(backend=BACKEND), registry.record() as calls:
         yield calls
 
 
@@ -59,7 +61,7 @@ def test_samples_of_torch(op, dtype, on_cpu):
             assert grad.shape == x.shape
             assert_near_float64(grad, reference.double(), y.numel())
     assert on_cpu
-    assert kernels(on_cpu) == {"cpu"}
+    assert kernels(on_cpu) == {BACKEND}
 
 
 ones = torch.ones
@@ -155,7 +157,7 @@ size = st.one_of(st.integers(0, 5), st.integers(6, 70))
 @given(st.data(), size, size, size)
 def test_matrix_products_are_exact_on_integers(data, m, n, k):
     a, b, c = (integers(data.draw, *shape) for shape in ((m, k), (k, n), (m, n)))
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         assert torch.equal(PF.mm(a, b).double(), a.double() @ b.double())
         expected = torch.addmm(c.double(), a.double(), b.double(), beta=-2, alpha=3)
         assert torch.equal(PF.addmm(c, a, b, beta=-2, alpha=3).double(), expected)
@@ -170,7 +172,7 @@ def test_batched_products_are_exact_on_integers(data, a_batch, b_batch, m, n, k)
     a = integers(data.draw, *a_batch, m, k)
     b = integers(data.draw, *b_batch, k, n)
     expected = a.double() @ b.double()
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         y = PF.matmul(a, b)
     assert torch.equal(y.double(), expected)
     assert y.is_contiguous()
@@ -202,7 +204,7 @@ def test_linear_with_its_epilogue_is_exact_on_integers(data, batch, n, k, bias, 
     expected = F.linear(x64, w64, bias64)
     expected = expected if residual64 is None else expected + residual64
     expected = expected if activation is None else expected.relu()
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         y = PF.linear(operands[0], operands[1], operands[2], residual=operands[3], activation=activation)
     assert torch.equal(y.double(), expected)
 
@@ -232,7 +234,7 @@ def test_biases_that_torch_broadcasts(on_cpu):
         torch.testing.assert_close(PF.linear(x, w, bias), F.linear(x, w, bias))
     with pytest.raises(RuntimeError, match=r"bias must have shape \(3,\)"):
         PF.linear(x, w, torch.randn(1), residual=torch.randn(4, 3))
-    assert kernels(on_cpu) == {"cpu"}
+    assert kernels(on_cpu) == {BACKEND}
 
 
 # ---------------------------------------------------------------------------------------------- out=, dtypes
@@ -278,7 +280,7 @@ def test_other_dtypes_run_in_torch_and_the_log_says_so(dtype):
 
 
 def test_backend_that_cannot_is_refused():
-    with pycv.use(backend="cpu"), pytest.raises(pycv.UnsupportedError, match="f16"):
+    with pycv.use(backend=BACKEND), pytest.raises(pycv.UnsupportedError, match="f16"):
         PF.mm(ones(2, 2).half(), ones(2, 2).half())
 
 
@@ -318,7 +320,7 @@ def test_gradients(case, on_cpu):
     f, *inputs = GRADCHECKED[case]()
     assert torch.autograd.gradcheck(f, inputs)
     assert torch.autograd.gradgradcheck(f, inputs)
-    assert kernels(on_cpu) == {"cpu"}
+    assert kernels(on_cpu) == {BACKEND}
 
 
 def test_gradients_only_where_asked(on_cpu):
@@ -334,14 +336,14 @@ def test_backward_runs_under_the_settings_of_forward():
     x, w = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     with pycv.use(backend="torch"):
         y = PF.linear(x, w)
-    with pycv.use(backend="cpu", algorithm="packed", workspace_limit=12345):
+    with pycv.use(backend=BACKEND, algorithm="packed", workspace_limit=12345):
         z = PF.linear(x, w)
     (gx,) = torch.autograd.grad(z.sum(), x, create_graph=True)
     with registry.record() as calls:
         gx.sum().backward()
         z.sum().backward()
         y.sum().backward()
-    assert kernels(calls) == {"cpu"}  # torch's own op differentiates itself
+    assert kernels(calls) == {BACKEND}  # torch's own op differentiates itself
 
 
 # ------------------------------------------------------------------------------------------- the watched paths
@@ -363,7 +365,7 @@ def test_compiled_whole_forward_and_backward(backend):
     with registry.record() as calls:
         y = torch.compile(block, fullgraph=True, backend=backend)(*inputs)
         grads = torch.autograd.grad(y.square().sum(), inputs)
-    assert kernels(calls) == {"cpu"}
+    assert kernels(calls) == {BACKEND}
     expected = block(*inputs)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(grads, torch.autograd.grad(expected.square().sum(), inputs))
@@ -400,7 +402,7 @@ def test_compiled_code_follows_the_settings():
     assert kernels(calls) == {"torch"}
     with registry.record() as calls:
         compiled(x, w)
-    assert kernels(calls) == {"cpu"}
+    assert kernels(calls) == {BACKEND}
 
 
 def test_library_op():

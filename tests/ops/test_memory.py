@@ -13,6 +13,7 @@ import pycv
 from pycv import functional as PF
 
 from .. import draw
+from ..backend import BACKEND
 from ..seed import properties
 from .test_properties import MEMORY, tensor
 
@@ -49,7 +50,7 @@ def assert_same(name, source, x, others, arguments, exact, tolerance=1e-6):
     y = theirs(*dense, **arguments)
     shape = tuple((y[0] if isinstance(y, tuple) else y).shape)
     grad = tensor(source, shape, x.dtype) if len(shape) > 2 else matrices(source, shape or (1,), x.dtype).reshape(shape)
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         computed = outputs(ours, x, others, grad, arguments)
     expected = outputs(theirs, dense[0], dense[1:], grad.double().contiguous(), arguments)
     for got, want in zip(computed, expected, strict=True):
@@ -88,7 +89,7 @@ def test_batch_norm(memory, data):
     weight, bias, mean, var = (tensor(source, (shape[1],), x.dtype) for _ in range(4))
     grad_output = tensor(source, shape, x.dtype)
     results = []
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         training, tracked = bool(source.integer(0, 1)), bool(source.integer(0, 1))
         for functions in (PF, F):
             running = (mean.clone(), var.abs() + 0.5) if tracked or not training else (None, None)

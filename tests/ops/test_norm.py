@@ -12,6 +12,8 @@ from pycv import functional as PF
 from pycv import registry
 from pycv.ops.channel_sum import channel_sum
 
+from ..backend import BACKEND
+
 OPS = {op.name.removeprefix("nn.functional."): op for op in op_db}
 DTYPES = (torch.float32, torch.float64)
 
@@ -57,7 +59,7 @@ def test_batch_norm_is_close_to_float64(shape, channels_last, training):
     exact = [t.double().requires_grad_() for t in (x, weight, bias)]
     running, running64 = [mean.clone(), var.clone()], [mean.double(), var.double()]
     y64 = F.batch_norm(exact[0], *running64, exact[1], exact[2], training)
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         y = PF.batch_norm(leaves[0], *running, leaves[1], leaves[2], training)
         grad_output = torch.randn_like(y)
         grads = torch.autograd.grad(y, leaves, grad_output)
@@ -143,7 +145,7 @@ def test_local_response_norm(shape, size):
     x = torch.randn(shape, dtype=torch.float64)
     for given in (x, x.transpose(0, -1).contiguous().transpose(0, -1)):
         leaves = [given.detach().requires_grad_(), given.detach().requires_grad_()]
-        with pycv.use(backend="cpu"):
+        with pycv.use(backend=BACKEND):
             y = PF.local_response_norm(leaves[0], size, 0.3, 0.6, 0.8)
             grad_output = torch.randn_like(y)
             (gradient,) = torch.autograd.grad(y, leaves[0], grad_output)
@@ -163,7 +165,7 @@ def test_local_response_norm_gradients_of_gradients():
 def test_channel_sum(shape):
     x = torch.randint(-9, 10, shape).float()
     for given in (x, x.to(memory_format=torch.channels_last) if x.dim() == 4 else x.mT.contiguous().mT):
-        with pycv.use(backend="cpu"):
+        with pycv.use(backend=BACKEND):
             assert torch.equal(channel_sum(given), given.double().sum([0, *range(2, x.dim())]).float())
 
 
@@ -193,7 +195,7 @@ def test_batch_norm_fused(training, activation, with_residual, memory_format):
             leaves = [t.clone().requires_grad_(i in asked) for i, t in enumerate((x, weight, bias, residual))]
             mean, var = torch.full_like(bias, 0.3), torch.full_like(bias, 1.5)
             extra = {"residual": leaves[3] if with_residual else None, "activation": activation}
-            with pycv.use(backend="cpu"):
+            with pycv.use(backend=BACKEND):
                 y = function(leaves[0], mean, var, leaves[1], leaves[2], training, **extra)
                 wanted = [t for i, t in enumerate(leaves) if i in asked and (i < 3 or with_residual)]
                 grads = torch.autograd.grad(y, wanted, grad_output) if wanted else ()

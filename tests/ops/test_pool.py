@@ -13,6 +13,7 @@ import pycv
 from pycv import functional as PF
 from pycv import registry
 
+from ..backend import BACKEND
 from ..seed import sliced
 from .agreement import outcome
 
@@ -27,12 +28,12 @@ def assert_same(ours, theirs, name):
     x, run = ours
     x0, run0 = theirs
     expected = run0(x0)
-    with pycv.use(backend="cpu"), registry.record() as calls:
+    with pycv.use(backend=BACKEND), registry.record() as calls:
         computed = run(x)
         pairs = list(zip(*(t if isinstance(t, tuple) else (t,) for t in (computed, expected)), strict=True))
         grad_output = torch.randn_like(pairs[0][1])
         gradient = torch.autograd.grad(pairs[0][0], x, grad_output)[0]
-    assert {call.choice.kernel.backend for call in calls} == {"cpu"}, name
+    assert {call.choice.kernel.backend for call in calls} == {BACKEND}, name
     for got, wanted in pairs:
         torch.testing.assert_close(got, wanted, check_stride=True, equal_nan=True)
     torch.testing.assert_close(gradient, torch.autograd.grad(pairs[0][1], x0, grad_output)[0], equal_nan=True)
@@ -165,7 +166,7 @@ def test_max_of_awkward_values(values, channels_last):
         x[:, :, :9] = -np.inf
     x = x.to(memory_format=torch.channels_last) if channels_last else x
     for kwargs in (*WINDOWS, dict(kernel_size=2, stride=2, dilation=3)):
-        with pycv.use(backend="cpu"):
+        with pycv.use(backend=BACKEND):
             computed = PF.max_pool2d(x, **kwargs, return_indices=True)
             plain = PF.max_pool2d(x, **kwargs)
         expected = F.max_pool2d(x, **kwargs, return_indices=True)

@@ -14,6 +14,7 @@ import pycv
 from pycv import functional as PF
 
 from .. import draw
+from ..backend import BACKEND
 from ..fuzz import check
 from ..seed import properties
 from .agreement import assert_agrees
@@ -208,5 +209,5 @@ def test_relu(data):
     source = draw.Strategy(data)
     shape = tuple(source.integer(0, 9) for _ in range(source.pick((3, 4, 5))))
     x = tensor(source, shape, source.pick((torch.float32, torch.float64)))
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         assert_agrees(PF.relu, F.relu, [x], {}, grad_output=lambda y: tensor(source, shape, x.dtype), exact=True)

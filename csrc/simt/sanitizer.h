@@ -1,0 +1,94 @@
+// What the sanitizers have to be told of fibers. Nothing without them.
+//
+// AddressSanitizer follows the stacks. ThreadSanitizer, in a build with PYCV_SIMT_RACES, serves as a race check: every
+// CUDA thread is a thread to it, and nothing orders two of them but what the runtime says by release and acquire. The
+// runtime itself, whose data all threads share, is compiled without -fsanitize=thread in that build.
+#pragma once
+
+#include <cstddef>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(PYCV_SIMT_RACES)
+#include <sanitizer/tsan_interface.h>
+extern "C" {
+void __tsan_read_range(void* address, unsigned long bytes);
+void __tsan_write_range(void* address, unsigned long bytes);
+void __tsan_java_init(unsigned long begin, unsigned long bytes);
+void __tsan_java_alloc(unsigned long address, unsigned long bytes);
+void __tsan_java_free(unsigned long address, unsigned long bytes);
+}
+#endif
+
+namespace pycv::simt::addresses {
+
+struct StackBounds {
+    const void* bottom = nullptr;
+    std::size_t bytes = 0;
+};
+
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool checked = true;
+
+// Around a switch: `kept` holds what the leaving stack needs when it goes on; null: it never does.
+inline void leave_stack(void** kept, const StackBounds& target) {
+    __sanitizer_start_switch_fiber(kept, target.bottom, target.bytes);
+}
+inline void enter_stack(void* kept, StackBounds* origin) {
+    __sanitizer_finish_switch_fiber(kept, origin ? &origin->bottom : nullptr, origin ? &origin->bytes : nullptr);
+}
+inline void forbid(const void* address, std::size_t bytes) { __asan_poison_memory_region(address, bytes); }
+inline void allow(const void* address, std::size_t bytes) { __asan_unpoison_memory_region(address, bytes); }
+inline bool may_access(const void* address, std::size_t bytes) {
+    return bytes == 0 || __asan_region_is_poisoned(const_cast<void*>(address), bytes) == nullptr;
+}
+#else
+inline constexpr bool checked = false;
+inline void leave_stack(void**, const StackBounds&) {}
+inline void enter_stack(void*, StackBounds*) {}
+inline void forbid(const void*, std::size_t) {}
+inline void allow(const void*, std::size_t) {}
+inline bool may_access(const void*, std::size_t) { return true; }
+#endif
+
+}  // namespace pycv::simt::addresses
+
+namespace pycv::simt::races {
+
+using Fiber = void*;
+
+#if defined(PYCV_SIMT_RACES)
+inline constexpr bool checked = true;
+
+// A fiber knows what its creator has done so far.
+inline Fiber create() { return __tsan_create_fiber(0); }
+inline void destroy(Fiber fiber) { __tsan_destroy_fiber(fiber); }
+inline Fiber running() { return __tsan_get_current_fiber(); }
+// Orders nothing.
+inline void switch_to(Fiber fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
+
+// Whoever acquires a clock comes after everybody who has released to it.
+inline void release(void* clock) { __tsan_release(clock); }
+inline void acquire(void* clock) { __tsan_acquire(clock); }
+
+inline void reads(const void* address, std::size_t bytes) { __tsan_read_range(const_cast<void*>(address), bytes); }
+inline void writes(void* address, std::size_t bytes) { __tsan_write_range(address, bytes); }
+
+// Earlier accesses to this memory race with nothing any more: it is about to be something else's.
+void forget(const void* address, std::size_t bytes);
+#else
+inline constexpr bool checked = false;
+inline Fiber create() { return nullptr; }
+inline void destroy(Fiber) {}
+inline Fiber running() { return nullptr; }
+inline void switch_to(Fiber) {}
+inline void release(void*) {}
+inline void acquire(void*) {}
+inline void reads(const void*, std::size_t) {}
+inline void writes(void*, std::size_t) {}
+inline void forget(const void*, std::size_t) {}
+#endif
+
+}  // namespace pycv::simt::races

@@ -1,0 +1,218 @@
+"""The registry entries of the CUDA kernels (csrc/cuda): from a problem to a plan of pycv._cuda.
+
+The kernels take tensors of a GPU and run on torch's current stream. With PYCV_CUDA_HOST=1 they take CPU tensors
+instead and this CPU executes them (pycv._simt, which `python -m tools.simt` builds): slow, for tests.
+
+Nothing predicts times on a GPU yet: of the entries of an op and pass that support a problem, the first is preferred.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
+
+from . import Kernel, _fields
+
+try:
+    from pycv import _cuda
+except ImportError as error:  # reported by pycv.info() and by every reason below
+    _cuda, missing = None, str(error)  # type: ignore[assignment]
+
+BUILD_HOST = "python -m tools.simt, in a checkout, builds it"
+_DTYPES = ("f32", "f64", "f16", "bf16")
+
+
+def on_host() -> bool:
+    """Whether this CPU is to execute the kernels, on CPU tensors."""
+    return os.environ.get("PYCV_CUDA_HOST") == "1"
+
+
+def host_module() -> ModuleType | None:
+    """pycv._simt, None where it is not built."""
+    try:
+        return import_module("pycv._simt")
+    except ImportError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------ what can run here
+
+
+def _supports(problem) -> str | None:
+    """What holds for every kernel of this backend."""
+    if on_host():
+        if host_module() is None:
+            return f"PYCV_CUDA_HOST=1, but pycv._simt is missing: {BUILD_HOST}"
+        if problem.device != "cpu":
+            return f"device {problem.device}: with PYCV_CUDA_HOST=1 the CUDA kernels run on CPU tensors"
+    elif problem.device != "cuda":
+        return f"device {problem.device}: the CUDA kernels run on a GPU"
+    elif reason := unusable():
+        return reason
+    if problem.dtype not in _DTYPES:
+        return f"dtype {problem.dtype}: the CUDA kernels take {', '.join(_DTYPES)}"
+    blocked = next((layout for layout in _fields.layouts(problem) if layout.block > 1), None)
+    return None if blocked is None else f"layout {blocked}: the CUDA kernels take nchw and nhwc"
+
+
+def unusable() -> str | None:
+    """Why no CUDA kernel can run on torch's current GPU, in words; None if they can."""
+    if _cuda is None:
+        return f"the CUDA kernels are not built ({missing})"
+    if _cuda.device_count() == 0:
+        return f"no CUDA device ({_cuda.device_error() or 'none is visible'})"
+    device = torch.cuda.current_device()
+    capability = _cuda.capability(device)
+    if not has_code_for(_cuda.architectures, capability):
+        version = "{}.{}".format(*capability)
+        return f"GPU {device} has capability {version}, the CUDA kernels are built for {_cuda.architectures}"
+    return None
+
+
+@cache
+def has_code_for(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether a build for ``7.5;8.0+PTX;9.0a`` runs on a device: binaries on the same major version and up, PTX on
+    whatever is newer, what ends in ``a`` on nothing but its own."""
+    for text in architectures.split(";"):
+        match = re.match(r"(\d+)\.(\d+)(a?)(\+PTX)?$", text)
+        if match is None:
+            continue
+        own = (int(match[1]), int(match[2]))
+        if own == capability or (not match[3] and own <= capability and (own[0] == capability[0] or match[4])):
+            return True
+    return False
+
+
+def state(kernel: Kernel) -> list[str]:
+    """How far a kernel of this backend has come in this installation: host-executed, compiled."""
+    name = (re.sub(r"[123]d$", "", kernel.op), kernel.full_algorithm)
+    builds = (("host-executed", host_module()), ("compiled", _cuda))
+    return [word for word, module in builds if module is not None and name in module.kernels()]
+
+
+# ------------------------------------------------------------------------------------------------------- plans
+
+
+def _planned(planner: str, algorithm: str, *arguments: Any) -> Any:
+    """A plan as the ops expect it: of the host, where there are no streams, that of the module itself."""
+    module = host_module() if on_host() else _cuda
+    plan = getattr(module, planner)(algorithm, *arguments)
+    return plan if on_host() else _StreamedPlan(plan)
+
+
+class _StreamedPlan:
+    """A plan of pycv._cuda that runs on torch's current stream of the device that its first pointer is on."""
+
+    def __init__(self, plan: Any):
+        self.workspace_bytes = getattr(plan, "workspace_bytes", 0)
+        self.prepared_weight_bytes = getattr(plan, "prepared_weight_bytes", 0)
+        self._plan = plan
+        self._launch = getattr(plan, "launch", None)
+
+    def launch(self, *addresses: int) -> None:
+        with _device_of(addresses[0]) as device:
+            self._launch(*addresses, _raw_stream(device))  # type: ignore[misc]
+
+    def run(self, *arguments: Any, **named: Any) -> None:
+        with _device_of(arguments[0] if arguments else next(iter(named.values()))) as device:
+            self._plan.run(*arguments, **named, stream=_raw_stream(device))
+
+    def prepare_weight(self, weight: int, prepared: int) -> None:
+        with _device_of(weight) as device:
+            self._plan.prepare_weight(weight, prepared, _raw_stream(device))
+
+
+def _raw_stream(device: int) -> int:
+    return torch._C._cuda_getCurrentRawStream(device)
+
+
+class _device_of:
+    """The device of a pointer, made current for a block. Nothing is asked or set where there is only one."""
+
+    __slots__ = ("_address", "_guard")
+
+    def __init__(self, address: int):
+        self._address = address
+        self._guard: Any = None
+
+    def __enter__(self) -> int:
+        if _device_count() == 1:
+            return 0
+        current = torch.cuda.current_device()
+        device = _cuda.device_of(self._address)
+        if device in (-1, current):  # -1: the null pointer of an empty tensor
+            return current
+        self._guard = torch.cuda.device(device)
+        self._guard.__enter__()
+        return device
+
+    def __exit__(self, *exception) -> None:
+        if self._guard is not None:
+            self._guard.__exit__(*exception)
+
+
+@cache
+def _device_count() -> int:
+    return _cuda.device_count()
+
+
+def _plan_conv(algorithm: str):
+    def plan(p: ConvProblem, threads: int, workspace_limit: int):
+        return _planned("conv_plan", algorithm, *_fields.conv(p), workspace_limit)
+
+    return plan
+
+
+def _plan_gemm(algorithm: str):
+    def plan(p: GemmProblem, threads: int, workspace_limit: int):
+        return _planned("gemm_plan", algorithm, *_fields.gemm(p), workspace_limit)
+
+    return plan
+
+
+def _plan_pool(algorithm: str):
+    def plan(p: PoolProblem, threads: int, workspace_limit: int):
+        return _planned("pool_plan", algorithm, *_fields.pool(p))
+
+    return plan
+
+
+def _plan_norm(algorithm: str):
+    def plan(p: NormProblem, threads: int, workspace_limit: int):
+        return _planned("norm_plan", algorithm, *_fields.norm(p))
+
+    return plan
+
+
+def _plan_pointwise(algorithm: str):
+    def plan(p: PointwiseProblem, threads: int, workspace_limit: int):
+        return _planned("pointwise_plan", algorithm, *_fields.pointwise(p))
+
+    return plan
+
+
+# ----------------------------------------------------------------------------------------------------- entries
+
+
+def _entries(ops, passes, algorithms, plan, supports=_supports, numeric_class="strict"):
+    return [
+        Kernel(op, pass_, "cuda", algorithm, supports, plan(algorithm), numeric_class)
+        for op in ops
+        for pass_ in passes
+        for algorithm in algorithms
+    ]
+
+
+_GATHERS = ("forward", "grad_input")
+
+KERNELS: list[Kernel] = [
+    *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
+]

@@ -1,0 +1,1 @@
+"""The CUDA kernels by host execution: pycv._simt, compiled by tests/conftest.py, runs them on this CPU."""

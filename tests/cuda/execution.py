@@ -1,0 +1,54 @@
+"""Runs problems on the CUDA kernels of this process and compares them with the reference."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from pycv import registry
+from pycv.kernels import Kernel, cuda
+from pycv.problem import Problem, parse
+
+from .. import compare, draw, raw
+
+ORDERS = ("forward", "reverse")  # in which threads run between two waits
+
+
+def kernels(problem: Problem, algorithm: str | None = None) -> list[Kernel]:
+    """The CUDA kernels that support a problem, or the one of an algorithm."""
+    entries = registry.kernels(problem.op, problem.pass_)
+    names = [kernel for kernel in entries if kernel.backend == "cuda" and algorithm in (None, kernel.algorithm)]
+    return [kernel for kernel in names if kernel.supports(problem) is None]
+
+
+def assert_right(
+    text: str,
+    algorithm: str | None = None,
+    kinds: Iterable[str] = ("integers", "normal"),
+    orders: Iterable[str] = ORDERS,
+    workspace_limit: int = 2**28,
+    offset: int = 0,
+    seed: int = 0,
+    **scalars: float,
+) -> None:
+    """Runs a problem on the kernels that support it (at least one must), with every kind of data and thread order.
+
+    Outputs start as NaN, tensors lie ``offset`` elements off an aligned address, between guards (tests/raw.py).
+    ``scalars`` replace what is drawn for alpha and so on. Raises AssertionError naming the worst element.
+    """
+    problem = parse(text)
+    chosen = kernels(problem, algorithm)
+    assert chosen, f"no CUDA kernel takes {text}"
+    for kind in kinds:
+        rng = np.random.default_rng((seed, zlib.crc32(text.encode())))
+        arrays, drawn = draw.data(problem, kind, rng)
+        drawn |= {name: value for name, value in scalars.items() if name in drawn}
+        exact = draw.is_exact(problem, kind)
+        for kernel in chosen:
+            for order in orders:
+                cuda.host_module().configure(order, "lazy" if order == "forward" else "eager")
+                computed = raw.run(problem, kernel, arrays, drawn, 1, workspace_limit, offset)
+                strict = exact and kernel.numeric_class == "strict"
+                compare.assert_close(problem, computed, arrays, strict, kernel.numeric_class, **drawn)
