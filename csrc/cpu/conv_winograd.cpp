@@ -1,7 +1,8 @@
 // Winograd convolution F(m x m, r x r): forward and grad_input of 3 x 3 and 5 x 5 filters with stride and dilation 1.
 //
 // The output is cut into tiles of m x m pixels. Each needs a = m + r - 1 input pixels per side; both transforms
-// (winograd_matrices.h) make a * a planes, in each of which the convolution is one matrix product over the channels:
+// (common/winograd_matrices.h) make a * a planes, in each of which the convolution is one matrix product over the
+// channels:
 //
 //     sums[xi][tile][k] = sum over c of tiles[xi][c][tile] * weight[xi][c][k]
 //
@@ -17,8 +18,8 @@
 // prepare_weight() makes weight[panel][xi][c][kTileWidth]: a * a / (r * r) times the weight's size. Where grad_input
 // would read that only once, from memory, it transforms each panel when it gets to it instead.
 //
-// Rounding: see winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those of one
-// output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
+// Rounding: see common/winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those
+// of one output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
 // whatever direct convolution would make non-finite is so here.
 #include "cost.h"
 #include "plan.h"

@@ -5,10 +5,16 @@
 // neighbouring tiles, which share their A - M overlapping columns, into a buffer that stays in the L1 cache.
 #include "winograd_tile.h"
 
-#include "winograd_transform.h"
+#include "../common/winograd_transform.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
+
+using winograd::FilterMatrix;
+using winograd::InputMatrix;
+using winograd::multiply_points_in_columns;
+using winograd::multiply_points_in_rows;
+using winograd::OutputMatrix;
 
 template <class T, int M, int R>
 struct Tile {
@@ -34,7 +40,7 @@ struct Tile {
             Vec<T> column[A];
 #pragma GCC unroll 8
             for (int i = 0; i < A; ++i) column[i] = load<T>(from + i * row + x * pixel);
-            multiply_points_in_rows<kInputMatrix<A>, T>(column, strip + x * A);
+            multiply_points_in_rows<InputMatrix<A>, T>(column, strip + x * A);
         }
         for (int64_t tile = 0; tile < tiles; ++tile) {
             const Vec<T>* first = strip + tile * M * A;
@@ -43,7 +49,7 @@ struct Tile {
                 Vec<T> line[A], result[A];
 #pragma GCC unroll 8
                 for (int j = 0; j < A; ++j) line[j] = first[j * A + i];
-                multiply_points_in_rows<kInputMatrix<A>, T>(line, result);
+                multiply_points_in_rows<InputMatrix<A>, T>(line, result);
 #pragma GCC unroll 8
                 for (int j = 0; j < A; ++j) store<T>(at + j * plane, result[j]);
             }
@@ -60,14 +66,14 @@ struct Tile {
                 Vec<T> column[A];
 #pragma GCC unroll 8
                 for (int i = 0; i < A; ++i) column[i] = load<T>(at + (i * A + j) * plane);
-                multiply_points_in_columns<kOutputMatrix<M, R>, T>(column, columns[j]);
+                multiply_points_in_columns<OutputMatrix<M, R>, T>(column, columns[j]);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < M; ++i) {
                 Vec<T> line[A], result[M];
 #pragma GCC unroll 8
                 for (int j = 0; j < A; ++j) line[j] = columns[j][i];
-                multiply_points_in_columns<kOutputMatrix<M, R>, T>(line, result);
+                multiply_points_in_columns<OutputMatrix<M, R>, T>(line, result);
                 T* to = output.to + i * output.row + tile * M * output.pixel;
                 const T* residual = output.residual;
                 if (residual) residual += i * output.residual_row + tile * M * output.residual_pixel;
@@ -88,14 +94,14 @@ struct Tile {
             Vec<T> column[R];
 #pragma GCC unroll 5
             for (int i = 0; i < R; ++i) column[i] = load<T>(from + (i * R + j) * tap);
-            multiply_points_in_rows<kFilterMatrix<M, R>, T>(column, columns[j]);
+            multiply_points_in_rows<FilterMatrix<M, R>, T>(column, columns[j]);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < A; ++i) {
             Vec<T> line[R], result[A];
 #pragma GCC unroll 5
             for (int j = 0; j < R; ++j) line[j] = columns[j][i];
-            multiply_points_in_rows<kFilterMatrix<M, R>, T>(line, result);
+            multiply_points_in_rows<FilterMatrix<M, R>, T>(line, result);
 #pragma GCC unroll 8
             for (int j = 0; j < A; ++j) store<T>(to + (i * A + j) * plane, result[j]);
         }
@@ -109,7 +115,7 @@ struct Tile {
                 Vec<T> column[M];
 #pragma GCC unroll 8
                 for (int i = 0; i < M; ++i) column[i] = load<T>(from + i * row + j * pixel);
-                multiply_points_in_rows<kFilterMatrix<R, M>, T>(column, columns[j]);
+                multiply_points_in_rows<FilterMatrix<R, M>, T>(column, columns[j]);
             }
             T* at = to;
 #pragma GCC unroll 8
@@ -117,7 +123,7 @@ struct Tile {
                 Vec<T> line[M], result[A];
 #pragma GCC unroll 8
                 for (int j = 0; j < M; ++j) line[j] = columns[j][i];
-                multiply_points_in_rows<kFilterMatrix<R, M>, T>(line, result);
+                multiply_points_in_rows<FilterMatrix<R, M>, T>(line, result);
 #pragma GCC unroll 8
                 for (int j = 0; j < A; ++j) store<T>(at + j * plane, result[j]);
             }
@@ -131,14 +137,14 @@ struct Tile {
             Vec<T> column[A];
 #pragma GCC unroll 8
             for (int i = 0; i < A; ++i) column[i] = load<T>(from + (i * A + j) * plane);
-            multiply_points_in_columns<kOutputMatrix<R, M>, T>(column, columns[j]);
+            multiply_points_in_columns<OutputMatrix<R, M>, T>(column, columns[j]);
         }
 #pragma GCC unroll 5
         for (int i = 0; i < R; ++i) {
             Vec<T> line[A], result[R];
 #pragma GCC unroll 8
             for (int j = 0; j < A; ++j) line[j] = columns[j][i];
-            multiply_points_in_columns<kOutputMatrix<R, M>, T>(line, result);
+            multiply_points_in_columns<OutputMatrix<R, M>, T>(line, result);
 #pragma GCC unroll 5
             for (int j = 0; j < R; ++j) store<T>(to + (i * R + j) * lanes<T>, result[j]);
         }
