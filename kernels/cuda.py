@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
+from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from . import Kernel, _fields
 
@@ -211,8 +211,35 @@ def _entries(ops, passes, algorithms, plan, supports=_supports, numeric_class="s
     ]
 
 
+def _plain_conv(p: ConvProblem) -> str | None:
+    """A convolution kernel without prologue."""
+    return f"prologue {'+'.join(p.prologue)}: this kernel has none" if p.prologue else _supports(p)
+
+
+def _winograd(p: ConvProblem) -> str | None:
+    if set(p.stride) != {1} or set(p.dilation) != {1}:
+        steps = ("x".join(map(str, axes)) for axes in (p.stride, p.dilation))
+        return "stride {}, dilation {}: winograd is for 1".format(*steps)
+    if set(p.filter) != {3}:
+        return f"filter {'x'.join(map(str, p.filter))}: these tiles are for 3x3"
+    return _plain_conv(p)
+
+
+def _winograd_entries() -> list[Kernel]:
+    """F(4x4, 3x3) and F(2x2, 3x3), in order of preference."""
+    return [
+        Kernel(
+            "conv2d", pass_, "cuda", "winograd", _winograd, _plan_conv(f"winograd/{tile}"),
+            numeric_class="default", variant=tile,
+        )
+        for pass_ in PASSES
+        for tile in ("f4", "f2")
+    ]  # fmt: skip
+
+
 _GATHERS = ("forward", "grad_input")
 
 KERNELS: list[Kernel] = [
+    *_winograd_entries(),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]
