@@ -19,7 +19,7 @@ import torch
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from . import Kernel, _fields
+from . import Kernel, _fields, _geometry
 
 try:
     from pycv import _cuda
@@ -237,9 +237,30 @@ def _winograd_entries() -> list[Kernel]:
     ]  # fmt: skip
 
 
+def _fft(p: ConvProblem) -> str | None:
+    """What no window reads would be transformed along with what they do read."""
+    if p.dtype not in ("f32", "f64"):
+        return f"dtype {p.dtype}: fft takes f32 and f64"
+    extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
+    if not _fits_shared_memory(extents, p.dtype):
+        return f"filter of extent {'x'.join(map(str, extents))}: no tile for it fits into shared memory"
+    if not _geometry.all_read(p):
+        return "fft would mix in the elements that the windows leave out in between"
+    return _plain_conv(p)
+
+
+def _fits_shared_memory(extents: list[int], dtype: str) -> bool:
+    """Whether the smallest tile of powers of two does (csrc/cuda/fft_tile.h): a complex number for every two elements,
+    some room, and the roots."""
+    height, width = (1 << (extent - 1).bit_length() for extent in (1, *extents)[-2:])
+    width = max(width, 2)
+    return (max(height // 2, 1) * (width + 3) + max(height, width)) * (16 if dtype == "f64" else 8) <= 48 * 1024
+
+
 _GATHERS = ("forward", "grad_input")
 
 KERNELS: list[Kernel] = [
     *_winograd_entries(),
+    *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]

@@ -19,8 +19,8 @@
 // would read that only once, from memory, it transforms each panel when it gets to it instead.
 //
 // Rounding: see common/winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those
-// of one output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
-// whatever direct convolution would make non-finite is so here.
+// of one output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing
+// beyond: whatever direct convolution would make non-finite is so here.
 #include "cost.h"
 #include "plan.h"
 #include "winograd_blocks.h"

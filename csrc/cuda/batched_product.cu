@@ -39,26 +39,6 @@ struct Tiles<Complex<double>> {
     using Small = Large;
 };
 
-template <class T>
-__device__ __forceinline__ void multiply_add(T& sum, T a, T b) {
-    sum += a * b;
-}
-template <class T>
-__device__ __forceinline__ void multiply_add(Complex<T>& sum, Complex<T> a, Complex<T> b) {
-    sum.re += a.re * b.re;
-    sum.re -= a.im * b.im;
-    sum.im += a.re * b.im;
-    sum.im += a.im * b.re;
-}
-template <class T>
-__device__ __forceinline__ T plus(T a, T b) {
-    return a + b;
-}
-template <class T>
-__device__ __forceinline__ Complex<T> plus(Complex<T> a, Complex<T> b) {
-    return {a.re + b.re, a.im + b.im};
-}
-
 // Up to N elements from an aligned address, those from `count` on as zeros.
 template <int N, class E>
 __device__ __forceinline__ Vector<E, N> load_some(const E* from, int64_t count) {
@@ -191,12 +171,12 @@ __global__ void __launch_bounds__(Tile::threads) product_kernel(BatchedProduct<E
                 Vector<E, V> v;
                 if (p.add) v = load_vector<V>(to);
 #pragma unroll
-                for (int i = 0; i < V; ++i) v[i] = p.add ? plus(v[i], sums[r][group * V + i]) : sums[r][group * V + i];
+                for (int i = 0; i < V; ++i) v[i] = p.add ? v[i] + sums[r][group * V + i] : sums[r][group * V + i];
                 store_vector(to, v);
             } else {
 #pragma unroll
                 for (int i = 0; i < V; ++i)
-                    if (at + i < p.n) to[i] = p.add ? plus(to[i], sums[r][group * V + i]) : sums[r][group * V + i];
+                    if (at + i < p.n) to[i] = p.add ? to[i] + sums[r][group * V + i] : sums[r][group * V + i];
             }
         }
     }

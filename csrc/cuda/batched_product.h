@@ -4,15 +4,10 @@
 
 #include <cstdint>
 
+#include "complex.h"
 #include "plan.h"
 
 namespace pycv::cuda {
-
-// As re and im side by side in memory.
-template <class T>
-struct Complex {
-    T re, im;
-};
 
 // Elements (float, double, Complex of either) that lines and batches are multiples of, so that 16 bytes can be read at
 // a time. All three matrices begin at a multiple of 16 bytes.

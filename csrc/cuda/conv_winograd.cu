@@ -134,10 +134,10 @@ public:
         : p_(problem),
           sides_(sides_of(problem)),
           groups_(std::max<int64_t>(1, problem.groups)),
-          grid_(problem.n, sides_.size.h, sides_.size.w, M),
+          grid_(tile_grid(problem.n, sides_.size, M)),
           at_a_time_(tiles_at_a_time(grid_.count(), groups_ * std::max(sides_.sources, sides_.channels),
                                      groups_ * kPlanes * line_elements(sides_.sources + sides_.channels) * kSize,
-                                     workspace_limit)),
+                                     workspace_limit, kLineElements)),
           tiles_(groups_, kPlanes, sides_.sources, at_a_time_, channels_along(sides_.source, sides_.sources)),
           sums_(groups_, kPlanes, sides_.channels, at_a_time_, channels_along(sides_.computed, sides_.channels)),
           weight_(groups_, kPlanes, sides_.channels, sides_.sources, true) {}

@@ -66,11 +66,11 @@ public:
     GradWeight(const ConvProblem& problem, int64_t limit)
         : p_(problem),
           groups_(std::max<int64_t>(1, problem.groups)),
-          grid_(problem.n, problem.out.h, problem.out.w, M),
+          grid_(tile_grid(problem.n, problem.out, M)),
           sums_(groups_, kPlanes, problem.k / groups_, problem.c / groups_, splits(limit)),
           at_a_time_(tiles_at_a_time(grid_.count(), groups_ * std::max(sums_.outputs, sums_.channels),
                                      groups_ * kPlanes * line_elements(sums_.outputs + sums_.channels) * kSize,
-                                     limit - sums_.elements() * kSize)),
+                                     limit - sums_.elements() * kSize, kLineElements)),
           tiles_(groups_, kPlanes, sums_.channels, at_a_time_, channels_along(problem.input, sums_.channels)),
           gradients_(groups_, kPlanes, sums_.outputs, at_a_time_, channels_along(problem.output, sums_.outputs)) {}
 
