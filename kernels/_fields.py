@@ -67,6 +67,6 @@ def pointwise(p: PointwiseProblem) -> Fields:
 
 
 def layouts(problem: Any) -> list[Layout]:
-    """Those of the tensors of a problem that has any."""
+    """Those of a problem's tensors; a GEMM's matrices have none."""
     named = (getattr(problem, name, None) for name in ("input", "output", "weight", "residual"))
-    return [layout for layout in named if layout is not None]
+    return [layout for layout in named if isinstance(layout, Layout)]

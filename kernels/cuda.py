@@ -259,8 +259,23 @@ def _fits_shared_memory(extents: list[int], dtype: str) -> bool:
 
 _GATHERS = ("forward", "grad_input")
 
+# The ladder of GEMMs before its last step, which is the one to use.
+_EARLIER_GEMMS = (
+    "simt_7_double_buffered", "simt_6_vectorised", "simt_5_register_2d", "simt_4_register_1d", "simt_3_shared",
+    "simt_2_coalesced", "simt_1_naive",
+)  # fmt: skip
+
+
+def _earlier_gemm(p: GemmProblem) -> str | None:
+    if p.dtype in ("f16", "bf16"):
+        return f"dtype {p.dtype}: this step of the ladder is for f32 and f64, the last one takes it"
+    return _supports(p)
+
+
 KERNELS: list[Kernel] = [
     *_winograd_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
+    *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
+    *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]

@@ -232,14 +232,16 @@ def _bench_list(arguments: list[str]) -> int:
 
 def _bench_report(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("pycv bench report", description="Shows a recorded result.")
-    parser.add_argument("file", nargs="?", help="a recorded JSON; with --readme the newest under benchmarks/results/")
+    parser.add_argument(
+        "file", nargs="?", help="a recorded JSON; with --readme benchmarks/results/cpu-resnet-vgg.json if left out"
+    )
     parser.add_argument("--readme", action="store_true", help="rewrite the ratio table in ./README.md instead")
     options = parser.parse_args(arguments)
     from .bench import readme, report
 
     with _user_input():
         if options.readme:
-            print(readme.rewrite(options.file))
+            print(readme.rewrite(options.file or readme.RECORDING))
         elif options.file is None:
             raise ValueError("report: which file? (pycv bench report FILE)")
         else:

@@ -126,11 +126,12 @@ def test_bench_lists_sets_and_contenders(capsys):
 
 def test_the_readme_is_rewritten(capsys, elsewhere):
     (elsewhere / "README.md").write_text(f"{readme.BEGIN}{readme.END}")
-    results = elsewhere / "benchmarks" / "results"
-    code, _, _ = run(capsys, "bench", "run", "relu.forward e10", "--budget", "0.1", "--json", str(results / "a.json"))
+    code, _, _ = run(
+        capsys, "bench", "run", "relu.forward e10", "--budget", "0.1", "--json", str(elsewhere / readme.RECORDING)
+    )
     assert code == 0
     code, out, _ = run(capsys, "bench", "report", "--readme")
-    assert code == 0 and "a.json" in out
+    assert code == 0 and readme.RECORDING.name in out
     assert "| layer | pycv ms |" in (elsewhere / "README.md").read_text()
 
 
@@ -150,7 +151,7 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
         (["bench", "run", "relu.forward e1", "--dtype", "i8"], "not i8"),
         (["bench", "report"], "which file?"),
         (["bench", "report", "nothere.json"], "nothere.json"),
-        (["bench", "report", "--readme"], "no recorded result"),
+        (["bench", "report", "--readme"], "cpu-resnet-vgg.json"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_code_2(capsys, arguments, message):

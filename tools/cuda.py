@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import native
 
-FLAGS = ("-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall")
+FLAGS = ("-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", "-Xptxas=-v")
 HOST_FLAGS = tuple(flag for flag in native.FLAGS if flag != "-fopenmp")
 DEFAULT_ARCHITECTURES = "7.5;8.0+PTX;9.0a"
 INSTALL = "install the CUDA toolkit (12.8 or newer), or let CUDA_HOME name it"
@@ -42,12 +42,23 @@ class Nvcc(native.Toolchain):
         release = re.search(r"release.*", self._run(["--version"]))
         return f"nvcc, {release[0]}" if release else "nvcc"
 
+    def _compile_one(self, job: native.Job, target: Path, root: Path) -> str:
+        """What ptxas says about registers goes into a file beside the object; only warnings are left."""
+        output = super()._compile_one(job, target, root)
+        report_of(target).write_text(output)
+        return "\n".join(line for line in output.splitlines() if "warning" in line)
+
     @property
     def libraries(self) -> list[str]:
         """What the linker needs."""
         folders = ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib")
         found = [self.home / name for name in folders if (self.home / name / "libcudart_static.a").exists()]
         return [*(f"-L{folder}" for folder in found[:1]), "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+
+
+def report_of(target: Path) -> Path:
+    """Where what ptxas said about the kernels of an object is kept."""
+    return target.with_suffix(".ptxas")
 
 
 def home() -> Path | None:

@@ -100,19 +100,43 @@ def kernel_jobs(sets: Sequence[InstructionSet]) -> list[Job]:
     return [*jobs, Job("csrc/cpu/dispatch.cc", "common")]
 
 
-# CUDA C++ compiled for the host (csrc/simt). Kernels cast between float and float4 as nvcc permits.
-SIMT = ("-O2", "-DPYCV_SIMT", "-fno-strict-aliasing", "-Wno-unknown-pragmas", "-Icsrc/cuda")
+@dataclass(frozen=True)
+class SimtBuild:
+    """A way to compile CUDA sources for execution on the host (csrc/simt): options of all objects, kernels, linking."""
+
+    name: str
+    options: tuple[str, ...] = ()
+    kernel_options: tuple[str, ...] = ()
+    link_options: tuple[str, ...] = ()
 
 
-def simt_jobs(sources: Sequence[str], options: Sequence[str] = (), name: str = "simt") -> list[Job]:
-    """CUDA sources for execution on the host, and the runtime that executes them; all of it is one module.
+SIMT_PLAIN = SimtBuild("plain")
+# Accesses out of bounds or misaligned end the program with a report that names the line.
+SIMT_ADDRESSES = SimtBuild(
+    "addresses",
+    ("-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,alignment", "-fno-sanitize-recover=alignment"),
+    link_options=("-fsanitize=address,alignment",),
+)
+# ThreadSanitizer reports the races between CUDA threads. The runtime, which they share, is none of its business.
+SIMT_RACES = SimtBuild(
+    "races",
+    ("-O1", "-g1", "-fno-omit-frame-pointer", "-DPYCV_SIMT_RACES"),
+    kernel_options=("-fsanitize=thread",),
+    link_options=("-fsanitize=thread",),
+)
 
-    The fused multiply-add that every GPU has is an instruction where this machine has it, else a library call.
+
+def simt_jobs(sources: Sequence[str], build: SimtBuild = SIMT_PLAIN) -> list[Job]:
+    """CUDA sources for execution on the host, and the runtime that executes them; all of it has to be one module.
+
+    Kernels may cast between float and float4 as under nvcc. The fused multiply-add that every GPU has is an
+    instruction where this machine has it, else a library call.
     """
+    common = ("-O2", "-DPYCV_SIMT", "-Icsrc/cuda", *build.options)
     fma = ("-mavx2", "-mfma") if "avx2" in (isa.name for isa in runnable()) else ()
+    kernel = (*common, "-fno-strict-aliasing", "-Wno-unknown-pragmas", *fma, *build.kernel_options, "-x", "c++")
     runtime = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc/simt").glob("*.cpp"))
-    kernels = [Job(source, name, (*SIMT, *fma, *options, "-x", "c++")) for source in sources]
-    return [*kernels, *(Job(source, name, (*SIMT, *options)) for source in runtime)]
+    return [*(Job(source, "simt", kernel) for source in sources), *(Job(source, "simt", common) for source in runtime)]
 
 
 class BuildError(Exception):

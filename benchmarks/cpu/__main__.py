@@ -20,19 +20,10 @@ from pycv.bench import goals
 from pycv.bench.problems import Case
 from pycv.cli import progress_bar
 
+from . import networks
 from .classes import CLASSES, Class, cases, layers
 
 DRAWN = 20
-
-
-def networks() -> list[goals.Network]:
-    from pycv.models import resnet18, vgg16
-
-    return [
-        *(goals.Network("vgg16", vgg16, batch, 2.0, 2.5) for batch in (1, 8)),
-        *(goals.Network("resnet18", resnet18, batch, 1.5, 2.0) for batch in (1, 8)),
-        goals.Network("resnet18", resnet18, 8, 1.4, 1.8, training=True),
-    ]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,9 +92,11 @@ def main(arguments: list[str] | None = None) -> int:
     pairs = [(one.goal, case) for one, problems in chosen for case in problems]
     with contextlib.suppress(KeyboardInterrupt), progress_bar() as progress:
         goals.run(pairs, options.seconds, options.seed, progress, record)
-        for network in networks() if wanted("network") else []:
-            progress(0, 1, f"{network.name} batch {network.batch}")
-            record(goals.run_network(network))
+        if wanted("network"):
+            progress(0, 1, "networks")
+            for row in networks.rows():
+                record(row)
+                progress(0, 1, str(row["problem"]))
         if wanted("accuracy"):
             errors += goals.accuracy(accuracy_cases(), options.seed, progress)
             record()

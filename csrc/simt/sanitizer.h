@@ -13,12 +13,17 @@
 #endif
 #if defined(PYCV_SIMT_RACES)
 #include <sanitizer/tsan_interface.h>
+#include <sys/mman.h>
 extern "C" {
 void __tsan_read_range(void* address, unsigned long bytes);
 void __tsan_write_range(void* address, unsigned long bytes);
 void __tsan_java_init(unsigned long begin, unsigned long bytes);
 void __tsan_java_alloc(unsigned long address, unsigned long bytes);
 void __tsan_java_free(unsigned long address, unsigned long bytes);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+// Where the linker puts the variables of this program or library that begin as zeros.
+extern __attribute__((visibility("hidden"))) char __bss_start[], _end[];
 }
 #endif
 
@@ -76,8 +81,25 @@ inline void acquire(void* clock) { __tsan_acquire(clock); }
 inline void reads(const void* address, std::size_t bytes) { __tsan_read_range(const_cast<void*>(address), bytes); }
 inline void writes(void* address, std::size_t bytes) { __tsan_write_range(address, bytes); }
 
-// Earlier accesses to this memory race with nothing any more: it is about to be something else's.
-void forget(const void* address, std::size_t bytes);
+// Earlier accesses to this memory race with nothing any more: it is about to be something else's. ThreadSanitizer
+// forgets memory that is mapped anew, and variables when an interface for garbage collectors says they are allocated.
+inline void forget_pages(void* address, std::size_t bytes) {
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);  // or else it would count as a write by this thread
+    mmap(address, bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+}
+inline void forget_variable(const void* address, std::size_t bytes) {
+    constexpr unsigned long granule = 8;
+    const auto down = [](const void* at) { return reinterpret_cast<unsigned long>(at) / granule * granule; };
+    const auto up = [](const void* at) {
+        return (reinterpret_cast<unsigned long>(at) + granule - 1) / granule * granule;
+    };
+    [[maybe_unused]] static const bool begun =
+        (__tsan_java_init(down(__bss_start), up(_end) - down(__bss_start)), true);
+    const unsigned long begin = down(address), end = up(static_cast<const std::byte*>(address) + bytes);
+    __tsan_java_alloc(begin, end - begin);
+    __tsan_java_free(begin, end - begin);
+}
 #else
 inline constexpr bool checked = false;
 inline Fiber create() { return nullptr; }
@@ -88,7 +110,8 @@ inline void release(void*) {}
 inline void acquire(void*) {}
 inline void reads(const void*, std::size_t) {}
 inline void writes(void*, std::size_t) {}
-inline void forget(const void*, std::size_t) {}
+inline void forget_pages(void*, std::size_t) {}
+inline void forget_variable(const void*, std::size_t) {}
 #endif
 
 }  // namespace pycv::simt::races

@@ -35,16 +35,14 @@ Stack* Stacks::take() {
     if (stacks_.empty()) allocate();
     Stack* stack = free_.back();
     free_.pop_back();
-    races::forget(stack->bottom, stack->bytes());
+    addresses::allow(stack->bottom, stack->bytes());  // what ran here before has not returned
+    races::forget_pages(stack->bottom, usable);
     return stack;
 }
 
 void Stacks::give_back_all() {
     free_.clear();
-    for (std::size_t i = stacks_.size(); i-- > 0;) {
-        addresses::allow(stacks_[i].bottom, stacks_[i].bytes());
-        free_.push_back(&stacks_[i]);
-    }
+    for (std::size_t i = stacks_.size(); i-- > 0;) free_.push_back(&stacks_[i]);
 }
 
 }  // namespace pycv::simt

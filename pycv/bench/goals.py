@@ -327,76 +327,25 @@ def accuracy_table(rows: Sequence[Row]) -> str:
     return aligned_table(lines, left=(0, 1, 5))
 
 
-@dataclass(frozen=True)
-class Network:
-    """A whole network against torch's faster layout: inference, or one training step."""
-
-    name: str
-    make: Callable[[], torch.nn.Module]
-    batch: int
-    must: float
-    aim: float
-    training: bool = False
-
-
-def run_network(network: Network, seconds: float = 20.0, seed: int = 0) -> Row:
-    """One row as those of :func:`run`: the model in both layouts, as it is and patched."""
-    from .. import patch
-
-    calls: dict[str, Callable[[], Any]] = {}
-    expected = None
-    errors = []
-    for layout in _LAYOUTS:
-        for who in ("torch", "pycv"):
-            torch.manual_seed(seed)
-            model, x = network.make(), torch.randn(network.batch, 3, 224, 224)
-            if layout == "nhwc":
-                model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-                x = x.to(memory_format=torch.channels_last)
-            if who == "pycv":
-                patch(model)
-            name = f"{who}@{layout}" if who == "pycv" else f"{who}:{layout}"
-            calls[name] = _step(model, x) if network.training else _inference(model.eval(), x)
-            if not network.training:
-                y = calls[name]()
-                expected = y if expected is None else expected
-                errors.append(float((y - expected).abs().max() / expected.abs().max()))
-    timings = {name: timing.seconds for name, timing in measure(calls, seconds).items()}
-    rival, own = _fastest(timings, _RIVALS["torch"], _LAYOUTS), _fastest(timings, _names("pycv"), _LAYOUTS)
+def network_row(
+    name: str, text: str, batch: int, goal: Goal, timings: Mapping[str, Timing], errors: Mapping[str, float]
+) -> Row:
+    """A row of a whole network, measured by somebody else: by contender (``torch:nchw``, ``pycv@nhwc``, ...) its
+    timing and its error."""
+    seconds = {each: timing.seconds for each, timing in timings.items()}
+    rival, own = _fastest(seconds, _RIVALS["torch"], _LAYOUTS), _fastest(seconds, _names("pycv"), _LAYOUTS)
     ratio = _ratio(rival, own)
     row: Row = dict.fromkeys(ROW["properties"])
     row |= {
-        "goal": "training step" if network.training else "network",
-        "name": network.name,
-        "problem": f"{network.name} batch {network.batch}",
-        "rotated": False, "kept": not network.training, "threads": torch.get_num_threads(),
-        "must": network.must, "aim": network.aim, "ratio": ratio, "default_ratio": ratio,
-        "ratio_nchw": _ratio(timings["torch:nchw"], timings["pycv@nchw"]),
-        "ratio_nhwc": _ratio(timings["torch:nhwc"], timings["pycv@nhwc"]),
-        "seconds": timings, "kernels": {}, "error": max(errors, default=None), "noisy": False,
+        "goal": goal.name, "name": name, "problem": f"{text} batch {batch}",
+        "rotated": False, "kept": goal.kept, "threads": torch.get_num_threads(),
+        "must": goal.must, "aim": goal.aim, "ratio": ratio, "default_ratio": ratio,
+        "ratio_nchw": _ratio(seconds["torch:nchw"], seconds["pycv@nchw"]),
+        "ratio_nhwc": _ratio(seconds["torch:nhwc"], seconds["pycv@nhwc"]),
+        "seconds": seconds, "kernels": {}, "error": max(errors[each] for each in _names("pycv")),
+        "noisy": any(timing.noisy for timing in timings.values()),
     }  # fmt: skip
-    return row | {"verdict": verdict(row, Goal(network.name, network.must, network.aim))}
-
-
-def _inference(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], Any]:
-    def run():
-        with torch.no_grad():
-            return model(x)
-
-    return run
-
-
-def _step(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], Any]:
-    """Forward, backward, SGD."""
-    optimiser = torch.optim.SGD(model.train().parameters(), lr=1e-4)
-    target = torch.zeros(len(x), dtype=torch.long)
-
-    def run():
-        optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), target).backward()
-        optimiser.step()
-
-    return run
+    return row | {"verdict": verdict(row, goal)}
 
 
 # -------------------------------------------------------------------------------------------- tables, recordings
@@ -429,7 +378,9 @@ ROW: dict[str, Any] = {
         "gflops": _field(_NUMBER, "effective rate: operations of the direct algorithm / seconds / 1e9"),
         "algorithm_gflops": _field(_NUMBER, "operations that the algorithm performs / seconds / 1e9"),
         "floor": _field(_NUMBER, "share of the algorithm's own floor"),
-        "error": _field(_NUMBER, "max|result - float64| / max|float64| on fresh data (networks: against torch)"),
+        "error": _field(
+            _NUMBER, "max|result - float64| / max|float64| on fresh data (a training step: of the gradients, by norm)"
+        ),
         "noisy": _field("boolean", "a median's confidence interval is wider than 2 %"),
         "unavailable": _field(["string", "null"], "why a layout of pycv could not run it"),
         "verdict": _field("string", "aim, must, floor or miss"),

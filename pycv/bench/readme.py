@@ -11,30 +11,22 @@ from pathlib import Path
 from .report import markdown, read
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-RESULTS = Path("benchmarks/results")
+RECORDING = Path("benchmarks/results/cpu-resnet-vgg.json")  # of `make bench`, with --json
 
 
-def rewrite(result: str | Path | None = None, readme: str | Path = "README.md") -> str:
-    """Puts the table of ``result`` (the newest recording under benchmarks/results/ if None) between the markers.
+def rewrite(result: str | Path = RECORDING, readme: str | Path = "README.md") -> str:
+    """Puts the table of a recording between the markers, and returns what was done.
 
-    Returns what was done. Raises ValueError if there is no result or README.md lacks the markers.
+    Raises ValueError if that is no recording or README.md lacks the markers, OSError if it cannot be read.
     """
-    path = Path(result) if result is not None else _newest()
-    recorded = read(path)
+    recorded = read(result)
     text = Path(readme).read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{readme}: the markers {BEGIN} and {END} are missing")
     Path(readme).write_text(f"{before}{BEGIN}\n{markdown(recorded)}{END}{after}", encoding="utf-8")
-    return f"{readme}: ratio table rewritten from {path}"
-
-
-def _newest() -> Path:
-    recordings = sorted(RESULTS.glob("*.json"), key=lambda path: read(path)["recorded"])
-    if not recordings:
-        raise ValueError(f"no recorded result under {RESULTS}/")
-    return recordings[-1]
+    return f"{readme}: ratio table rewritten from {result}"
 
 
 if __name__ == "__main__":

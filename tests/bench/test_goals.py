@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from benchmarks.cpu import __main__ as command
+from benchmarks.cpu import networks
 from benchmarks.cpu.classes import CLASSES, Conv, cases, layers
+from pycv import registry
 from pycv.bench import goals, machine
 from pycv.bench.goals import Goal
 from pycv.bench.problems import case
@@ -125,13 +127,24 @@ def test_the_tables_show_losses_like_wins():
     assert goals.table([row], markdown=True).startswith("| problem |")
 
 
-def test_a_network_is_a_row(monkeypatch):
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    for training in (False, True):
-        row = goals.run_network(goals.Network("net", lambda: net, 1, 1.0, 2.0, training), seconds=0.02)
+def test_a_network_is_a_row():
+    """torch's contender runs torch's own layers, pycv's are patched; both are right."""
+    goal = Goal("network", 1.0, 2.0)
+    for measured in (networks.inference, networks.training):
+        row = measured("resnet18", goal, batch=4, seconds=0.01, image=64)
         goals.document([row], [], 0)
-        assert row["ratio"] > 0 and (training or row["error"] < 1e-5)
-        assert "net" in goals.table([row])
+        assert row["ratio"] > 0 and set(row["seconds"]) == set(networks.CONTENDERS) and row["error"] < 1e-2
+        assert "resnet18" in goals.table([row])
+
+
+def test_torchs_network_runs_on_torch():
+    x = torch.randn(1, 3, 32, 32)
+    for name, expected in (("torch:nchw", False), ("pycv@nchw", True)):
+        model = networks.contender(networks.unpatched("resnet18").eval(), name)
+        assert any(type(module).__module__.startswith("pycv.nn") for module in model.modules()) == expected
+        with registry.record() as calls, torch.no_grad():
+            model(x)
+        assert bool(calls) == expected
 
 
 def test_the_accuracy_table_has_every_kernel():

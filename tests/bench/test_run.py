@@ -186,5 +186,5 @@ def test_a_readme_without_markers_is_left_alone(tmp_path, monkeypatch):
         readme.rewrite(tmp_path / "r.json", text)
     assert text.read_text() == "no markers\n"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="no recorded result"):
+    with pytest.raises(FileNotFoundError, match=r"cpu-resnet-vgg\.json"):
         readme.rewrite()

@@ -42,7 +42,7 @@ def instruction_set() -> native.InstructionSet:
 class Workshop:
     """A tree with its objects, to be copied for each mutant."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, targets: set[str]):
         self.root = root
         self.isa = instruction_set()
         self.toolchain = native.Toolchain(flags=FLAGS)
@@ -55,15 +55,16 @@ class Workshop:
         objects = native.ROOT / "build/mutants"
         if objects.exists():
             copy_tree(objects, root / "build/objects")
-        jobs = [self.selftest, self.bindings, *native.kernel_jobs([self.isa])]
-        self.toolchain.compile(jobs, root)
-        simt.build(root)
+        if not all(map(is_on_host, targets)):
+            self.toolchain.compile([self.selftest, self.bindings, *native.kernel_jobs([self.isa])], root)
+        if any(map(is_on_host, targets)):
+            simt.build(root)
         shutil.rmtree(objects, ignore_errors=True)
         copy_tree(root / "build/objects", objects)
 
     def is_red(self, tree: Path, target: str) -> tuple[bool, str]:
         """Builds what the target needs in a tree and runs it: whether it failed, and the line that says how."""
-        if target.startswith("tests/cuda"):
+        if is_on_host(target):
             return self.is_red_on_host(tree, target)
         host = self.selftest if target == SELFTEST else self.bindings
         try:
@@ -106,6 +107,11 @@ class Workshop:
             return self.is_red(tree, mutant.test)
 
 
+def is_on_host(target: str) -> bool:
+    """Whether a test runs CUDA kernels by host execution, and needs nothing else compiled."""
+    return target.startswith("tests/cuda")
+
+
 def copy_tree(source: Path, target: Path) -> None:
     """With times, so that objects stay newer than their sources."""
     if source.is_dir():
@@ -135,8 +141,9 @@ def main() -> int:
     started = time.monotonic()
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
-        workshop = Workshop(Path(folder, "original"))
-        for target in sorted({mutant.test for mutant in chosen}):
+        targets = {mutant.test for mutant in chosen}
+        workshop = Workshop(Path(folder, "original"), targets)
+        for target in sorted(targets):
             red, line = workshop.is_red(workshop.root, target)
             if red:
                 sys.exit(f"{target} is red without any mutant: {line}")

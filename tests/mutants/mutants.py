@@ -47,6 +47,13 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
     "csrc/cpu/winograd_grad_weight.cpp",
     "tests/cpu/test_winograd.py",
 )
+CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
+CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
+    "csrc/cuda/gemm_tiles.h",
+    "csrc/cuda/gemm_pipeline.h",
+    "csrc/cuda/gemm_simt_8_warp_tiled.cu",
+    "tests/cuda/test_gemm.py",
+)
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
@@ -219,4 +226,14 @@ MUTANTS = [
         WINOGRAD_TESTS,
     ),
     Mutant(WINOGRAD_SUMS, "add || i > 0", "add", WINOGRAD_TESTS),
+    # CUDA kernels by host execution: what is left over, the edge of a tile, waits, parts of k, the transposed problem
+    Mutant(CUDA_RELU, "if (i < count) out[i]", "if (i + 1 < count) out[i]", CUDA_RELU_TESTS),
+    Mutant(CUDA_RELU, "return value <= 0 ?", "return value < 0 ?", CUDA_RELU_TESTS),
+    Mutant(CUDA_TILES, "k + k_ < depth ? within : 0", "within", CUDA_GEMM_TESTS),
+    Mutant(CUDA_TILES, "from_ += source_.advance;", "from_ += source_.k_stride;", CUDA_GEMM_TESTS),
+    Mutant(CUDA_PIPELINE, "async_copy_wait<0>();", "async_copy_wait<1>();", CUDA_GEMM_TESTS),
+    Mutant(CUDA_PIPELINE, "        __syncthreads();\n        fetch(stage", "        fetch(stage", CUDA_GEMM_TESTS),
+    Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
+    Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
+    Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
 ]

@@ -1,4 +1,7 @@
-// A case is a small kernel with its launch and what must come out. Host execution ends it well, or by an exception.
+// A case is a small kernel with its launch and what must come out.
+//
+//     CASE(name) { ... }      one that must end well
+//     TWINS(name) { ... }     a template on `bool Right`: `name` must end well, `name.wrong` has a planted bug
 #pragma once
 
 #include <cmath>
@@ -11,7 +14,7 @@
 namespace cases {
 
 struct Case {
-    const char* name;
+    std::string name;
     void (*run)();
 };
 
@@ -21,19 +24,26 @@ inline std::vector<Case>& all() {
 }
 
 struct Register {
-    Register(const char* name, void (*run)()) { all().push_back({name, run}); }
+    Register(const std::string& name, void (*run)()) { all().push_back({name, run}); }
 };
+
+#define CASE(name)                                               \
+    static void name();                                          \
+    static const cases::Register registered_##name(#name, name); \
+    static void name()
+
+#define TWINS(name)                                                                      \
+    template <bool Right>                                                                \
+    static void name();                                                                  \
+    static const cases::Register registered_##name(#name, name<true>);                   \
+    static const cases::Register registered_##name##_wrong(#name ".wrong", name<false>); \
+    template <bool Right>                                                                \
+    static void name()
 
 // What came out differs from what must.
 struct WrongResult : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
-
-// Defines and registers a case: CASE(name) { ... }
-#define CASE(name)                                               \
-    static void name();                                          \
-    static const cases::Register registered_##name(#name, name); \
-    static void name()
 
 template <class T>
 void expect(const std::vector<T>& values, const std::vector<T>& expected) {
@@ -43,11 +53,12 @@ void expect(const std::vector<T>& values, const std::vector<T>& expected) {
                               std::to_string(expected[i]));
 }
 
-// 0, 1, ...
-template <class T>
-std::vector<T> iota(int count) {
-    std::vector<T> values(count);
-    for (int i = 0; i < count; i++) values[i] = static_cast<T>(i);
+// f(0), f(1), ... and no room for more.
+template <class F>
+auto table(int count, F f) {
+    std::vector<decltype(f(0))> values;
+    values.reserve(count);
+    for (int i = 0; i < count; i++) values.push_back(f(i));
     return values;
 }
 

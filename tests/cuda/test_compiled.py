@@ -1,0 +1,112 @@
+"""What nvcc makes of csrc/cuda: it compiles for every architecture, tuned kernels spill nothing, the module loads."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import cuda, native
+
+JOBS = cuda.kernel_jobs()
+
+
+@pytest.fixture(scope="module")
+def nvcc() -> cuda.Nvcc:
+    home = cuda.home()
+    if home is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI is to compile the CUDA kernels, but there is no nvcc: {cuda.INSTALL}")
+        pytest.skip("no nvcc here")
+    return cuda.Nvcc(home, cuda.DEFAULT_ARCHITECTURES)
+
+
+def kernels(report: str) -> list[tuple[str, str, int]]:
+    """Name, architecture and spilled bytes of every kernel that ptxas reports on."""
+    entries = re.split(r"Compiling entry function ", report)[1:]
+    found = []
+    for entry in entries:
+        name, architecture = re.match(r"'(\S+)' for '(\w+)'", entry).groups()
+        spilled = re.findall(r"(\d+) bytes spill", entry)
+        assert spilled, f"ptxas says nothing about spills of {name}: has its wording changed?"
+        found.append((name, architecture, max(map(int, spilled))))
+    return found
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: Path(job.source).name)
+def test_compiles_everywhere_and_tuned_kernels_spill_nothing(job, nvcc):
+    """A file says "Tuned:" in its header comment if none of its kernels may spill registers."""
+    (target,) = nvcc.compile([job], progress=False)
+    found = kernels(cuda.report_of(target).read_text())
+    assert {architecture for _, architecture, _ in found} == {"sm_75", "sm_80", "sm_90a"}
+    if re.search(r"^// .*Tuned:", (native.ROOT / job.source).read_text(), re.MULTILINE):
+        assert [entry for entry in found if entry[2]] == []
+
+
+def test_some_file_is_tuned():
+    assert any("// Tuned:" in (native.ROOT / job.source).read_text() for job in JOBS)
+
+
+def test_spills_are_seen():
+    report = (
+        "ptxas info : Compiling entry function 'k' for 'sm_80'\n 16 bytes stack frame, 8 bytes spill stores, 12 bytes"
+    )
+    assert kernels(report + " spill loads\n") == [("k", "sm_80", 12)]
+
+
+NEW_MODULE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("pycv._cuda", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(module.architectures, len(module.kernels()))
+print(module.device_count(), module.device_error())
+"""
+
+
+def test_the_module_loads_without_a_driver(nvcc, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", cuda.DEFAULT_ARCHITECTURES)
+    target = tmp_path / "_cuda.so"
+    cuda.build(target)
+    needed = subprocess.run(["readelf", "-d", target], capture_output=True, text=True).stdout
+    assert "libcudart" not in needed and "libtorch" not in needed and "libcuda.so" not in needed
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", NEW_MODULE, target]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    first, second = result.stdout.splitlines()
+    assert first.split()[0] == cuda.DEFAULT_ARCHITECTURES and int(first.split()[1]) > 0, result.stderr
+    count, _, reason = second.partition(" ")
+    assert count == "0" and reason
+
+
+def test_architectures_in_words():
+    assert cuda.gencodes("8.0+PTX;9.0a") == [
+        "-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_80,code=compute_80",
+        "-gencode=arch=compute_90a,code=sm_90a",
+    ]  # fmt: skip
+    for bad, message in (("9.0a+PTX", "PTX of it would run on no newer GPU"), ("Hopper", "expected such as 8.0")):
+        with pytest.raises(ValueError, match=message):
+            cuda.gencodes(bad)
+
+
+def test_which_toolkit_and_architectures(tmp_path, monkeypatch):
+    for name in ("CUDA_HOME", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST", "FORCE_CUDA"):
+        monkeypatch.delenv(name, raising=False)
+    for file in ("bin/nvcc", "include/cuda_runtime.h"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).touch()
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path))
+    assert cuda.home() == tmp_path
+    monkeypatch.setattr(cuda, "gpus", lambda: ["8.6", "9.0"])
+    assert cuda.wanted() and not cuda.forced() and cuda.architectures() == "8.6;9.0a"
+    monkeypatch.setenv("FORCE_CUDA", "0")
+    assert not cuda.wanted()
+    monkeypatch.setattr(cuda, "gpus", lambda: [])
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    assert cuda.wanted() and cuda.forced() and cuda.architectures() == cuda.DEFAULT_ARCHITECTURES
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0+PTX 9.0a")
+    assert cuda.architectures() == "8.0+PTX;9.0a"
