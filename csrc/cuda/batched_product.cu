@@ -1,4 +1,5 @@
 // Batched matrix products: a block computes a tile of one matrix, its threads TM x TN elements each, in registers.
+// Tuned: no kernel of this file may spill registers.
 //
 // Steps of BK along k go through shared memory, in which both operands lie across k, whatever their order in memory.
 // While one step is multiplied the next one is on its way into registers and goes to a second buffer afterwards: one

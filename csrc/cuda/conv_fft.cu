@@ -1,4 +1,5 @@
 // Convolution by Fourier transforms of overlapping tiles (overlap-save), all passes, for large filters.
+// Tuned: no kernel of this file may spill registers.
 //
 // forward, grad_input: three launches for as many tiles as the workspace has room for:
 //     to_spectra      the source's tiles into planes, one per frequency                                   (fft_tile.h)

@@ -1,4 +1,5 @@
 // Winograd convolution F(m x m, 3 x 3), m = 2 or 4: forward and grad_input with stride and dilation 1.
+// Tuned: no kernel of this file may spill registers.
 //
 // The output is cut into tiles of m x m pixels, each of which needs (m + 2) x (m + 2) of the input. Three launches for
 // as many tiles as the workspace has room for:
@@ -14,8 +15,8 @@
 // read again on the side of the input and as many on the side of the output, and 4 written: with m = 4, 44 bytes per
 // pixel where input and output have as many channels. So it pays from about 64 channels on.
 //
-// Never TF32. A NaN or an infinity reaches every output of the tiles that read it, as NaN, and nothing beyond: an
-// infinity that comes out of a transform may have the wrong sign, which relu must not hide.
+// Never TF32. A NaN or an infinity reaches every output of the tiles that read it, as NaN, and nothing beyond. Where a
+// transform overflows, the infinity may have the wrong sign: it becomes NaN, so that relu does not hide it.
 #include "device/half.h"
 #include "device/launch.h"
 #include "plan.h"
@@ -157,7 +158,7 @@ public:
         const bool forward = p_.pass == Pass::forward;
         const void* const source = forward ? a.input : a.output;
         T* const computed = static_cast<T*>(forward ? a.output : a.input);
-        const TiledImage from{sides_.source, sides_.source_size.h, sides_.source_size.w, sides_.top, sides_.left};
+        const TiledImage from = source_image(sides_.source, sides_.source_size, sides_.size, sides_.top, sides_.left);
         const TiledImage to{sides_.computed, sides_.size.h, sides_.size.w, 0, 0};
         const Epilogue<T> epilogue{p_.bias ? static_cast<const T*>(a.bias) : nullptr,
                                    p_.has_residual ? static_cast<const T*>(a.residual) : nullptr, p_.residual, p_.relu};

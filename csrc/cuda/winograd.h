@@ -27,6 +27,13 @@ struct TiledImage {
     int64_t height, width, top, left;
 };
 
+// The source of results of `size`, whose last tiles may reach beyond what these depend on: it ends there.
+inline TiledImage source_image(const Strides& strides, const Spatial& source, const Spatial& size, int64_t top,
+                               int64_t left) {
+    return {strides, std::min(source.h, top + size.h + kTaps - 1), std::min(source.w, left + size.w + kTaps - 1), top,
+            left};
+}
+
 // out = M in transpose(M) for a matrix with the points in its rows (B transposed, G).
 template <class M, class A, int N = M::value.kColumns, int K = M::value.kRows>
 __device__ __forceinline__ void transform_rows(const A (&in)[N][N], A (&out)[K][K]) {

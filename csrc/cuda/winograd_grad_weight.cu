@@ -1,6 +1,7 @@
 // grad_weight by Winograd's F(3 x 3, m x m), m = 2 or 4: the filter's gradient is a convolution of the input with
 // grad_output, whose tiles of m x m pixels take the part of the filters, with the points and the input transform of the
 // forward pass.
+// Tuned: no kernel of this file may spill registers.
 //
 //     sums[plane][k][c] = sum over the tiles of all images of gradients[plane][tile][k] * tiles[plane][tile][c]
 //     weight[k][c]      = the inverse transform of sums[.][k][c]
@@ -81,7 +82,7 @@ public:
     void run(const ConvArguments& a, Stream stream) const override {
         const int64_t filters = groups_ * sums_.outputs * sums_.channels;
         if (filters == 0) return;
-        const TiledImage input{p_.input, p_.size.h, p_.size.w, -p_.padding.h, -p_.padding.w};
+        const TiledImage input = source_image(p_.input, p_.size, p_.out, -p_.padding.h, -p_.padding.w);
         const TiledImage output{p_.output, p_.out.h, p_.out.w, 0, 0};
         A* const sums = static_cast<A*>(a.workspace);
         A* const tiles = sums + sums_.elements();

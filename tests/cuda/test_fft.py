@@ -130,6 +130,34 @@ def test_non_finite_values_stay_in_their_tiles(r, value):
 
 
 @pytest.mark.parametrize("pass_", PASSES)
+def test_what_no_window_reads_is_not_transformed(pass_):
+    """Beyond the last window, though within its tile; and gradients of windows that lie in the padding."""
+    for sizes, name in (("n1c2h9w9 k3r3s3 o5x3", "input"), ("n1c2h5w3 k3r3s3 o9x9", "output")):
+        problem = parse(f"conv2d.{pass_} {sizes} p0 f32 nchw cpu")
+        (kernel,) = kernels(problem, "fft")
+        arrays = arrays_of(problem)
+        if name in arrays:
+            arrays[name][..., 7:, :] = np.nan
+            arrays[name][..., 5:] = np.nan
+        for values in raw.run(problem, kernel, arrays, {}).values():
+            assert np.isfinite(values).all()
+
+
+def test_relu_hides_no_overflow():
+    """A wave that is so large that its spectrum overflows, to infinities of whatever sign."""
+    problem = parse("conv2d.forward n1c1h12w12 k8r3s3 p1 f32 nchw cpu relu")
+    (kernel,) = kernels(problem, "fft")
+    for period in (2, 4, 8, 16):
+        for scale in (1e36, 5e36, 2e37):
+            arrays = arrays_of(problem)
+            wave = np.cos(2 * np.pi / period * np.add.outer(np.arange(12), np.arange(12)))
+            arrays["input"][0, 0] = rounded(wave * scale, "f32")
+            computed = raw.run(problem, kernel, arrays, {})["output"]
+            wrong = np.abs(computed - reference.run(problem, arrays)["output"]) > 1e-4 * scale
+            assert not (np.isfinite(computed) & wrong).any()
+
+
+@pytest.mark.parametrize("pass_", PASSES)
 def test_numeric_class(pass_):
     """Error against the largest output, N(0, 1) data and He-scaled weights: far below 1e-5."""
     for sizes in ("c40h14w14 k6r3s3 p1", "c8h30w30 k4r31s31 p15", "c4h40w40 k4r21s21 p10 g4"):

@@ -158,6 +158,37 @@ def test_non_finite_values_stay_in_their_tiles(m, value):
 
 
 @pytest.mark.parametrize("pass_", PASSES)
+def test_what_no_window_reads_is_not_transformed(pass_):
+    """Beyond the last window, though within its tile."""
+    for sizes, name, inside in (
+        ("n1c2h9w9 k3r3s3 o5x3", "input", (7, 5)),
+        ("n1c2h5w3 k3r3s3 o9x9", "output", (7, 5)),
+    ):
+        problem = parse(f"conv2d.{pass_} {sizes} p0 f32 nchw cpu")
+        arrays = arrays_of(problem)
+        if name in arrays and (name == "input" or pass_ == "grad_input"):
+            arrays[name][..., inside[0] :, :] = np.nan
+            arrays[name][..., inside[1] :] = np.nan
+        for kernel in kernels(problem, "winograd"):
+            for values in raw.run(problem, kernel, arrays, {}).values():
+                assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("m", TILES)
+def test_relu_hides_no_overflow(m):
+    """Values so large that a transform overflows, to an infinity of whatever sign, though the result is finite."""
+    problem = parse(problem_text("n1c2h12w12 k8", rest="p1 f32 nchw cpu relu"))
+    (kernel,) = (k for k in kernels(problem, "winograd") if k.variant == f"f{m}")
+    for scale in (3e37, 6e37, 1e38, 2e38, 3e38):
+        arrays = arrays_of(problem)
+        arrays["input"] = np.sign(arrays["input"]) * rounded(np.float64(scale), "f32").astype(float)
+        arrays["weight"] = rounded(arrays["weight"] * 1e-3, "f32").astype(float)
+        computed = raw.run(problem, kernel, arrays, {})["output"]
+        wrong = np.abs(computed - reference.run(problem, arrays)["output"]) > 1e-4 * scale
+        assert not (np.isfinite(computed) & wrong).any()
+
+
+@pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("m", TILES)
 def test_numeric_class(m, pass_):
     """Error against the largest output, N(0, 1) data and He-scaled weights: at most 1e-5."""
