@@ -215,6 +215,15 @@ def test_through_the_op():
     torch.testing.assert_close(grads, torch.autograd.grad(expected, (x, w), torch.ones_like(y)))
 
 
+@pytest.mark.full
+def test_gradients():
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    with pycv.use(backend="cuda", algorithm="winograd"):
+        assert torch.autograd.gradcheck(lambda x, w: PF.conv2d(x, w, padding=1), (x, w))
+        assert torch.autograd.gradgradcheck(lambda x, w: PF.conv2d(x, w, padding=1), (x, w))
+
+
 def test_what_is_not_supported_is_said_in_words():
     def reason(text: str) -> str:
         problem = parse(text)
