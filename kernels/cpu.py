@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from . import Kernel, _fields
+from . import Kernel, _fields, _geometry
 
 try:
     from pycv import _cpu
@@ -215,20 +215,9 @@ def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="
 
 def _fft(p: ConvProblem) -> str | None:
     """What no window reads would be transformed along with what they do read."""
-    axes = zip(p.size, p.filter, p.output_size, p.stride, p.padding, p.dilation, strict=True)
-    if not all(_all_read(*axis) for axis in axes):
+    if not _geometry.all_read(p):
         return "fft would mix in the elements that the windows leave out in between"
     return _plain_conv(p)
-
-
-def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilation: int) -> bool:
-    """Whether no input element, and no window, lies between others and yet meets none of them."""
-    if dilation == 1 and stride <= filter:
-        return True
-    pairs = [
-        (i, o) for o in range(out) for r in range(filter) if 0 <= (i := o * stride - padding + r * dilation) < size
-    ]
-    return all(len(met) == max(met) - min(met) + 1 for met in map(set, zip(*pairs, strict=True)))
 
 
 _RANKS = ("1d", "2d", "3d")

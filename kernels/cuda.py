@@ -20,7 +20,7 @@ import torch
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from . import Kernel, _fields
+from . import Kernel, _fields, _geometry
 
 try:
     from pycv import _cuda
@@ -258,6 +258,47 @@ def _im2col(p: ConvProblem) -> str | None:
     return _conv(p)
 
 
+def _winograd(p: ConvProblem) -> str | None:
+    if set(p.stride) != {1} or set(p.dilation) != {1}:
+        steps = ("x".join(map(str, axes)) for axes in (p.stride, p.dilation))
+        return "stride {}, dilation {}: winograd is for 1".format(*steps)
+    if set(p.filter) != {3}:
+        return f"filter {'x'.join(map(str, p.filter))}: these tiles are for 3x3"
+    return _conv(p)
+
+
+def _winograd_entries() -> list[Kernel]:
+    """F(4x4, 3x3) and F(2x2, 3x3), in order of preference."""
+    return [
+        Kernel(
+            "conv2d", pass_, "cuda", "winograd", _winograd, _plan_conv(f"winograd/{tile}"),
+            numeric_class="default", variant=tile,
+        )
+        for pass_ in PASSES
+        for tile in ("f4", "f2")
+    ]  # fmt: skip
+
+
+def _fft(p: ConvProblem) -> str | None:
+    """What no window reads would be transformed along with what they do read."""
+    if p.dtype not in ("f32", "f64"):
+        return f"dtype {p.dtype}: fft takes f32 and f64"
+    extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
+    if not _fits_shared_memory(extents, p.dtype):
+        return f"filter of extent {'x'.join(map(str, extents))}: no tile for it fits into shared memory"
+    if not _geometry.all_read(p):
+        return "fft would mix in the elements that the windows leave out in between"
+    return _conv(p)
+
+
+def _fits_shared_memory(extents: list[int], dtype: str) -> bool:
+    """Whether the smallest tile of powers of two does (csrc/cuda/fft_tile.h): a complex number for every two elements,
+    some room, and the roots."""
+    height, width = (1 << (extent - 1).bit_length() for extent in (1, *extents)[-2:])
+    width = max(width, 2)
+    return (max(height // 2, 1) * (width + 3) + max(height, width)) * (16 if dtype == "f64" else 8) <= 48 * 1024
+
+
 _RANKS = ("1d", "2d", "3d")
 _CONVS = [f"conv{rank}" for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
@@ -285,6 +326,8 @@ KERNELS: list[Kernel] = [
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
+    *_winograd_entries(),
+    *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _im2col),
     *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise),
 ]

@@ -2,7 +2,8 @@
 // convolutions over the phases of the image.
 //
 // The output is cut into tiles of m x m pixels. Each needs a = m + r - 1 input pixels per side; both transforms
-// (winograd_matrices.h) make a * a planes, in each of which the convolution is one matrix product over the channels:
+// (common/winograd_matrices.h) make a * a planes, in each of which the convolution is one matrix product over the
+// channels:
 //
 //     sums[xi][tile][k] = sum over c of tiles[xi][c][tile] * weight[xi][c][k]
 //
@@ -26,10 +27,10 @@
 // r) times the weight's size. Where that is more than the tiles are and nobody keeps it, run() takes the plain weight
 // instead, and transforms a part of a panel when it gets to it: what it makes of it is read once, from the cache.
 //
-// Rounding: see winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those of one
-// output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing beyond:
-// whatever direct convolution would make non-finite is so here. The taps that a phase's filter lacks read too; what no
-// window reads is not read.
+// Rounding: see common/winograd_matrices.h; an error is bounded by what the largest values of a tile allow, not those
+// of one output. A NaN or an infinity reaches every output of the tiles that read it, mostly as NaN, and nothing
+// beyond: whatever direct convolution would make non-finite is so here. The taps that a phase's filter lacks read too;
+// what no window reads is not read.
 #include "cost.h"
 #include "plan.h"
 #include "winograd_blocks.h"

@@ -10,10 +10,16 @@
 // into a buffer that stays in the L1 cache.
 #pragma once
 
+#include "../common/winograd_transform.h"
 #include "winograd_tile.h"
-#include "winograd_transform.h"
 
 namespace pycv::cpu::PYCV_ISA {
+
+using winograd::FilterMatrix;
+using winograd::InputMatrix;
+using winograd::multiply_points_in_columns;
+using winograd::multiply_points_in_rows;
+using winograd::OutputMatrix;
 
 template <class T, class Axis>
 struct Tile {

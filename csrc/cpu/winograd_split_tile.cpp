@@ -23,25 +23,25 @@ struct SplitAxis {
         V even[M + 1];
 #pragma GCC unroll 9
         for (int i = 0; i <= M; ++i) even[i] = in[2 * i];
-        multiply_points_in_rows<kInputMatrix<M + 1>, T>(even, out);
+        multiply_points_in_rows<InputMatrix<M + 1>, T>(even, out);
 #pragma GCC unroll 9
         for (int i = 0; i < M; ++i) out[M + 1 + i] = in[2 * i + 1];
     }
     template <class T, class V>
     [[gnu::always_inline]] static void output(V* in, V* out) {
-        multiply_points_in_columns<kOutputMatrix<M, 2>, T>(in, out);
+        multiply_points_in_columns<OutputMatrix<M, 2>, T>(in, out);
 #pragma GCC unroll 9
         for (int i = 0; i < M; ++i) out[i] = out[i] + in[M + 1 + i];
     }
     template <class T, class V>
     [[gnu::always_inline]] static void filter(V* in, V* out) {
         V even[] = {in[0], in[2]};
-        multiply_points_in_rows<kFilterMatrix<M, 2>, T>(even, out);
+        multiply_points_in_rows<FilterMatrix<M, 2>, T>(even, out);
         out[M + 1] = in[1];
     }
     template <class T, class V>
     [[gnu::always_inline]] static void gradient(V* in, V* out) {
-        multiply_points_in_rows<kFilterMatrix<2, M>, T>(in, out);
+        multiply_points_in_rows<FilterMatrix<2, M>, T>(in, out);
 #pragma GCC unroll 9
         for (int i = 0; i < M; ++i) out[M + 1 + i] = in[i];
     }
@@ -50,7 +50,7 @@ struct SplitAxis {
         V even[2], odd = in[M + 1];
 #pragma GCC unroll 9
         for (int i = 1; i < M; ++i) odd = odd + in[M + 1 + i];
-        multiply_points_in_columns<kOutputMatrix<2, M>, T>(in, even);
+        multiply_points_in_columns<OutputMatrix<2, M>, T>(in, even);
         out[0] = even[0], out[1] = odd, out[2] = even[1];
     }
 };
@@ -63,14 +63,14 @@ struct SplitInputAxis {
 
     template <class T, class V>
     [[gnu::always_inline]] static void input(V* in, V* out) {
-        multiply_points_in_rows<kInputMatrix<M + 1>, T>(in, out);
+        multiply_points_in_rows<InputMatrix<M + 1>, T>(in, out);
 #pragma GCC unroll 9
         for (int i = 0; i < M; ++i) out[M + 1 + i] = in[i];
     }
     template <class T, class V>
     [[gnu::always_inline]] static void output(V* in, V* out) {
         V even[M];
-        multiply_points_in_columns<kOutputMatrix<M, 2>, T>(in, even);
+        multiply_points_in_columns<OutputMatrix<M, 2>, T>(in, even);
 #pragma GCC unroll 9
         for (int i = 0; i < M; ++i) {
             out[2 * i] = in[M + 1 + i];

@@ -12,23 +12,23 @@ struct PlainAxis {
 
     template <class T, class V>
     [[gnu::always_inline]] static void input(V* in, V* out) {
-        multiply_points_in_rows<kInputMatrix<kPlanes>, T>(in, out);
+        multiply_points_in_rows<InputMatrix<kPlanes>, T>(in, out);
     }
     template <class T, class V>
     [[gnu::always_inline]] static void output(V* in, V* out) {
-        multiply_points_in_columns<kOutputMatrix<M, R>, T>(in, out);
+        multiply_points_in_columns<OutputMatrix<M, R>, T>(in, out);
     }
     template <class T, class V>
     [[gnu::always_inline]] static void filter(V* in, V* out) {
-        multiply_points_in_rows<kFilterMatrix<M, R>, T>(in, out);
+        multiply_points_in_rows<FilterMatrix<M, R>, T>(in, out);
     }
     template <class T, class V>
     [[gnu::always_inline]] static void gradient(V* in, V* out) {
-        multiply_points_in_rows<kFilterMatrix<R, M>, T>(in, out);
+        multiply_points_in_rows<FilterMatrix<R, M>, T>(in, out);
     }
     template <class T, class V>
     [[gnu::always_inline]] static void taps(V* in, V* out) {
-        multiply_points_in_columns<kOutputMatrix<R, M>, T>(in, out);
+        multiply_points_in_columns<OutputMatrix<R, M>, T>(in, out);
     }
 };
 

@@ -64,6 +64,20 @@ CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
     "tests/cuda/test_conv.py",
 )
 CUDA_DIRECT, CUDA_IM2COL = "csrc/cuda/conv_direct.cu", "csrc/cuda/conv_im2col.cu"
+CUDA_PRODUCT, CUDA_WINOGRAD, CUDA_WINOGRAD_TILE, CUDA_WINOGRAD_SUMS, CUDA_WINOGRAD_TESTS = (
+    "csrc/cuda/batched_product.cu",
+    "csrc/cuda/conv_winograd.cu",
+    "csrc/cuda/winograd.h",
+    "csrc/cuda/winograd_grad_weight.cu",
+    "tests/cuda/test_winograd.py",
+)
+CUDA_FFT, CUDA_FFT_TILE, CUDA_FFT_AXES, CUDA_FFT_CONV, CUDA_FFT_TESTS = (
+    "csrc/cuda/fft.h",
+    "csrc/cuda/fft_tile.h",
+    "csrc/cuda/fft_axes.h",
+    "csrc/cuda/conv_fft.cu",
+    "tests/cuda/test_fft.py",
+)
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
@@ -340,4 +354,28 @@ MUTANTS = [
     Mutant(CUDA_DIRECT, "if (v < count) out[", "out[", CUDA_CONV_TESTS),
     Mutant(CUDA_IM2COL, "g.beta = first ? 0 : 1;", "g.beta = 0;", CUDA_CONV_TESTS),
     Mutant(CUDA_IM2COL, "from % stride == 0 && from / stride < out", "from / stride < out", CUDA_CONV_TESTS),
+    # CUDA Winograd: the end of k and the steps of the product, the padding, the turned filters, overflows, the sums
+    Mutant(CUDA_PRODUCT, "k + at < end ? rows - row : 0", "rows - row", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_PRODUCT, "row < rows ? end - k - at : 0", "row < rows ? V : 0", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_PRODUCT, "            __syncthreads();\n        }", "        }", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_WINOGRAD_TILE, "top + i >= 0 && top + i < image.height", "top + i < image.height", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_WINOGRAD_TILE, "std::min(source.h, top + size.h + kTaps - 1)", "source.h", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_WINOGRAD, "filters.turned ? kTaps - 1 - i : i", "i", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_WINOGRAD, "value += value * A(0) + bias;", "value += bias;", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_WINOGRAD_SUMS, "begin > 0,", "false,", CUDA_WINOGRAD_TESTS),
+    Mutant(CUDA_WINOGRAD_SUMS, "split < s.splits;", "split < 1;", CUDA_WINOGRAD_TESTS),
+    # CUDA FFT: stages, the odd rows' places, a conjugate, what the tile leaves out, strides, infinities, sums of blocks
+    Mutant(CUDA_FFT, "    }\n    __syncthreads();\n}", "    }\n}", CUDA_FFT_TESTS),
+    Mutant(CUDA_FFT, "z[q] * conjugate(roots", "z[q] * (roots", CUDA_FFT_TESTS),
+    Mutant(CUDA_FFT_TILE, "f == width / 2 ? width + 1 :", "", CUDA_FFT_TESTS),
+    Mutant(CUDA_FFT_TILE, "value += value * T(0);", "", CUDA_FFT_TESTS),
+    Mutant(CUDA_FFT_TILE, "element * step == at && element >= low", "element >= low", CUDA_FFT_TESTS),
+    Mutant(CUDA_FFT_AXES, "axis.padding - (axis.extent - 1), results()", "axis.padding, results()", CUDA_FFT_TESTS),
+    Mutant(
+        CUDA_FFT_AXES,
+        "axis.stride, axis.out_begin, axis.out_end, 0, m}",
+        "axis.stride, 0, axis.out, 0, m}",
+        CUDA_FFT_TESTS,
+    ),
+    Mutant(CUDA_FFT_CONV, "tiles, gradients, sums, begin > 0)", "tiles, gradients, sums, false)", CUDA_FFT_TESTS),
 ]

@@ -21,7 +21,7 @@
 //     A = 8: 0, 1/2, 1, 2    F(6, 3)  9e-6 / 3e-5, F(4, 5) 9e-6 / 2e-5: not within 1e-5, so of numeric class "fast"
 #pragma once
 
-namespace pycv::cpu::PYCV_ISA {
+namespace pycv::winograd {
 
 template <int Rows, int Columns>
 struct Matrix {
@@ -107,11 +107,18 @@ constexpr Matrix<M, M + R - 1> output_matrix() {
 
 }  // namespace cook_toom
 
+// The matrices as types, whose `value` the transforms (winograd_transform.h) are compiled for.
 template <int A>
-inline constexpr Matrix<A, A> kInputMatrix = cook_toom::input_matrix<A>();
+struct InputMatrix {
+    static constexpr Matrix<A, A> value = cook_toom::input_matrix<A>();
+};
 template <int M, int R>
-inline constexpr Matrix<M + R - 1, R> kFilterMatrix = cook_toom::filter_matrix<M, R>();
+struct FilterMatrix {
+    static constexpr Matrix<M + R - 1, R> value = cook_toom::filter_matrix<M, R>();
+};
 template <int M, int R>
-inline constexpr Matrix<M, M + R - 1> kOutputMatrix = cook_toom::output_matrix<M, R>();
+struct OutputMatrix {
+    static constexpr Matrix<M, M + R - 1> value = cook_toom::output_matrix<M, R>();
+};
 
-}  // namespace pycv::cpu::PYCV_ISA
+}  // namespace pycv::winograd
