@@ -57,7 +57,7 @@ def test_shared_symbols_are_seen(tmp_path):
 
 
 SMALLEST = {
-    "conv": "{op}.{pass_} n1c4{size} k4{filter} p2 f32 nchw cpu",
+    "conv": "{op}.{pass_} n1c{c}{size} k{c}{filter} u{stride} p2 f32 nchw cpu",
     "gemm": "gemm.forward m2n2k2 f32 cpu",
     "pool": "{op}.{pass_} n1c1{size} {filter} f32 nchw cpu",
     "adaptive": "{op}.{pass_} n1c1{size} o1 f32 nchw cpu",
@@ -74,9 +74,12 @@ assert _cpu.isa() == sys.argv[1]
 for kernel in KERNELS:
     rank = int(kernel.op[-2]) if kernel.op.endswith("d") and kernel.op[-2].isdigit() else 0
     size = "".join(f"{a}4" for a in "dhw"[3 - rank:]) if rank else ""
-    filters = ["".join(f"{a}{extent}" for a in "trs"[3 - rank:]) if rank else "" for extent in (2, 1, 3, 5)]
+    filters = ["".join(f"{a}{extent}" for a in "trs"[3 - rank:]) if rank else "" for extent in (2, 1, 3, 5, 7)]
     family = next((f for f in ("adaptive", "pool", "conv", "gemm", "relu") if f in kernel.op), "norm")
-    texts = [SMALLEST[family].format(op=kernel.op, pass_=kernel.pass_, size=size, filter=f) for f in filters]
+    texts = [
+        SMALLEST[family].format(op=kernel.op, pass_=kernel.pass_, size=size, filter=f, c=c, stride=u)
+        for c in (4, 600) for u in (1, 2) for f in filters
+    ]
     problem = next(problem for problem in map(parse, texts) if kernel.supports(problem) is None)
     assert kernel.plan(problem, 2, 1 << 20) is not None, problem
 print(len(KERNELS))

@@ -37,6 +37,7 @@ def kernels(report: str) -> list[tuple[str, str, int]]:
     return found
 
 
+@pytest.mark.full  # minutes; CI runs it as a stage of its own
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: Path(job.source).name)
 def test_compiles_everywhere_and_tuned_kernels_spill_nothing(job, nvcc):
     """A file says "Tuned:" in its header comment if none of its kernels may spill registers."""
@@ -68,6 +69,7 @@ print(module.device_count(), module.device_error())
 """
 
 
+@pytest.mark.full
 def test_the_module_loads_without_a_driver(nvcc, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", cuda.DEFAULT_ARCHITECTURES)
     target = tmp_path / "_cuda.so"

@@ -13,6 +13,7 @@ from pycv.ops import _workspace
 from pycv.ops._workspace import ALIGNMENT, IDLE_BYTES, SCRATCH_BYTES, workspace
 
 LARGE = SCRATCH_BYTES + 1
+X = torch.empty(0)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def idle_bytes():
 @pytest.mark.parametrize("size", [0, 1, SCRATCH_BYTES, LARGE, 10**7 + 3])
 def test_aligned_and_large_enough(size):
     for _ in range(3):
-        holder, address = workspace(size)
+        holder, address = workspace(size, X)
         memory = getattr(holder, "memory", holder)
         assert address % ALIGNMENT == 0
         assert memory.data_ptr() <= address and address + size <= memory.data_ptr() + memory.nbytes
@@ -37,24 +38,24 @@ def test_aligned_and_large_enough(size):
 
 
 def test_what_is_held_is_nobody_elses():
-    held = [workspace(LARGE + i) for i in range(4)]
+    held = [workspace(LARGE + i, X) for i in range(4)]
     starts = sorted(address for _, address in held)
     assert all(second - first >= LARGE for first, second in pairwise(starts))
 
 
 def test_the_same_memory_again():
-    holder, address = workspace(3 * LARGE)
+    holder, address = workspace(3 * LARGE, X)
     del holder
     for size in (LARGE, 3 * LARGE, 2 * LARGE):
-        holder, again = workspace(size)
+        holder, again = workspace(size, X)
         assert again == address
         del holder
 
 
 def test_what_is_too_small_gives_way():
-    holder, _ = workspace(LARGE)
+    holder, _ = workspace(LARGE, X)
     del holder
-    holder, _ = workspace(2 * LARGE)
+    holder, _ = workspace(2 * LARGE, X)
     assert not _workspace._idle
     del holder
     assert 2 * LARGE <= idle_bytes() < 3 * LARGE
@@ -62,13 +63,13 @@ def test_what_is_too_small_gives_way():
 
 def test_bounded():
     """Virtual memory only: nothing is written."""
-    holders = [workspace(IDLE_BYTES // 3)[0] for _ in range(5)]
+    holders = [workspace(IDLE_BYTES // 3, X)[0] for _ in range(5)]
     assert idle_bytes() == 0
     while holders:
         del holders[0]
         assert idle_bytes() <= IDLE_BYTES
     assert len(_workspace._idle) == 2
-    holder, _ = workspace(IDLE_BYTES + 1)
+    holder, _ = workspace(IDLE_BYTES + 1, X)
     assert len(_workspace._idle) == 2  # no use for them there
     del holder
     assert idle_bytes() <= IDLE_BYTES and len(_workspace._idle) == 2
@@ -76,7 +77,7 @@ def test_bounded():
 
 def test_comes_back_after_an_error():
     def fails():
-        _holder, _ = workspace(LARGE)
+        _holder, _ = workspace(LARGE, X)
         raise ValueError
 
     with pytest.raises(ValueError):
@@ -90,7 +91,7 @@ def test_threads():
 
     def use(mark: int) -> None:
         for i in range(200):
-            holder, _ = workspace(LARGE + 1000 * (i % 7))
+            holder, _ = workspace(LARGE + 1000 * (i % 7), X)
             holder.memory.fill_(mark)
             if not (holder.memory == mark).all():
                 wrong.append(mark)
