@@ -229,7 +229,7 @@ MUTANTS = [
     ),
     Mutant(PACKED, "part.groups = smaller(end, problem_.batch) - begin;", "part.groups = end - begin;"),
     Mutant(
-        "csrc/bindings/cpu.cpp",
+        "csrc/bindings/problems.h",
         'if (name == "f64") return DType::f64;',
         'if (name == "f64") return DType::f32;',
         "tests/cpu/test_gemm_kernels.py",
@@ -293,7 +293,7 @@ MUTANTS = [
     Mutant(WINOGRAD_SUMS, "add || i > 0", "add", WINOGRAD_TESTS),
     # winograd with stride: taps that do not exist, the rows that a phase begins with, the tile before the image, the
     # shared filter elements
-    Mutant(WINOGRAD, "y < from.height && x < from.width", "y < from.height", STRIDED_TESTS),
+    Mutant(WINOGRAD, "exists = y < from.height && x < from.width", "exists = y < from.height", STRIDED_TESTS),
     Mutant(PHASES, "larger(all.top, divide_up(top, rows))", "larger(all.top, top / rows)", STRIDED_TESTS),
     Mutant(WINOGRAD, "row >= p_.before_rows && ", "", STRIDED_TESTS + " -k windows"),
     Mutant(WINOGRAD, "smaller(plane % tile_.a, last)", "plane % tile_.a", STRIDED_TESTS),
