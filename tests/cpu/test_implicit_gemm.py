@@ -9,6 +9,7 @@ from .test_conv_kernels import LAYOUTS, PASSES, check, flat, normal
 CASES = {
     "plain": flat(2, 20, 33, 7, 1),
     "aligned": flat(2, 16, 32, 8, 1),
+    "few-outputs": flat(2, 48, 16, 13, 1),
     "plane-of-14-rows": flat(3, 40, 30, 14, 1),
     "one-pixel": flat(1, 40, 50, 1, 1),
     "one-pixel-batch": flat(40, 24, 18, 1, 1),

@@ -91,6 +91,7 @@ const ConvCase kConvCases[] = {
     {1, 17, 33, 1, {1, 5, 19}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
     {2, 16, 64, 1, {1, 4, 16}, {1, 1, 1}, kOne, kZero, kOne, kZero},
     {1, 19, 31, 1, {1, 6, 6}, {1, 1, 1}, {1, 2, 2}, kZero, kOne, kZero},
+    {2, 48, 16, 1, {1, 13, 13}, {1, 1, 1}, kOne, kZero, kOne, kZero},  // grad_weight: inputs in rows, read in place
     {1, 3, 18, 1, {1, 23, 21}, {1, 7, 7}, {1, 2, 2}, {0, 3, 3}, kOne, kZero},
     {1, 4, 6, 2, {1, 11, 8}, {1, 3, 2}, {1, 2, 1}, {0, 2, 0}, {1, 1, 3}, kZero},
     {2, 12, 12, 12, {1, 9, 9}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
