@@ -24,6 +24,7 @@ from .choice import cache as tuned_choices
 from .kernels import Kernel
 from .kernels import cpu as _cpu_backend
 from .kernels import cuda as _cuda_backend
+from .kernels import numba as _numba_backend
 from .kernels import torch as _vendor
 from .problem import Problem
 from .settings import NUMERIC_CLASSES, Settings
@@ -53,7 +54,7 @@ class Choice:
 @cache
 def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     table: dict[tuple[str, str], list[Kernel]] = {}
-    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS):
+    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS, *_numba_backend.KERNELS):
         table.setdefault((kernel.op, kernel.pass_), []).append(kernel)
     for (op, pass_), kernels in table.items():
         kernels.append(_vendor.entry(op, pass_))
@@ -101,7 +102,8 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     wanted = settings.wanted(settings.prefer, problem.op, problem.pass_)
     trusted = [kernel for kernel in allowed if verified.trusted(kernel, problem)]
     preferred = _named(wanted, trusted) or _named(wanted, allowed)
-    if len(candidates := preferred or trusted or allowed) == 1:
+    standing_in = [kernel for kernel in allowed if kernel.backend == "numba"]
+    if len(candidates := preferred or standing_in or trusted or allowed) == 1:
         asked_for = (settings.backend, settings.algorithm) != (None, None)
         alone = "the only one that supports it" if len(allowed) == 1 else "the GPU kernels were never verified here"
         reason = "preferred" if preferred else "asked for" if asked_for else alone
@@ -206,12 +208,27 @@ def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None
     has_it = wanted in algorithms()[f"{problem.op}.{problem.pass_}"]
     if wanted is not None and has_it and wanted not in (kernel.algorithm, kernel.full_algorithm):
         return f"algorithm={wanted!r} was asked for"
+    if kernel.backend == "numba" and _stands_back(kernel, problem, settings):
+        return "it stands in for the C++ kernels, which are built"
     loosest = settings.precision or "default"
     if NUMERIC_CLASSES.index(kernel.numeric_class) > NUMERIC_CLASSES.index(loosest):
         return f"numeric class {kernel.numeric_class} is looser than precision={loosest!r}"
     if _deterministic(settings) and not kernel.deterministic:
         return "not deterministic"
     return kernel.supports(problem)
+
+
+def _stands_back(kernel: Kernel, problem: Problem, settings: Settings) -> bool:
+    """A Numba kernel runs where the C++ ones are not built, or where it is asked for by a name that they do not have."""
+    if settings.backend is not None or _cpu_backend._cpu is None:
+        return False
+    for choice in (settings.algorithm, settings.prefer):
+        wanted = settings.wanted(choice, problem.op, problem.pass_)
+        if _named(wanted, [kernel]) and not _named(
+            wanted, [k for k in _by_op()[problem.op, problem.pass_] if k.backend == "cpu"]
+        ):
+            return False
+    return True
 
 
 def _deterministic(settings: Settings) -> bool:
