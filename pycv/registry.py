@@ -132,7 +132,7 @@ class _Verdict(NamedTuple):
 
 def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict | None:
     """What was measured, now or (with the same result for as long as the kernels are the same) earlier."""
-    if any(kernel.on_gpu for kernel in candidates) or all(kernel.plan is None for kernel in candidates):
+    if not any(kernel.backend == "cpu" for kernel in candidates):  # nothing else is measured
         return None
     key = _tuning_key(candidates, problem, settings, threads, kept)
     entry = tuned_choices.lookup(key)
@@ -219,14 +219,13 @@ def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None
 
 
 def _stands_back(kernel: Kernel, problem: Problem, settings: Settings) -> bool:
-    """A Numba kernel runs where the C++ ones are not built, or where it is asked for by a name that they do not have."""
+    """A Numba kernel runs where the C++ ones are not built, or is asked for by a name that they do not have."""
     if settings.backend is not None or _cpu_backend._cpu is None:
         return False
+    others = [other for other in _by_op()[problem.op, problem.pass_] if other.backend == "cpu"]
     for choice in (settings.algorithm, settings.prefer):
         wanted = settings.wanted(choice, problem.op, problem.pass_)
-        if _named(wanted, [kernel]) and not _named(
-            wanted, [k for k in _by_op()[problem.op, problem.pass_] if k.backend == "cpu"]
-        ):
+        if _named(wanted, [kernel]) and not _named(wanted, others):
             return False
     return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 
-from pycv.problem import PASSES, ConvProblem, GemmProblem, PointwiseProblem
+from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from .. import Kernel, _fields
 
@@ -53,6 +53,18 @@ def _plan_gemm(p: GemmProblem, threads: int, workspace_limit: int):
     return Gemm(p, threads, workspace_limit)
 
 
+def _plan_pool(p: PoolProblem, threads: int, workspace_limit: int):
+    from .plans import Pooling
+
+    return Pooling(p, threads)
+
+
+def _plan_norm(p: NormProblem, threads: int, workspace_limit: int):
+    from .plans import NORMS
+
+    return NORMS[p.op](p, threads)
+
+
 def _plan_pointwise(p: PointwiseProblem, threads: int, workspace_limit: int):
     from .plans import Relu
 
@@ -65,11 +77,15 @@ def _entries(ops, passes, algorithm, plan, supports=_supports) -> list[Kernel]:
 
 _RANKS = ("1d", "2d", "3d")
 _CONVS = [f"conv{rank}" for rank in _RANKS]
+_POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
 
 KERNELS: list[Kernel] = [
     *_entries(_CONVS, PASSES, "im2col", _plan_conv("im2col"), _conv),
     *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _conv),
     *_entries(["gemm"], ("forward",), "blocked", _plan_gemm),
+    *_entries(_POOLS, _GATHERS, "direct", _plan_pool),
+    *_entries(["batch_norm", "local_response_norm"], _GATHERS, "direct", _plan_norm),
+    *_entries(["channel_sum"], ("forward",), "direct", _plan_norm),
     *_entries(["relu"], _GATHERS, "direct", _plan_pointwise),
 ]

@@ -1,7 +1,7 @@
 """Kernels compiled by Numba: ``@kernel`` for what a plan calls, ``@inner`` for what kernels are made of.
 
-A kernel is written once and compiled twice at most for a dtype: its ``prange`` in parallel, and (only in a forked child,
-threads.py) as a plain loop. It is compiled when the first plan needs it, not when it first runs: seconds then,
+A kernel is written once and compiled twice at most for a dtype: its ``prange`` in parallel, and (only in a forked
+child, threads.py) as a plain loop. It is compiled when the first plan needs it, not when it first runs: seconds then,
 milliseconds once it lies on disk (cache.py). On a terminal whatever takes longer than a moment says so.
 
 Arguments are flat arrays, numbers, and tuples of numbers, so that there is one compilation for a dtype and no more:

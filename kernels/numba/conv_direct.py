@@ -1,9 +1,9 @@
 """Direct convolution: rows of the computed image are sums of shifted rows of the source, times one weight each.
 
-For an output row the sums stay in a row of workspace, in the L1 cache; for every term (channel and tap) the source's row
-is read once and added. No more memory than that is needed, and nothing is gathered: best where a group has few channels
-(depthwise convolutions), where a product of matrices would be thin. grad_weight: every element is one sum of products
-over all positions.
+For an output row the sums stay in a row of workspace, in the L1 cache; for every term (channel and tap) the source's
+row is read once and added. No more memory than that is needed, and nothing is gathered: best where a group has few
+channels (depthwise convolutions), where a product of matrices would be thin. grad_weight: every element is one sum of
+products over all positions.
 """
 
 from __future__ import annotations

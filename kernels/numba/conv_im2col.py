@@ -1,11 +1,11 @@
-"""Convolution as a matrix product (im2col): of the weight, a row per computed channel and a column per term (channel and
-tap), and of the gathered elements, a row per term and a column per position.
+"""Convolution as a matrix product (im2col): of the weight, a row per computed channel and a column per term (channel
+and tap), and of the gathered elements, a row per term and a column per position.
 
 The product is never whole in memory: a thread computes a tile of channels and positions at a time, from panels of
-gathered elements that stay in its L2 cache, and writes it where it belongs with bias, residual and relu. Gathering costs
-a read and a write of each element and tap for every ROWS channels. grad_input is the same with the roles of input and
-output exchanged; where the stride is not 1 most of what it gathers is 0. In grad_weight the gradient's elements are the
-left matrix, and terms the columns.
+gathered elements that stay in its L2 cache, and writes it where it belongs with bias, residual and relu. Gathering
+costs a read and a write of each element and tap for every ROWS channels. grad_input is the same with the roles of input
+and output exchanged; where the stride is not 1 most of what it gathers is 0. In grad_weight the gradient's elements are
+the left matrix, and terms the columns.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pycv.problem import ITEMSIZES, ConvProblem, Layout, Sizes
 from . import conv_direct, conv_im2col
 from .conv_gather import Gather, Weight
 from .conv_im2col import PITCH, Residual, Tiling
-from .memory import View, extent, is_row, spatial, strides_of
-from .plans import Cost, Launch
+from .memory import View, is_row, spatial, strides_of
+from .plans import Cost, Launch, image_view
 from .sharing import round_up, worthwhile
 
 
@@ -45,12 +45,8 @@ def _geometry(p: ConvProblem, *others: Sizes) -> Gather:
     return g._replace(depth=1, height=1, width=count, source_depth=1, source_height=1, source_width=count)
 
 
-def _view(layout: Layout, n: int, c: int, size: Sizes, dtype: str) -> View:
-    return View(extent((n, c, *spatial(size, 1)), strides_of(layout, c, size)), dtype)
-
-
 def _weight_view(p: ConvProblem) -> View:
-    return _view(p.weight, p.k, p.c // p.groups, p.filter, p.dtype)
+    return image_view(p.weight, p.k, p.c // p.groups, p.filter, p.dtype)
 
 
 class _Plan:
@@ -84,12 +80,15 @@ class _Image(_Plan):
         self._g = _geometry(p, *([strides] if strides else []))
         self._terms = self._g.channels * prod(p.filter)
         self._positions = p.n * prod(size)
-        input, output = _view(p.input, p.n, p.c, p.size, p.dtype), _view(p.output, p.n, p.k, p.output_size, p.dtype)
+        input, output = (
+            image_view(p.input, p.n, p.c, p.size, p.dtype),
+            image_view(p.output, p.n, p.k, p.output_size, p.dtype),
+        )
         source, computed = (input, output) if self._forward else (output, input)
         weight, at_weight = self._weight(p)
         others = (
             View(channels, p.dtype),
-            _view(p.residual or Layout(), p.n if residual else 0, channels, size, p.dtype),
+            image_view(p.residual or Layout(), p.n if residual else 0, channels, size, p.dtype),
         )
         self._views = (source, weight, computed, *others)
         self._numbers = ("relu" in p.epilogue, self._g, at_weight, Residual(*(strides or (0,) * 5)))
@@ -181,7 +180,10 @@ class Im2colGradWeight(_Plan):
         self.workspace_bytes = workspace * ITEMSIZES[p.dtype]
         gathered = positions * g.groups * (terms * tiling.row_blocks + g.rows * tiling.column_blocks)
         self.cost = Cost(products / team, gathered / team, p.bytes)
-        input, grad = _view(p.input, p.n, p.c, p.size, p.dtype), _view(p.output, p.n, p.k, p.output_size, p.dtype)
+        input, grad = (
+            image_view(p.input, p.n, p.c, p.size, p.dtype),
+            image_view(p.output, p.n, p.k, p.output_size, p.dtype),
+        )
         numbers = (g, *strides_of(p.weight, p.c // p.groups, p.filter), tiling)
         views = (input, grad, _weight_view(p), View(workspace, p.dtype))
         self._launch = Launch(conv_im2col.grad_weight, team, views, numbers)
@@ -213,7 +215,10 @@ class DirectGradWeight(_Plan):
         products = sums * p.n * prod(p.output_size)
         team = worthwhile(team, products, max(1, sums))
         self.cost = _direct_cost(products, team, p, g)
-        input, grad = _view(p.input, p.n, p.c, p.size, p.dtype), _view(p.output, p.n, p.k, p.output_size, p.dtype)
+        input, grad = (
+            image_view(p.input, p.n, p.c, p.size, p.dtype),
+            image_view(p.output, p.n, p.k, p.output_size, p.dtype),
+        )
         numbers = (g, *strides_of(p.weight, p.c // p.groups, p.filter))
         self._launch = Launch(conv_direct.grad_weight, team, (input, grad, _weight_view(p)), numbers)
 

@@ -7,12 +7,26 @@ allocates nothing but the array objects through which Numba sees memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
-from pycv.problem import ITEMSIZES, GemmProblem, PointwiseProblem
+from pycv.problem import ITEMSIZES, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
 
-from . import gemm, relu, threads
+from . import (
+    avg_pool,
+    batch_norm,
+    batch_norm_gradient,
+    channel_sum,
+    gemm,
+    local_response_norm,
+    max_pool,
+    relu,
+    threads,
+)
+from .channels import BLOCK, Image
 from .compiled import Compiled
-from .memory import View, extent
+from .memory import View, extent, spatial, strides_of
+from .pool_windows import Pool
 from .sharing import round_up, worthwhile
 
 
@@ -131,3 +145,135 @@ def _tiling(p: GemmProblem, team: int, elements: int) -> tuple[gemm.Tiling, int]
         rows, depth, columns = (max(1, size // 2) if size > 16 else size for size in (rows, depth, columns))
     tiling = gemm.Tiling(rows, depth, columns, -(-p.m // rows), -(-p.n // columns))
     return tiling, max(1, min(team, p.batch * tiling.row_blocks * tiling.column_blocks))
+
+
+# ------------------------------------------------------------------------------------------------------------ pool
+
+
+def image_view(layout: Layout, n: int, c: int, size: Sizes, dtype: str) -> View:
+    """Of an (n, c, *size) tensor."""
+    return View(extent((n, c, *spatial(size, 1)), strides_of(layout, c, size)), dtype)
+
+
+class Pooling:
+    """csrc/bindings: run(input, output, indices)."""
+
+    def __init__(self, p: PoolProblem, team: int) -> None:
+        adaptive = p.op.startswith("adaptive")
+        self._max, self._forward = "max" in p.op, p.pass_ == "forward"
+        axes = [(p.filter, 1), (p.output_size, 1), (p.stride, 1), (p.padding, 0), (p.dilation, 1)]
+        g = Pool(
+            p.n, p.c, *spatial(p.size, 1), *(value for values, fill in axes for value in spatial(values, fill)),
+            int(adaptive), *strides_of(p.input, p.c, p.size), *strides_of(p.output, p.c, p.output_size),
+        )  # fmt: skip
+        output = image_view(p.output, p.n, p.c, p.output_size, p.dtype)
+        views = [image_view(p.input, p.n, p.c, p.size, p.dtype), output]
+        numbers: tuple = (g,)
+        if self._max:
+            kernel = max_pool.forward if self._forward else max_pool.gradient
+            views.append(image_view(p.output, p.n, p.c, p.output_size, "i64"))
+        else:
+            kernel = avg_pool.forward if self._forward else avg_pool.gradient
+            numbers = (g, p.divisor, p.count_include_pad)
+        items = p.n * p.c * (prod(p.output_size) if self._forward else 1)
+        self._launch = Launch(kernel, worthwhile(team, 4 * p.flops, max(1, items)), tuple(views), numbers)
+
+    def run(self, input: int, output: int, indices: int = 0) -> None:
+        self._launch((input, output, indices) if self._max else (input, output))
+
+    launch = run
+
+
+# ----------------------------------------------------------------------------------------------------------- norms
+
+
+def _image(p: NormProblem) -> tuple[Image, int]:
+    """The tensors of a norm, and how many blocks of channels they have."""
+    x, y = strides_of(p.input, p.c, p.size), strides_of(p.output, p.c, p.size)
+    z = strides_of(p.residual or p.input, p.c, p.size)
+    pixels = p.c > 1 and all(strides[1] == 1 for strides in ((x, z) if p.op == "channel_sum" else (x, y, z)))
+    block = min(p.c, BLOCK) if pixels else 1
+    sizes = (p.n, p.c, *spatial(p.size, 1))
+    return Image(*sizes, *x, *y, *z, block), -(-p.c // block)
+
+
+class _Norm:
+    """csrc/bindings: run with pointers and scalars by name."""
+
+    workspace_bytes = 0
+
+    def __init__(self, p: NormProblem) -> None:
+        self._forward = p.pass_ == "forward"
+        self._g, self._blocks = _image(p)
+        self._input, self._output = (image_view(layout, p.n, p.c, p.size, p.dtype) for layout in (p.input, p.output))
+        self._steps = p.n * p.c * prod(p.size)
+
+
+class BatchNorm(_Norm):
+    def __init__(self, p: NormProblem, team: int) -> None:
+        super().__init__(p)
+        self._training, self._relu = p.training, "relu" in p.epilogue
+        team = worthwhile(team, 2 * self._steps, max(1, self._blocks))
+        sums, parameters = (team * count * self._g.block for count in (2 * batch_norm.SUMS, batch_norm.PARAMETERS))
+        self._sum_bytes = 8 * sums
+        self.workspace_bytes = self._sum_bytes + parameters * ITEMSIZES[p.dtype]
+        channel, none = View(p.c, p.dtype), View(0, p.dtype)
+        scratch = (View(sums, "f64"), View(parameters, p.dtype))
+        residual = none if p.residual is None else image_view(p.residual, p.n, p.c, p.size, p.dtype)
+        if self._forward:
+            views = (self._input, self._output, *[channel] * 6, residual, *scratch)
+            numbers = (1e-5, 0.1, p.training, self._relu, self._g)
+            self._launch = Launch(batch_norm.forward, team, views, numbers)
+        else:
+            masked = self._output if self._relu else none
+            views = (self._input, self._output, self._input, *[channel] * 7, masked, residual, *scratch)
+            self._launch = Launch(batch_norm_gradient.gradient, team, views, (1e-5, p.training, self._g))
+
+    def run(
+        self, input=0, grad_output=0, output=0, weight=0, bias=0, running_mean=0, running_var=0, mean=0, invstd=0,
+        grad_weight=0, grad_bias=0, eps=0.0, momentum=0.0, alpha=0.0, beta=0.0, k=0.0, workspace=0, residual=0,
+        forward_output=0, grad_residual=0,
+    ) -> None:  # fmt: skip
+        scratch = (workspace, workspace + self._sum_bytes)
+        if self._forward:
+            addresses = (input, output, weight, bias, running_mean, running_var, mean, invstd, residual, *scratch)
+            self._launch(addresses, (float(eps), float(momentum), self._training, self._relu, self._g))
+            return
+        addresses = (
+            input, grad_output, output, weight, running_mean, running_var, mean, invstd, grad_weight, grad_bias,
+            forward_output, grad_residual, *scratch,
+        )  # fmt: skip
+        self._launch(addresses, (float(eps), self._training, self._g))
+
+
+class LocalResponseNorm(_Norm):
+    def __init__(self, p: NormProblem, team: int) -> None:
+        super().__init__(p)
+        self._window = p.window
+        team = worthwhile(team, 8 * self._steps, max(1, self._steps // max(1, p.c * self._g.w)))
+        elements = team * self._g.w * (p.c if self._forward else 2 * p.c + 1)
+        self.workspace_bytes = elements * ITEMSIZES[p.dtype]
+        gradient = () if self._forward else (self._input,)
+        kernel = local_response_norm.forward if self._forward else local_response_norm.gradient
+        views = (self._input, self._output, *gradient, View(elements, p.dtype))
+        self._launch = Launch(kernel, team, views, (1e-4, 0.75, 1.0, self._window, self._g))
+
+    def run(self, input=0, grad_output=0, output=0, alpha=0.0, beta=0.0, k=0.0, workspace=0, **others: Any) -> None:
+        tensors = (input, output) if self._forward else (input, grad_output, output)
+        numbers = (float(alpha), float(beta), float(k), self._window, self._g)
+        self._launch((*tensors, workspace), numbers)
+
+
+class ChannelSum(_Norm):
+    def __init__(self, p: NormProblem, team: int) -> None:
+        super().__init__(p)
+        team = worthwhile(team, self._steps, max(1, self._blocks))
+        self.workspace_bytes = 16 * team * self._g.block
+        views = (self._input, View(p.c, p.dtype), View(2 * team * self._g.block, "f64"))
+        self._launch = Launch(channel_sum.forward, team, views, (self._g,))
+
+    def run(self, input=0, output=0, workspace=0, **others: Any) -> None:
+        self._launch((input, output, workspace))
+
+
+NORMS = {"batch_norm": BatchNorm, "local_response_norm": LocalResponseNorm, "channel_sum": ChannelSum}

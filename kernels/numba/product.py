@@ -15,8 +15,10 @@ ROW_BLOCK = 4  # rows of c, and rows of b, that go together
 
 @inner
 def multiply(a, a_at, a_row, a_column, rows, b, b_at, b_row, depth, c, c_at, c_row, columns):
-    """c (rows x columns) += a (rows x depth) @ b (depth x columns): elements of a lie at a_at + i * a_row + p * a_column,
-    those of b and c at b_at + p * b_row + j and c_at + i * c_row + j."""
+    """c (rows x columns) += a (rows x depth) @ b (depth x columns).
+
+    Elements of a lie at a_at + i * a_row + p * a_column, of b at b_at + p * b_row + j, of c at c_at + i * c_row + j.
+    """
     whole_rows, whole_depth = rows - rows % ROW_BLOCK, depth - depth % ROW_BLOCK
     for i in range(0, whole_rows, ROW_BLOCK):
         for p in range(0, whole_depth, ROW_BLOCK):
