@@ -75,6 +75,14 @@ def algorithms() -> dict[str, set[str]]:
     }
 
 
+def own_backend() -> str | None:
+    """The backend of pycv's own kernels on this CPU: ``cpu``, or ``numba`` where the C++ kernels are not built; None
+    where neither can run, so that torch runs everything."""
+    if _cpu_backend._cpu is not None:
+        return "cpu"
+    return None if _numba_backend.missing() else "numba"
+
+
 TORCH_MARGIN = 1.05  # torch runs what it is predicted to run this many times faster,
 TORCH_SECONDS = 2e-6  # and by this much: the model knows no less
 
@@ -106,6 +114,7 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     if len(candidates := preferred or standing_in or trusted or allowed) == 1:
         asked_for = (settings.backend, settings.algorithm) != (None, None)
         alone = "the only one that supports it" if len(allowed) == 1 else "the GPU kernels were never verified here"
+        alone = "it stands in for the C++ kernels, which are not built" if standing_in else alone
         reason = "preferred" if preferred else "asked for" if asked_for else alone
         return Choice(problem, candidates[0], _plan(candidates[0], problem, settings, threads), reason, tuple(rejected))
     verdict = _tuned(candidates, problem, settings, threads, kept) or _default(

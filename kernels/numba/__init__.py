@@ -20,6 +20,17 @@ def missing() -> str | None:
     return None if find_spec("numba") is not None else "Numba is not installed: pip install numba"
 
 
+def state() -> str:
+    """What has been compiled on this machine so far, how long it took and where it lies; or why nothing can be."""
+    if reason := missing():
+        return f"none can run: {reason}"
+    from . import disk
+
+    records = disk.records()
+    seconds = sum(entry.seconds for entry in records)
+    return f"{len(records)} compiled in {seconds:.0f} s so far, kept in {disk.folder()}"
+
+
 def _supports(problem) -> str | None:
     """What holds for every kernel of this backend."""
     if reason := missing():

@@ -2,7 +2,7 @@
 
 A kernel is written once and compiled twice at most for a dtype: its ``prange`` in parallel, and (only in a forked
 child, threads.py) as a plain loop. It is compiled when the first plan needs it, not when it first runs: seconds then,
-milliseconds once it lies on disk (cache.py). On a terminal whatever takes longer than a moment says so.
+milliseconds once it lies on disk (disk.py). On a terminal whatever takes longer than a moment says so.
 
 Arguments are flat arrays, numbers, and tuples of numbers, so that there is one compilation for a dtype and no more:
 where an element lies is computed from strides, as in csrc.
@@ -19,7 +19,7 @@ from typing import Any
 import numba
 from numba.core import config
 
-from . import cache, threads
+from . import disk, threads
 
 # Multiplication and addition may become one instruction; sums are left in the order in which they stand.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
@@ -69,13 +69,13 @@ class Compiled:
             dispatcher = self._dispatcher(parallel)
             call = dispatcher.compile(signature)
         if not sum(dispatcher.stats.cache_hits.values()):
-            cache.record(cache.Record(self.name, dtype, time.perf_counter() - start))
+            disk.record(disk.Record(self.name, dtype, time.perf_counter() - start))
         return call
 
     def _dispatcher(self, parallel: bool) -> Any:
         """Numba takes the folder of its cache from its configuration when a function is decorated."""
         if parallel not in self._dispatchers:
-            place, config.CACHE_DIR = config.CACHE_DIR, str(cache.folder() / ("parallel" if parallel else "serial"))
+            place, config.CACHE_DIR = config.CACHE_DIR, str(disk.folder() / ("parallel" if parallel else "serial"))
             try:
                 self._dispatchers[parallel] = numba.njit(parallel=parallel, cache=True, **_OPTIONS)(self.function)
             finally:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numba
 from numba.core import config
 
-from .cache import folder
+from .disk import folder
 
 _LAYER = "numba.np.ufunc.omppool"
 _BY_FILE, _BY_NAME = b"\0libgomp.so.1.0.0\0", b"\0libgomp.so.1\0\0\0\0\0"

@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
-
-import llvmlite
-import numba
 
 
 class Record(NamedTuple):
@@ -27,10 +25,10 @@ class Record(NamedTuple):
 
 @cache
 def folder() -> Path:
-    """It exists when this returns. NUMBA_CACHE_DIR and PYCV_CACHE_DIR name another place than the usual ones."""
+    """It exists when this returns, if it can be made. NUMBA_CACHE_DIR names another place than the usual two."""
     here = Path(__file__).resolve().parent
     sources = b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))
-    versions = f"{numba.__version__} {llvmlite.__version__}".encode()
+    versions = f"{version('numba')} {version('llvmlite')}".encode()
     name = f"pycv-numba-{hashlib.sha256(sources + versions).hexdigest()[:12]}"
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     named = os.environ.get("NUMBA_CACHE_DIR")
