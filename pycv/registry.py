@@ -9,12 +9,16 @@ that settings and support allow it takes the one that was measured to be the fas
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +31,7 @@ from .kernels import cuda as _cuda_backend
 from .kernels import numba as _numba_backend
 from .kernels import torch as _vendor
 from .problem import Problem
-from .settings import NUMERIC_CLASSES, Settings
+from .settings import BACKENDS, NUMERIC_CLASSES, Settings
 
 
 class UnsupportedError(NotImplementedError):
@@ -51,10 +55,46 @@ class Choice:
     basis: str = ""
 
 
+_registered: list[Kernel] = []
+
+
+def register(kernel: Kernel) -> None:
+    """Adds a kernel of your own for an op and pass that are there: listed, tested and chosen like those of pycv.
+
+    Calls whose kernel was chosen before keep it: register first.
+
+    Raises
+    ------
+    ValueError
+        For an op or pass that does not exist, a backend that pycv does not know, or a name that is taken.
+    """
+    there = _by_op().get((kernel.op, kernel.pass_))
+    if there is None:
+        raise ValueError(f"register: there is no {kernel.op}.{kernel.pass_}; pycv.kernels() lists what there is")
+    if kernel.backend not in BACKENDS or kernel.backend == "torch":
+        raise ValueError(f"register: backend={kernel.backend!r}: expected one of {', '.join(BACKENDS[:-1])}")
+    if kernel.name in [other.name for other in there]:
+        raise ValueError(f"register: {kernel.op}.{kernel.pass_} has a kernel {kernel.name} already")
+    _registered.append(kernel)
+    _by_op.cache_clear()
+    algorithms.cache_clear()
+
+
+def load_named() -> None:
+    """Runs the Python files that PYCV_KERNELS names, which register their kernels."""
+    for name in filter(None, os.environ.get("PYCV_KERNELS", "").split(os.pathsep)):
+        path = Path(name).resolve()
+        spec = spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ImportError(f"PYCV_KERNELS={name}: there is no such Python file")
+        module = sys.modules[path.stem] = module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
 @cache
 def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     table: dict[tuple[str, str], list[Kernel]] = {}
-    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS, *_numba_backend.KERNELS):
+    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS, *_numba_backend.KERNELS, *_registered):
         table.setdefault((kernel.op, kernel.pass_), []).append(kernel)
     for (op, pass_), kernels in table.items():
         kernels.append(_vendor.entry(op, pass_))
