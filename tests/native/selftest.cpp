@@ -269,7 +269,7 @@ void run_gemm(const KernelEntry& entry, const GemmCase& k) {
                   coin(),
                   coin(),
                   coin()};
-    const double alpha = pick({1.0, 1.0, 0.0, -2.0}), beta = pick({1.0, 1.0, 0.0, 3.0});
+    const double alpha = pick({1.0, 1.0, 0.0, -2.0}), beta = pick({1.0, 3.0, 0.0, 3.0});
     const int threads = pick({1, 3});
     const auto spatial = [](MatrixStrides s) -> Strides { return {s.batch, s.row, s.column, 0, 0}; };
     Tensor a(k.batch, k.m, {k.k, 1, 1}), b(k.batch, k.k, {k.n, 1, 1}), out(k.batch, k.m, {k.n, 1, 1});
