@@ -4,7 +4,7 @@
 // It walks the table of kernels, so that a new algorithm of a known op is tested without an edit here. Each problem
 // runs in a number of variants (dtype, layout, epilogue, threads, side of the guard page) drawn from a fixed seed.
 //
-//     selftest [variants per problem]       PYCV_CPU_ISA picks the instruction set
+//     selftest [variants per problem [failures to stop at]]       PYCV_CPU_ISA picks the instruction set
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -23,7 +23,7 @@ using namespace pycv::cpu;
 
 namespace {
 
-int runs = 0, failures = 0;
+int runs = 0, failures = 0, failures_allowed = 10;
 std::mt19937 random_bits(20240229);
 
 template <class T>
@@ -52,7 +52,7 @@ void report(double error, double allowed) {
     if (error <= allowed) return;
     ++failures;
     std::printf("FAILED %s: error %g, allowed %g\n", current.c_str(), error, allowed);
-    if (failures >= 10) {
+    if (failures >= failures_allowed) {
         std::printf("too many failures\n");
         std::exit(1);
     }
@@ -105,7 +105,7 @@ const ConvCase kConvCases[] = {
     {2, 6, 7, 1, {1, 39, 45}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // grad_weight: long sums shared by threads
     {2, 24, 24, 24, {1, 5, 9}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},
     {1, 3, 20, 1, {1, 44, 70}, {1, 11, 11}, {1, 4, 4}, {0, 2, 2}, kOne, kZero},
-    {2, 4, 19, 1, {1, 40, 33}, {1, 9, 8}, kOne, {0, 4, 3}, kOne, kZero},  // a large filter, several tiles
+    {1, 2, 19, 1, {1, 40, 33}, {1, 9, 8}, kOne, {0, 4, 3}, kOne, kZero},  // a large filter, several tiles
     {0, 3, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},     // empty batch
     {2, 0, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},     // no input channels
 };
@@ -573,6 +573,7 @@ void test_relu(const KernelEntry& entry, int) {
 
 int main(int count, char** arguments) {
     const int variants = count > 1 ? std::atoi(arguments[1]) : 12;
+    if (count > 2) failures_allowed = std::atoi(arguments[2]);
     int kernels = 0;
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_set_death_callback(tell_current);
