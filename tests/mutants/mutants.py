@@ -168,9 +168,7 @@ MUTANTS = [
     Mutant(POSITIONS, "i / 2 + i % 2 * lanes<T>", "i / 2", LANES),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(PRODUCT, "if (tile.add) v += load_partial<T>(out + j, part);", ""),
-    Mutant(
-        PRODUCT, "v += sink.beta * load_partial<T>(residual + j, part);", "v += load_partial<T>(residual + j, part);"
-    ),
+    Mutant(PRODUCT, "if (residual) v += sink.beta * load_partial<T>(residual + j, part);", ""),
     Mutant(PRODUCT, "tile.column_bias, tile.row_bias,", "tile.row_bias, tile.column_bias,"),
     Mutant(
         PRODUCT,
