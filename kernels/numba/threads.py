@@ -65,6 +65,9 @@ def share_runtime() -> None:
 @contextmanager
 def team(threads: int) -> Iterator[None]:
     """This thread's parallel loops run on so many threads; what the user has told Numba holds again afterwards."""
+    if forked:
+        yield
+        return
     before = numba.get_num_threads()
     numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
     try:

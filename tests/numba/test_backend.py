@@ -96,9 +96,9 @@ def test_torchs_runtime_and_the_users_thread_count():
     """One OpenMP runtime, torch's thread count, and what the user has told Numba is as it was."""
     out = in_a_new_process(
         "import re, torch, pycv, pycv.functional as F, numba\n"
-        "torch.set_num_threads(2); numba.set_num_threads(1)\n"
-        "x = torch.randn(200_000)\n"
-        "with pycv.use(backend='numba'): assert torch.equal(F.relu(x), x.clamp(min=0))\n"
+        "torch.set_num_threads(2); x = torch.randn(200_000)\n"
+        "with pycv.use(backend='numba'):\n"
+        "    F.relu(x); numba.set_num_threads(1); assert torch.equal(F.relu(x), x.clamp(min=0))\n"
         "print(numba.get_num_threads(), numba.threading_layer())\n"
         "print(*set(re.findall(r'\\S*/lib(?:gomp|iomp5|omp)[-.\\w]*\\.so\\S*', open('/proc/self/maps').read())))",
         NUMBA_NUM_THREADS="2",
