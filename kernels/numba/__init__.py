@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from .. import Kernel, _fields
+from . import forks as forks  # so that it sees every fork from here on
 
 
 @cache

@@ -1,7 +1,7 @@
 """Kernels compiled by Numba: ``@kernel`` for what a plan calls, ``@inner`` for what kernels are made of.
 
 A kernel is written once and compiled twice at most for a dtype: its ``prange`` in parallel, and (only in a forked
-child, threads.py) as a plain loop. It is compiled when the first plan needs it, not when it first runs: seconds then,
+child, forks.py) as a plain loop. It is compiled when the first plan needs it, not when it first runs: seconds then,
 milliseconds once it lies on disk (disk.py). On a terminal whatever takes longer than a moment says so.
 
 Arguments are flat arrays, numbers, and tuples of numbers, so that there is one compilation for a dtype and no more:
@@ -19,10 +19,10 @@ from typing import Any
 import numba
 from numba.core import config
 
-from . import disk, threads
+from . import disk, forks, threads
 
 # Multiplication and addition may become one instruction; sums are left in the order in which they stand.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 inner = numba.njit(**_OPTIONS)
 # A sum of many terms in whatever order vectors make of it.
 summed = numba.njit(**(_OPTIONS | {"fastmath": {"contract", "reassoc"}}))
@@ -32,6 +32,8 @@ _compiling = threading.RLock()
 Call = Callable[..., None]
 
 threads.share_runtime()
+if not forks.forked:
+    numba.get_num_threads()  # starts the layer: what comes from the disk would not
 
 
 class Compiled:
@@ -54,11 +56,11 @@ class Compiled:
         It is Numba's entry point itself, without the look at the arguments' types that a call of a dispatcher begins
         with: they are known.
         """
-        key = (threads.forked, signature)
+        key = (forks.forked, signature)
         call = self._compiled.get(key)
         if call is None:
             with _compiling:
-                call = self._compiled.get(key) or self._compile(signature, not threads.forked)
+                call = self._compiled.get(key) or self._compile(signature, not forks.forked)
                 self._compiled[key] = call
         return call
 

@@ -34,10 +34,11 @@ def _geometry(p: ConvProblem, *others: Sizes) -> Gather:
     c, k, ones = p.c // p.groups, p.k // p.groups, (1, 1, 1)
     if p.pass_ == "grad_input":
         back = tuple(-d for d in dilation)
-        g = Gather(p.groups, c, k, p.n, *size, *out, *taps, *ones, *back, *padding, *stride, *outputs, *inputs)
+        fields = (c, k, p.n, *size, *out, *taps, *ones, *back, *padding, *stride, *outputs, *inputs)
     else:
         before = tuple(-pad for pad in padding)
-        g = Gather(p.groups, k, c, p.n, *out, *size, *taps, *stride, *dilation, *before, *ones, *inputs, *outputs)
+        fields = (k, c, p.n, *out, *size, *taps, *stride, *dilation, *before, *ones, *inputs, *outputs)
+    g = Gather._make((p.groups, *fields))
     same = (taps, stride, padding, size) == (ones, ones, (0, 0, 0), out)
     if not same or not all(is_row(size, strides[2:]) for strides in (inputs, outputs, *others)):
         return g
@@ -55,6 +56,7 @@ class _Plan:
     workspace_bytes = 0
     prepared_weight_bytes = 0
     cost: Cost
+    _launch: Launch
 
     def run(
         self, input: int, weight: int, output: int, bias: int = 0, residual: int = 0, workspace: int = 0,
@@ -75,8 +77,7 @@ class _Image(_Plan):
     def __init__(self, p: ConvProblem) -> None:
         self._forward = p.pass_ == "forward"
         channels, size = (p.k, p.output_size) if self._forward else (p.c, p.size)
-        residual = p.residual is not None
-        strides = strides_of(p.residual, channels, size) if residual else None
+        strides = None if p.residual is None else strides_of(p.residual, channels, size)
         self._g = _geometry(p, *([strides] if strides else []))
         self._terms = self._g.channels * prod(p.filter)
         self._positions = p.n * prod(size)
@@ -88,7 +89,7 @@ class _Image(_Plan):
         weight, at_weight = self._weight(p)
         others = (
             View(channels, p.dtype),
-            image_view(p.residual or Layout(), p.n if residual else 0, channels, size, p.dtype),
+            image_view(p.residual or Layout(), p.n if strides else 0, channels, size, p.dtype),
         )
         self._views = (source, weight, computed, *others)
         self._numbers = ("relu" in p.epilogue, self._g, at_weight, Residual(*(strides or (0,) * 5)))
@@ -96,7 +97,8 @@ class _Image(_Plan):
     def _weight(self, p: ConvProblem) -> tuple[View, Weight]:
         """The weight as the kernel reads it, where possible as it is: one stride must lead through all terms."""
         g, taps, view = self._g, spatial(p.filter, 1), _weight_view(p)
-        k, c, *steps = strides_of(p.weight, p.c // p.groups, p.filter)
+        k, c, *others = strides_of(p.weight, p.c // p.groups, p.filter)
+        steps = tuple(others)
         row, channel = (k, c) if self._forward else (c, k)
         group, count = k * (p.k // p.groups), prod(taps)
         if count == 1:

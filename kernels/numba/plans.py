@@ -17,6 +17,7 @@ from . import (
     batch_norm,
     batch_norm_gradient,
     channel_sum,
+    forks,
     gemm,
     local_response_norm,
     max_pool,
@@ -53,7 +54,7 @@ class Launch:
 
     def __call__(self, addresses: tuple[int, ...], numbers: tuple | None = None) -> None:
         arrays = [view(address) for view, address in zip(self._views, addresses, strict=True)]
-        call = self._kernel.compiled(self._signature) if threads.forked else self._call
+        call = self._kernel.compiled(self._signature) if forks.forked else self._call
         with threads.team(self._team):
             call(self._team, *arrays, *(self._numbers if numbers is None else numbers))
 
@@ -162,10 +163,11 @@ class Pooling:
         adaptive = p.op.startswith("adaptive")
         self._max, self._forward = "max" in p.op, p.pass_ == "forward"
         axes = [(p.filter, 1), (p.output_size, 1), (p.stride, 1), (p.padding, 0), (p.dilation, 1)]
-        g = Pool(
+        sizes = (
             p.n, p.c, *spatial(p.size, 1), *(value for values, fill in axes for value in spatial(values, fill)),
             int(adaptive), *strides_of(p.input, p.c, p.size), *strides_of(p.output, p.c, p.output_size),
         )  # fmt: skip
+        g = Pool._make(sizes)
         output = image_view(p.output, p.n, p.c, p.output_size, p.dtype)
         views = [image_view(p.input, p.n, p.c, p.size, p.dtype), output]
         numbers: tuple = (g,)
@@ -194,7 +196,7 @@ def _image(p: NormProblem) -> tuple[Image, int]:
     pixels = p.c > 1 and all(strides[1] == 1 for strides in ((x, z) if p.op == "channel_sum" else (x, y, z)))
     block = min(p.c, BLOCK) if pixels else 1
     sizes = (p.n, p.c, *spatial(p.size, 1))
-    return Image(*sizes, *x, *y, *z, block), -(-p.c // block)
+    return Image._make((*sizes, *x, *y, *z, block)), -(-p.c // block)
 
 
 class _Norm:
@@ -220,6 +222,7 @@ class BatchNorm(_Norm):
         channel, none = View(p.c, p.dtype), View(0, p.dtype)
         scratch = (View(sums, "f64"), View(parameters, p.dtype))
         residual = none if p.residual is None else image_view(p.residual, p.n, p.c, p.size, p.dtype)
+        views: tuple[View, ...]
         if self._forward:
             views = (self._input, self._output, *[channel] * 6, residual, *scratch)
             numbers = (1e-5, 0.1, p.training, self._relu, self._g)

@@ -5,7 +5,7 @@ one of its own, whose name is libgomp.so.1: left alone the process would have tw
 way, and where the system has none (no compiler was ever installed) Numba would not run at all. So a copy of the layer
 that asks for libgomp.so.1 is made, and is there before Numba looks.
 
-A forked child has none of its parent's threads, and the runtime would wait for them for ever: it runs on one.
+A forked child runs on one thread, without the runtime (forks.py).
 """
 
 from __future__ import annotations
@@ -20,20 +20,11 @@ from pathlib import Path
 import numba
 from numba.core import config
 
+from . import forks
 from .disk import folder
 
 _LAYER = "numba.np.ufunc.omppool"
 _BY_FILE, _BY_NAME = b"\0libgomp.so.1.0.0\0", b"\0libgomp.so.1\0\0\0\0\0"
-
-forked = False  # this process is a child of the one that imported the kernels
-
-
-def _after_fork() -> None:
-    global forked
-    forked = True
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def share_runtime() -> None:
@@ -62,15 +53,24 @@ def share_runtime() -> None:
         pass
 
 
+@numba.njit(nogil=True)
+def _exchange(threads):
+    """Sets the thread count and returns what it was. Compiled, this takes a hundredth of what Python needs for it."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    return before
+
+
 @contextmanager
 def team(threads: int) -> Iterator[None]:
     """This thread's parallel loops run on so many threads; what the user has told Numba holds again afterwards."""
-    if forked:
+    if forks.forked:
         yield
         return
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
+    wanted = min(threads, config.NUMBA_NUM_THREADS)
+    before = _exchange(wanted)
     try:
         yield
     finally:
-        numba.set_num_threads(before)
+        if before != wanted:
+            _exchange(before)
