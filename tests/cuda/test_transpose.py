@@ -8,6 +8,10 @@ import pytest
 
 from tools import native
 
+from ..backend import for_cpu
+
+pytestmark = for_cpu
+
 CASES = ("transpose_layouts", "transpose_with_gaps", "transpose_nothing")
 
 
