@@ -6,8 +6,13 @@ for a GPU, which torch would look for in vain later.
 """
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Small stand-ins for packages that are not installed; those that are come first.
+sys.path.append(str(Path(__file__).parent / "standin/packages"))
 
 if os.environ.get("PYCV_TEST_DEVICE") == "standin":
     from . import standin
