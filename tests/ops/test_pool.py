@@ -13,7 +13,7 @@ import pycv
 from pycv import functional as PF
 from pycv import registry
 
-from ..backend import BACKEND, DEVICE
+from ..backend import BACKEND, DEVICE, for_cpu
 from ..seed import sliced
 from .agreement import outcome
 
@@ -192,6 +192,7 @@ def test_gradients_of_gradients(function, channels_last):
     assert gradcheck(function, (x,)) and gradgradcheck(function, (x,))
 
 
+@for_cpu  # the CUDA kernels take bfloat16
 def test_what_has_no_kernel_goes_to_torch():
     x = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)
     with registry.record() as calls:

@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import importlib.util
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -68,6 +69,21 @@ class _Plan:
         self._plan.prepare_weight(weight, prepared)
 
 
+class _Event:
+    """A moment of this machine's clock: nothing is asynchronous."""
+
+    def __init__(self, enable_timing: bool = False):
+        self.at = 0.0
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, end: _Event) -> float:
+        return 1e3 * (end.at - self.at)
+
+
 class _Module(ModuleType):
     """pycv._cuda, by host execution."""
 
@@ -100,6 +116,7 @@ def install() -> None:
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     torch.cuda.device = lambda *_: nullcontext()
+    torch.cuda.Event = _Event
     torch._C._cuda_getCurrentRawStream = lambda device: 0
     torch._C._cuda_getDevice = lambda: 0
     cuda._cuda = _Module("pycv._cuda")
