@@ -43,7 +43,7 @@ def measure(
     ``flush``: every sample finds its operands in memory, not in the L2 cache.
     """
     deadline = time.perf_counter() + budget
-    buffer = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda") if flush else None
+    buffer = _buffer() if flush else None
     samplers = [_Sampler(name, call, buffer) for name, call in calls.items()]
     was_enabled = gc.isenabled()
     gc.disable()
@@ -62,6 +62,10 @@ def measure(
         if was_enabled:
             gc.enable()
     return {sampler.name: sampler.result(precision) for sampler in samplers}
+
+
+def _buffer() -> torch.Tensor:
+    return torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
 
 
 class _Sampler:

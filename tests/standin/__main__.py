@@ -1,4 +1,4 @@
-"""Runs a module as `python -m` does, with the stand-in for a GPU: PYCV_TEST_DEVICE=standin python -m tests.standin X."""
+"""Runs a module with the stand-in for a GPU in place: PYCV_TEST_DEVICE=standin python -m tests.standin MODULE ..."""
 
 import runpy
 import sys
