@@ -333,7 +333,20 @@ MUTANTS = [
         "for_rows(tile.first_channel - tiles.before,",
         CUDA_NORM_TESTS,
     ),
-    Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_transpose.py"),
+    Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_cases.py"),
+    Mutant(
+        "csrc/cuda/device/vector.h",
+        "return reinterpret_cast<const Vector<T, N>*>(address);",
+        "return reinterpret_cast<const Vector<T, N>*>(address) + (N == 8);",
+        "tests/cuda/test_cases.py",
+    ),
+    Mutant(
+        "csrc/cuda/device/warp.h",
+        "bits = Width / 2; bits > 0; bits /= 2) value +=",
+        "bits = Width / 2; bits > 1; bits /= 2) value +=",
+        "tests/cuda/test_cases.py",
+    ),
+    Mutant("csrc/cuda/division.h", "divisor > 0 ? divisor : 1", "divisor", CUDA_POOL_TESTS),
     # host execution: poison, a collective's partners, copies that wait, the order of threads
     Mutant("csrc/simt/shared_memory.cpp", "fill(variable, poison);", "", SIMT_TESTS),
     Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
