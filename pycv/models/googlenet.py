@@ -20,7 +20,7 @@ from .registry import register
 
 
 class GoogLeNetOutputs(NamedTuple):
-    """What training gives: logits (N, num_classes) of the network and of its auxiliary classifiers, the deeper first."""
+    """What training gives: logits (N, num_classes) of the network and of its auxiliary classifiers, deeper first."""
 
     logits: Tensor
     aux_logits2: Tensor

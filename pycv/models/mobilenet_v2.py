@@ -31,7 +31,7 @@ STAGES = (
 class InvertedResidual(Module):
     """1×1 to ``expand_ratio`` times the channels, 3×3 depthwise, 1×1 without activation, and the identity beside them.
 
-    (N, in, H, W) to (N, out, H / stride, W / stride). No identity where the shape changes, no first 1×1 at a ratio of 1.
+    (N, in, H, W) to (N, out, H / stride, W / stride). No identity where the shape changes, no first 1×1 at ratio 1.
     """
 
     def __init__(
