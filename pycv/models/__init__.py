@@ -30,7 +30,7 @@ from .shufflenet_v1 import ShuffleNetV1, shufflenet_v1_g3, shufflenet_v1_g8
 from .shufflenet_v2 import ShuffleNetV2, shufflenet_v2_x0_5, shufflenet_v2_x1_0, shufflenet_v2_x1_5, shufflenet_v2_x2_0
 from .squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
 from .vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
-from .vision_transformer import VisionTransformer, vit_b_16
+from .vision_transformer import SelfAttention, VisionTransformer, vit_b_16
 from .xception import Xception, xception
 from .zfnet import ZFNet, zfnet
 
@@ -54,6 +54,7 @@ __all__ = [
     "MobileNetV3",
     "Perceptron",
     "ResNet",
+    "SelfAttention",
     "ShuffleNetV1",
     "ShuffleNetV2",
     "SqueezeNet",
