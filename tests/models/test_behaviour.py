@@ -22,14 +22,15 @@ REDUCED = {
     "inception_v3": {"aux_logits": False},  # the auxiliary classifier takes no image below 299×299
     "vit_b_16": {"image_size": 48, "num_layers": 2},
 }
+# The others take seconds each, for their weights or their layers.
 LIGHT = [name for name, figures in SHEET.items() if figures.parameters < 30e6 and (figures.tensors or 0) < 380]
-HEAVY = [name for name in SHEET if name not in LIGHT]  # seconds each, in weights to draw or in layers
 
 
-def drawn(count: int, shift: int) -> list:
-    """So many of the models, another choice for every ``shift``; the heavy ones run in full only."""
-    heavy = [pytest.param(name, marks=pytest.mark.full) for name in HEAVY]
-    return sliced(LIGHT[shift:] + LIGHT[:shift], count) + heavy
+def drawn(count: int, shift: int, tensors: int = 380) -> list:
+    """So many of the light models of up to ``tensors``, others for another ``shift``; the rest runs in full only."""
+    names = [name for name in LIGHT[shift:] + LIGHT[:shift] if (SHEET[name].tensors or 0) <= tensors]
+    rest = [pytest.param(name, marks=pytest.mark.full) for name in SHEET if name not in names]
+    return sliced(names, count) + rest
 
 
 def reduced(name: str, batch: int = 2) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -75,7 +76,7 @@ def test_gradients_are_those_of_torchs_kernels(name):
         assert error <= 1e-8 * scale, f"{key}: {error / scale:.1e}"
 
 
-@pytest.mark.parametrize("name", drawn(1, 5))
+@pytest.mark.parametrize("name", drawn(1, 5, tensors=200))
 def test_compiles_without_graph_breaks(name):
     """In float64, where no rounding decides on which side of a kink an activation lies."""
     model, x = reduced(name)
