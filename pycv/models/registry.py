@@ -5,27 +5,50 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import NamedTuple, TypeVar, overload
 
 from torch.nn import Module
 
 Builder = TypeVar("Builder", bound=Callable[..., Module])
 
-_builders: dict[str, Callable[..., Module]] = {}
+
+class Entry(NamedTuple):
+    """A function that builds a model, and the image that its default arguments are made for."""
+
+    builder: Callable[..., Module]
+    image_shape: tuple[int, int, int]
 
 
-def register(builder: Builder) -> Builder:
-    """Decorator: enters a function that builds a model under the function's own name."""
-    name = builder.__name__
-    if name in _builders:
-        raise ValueError(f"a model named {name!r} is registered already")
-    _builders[name] = builder
-    return builder
+_entries: dict[str, Entry] = {}
+
+
+@overload
+def register(builder: Builder, /) -> Builder: ...
+
+
+@overload
+def register(*, size: int = 224, channels: int = 3) -> Callable[[Builder], Builder]: ...
+
+
+def register(builder=None, /, *, size=224, channels=3):
+    """Decorator, bare or with arguments: enters a function that builds a model under the function's own name.
+
+    ``size`` and ``channels`` are those of the images that the model takes by default, (N, channels, size, size).
+    """
+
+    def enter(builder: Builder) -> Builder:
+        name = builder.__name__
+        if name in _entries:
+            raise ValueError(f"a model named {name!r} is registered already")
+        _entries[name] = Entry(builder, (channels, size, size))
+        return builder
+
+    return enter if builder is None else enter(builder)
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names of all models that match a shell pattern (case counts), in alphabetical order."""
-    return sorted(name for name in _builders if fnmatchcase(name, pattern))
+    return sorted(name for name in _entries if fnmatchcase(name, pattern))
 
 
 def create(name: str, **kwargs) -> Module:
@@ -36,8 +59,23 @@ def create(name: str, **kwargs) -> Module:
     ValueError
         If no model has this name; the message lists the nearest ones.
     """
-    builder = _builders.get(name)
-    if builder is None:
-        near = difflib.get_close_matches(str(name), _builders) or list_models()
+    return _entry(name).builder(**kwargs)
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """Channels, height and width of the images that a model of this name takes by default.
+
+    Raises
+    ------
+    ValueError
+        As :func:`create`.
+    """
+    return _entry(name).image_shape
+
+
+def _entry(name: str) -> Entry:
+    entry = _entries.get(name)
+    if entry is None:
+        near = difflib.get_close_matches(str(name), _entries) or list_models()
         raise ValueError(f"name={name!r}: no such model; did you mean {' or '.join(near)}?")
-    return builder(**kwargs)
+    return entry
