@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,19 @@ def parameter_count(model: nn.Module, trainable_only: bool = True) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
 
 
+@runtime_checkable
+class Multiplier(Protocol):
+    """A module that multiplies by a weight of its own, other than a convolution or linear layer."""
+
+    def own_macs(self, x: Tensor) -> int: ...
+
+
 def macs(model: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates of the convolutions and linear layers in one forward pass over these inputs.
 
-    Biases, pooling, normalisation, activations and functional calls do not count, as is the custom. Runs the model
-    once, in eval mode and without gradients; use a batch of one for the figure per image.
+    Biases, pooling, normalisation, activations and functional calls do not count, as is the custom, nor do products of
+    two activations (attention). A module that multiplies by a weight of its own says so by ``own_macs(input)``. Runs
+    the model once, in eval mode and without gradients; use a batch of one for the figure per image.
     """
     total = 0
 
@@ -30,7 +39,7 @@ def macs(model: nn.Module, *inputs: Tensor) -> int:
         nonlocal total
         total += _macs_of(module, args[0], output)
 
-    counted = [m for m in model.modules() if isinstance(m, (_ConvNd, nn.Linear))]
+    counted = [m for m in model.modules() if isinstance(m, (_ConvNd, nn.Linear, Multiplier))]
     hooks = [module.register_forward_hook(count) for module in counted]
     training = {module: module.training for module in model.modules()}
     try:
@@ -47,6 +56,8 @@ def macs(model: nn.Module, *inputs: Tensor) -> int:
 
 def _macs_of(module: nn.Module, x: Tensor, y: Tensor) -> int:
     """A transposed convolution spreads every input, a convolution and a linear layer gather every output."""
+    if isinstance(module, Multiplier):
+        return module.own_macs(x)
     if isinstance(module, nn.Linear):
         return y.numel() * module.in_features
     assert isinstance(module, _ConvNd)

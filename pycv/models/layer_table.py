@@ -133,6 +133,7 @@ class _Recorder:
         self.parameters = {name: {id(p): p.numel() for p in m.parameters()} for name, m in self.layers.items()}
         self.counted: set[int] = set()
         self.macs_before: dict[str, int] = {}
+        self.rows_before: dict[str, int] = {}
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -140,10 +141,11 @@ class _Recorder:
         for name, layer in self.layers.items():
             handles.append(layer.register_forward_pre_hook(self._before(name)))
             handles.append(layer.register_forward_hook(self._after(name), with_kwargs=True))
-        owners = [(name, m) for name, m in self.model.named_modules() if m._parameters and name not in self.layers]
-        for name, module in owners:
-            self.parameters[name] = {id(p): p.numel() for p in module.parameters(recurse=False)}
-            handles.append(module.register_forward_hook(self._own(name)))
+        for name, module in self.model.named_modules():
+            if name not in self.layers and not any(module is layer for layer in self.layers.values()):
+                self.parameters[name] = {id(p): p.numel() for p in module.parameters(recurse=False)}
+                handles.append(module.register_forward_pre_hook(self._before(name)))
+                handles.append(module.register_forward_hook(self._beside(name)))
         try:
             yield
         finally:
@@ -163,7 +165,7 @@ class _Recorder:
 
     def _before(self, name: str):
         def hook(module: nn.Module, args: tuple) -> None:
-            self.macs_before[name] = self.trace.macs
+            self.macs_before[name], self.rows_before[name] = self.trace.macs, len(self.rows)
 
         return hook
 
@@ -182,12 +184,18 @@ class _Recorder:
 
         return hook
 
-    def _own(self, name: str):
-        """A row for parameters that a module uses itself, beside its layers: ViT's positions."""
+    def _beside(self, name: str):
+        """A row for what a module does with parameters of its own, beside its layers: projections, ViT's positions."""
 
         def hook(module: nn.Module, args: tuple, result: Any) -> None:
-            kind, field = type(module).__name__, self.trace.field(result) if isinstance(result, Tensor) else None
-            self.rows.append(Row(name or "(model)", kind, "", (), 0, 0, self._new(name), 0, field))
+            before, rows = self.macs_before[name], self.rows_before[name]
+            macs = self.trace.macs - before - sum(row.macs for row in self.rows[rows:])
+            parameters = self._new(name)
+            if parameters or macs:
+                made = next(_tensors(result), None)
+                output, field = ((), None) if made is None else (tuple(made.shape[1:]), self.trace.field(made))
+                kind = type(module).__name__
+                self.rows.append(Row(name or "(model)", kind, "", output, 0, 0, parameters, macs, field))
 
         return hook
 

@@ -11,7 +11,7 @@ from pycv import models, nn
 from pycv.models import ReceptiveField, receptive_field
 from pycv.models.trace import WHOLE, Trace
 
-# What the convolutions and poolings of VGG-16 see: sizes as the table of Araujo et al. has them at its end (212).
+# What the convolutions and poolings of VGG-16 see.
 VGG16 = [3, 5, 6, 10, 14, 16, 24, 32, 40, 44, 60, 76, 92, 100, 132, 164, 196, 212]
 
 
@@ -128,6 +128,16 @@ def test_vgg16():
     fields = [row.field for row in rows if row.window and row.field != WHOLE]
     assert [height.size for height, _ in fields] == VGG16
     assert fields[-1][0] == receptive_field(([(3, 1, 1)] * 2 + [(2, 2)]) * 2 + ([(3, 1, 1)] * 3 + [(2, 2)]) * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("alexnet_original", 195), ("vgg16", 212), ("mobilenet_v1", 315), ("inception_v3", 1311)]
+)
+def test_published_sizes(name, size):
+    """Of the last feature map: Araujo et al., the table of their section on modern networks."""
+    with torch.device("meta"):
+        rows = models.summary(models.create(name), models.image_shape(name))
+    assert max(axis.size for row in rows if isinstance(row.field, tuple) for axis in row.field) == size
 
 
 def tokens(x):
