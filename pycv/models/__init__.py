@@ -32,7 +32,7 @@ from .shufflenet_v2 import ShuffleNetV2, shufflenet_v2_x0_5, shufflenet_v2_x1_0,
 from .squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
 from .transfer import embed, features, freeze, replace_head, unfreeze
 from .vgg import VGG, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
-from .vision_transformer import VisionTransformer, vit_b_16
+from .vision_transformer import SelfAttention, VisionTransformer, vit_b_16
 from .weights import load_weights
 from .xception import Xception, xception
 from .zfnet import ZFNet, zfnet
@@ -58,6 +58,7 @@ __all__ = [
     "Perceptron",
     "ReceptiveField",
     "ResNet",
+    "SelfAttention",
     "ShuffleNetV1",
     "ShuffleNetV2",
     "SqueezeNet",

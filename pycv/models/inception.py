@@ -177,7 +177,7 @@ class Inception3(Module):
         layers' own.
     dropout : probability of a zero before the linear layer.
 
-    Takes (N, 3, H, W), 299 in the paper, at least 75 (in training with the auxiliary classifier 299, less a few);
+    Takes (N, 3, H, W), 299 in the paper, at least 75 (at least 299 in training with the auxiliary classifier);
     gives logits (N, num_classes).
     """
 
