@@ -29,8 +29,8 @@ class ImageDataset(torch.utils.data.Dataset, ABC):
         Raises
         ------
         DataError
-            If a label is out of range (the message names the sample), there is no sample, or, unless ``allow_empty``,
-            a class has none.
+            If a label is out of range (the message names the sample) or, unless ``allow_empty``, there is no sample or
+            none of some class.
         """
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = tuple(classes)
@@ -51,7 +51,7 @@ class ImageDataset(torch.utils.data.Dataset, ABC):
         return self.image(index), int(self.labels[index])
 
     def _check_labels(self, allow_empty: bool) -> None:
-        if len(self.labels) == 0:
+        if len(self.labels) == 0 and not allow_empty:
             raise DataError(f"{type(self).__name__}: there is no sample")
         wrong = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
         if len(wrong):

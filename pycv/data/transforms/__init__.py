@@ -1,5 +1,6 @@
 """Augmentation: small classes that take a picture or tensor and the sample's generator. See ``compose.Transform``."""
 
+from . import presets
 from .colour import ColourJitter, Lighting
 from .compose import Compose, Sometimes, Transform
 from .geometry import CentreCrop, RandomAffine, RandomCrop, RandomFlip, RandomResizedCrop, RandomRotation, Resize
@@ -28,4 +29,5 @@ __all__ = [
     "Sometimes",
     "ToTensor",
     "Transform",
+    "presets",
 ]

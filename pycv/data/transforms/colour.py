@@ -75,7 +75,7 @@ def hue(image: Image.Image, turn: float) -> Image.Image:
     if image.mode == "L":
         return image
     h, s, v = image.convert("HSV").split()
-    moved = (np.asarray(h) + np.uint8(round(turn * 255) % 256)).astype(np.uint8)
+    moved = ((np.asarray(h).astype(np.int16) + round(turn * 255)) % 255).astype(np.uint8)  # 255 is 0 again
     return Image.merge("HSV", (Image.fromarray(moved), s, v)).convert("RGB")
 
 
