@@ -238,7 +238,7 @@ __device__ __forceinline__ void for_each_run(WarpProducts<Arithmetic, Shape>& pr
             store_vector(to + 8 * pitch, Vector<float, 2>{{sums.of[2], sums.of[3]}});
         }
         sync_warp();
-#pragma unroll
+#pragma unroll 2
         for (int run = lane; run < 16 * runs_across; run += warp_size) {
             const int row = AlongRows ? run % 4 * 4 : run / runs_across;
             const int column = AlongRows ? run / 4 : run % runs_across * 4;
