@@ -359,18 +359,25 @@ void launch_conv_mma(const ConvMma<typename Arithmetic::T>& p, Stream stream) {
         launch(conv_mma_add_parts<Arithmetic, Shape, GradWeight>, dim3(tiles), Shape::threads, bytes, stream, p);
 }
 
+template <class Arithmetic, bool GradWeight>
+void launch_conv_mma(const ConvMma<typename Arithmetic::T>& p, MmaTileIndex tile, Stream stream) {
+    using Shapes = MmaShapes<Arithmetic>;
+    using Flat = std::conditional_t<GradWeight, typename Shapes::Wide, typename Shapes::Tall>;
+    switch (tile) {
+        case kLargeTile: return launch_conv_mma<Arithmetic, typename Shapes::Large, GradWeight>(p, stream);
+        case kTallTile:
+        case kWideTile: return launch_conv_mma<Arithmetic, Flat, GradWeight>(p, stream);
+        case kSmallTile: return launch_conv_mma<Arithmetic, typename Shapes::Small, GradWeight>(p, stream);
+    }
+}
+
 // In the file of each arithmetic.
 #define PYCV_CONV_MMA(Arithmetic)                                                                          \
     template <>                                                                                            \
     void launch_conv_mma<Arithmetic>(const ConvMma<Arithmetic::T>& p, bool grad_weight, MmaTileIndex tile, \
                                      Stream stream) {                                                      \
-        using Shapes = MmaShapes<Arithmetic>;                                                              \
-        if (grad_weight)                                                                                   \
-            tile == kLargeTile ? launch_conv_mma<Arithmetic, Shapes::Large, true>(p, stream)               \
-                               : launch_conv_mma<Arithmetic, Shapes::Small, true>(p, stream);              \
-        else                                                                                               \
-            tile == kLargeTile ? launch_conv_mma<Arithmetic, Shapes::Large, false>(p, stream)              \
-                               : launch_conv_mma<Arithmetic, Shapes::Small, false>(p, stream);             \
+        grad_weight ? launch_conv_mma<Arithmetic, true>(p, tile, stream)                                   \
+                    : launch_conv_mma<Arithmetic, false>(p, tile, stream);                                 \
     }
 
 }  // namespace pycv::cuda

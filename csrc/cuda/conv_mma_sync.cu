@@ -10,7 +10,7 @@
 // first, its pixels so far apart that they are aligned: one pass over the tensor, reading and writing. The weight is
 // prepared: its channels contiguous and filled up. Channels that are contiguous but not aligned are copied one by one.
 //
-// Not for depthwise and other thin groups: a tile is 64 channels of one group wide.
+// Not for depthwise and other thin groups: a tile is 64 channels of one group at least.
 #include <utility>
 
 #include "conv_mma.h"
@@ -167,7 +167,9 @@ private:
         const bool grad_weight = problem_.pass == Pass::grad_weight;
         const int64_t positions = gather.positions() * problem_.n;
         const int64_t taps = (grad_weight ? gather.taps() : problem_.filter.count()) * conv_.tap_vectors() * N;
-        tile_ = choose_mma_tile(static_cast<int64_t>(conv_.groups) * conv_.geometry.phase_count(),
+        const MmaTileIndex flat = grad_weight ? kWideTile : kTallTile;  // for 64 channels
+        tile_ = choose_mma_tile({kLargeTile, flat, kSmallTile},
+                                static_cast<int64_t>(conv_.groups) * conv_.geometry.phase_count(),
                                 grad_weight ? conv_.channels : positions, grad_weight ? taps : conv_.channels,
                                 grad_weight ? positions : taps, kMmaDepth<T>, workspace_limit);
         conv_.down = tile_.down;

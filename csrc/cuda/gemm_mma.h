@@ -13,18 +13,24 @@
 namespace pycv::cuda {
 
 template <class Arithmetic>
-struct MmaShapes {  // 4 x 8 fragments of a warp: as many sums as registers can hold beside what is multiplied
+struct MmaShapes {  // as many sums of a warp as registers can hold beside what is multiplied
     using Large = MmaShape<128, 128, 64, 64, 2>;
+    using Tall = MmaShape<128, 64, 64, 32, 3>;
+    using Wide = MmaShape<64, 128, 32, 64, 3>;
     using Small = MmaShape<64, 64, 32, 32, 4>;
 };
 template <>
 struct MmaShapes<Tf32Arithmetic> {
     using Large = MmaShape<128, 128, 64, 32, 2>;
+    using Tall = MmaShape<128, 64, 64, 32, 3>;
+    using Wide = MmaShape<64, 128, 32, 64, 3>;
     using Small = MmaShape<64, 64, 32, 32, 4>;
 };
 template <>
 struct MmaShapes<Tf32x3Arithmetic> {  // each operand twice
     using Large = MmaShape<128, 128, 64, 32, 1>;
+    using Tall = MmaShape<128, 64, 64, 32, 2>;
+    using Wide = MmaShape<64, 128, 32, 64, 2>;
     using Small = MmaShape<64, 64, 32, 32, 3>;
 };
 

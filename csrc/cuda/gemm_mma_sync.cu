@@ -29,7 +29,7 @@ public:
     MmaGemm(const GemmProblem& p, int64_t workspace_limit)
         : problem_(p), transpose_(p.out.column != 1 && p.out.row == 1) {
         const int64_t m = transpose_ ? p.n : p.m, n = transpose_ ? p.m : p.n;
-        choice_ = choose_mma_tile(p.batch, m, n, p.k, kMmaDepth<T>, workspace_limit);
+        choice_ = choose_mma_tile({kLargeTile, kSmallTile}, p.batch, m, n, p.k, kMmaDepth<T>, workspace_limit);
     }
 
     int64_t workspace_bytes() const override {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 
 #include "integers.h"
 
@@ -18,8 +19,8 @@ struct MmaTileRow {
     int rows, columns, blocks_together;
     double rate;
 };
-constexpr MmaTileRow kMmaTiles[] = {{128, 128, 2, 1.0}, {64, 64, 4, 0.6}};
-enum MmaTileIndex : int { kLargeTile, kSmallTile };
+constexpr MmaTileRow kMmaTiles[] = {{128, 128, 2, 1.0}, {128, 64, 3, 0.85}, {64, 128, 3, 0.85}, {64, 64, 4, 0.6}};
+enum MmaTileIndex : int { kLargeTile, kTallTile, kWideTile, kSmallTile };
 
 struct MmaTileChoice {
     MmaTileIndex tile = kSmallTile;
@@ -30,19 +31,19 @@ struct MmaTileChoice {
     int64_t tile_elements() const { return static_cast<int64_t>(kMmaTiles[tile].rows) * kMmaTiles[tile].columns; }
 };
 
-// For `count` products of rows x depth x columns; depth in steps of `step`. Parts of sums in fp32 fit into the limit.
-inline MmaTileChoice choose_mma_tile(int64_t count, int64_t rows, int64_t columns, int64_t depth, int64_t step,
-                                     int64_t workspace_limit) {
+// For `count` products of rows x depth x columns, one of these tiles; depth in steps of `step`. Parts of sums in fp32
+// fit into the limit.
+inline MmaTileChoice choose_mma_tile(std::initializer_list<MmaTileIndex> tiles, int64_t count, int64_t rows,
+                                     int64_t columns, int64_t depth, int64_t step, int64_t workspace_limit) {
     constexpr int64_t multiprocessors = 132, most_parts = 64;
     constexpr double begin_and_end = 6;                     // of a block, in steps
     constexpr double multiply_adds = 1024, kept_bytes = 8;  // of a multiprocessor in a cycle; written and read again
     MmaTileChoice best;
     double least = 0;
     const int64_t steps = ceil_div(depth, step);
-    for (int index : {kLargeTile, kSmallTile}) {
+    for (const MmaTileIndex index : tiles) {
         const MmaTileRow& tile = kMmaTiles[index];
-        MmaTileChoice choice{static_cast<MmaTileIndex>(index), ceil_div<int64_t>(rows, tile.rows),
-                             ceil_div<int64_t>(columns, tile.columns)};
+        MmaTileChoice choice{index, ceil_div<int64_t>(rows, tile.rows), ceil_div<int64_t>(columns, tile.columns)};
         const int64_t blocks = count * choice.tiles();
         for (int64_t parts = 1; parts <= std::min(most_parts, std::max<int64_t>(steps, 1)); parts *= 2) {
             const int64_t part_steps = ceil_div(std::max<int64_t>(steps, 1), parts);

@@ -109,21 +109,29 @@ def test_an_epilogue_with_a_residual(layout):
         right(text.replace("RES", residual), "f16", passes=PASSES[:2], epilogue="bias+residual+relu")
 
 
-LARGE = list(product(PASSES, ("nhwc w=nhwc", "nchw"), ARITHMETICS))
-QUICK = [("forward", LAYOUTS[0], ("bf16", "")), ("grad_weight", LAYOUTS[0], ("f16", ""))]
+# As many tiles as make larger ones worth while, the last ones ragged.
+LARGE = {
+    "forward": "n1c8h101w126 k250r1s1",
+    "grad_input": "n1c250h101w126 k8r1s1",
+    "grad_weight": "n1c1422h3w3 k250r3s3 p1",
+}
+FLAT = {
+    "forward": "n1c8h131w130 k70r1s1",
+    "grad_input": "n1c70h131w130 k8r1s1",
+    "grad_weight": "n1c1890h3w3 k70r3s3 p1",
+}
+QUICK = [(LARGE, "forward", "bf16"), (FLAT, "grad_input", "f16"), (FLAT, "grad_weight", "bf16")]
 
 
-@pytest.mark.parametrize(
-    ("pass_", "layout", "arithmetic"), [pytest.param(*c, marks=() if c in QUICK else pytest.mark.full) for c in LARGE]
-)
-def test_the_large_tile(pass_, layout, arithmetic):
-    """As many as make it worth while, the last ones ragged."""
+@pytest.mark.parametrize(("sizes", "pass_", "arithmetic"), [
+    pytest.param(*combination, marks=() if (*combination[:2], combination[2][0]) in QUICK else pytest.mark.full)
+    for combination in product((LARGE, FLAT), PASSES, ARITHMETICS)
+])  # fmt: skip
+def test_tiles_of_every_shape(sizes, pass_, arithmetic):
     dtype, variant = arithmetic
-    text = "n1c1450h5w5 k1490r1s1" if pass_ == "grad_weight" else "n1c8h129w127 k136r1s1"
-    text = text.replace("c8", "c136").replace("k136", "k8") if pass_ == "grad_input" else text
-    assert_right(
-        f"conv2d.{pass_} {text} {dtype} {layout} cpu", f"mma_sync{variant}", ["integers"], ["forward"], offset=0
-    )
+    layout = LAYOUTS[dtype == "f16"]
+    problem = f"conv2d.{pass_} {sizes[pass_]} {dtype} {layout} cpu"
+    assert_right(problem, f"mma_sync{variant}", ["integers"], ["forward"], offset=0)
 
 
 @pytest.mark.parametrize("text", [
