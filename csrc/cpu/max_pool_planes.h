@@ -1,16 +1,17 @@
 // max_pool with indices over planes, lanes along the outputs of a plane across its rows.
 //
 // A tile of outputs reads a copy of its inputs that is padded with -inf and split by the remainders modulo the strides:
-// cell (q, x) of part (j, k) is input (q * stride + j, x * stride + k) of the tile. The rows of a part follow each other,
-// so that a tap of the window is one shift for all outputs of the tile, and vectors run over its rows' ends: whatever
-// the width, all lanes but those of the few cells at the end of a row give outputs. Where no NaN is about, a tap costs
-// a comparison and two blends per vector, and a window of 3x3 at stride 2 about 4 instructions per output.
+// cell (q, x) of part (j, k) is input (q * stride + j, x * stride + k) of the tile. The rows of a part follow each
+// other, so that a tap of the window is one shift for all outputs of the tile, and vectors run over its rows' ends:
+// whatever the width, all lanes but those of the few cells at the end of a row give outputs. Where no NaN is about, a
+// tap costs a comparison and two blends per vector, and a window of 3x3 at stride 2 about 4 instructions per output.
 // Only for kernel files (ISA namespace).
 #pragma once
 
 #include <limits>
 
 #include "integers.h"
+#include "norm.h"
 #include "pool.h"
 #include "tap_tile.h"
 #include "vector_moves.h"
@@ -33,6 +34,7 @@ public:
             if (rows_ > 0) break;
         }
         if (rows_ > 0) make_taps();
+        for (int l = 0; l < lanes<int64_t>; ++l) steps_[l] = l * axes.w.stride;
     }
     ~IndexedPlanes() { delete[] taps_; }
     IndexedPlanes(const IndexedPlanes&) = delete;
@@ -115,96 +117,109 @@ private:
 
     // ------------------------------------------------------------------------------------------------- the copy
 
+    // The rows of a tile's inputs: a row's pointer is that of the tile's first input, inside the row or not.
+    struct Source {
+        const T* end;    // of what may be read: the end of the plane
+        Span even, odd;  // the cells inside the input: of the first part, and of the second
+    };
+
+    // Of everything that was copied.
+    struct Sum {
+        V one{}, other{};
+        T single = 0;
+
+        bool is_nan() const {
+            const T total = horizontal_sum<T>(one + other) + single;
+            return total != total;
+        }
+    };
+
     // Copies what the tile reads of a slice. Whether there may be NaN in it: their sum is one then (and with infinities
     // of both signs).
     bool fill(const T* slice, const Tile& t, T* to) const {
-        const PoolAxis& h = axes_.h;
-        V sum{};
+        const PoolAxis &h = axes_.h, &w = axes_.w;
+        const Source source{slice + (h.size - 1) * p_.input.h + w.size, inside(t.w, 0), inside(t.w, 1)};
+        Sum sum;
         const int64_t rows = t.rows + reach(h) / h.stride;
-        for (int64_t j = 0; j < parts_h_; ++j)
+        for (int64_t j = 0; j < parts_h_; ++j, to += parts_w_ * part_elements())
             for (int64_t q = 0; q < rows; ++q) {
                 const int64_t row = (t.h + q) * h.stride - h.padding + j;
-                T* cells = to + j * parts_w_ * part_elements() + q * cells_;
+                const T* from = slice + row * p_.input.h + t.w * w.stride - w.padding;
+                T* cells = to + q * cells_;
                 if (row < 0 || row >= h.size) {
-                    for (int64_t k = 0; k < parts_w_; ++k) lowest(cells + k * part_elements(), 0, cells_);
-                } else if (axes_.w.stride == 2) {
-                    fill_row_by_two(slice + row * p_.input.h, t.w, cells, sum);
-                } else if (axes_.w.stride == 1) {
-                    fill_row_by_one(slice + row * p_.input.h, t.w, cells, sum);
+                    for (int64_t k = 0; k < parts_w_; ++k) pad(cells + k * part_elements(), 0, cells_);
+                } else if (w.stride == 2 && parts_w_ == 2) {
+                    fill_row_by_two(from, source, cells, sum);
+                } else if (w.stride == 1) {
+                    fill_row_by_one(from, source, cells, sum);
                 } else {
-                    fill_row(slice + row * p_.input.h, t.w, cells, sum);
+                    fill_row(from, t.w, cells, sum);
                 }
             }
-        for (int l = 1; l < kLanes; ++l) sum[0] += sum[l];
-        return sum[0] != sum[0];
+        return sum.is_nan();
     }
 
-    static void lowest(T* cells, int64_t begin, int64_t end) {
-        for (int64_t x = begin; x < end; ++x) cells[x] = kLowest;
+    // The cells of a part that lie inside the input, of a tile whose first output is `first`.
+    Span inside(int64_t first, int64_t part) const {
+        const PoolAxis& w = axes_.w;
+        const int64_t at = first * w.stride - w.padding + part;
+        const int64_t begin = at < 0 ? smaller(divide_up(-at, w.stride), cells_) : 0;
+        const int64_t end = at < w.size ? smaller(divide_up(w.size - at, w.stride), cells_) : 0;
+        return {begin, larger(begin, end)};
     }
 
-    // The first cell of a part whose input is `from` or beyond.
-    int64_t cell_of(int64_t from, int64_t part, int64_t first) const {
-        const int64_t distance = from - (first * axes_.w.stride - axes_.w.padding + part);
-        return distance <= 0 ? 0 : smaller(divide_up(distance, axes_.w.stride), cells_);
+    // Vectors write beyond the cells that they are for. That is put right: first comes the padding on the left, then
+    // what is inside, then the padding on the right; the next row when its turn comes.
+    static void pad(T* cells, int64_t begin, int64_t end) {
+        for (int64_t x = begin; x < end; x += kLanes) store<T>(cells + x, broadcast<T>(kLowest));
     }
 
-    // Vectors write beyond the last cell: what comes next is written later, or spilled over.
-    void fill_row_by_one(const T* row, int64_t first, T* to, V& sum) const {
-        const int64_t begin = cell_of(0, 0, first), end = cell_of(axes_.w.size, 0, first);
-        const T* from = row + first - axes_.w.padding;
-        lowest(to, 0, begin);
-        for (int64_t x = begin; x < end; x += kLanes) {
-            const V value = load_until(from + x, end - x);
-            sum += value;
+    // A vector of a row: what lies in the plane behind the row may follow it.
+    static V load_within(const T* p, const T* end) {
+        return end - p >= kLanes ? load<T>(p) : load_partial<T>(p, larger(end - p, 0));
+    }
+
+    void fill_row_by_one(const T* from, const Source& source, T* to, Sum& sum) const {
+        const Span cells = source.even;
+        pad(to, 0, cells.begin);
+        for (int64_t x = cells.begin; x < cells.end; x += kLanes) {
+            const V value = load_within(from + x, source.end);
+            sum.one += value;
             store<T>(to + x, value);
         }
-        lowest(to, end, cells_);
+        pad(to, cells.end, cells_);
     }
 
-    void fill_row_by_two(const T* row, int64_t first, T* to, V& sum) const {
-        T *even = to, *odd = to + (parts_w_ > 1 ? part_elements() : 0);
-        const T* from = row + 2 * first - axes_.w.padding;
-        const int64_t begin = cell_of(0, 0, first), end = cell_of(axes_.w.size, 0, first);
-        const int64_t behind = from + 2 * begin - row;  // the input of the first even cell inside
-        lowest(even, 0, begin);
-        lowest(odd, 0, begin);
-        V other{};
-        for (int64_t x = begin; x < end; x += kLanes) {
-            const int64_t left = axes_.w.size - behind - 2 * (x - begin);
-            const V low = load_until(from + 2 * x, left), high = load_until(from + 2 * x + kLanes, left - kLanes);
-            sum += low;
-            other += high;
-            if (parts_w_ > 1) store<T>(odd + x, pick<1>(low, high));
+    void fill_row_by_two(const T* from, const Source& source, T* even, Sum& sum) const {
+        T* odd = even + part_elements();
+        pad(even, 0, source.even.begin);
+        pad(odd, 0, source.odd.begin);
+        if (source.odd.begin < source.even.begin) {  // an odd cell comes first
+            odd[source.odd.begin] = from[2 * source.odd.begin + 1];
+            sum.single += odd[source.odd.begin];
+        }
+        for (int64_t x = source.even.begin; x < source.even.end; x += kLanes) {
+            V low = load_within(from + 2 * x, source.end), high = load_within(from + 2 * x + kLanes, source.end);
+            hold(high);
+            sum.one += low;
+            sum.other += high;
             store<T>(even + x, pick<0>(low, high));
+            store<T>(odd + x, pick<1>(low, high));
         }
-        sum += other;
-        lowest(even, end, cells_);
-        if (parts_w_ == 1) return;
-        if (begin > 0 && behind > 0 && begin <= cells_) {  // an odd cell before the first even one
-            odd[begin - 1] = row[0];
-            sum[0] += row[0];
-        }
-        lowest(odd, cell_of(axes_.w.size, 1, first), cells_);
+        pad(even, source.even.end, cells_);
+        pad(odd, source.odd.end, cells_);
     }
 
-    void fill_row(const T* row, int64_t first, T* to, V& sum) const {
-        const PoolAxis& w = axes_.w;
+    void fill_row(const T* from, int64_t first, T* to, Sum& sum) const {
         for (int64_t k = 0; k < parts_w_; ++k, to += part_elements()) {
-            const int64_t begin = cell_of(0, k, first), end = cell_of(w.size, k, first);
-            const T* from = row + first * w.stride - w.padding + k;
-            lowest(to, 0, begin);
-            for (int64_t x = begin; x < end; ++x) {
-                to[x] = from[x * w.stride];
-                sum[0] += to[x];
+            const Span cells = inside(first, k);
+            pad(to, 0, cells.begin);
+            for (int64_t x = cells.begin; x < cells.end; ++x) {
+                to[x] = from[k + x * axes_.w.stride];
+                sum.single += to[x];
             }
-            lowest(to, end, cells_);
+            pad(to, cells.end, cells_);
         }
-    }
-
-    // The first `count` elements at p; 0 beyond.
-    static V load_until(const T* p, int64_t count) {
-        return count >= kLanes ? load<T>(p) : load_partial<T>(p, larger(count, 0));
     }
 
     // Every second lane of two vectors, from lane `First` on.
@@ -217,8 +232,8 @@ private:
 
     // ------------------------------------------------------------------------------------------------ the windows
 
-    // N vectors of outputs: the largest of their windows in one slice, and its distance from the window's first element.
-    // Nothing above -inf: distance -1.
+    // N vectors of outputs: the largest of their windows in one slice, and its distance from the window's first
+    // element. Nothing above -inf: distance -1.
     template <int N, bool Nan>
     void fold(const T* from, IndexOf<T> slice, bool first, T* best_at, IndexOf<T>* where_at) const {
         V best[N];
@@ -249,8 +264,7 @@ private:
     bool write(const Tile& t, const T* best, const IndexOf<T>* where, T* y, int64_t* indices) const {
         constexpr int kWide = lanes<int64_t>;
         using Wide = Row<int64_t, kWide>;
-        Wide steps, found{};
-        for (int l = 0; l < kWide; ++l) steps[l] = l * axes_.w.stride;
+        Wide found{};
         int64_t missing = 0;
         for (int64_t r = 0; r < t.rows; ++r, best += cells_, where += cells_) {
             const int64_t d = t.d * axes_.d.stride - axes_.d.padding, h = (t.h + r) * axes_.h.stride - axes_.h.padding;
@@ -263,9 +277,8 @@ private:
                 [&]<int L>(int64_t o) {
                     using Part = Row<int64_t, L>;
                     const Part distance = __builtin_convertvector((load_row<Row<IndexOf<T>, L>>(where + o)), Part);
-                    Part step;
-                    for (int l = 0; l < L; ++l) step[l] = steps[l];
-                    store_row(indices + to + o, distance + step + (first + o * axes_.w.stride));
+                    const int64_t at = first + o * axes_.w.stride;
+                    store_row(indices + to + o, distance + load_row<Part>(steps_) + at);
                     if constexpr (L == kWide) {
                         found |= distance;
                     } else {
@@ -286,6 +299,7 @@ private:
     int64_t parts_h_, parts_w_;
     int64_t rows_ = 0, columns_ = 0, cells_ = 0;  // of a tile; cells are the columns of a part
     Tap* taps_ = nullptr;
+    int64_t steps_[lanes<int64_t>];  // from window to window in the plane
 };
 
 }  // namespace pycv::cpu::PYCV_ISA
