@@ -23,12 +23,12 @@ REDUCED = {
     "vit_b_16": {"image_size": 48, "num_layers": 2},
 }
 # The others take seconds each, for their weights or their layers.
-LIGHT = [name for name, figures in SHEET.items() if figures.parameters < 30e6 and (figures.tensors or 0) < 380]
+LIGHT = [name for name, figures in SHEET.items() if figures.parameters < 30e6 and figures.tensors < 380]
 
 
 def drawn(count: int, shift: int, tensors: int = 380) -> list:
     """So many of the light models of up to ``tensors``, others for another ``shift``; the rest runs in full only."""
-    names = [name for name in LIGHT[shift:] + LIGHT[:shift] if (SHEET[name].tensors or 0) <= tensors]
+    names = [name for name in LIGHT[shift:] + LIGHT[:shift] if SHEET[name].tensors <= tensors]
     rest = [pytest.param(name, marks=pytest.mark.full) for name in SHEET if name not in names]
     return sliced(names, count) + rest
 
@@ -112,7 +112,7 @@ def test_autocast(name):
             result = model(x)
     if name != "lenet5_original":  # whose distances to the codes, in float32, are the output
         assert result.dtype == torch.bfloat16
-    assert_near(result.float(), expected, 0.1)
+    assert_near(result.float(), expected, 0.25)  # of 8 bits; anything unlike it would be off by more than 1
 
 
 @pytest.mark.parametrize("name", drawn(2, 23))
