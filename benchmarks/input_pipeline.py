@@ -81,7 +81,7 @@ def of(dataset: data.ImageDataset, transform: Callable, mix: Callable | None = N
 
     def call() -> object:
         number = next(epoch)
-        return maker.__getitems__([Place(number, i, (number * BATCH + i) % len(dataset)) for i in range(BATCH)])
+        return maker.batch([Place(number, i, (number * BATCH + i) % len(dataset)) for i in range(BATCH)])
 
     return call
 

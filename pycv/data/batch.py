@@ -56,7 +56,15 @@ class Maker(torch.utils.data.Dataset):
             raise TypeError(f"transform: gave a {type(image).__name__}, not a tensor; ToTensor belongs at its end")
         return image
 
-    def __getitems__(self, places: list[Place]) -> Batch:
+    def __getitems__(self, places: list[Place]) -> Batch | DataError:
+        """The batch of these places, or what is wrong with the data: as a value, since torch would wrap an error that
+        leaves a worker into the text of its traceback."""
+        try:
+            return self.batch(places)
+        except DataError as error:
+            return error
+
+    def batch(self, places: list[Place]) -> Batch:
         """The batch of these places.
 
         Raises

@@ -78,7 +78,7 @@ def folder(
     """
     root = check_path(path, "a folder with a folder for each class")
     if not root.is_dir():
-        raise DataError(f"path={str(root)!r}: a file; expected a folder with a folder for each class")
+        raise DataError(f"path={str(root)!r}: a file; expected a folder (pycv.data.extract unpacks archives)")
     training = _split_folder(root, "train")
     if split is None:
         part = training or root

@@ -17,6 +17,7 @@ import torch.utils.data
 
 from .batch import Batch, Maker
 from .dataset import ImageDataset
+from .errors import DataError
 from .order import Batches, Share
 from .seeding import check_seed
 from .transforms import Mix, Transform
@@ -68,7 +69,7 @@ class EvalLoader:
         self._count = len(batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
+        return map(_checked, self._batches)
 
     def __len__(self) -> int:
         """Batches of this process."""
@@ -135,7 +136,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.epoch, self._sampler.start = self.epoch, self.position
-        for batch in self._batches:
+        for batch in map(_checked, self._batches):
             self.position += self.batch_size
             yield batch
         self.epoch, self.position = self.epoch + 1, 0
@@ -182,6 +183,15 @@ def _torch_loader(maker: Maker, batches: Batches, workers: int, pin_memory: bool
 
 def _as_it_is(batch: T) -> T:
     return batch
+
+
+def _checked(made: Batch | DataError) -> Batch:
+    """The batch; raises what a worker has found wrong with the data."""
+    if isinstance(made, DataError):
+        # A new one: if the frames of its traceback referred to the error itself, only the garbage collector would free
+        # them and the loader with them, in an order in which torch waits five seconds for every worker.
+        raise type(made)(*made.args)
+    return made
 
 
 def _start_worker(number: int) -> None:

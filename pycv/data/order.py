@@ -72,5 +72,5 @@ class Batches:
     def __len__(self) -> int:
         """Batches of a whole epoch that this process has a part in."""
         whole, rest = divmod(self.length, self.batch_size)
-        own = self.share.of(rest)
-        return whole + (not self.drop_last and own.stop > own.start)
+        counts = {self.batch_size: whole, rest: 0 if self.drop_last else 1}
+        return sum(count for size, count in counts.items() if range(size)[self.share.of(size)])

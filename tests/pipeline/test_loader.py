@@ -65,7 +65,7 @@ def test_number_of_processes_changes_nothing(mix):
 
 def test_number_of_workers_changes_nothing():
     alone = batches_of(train_loader(mix=MIX), 2)
-    for workers in (1, 3):
+    for workers in (1, 2):
         assert_same(alone, batches_of(train_loader(mix=MIX, workers=workers), 2))
 
 
@@ -136,13 +136,14 @@ def test_position_counts_the_samples_of_all_processes():
     assert torch.equal(next(iter(alone)).indices[4:], next(iterator).indices)
 
 
-def test_an_iteration_left_early_goes_on():
-    loader = train_loader()
-    left = [batch for batch, _ in zip(loader, range(1), strict=False)]
-    whole = batches_of(train_loader())
-    assert loader.position in (8, 16)  # zip may have asked for one more
-    assert_same(whole[: len(left)], left)
-    assert_same(whole[loader.position // 8 :], list(loader))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_iteration_left_early_goes_on(workers):
+    loader, whole = train_loader(workers=workers), batches_of(train_loader())
+    for batch in loader:
+        assert_same(whole[:1], [batch])
+        break
+    assert loader.position == 8
+    assert_same(whole[1:], list(loader))
     assert (loader.epoch, loader.position) == (1, 0)
 
 
@@ -186,8 +187,7 @@ def test_shares_partition_every_batch(length, batch_size, world, shuffle, drop_l
     for part in parts:
         part.epoch = epoch
         batches = list(part)
-        if batch_size >= world:  # loaders that drop the last batch see to that
-            assert len(part) == len(batches)
+        assert len(part) == len(batches)
         for places in batches:
             assert len({place.position // batch_size for place in places}) == 1
             for place in places:
