@@ -1,13 +1,17 @@
-"""Every architecture by name: ``list_models("lenet*")``, ``create("lenet5", num_classes=26)``."""
+"""Every architecture by name: ``list_models("lenet*")``, ``create("vgg16", num_classes=10, weights="imagenet")``."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
 from torch.nn import Module
+
+from . import published
+from .weights import load_weights
 
 Builder = TypeVar("Builder", bound=Callable[..., Module])
 
@@ -51,15 +55,29 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in _entries if fnmatchcase(name, pattern))
 
 
-def create(name: str, **kwargs) -> Module:
+def create(name: str, *, weights: str | Path | None = None, **kwargs) -> Module:
     """Build a model by its name; keyword arguments go to the function of that name.
+
+    Parameters
+    ----------
+    weights : a file to load (``.pth``, ``.safetensors``; see :func:`load_weights`), or ``"imagenet"`` for the one that
+        torchvision publishes, which is downloaded where it is not there yet. With another ``num_classes`` than the
+        file's the head is not loaded, and a warning says so.
 
     Raises
     ------
     ValueError
-        If no model has this name; the message lists the nearest ones.
+        If no model has this name; the message lists the nearest ones. And as :func:`load_weights`.
+    ConnectionError
+        If published weights cannot be downloaded.
     """
-    return _entry(name).builder(**kwargs)
+    builder = _entry(name).builder
+    if weights is None:
+        return builder(**kwargs)
+    if weights == "imagenet":
+        weights = published.fetch(name)
+        kwargs = published.ARGUMENTS.get(name, {}) | kwargs
+    return load_weights(builder(**kwargs), weights)
 
 
 def image_shape(name: str) -> tuple[int, int, int]:
