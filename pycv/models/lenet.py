@@ -157,13 +157,13 @@ _PICTURES = """
 """
 
 
-@register
+@register(size=32, channels=1)
 def lenet5(num_classes: int = 10, in_channels: int = 1, padding: int = 0) -> LeNet5:
     """LeNet-5 as it is built today; ``padding=2`` for 28×28 images. See :class:`LeNet5`."""
     return LeNet5(num_classes, in_channels, padding)
 
 
-@register
+@register(size=32, channels=1)
 def lenet5_original() -> LeNet5Original:
     """LeNet-5 as it was published in 1998. See :class:`LeNet5Original`."""
     return LeNet5Original()
