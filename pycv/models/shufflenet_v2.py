@@ -1,8 +1,8 @@
 """ShuffleNet v2: half of the channels pass through, no grouped 1×1 convolutions, equal widths.
 
 Source: N. Ma, X. Zhang, H. Zheng, J. Sun, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
-ECCV 2018: figure 3 (c) and (d) (the units), table 5 (the architecture; the widest has 976 channels in stage 4 in
-print, as here). Keys of the state_dict are those of torchvision.
+ECCV 2018: figure 3 (c) and (d) (the units), table 5 (the architecture). As published. Keys of the state_dict are those
+of torchvision.
 """
 
 from __future__ import annotations

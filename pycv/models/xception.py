@@ -81,7 +81,7 @@ class Xception(Module):
     Parameters
     ----------
     num_classes : outputs of the last layer.
-    dropout : probability of a zero before it (section 4.2).
+    dropout : probability of a zero before it; 0.5 is the paper's on ImageNet.
 
     Takes (N, 3, H, W), 299 in the paper, at least 7; gives logits (N, num_classes).
     """

@@ -176,8 +176,8 @@ def test_autotune_takes_what_is_really_faster_and_remembers(use_kernels):
     with pycv.use(autotune=True):
         tuned = chosen()
     assert tuned.kernel.algorithm == "quick" and tuned.basis == "measured"
-    assert tuned.reason.startswith("tuned: measured 0.") and "cpu:slow 2" in tuned.reason
-    assert dict(tuned.estimates)["cpu:slow"] == pytest.approx(2e-3, rel=0.5)
+    assert tuned.reason.startswith("tuned: measured ") and "; cpu:slow " in tuned.reason
+    assert dict(tuned.estimates)["cpu:slow"] >= 2e-3  # so long it sleeps, and longer on a busy machine
     quick.launch = slow.launch = lambda *pointers: pytest.fail("measured again")
     assert chosen().kernel.algorithm == "quick"  # a tuned problem stays tuned, without autotune too
     with pycv.use(autotune=True):

@@ -17,10 +17,10 @@ ORDERS = ("forward", "reverse")  # in which threads run between two waits
 
 
 def kernels(problem: Problem, algorithm: str | None = None) -> list[Kernel]:
-    """The CUDA kernels that support a problem, or the one of an algorithm."""
+    """The CUDA kernels that support a problem, or those of an algorithm, or the one of a variant of it."""
     entries = registry.kernels(problem.op, problem.pass_)
-    names = [kernel for kernel in entries if kernel.backend == "cuda" and algorithm in (None, kernel.algorithm)]
-    return [kernel for kernel in names if kernel.supports(problem) is None]
+    named = [k for k in entries if k.backend == "cuda" and algorithm in (None, k.algorithm, k.full_algorithm)]
+    return [kernel for kernel in named if kernel.supports(problem) is None]
 
 
 def assert_right(
@@ -50,5 +50,6 @@ def assert_right(
             for order in orders:
                 cuda.host_module().configure(order, "lazy" if order == "forward" else "eager")
                 computed = raw.run(problem, kernel, arrays, drawn, 1, workspace_limit, offset)
-                strict = exact and kernel.numeric_class == "strict"
-                compare.assert_close(problem, computed, arrays, strict, kernel.numeric_class, **drawn)
+                read, numeric_class = compare.as_read(kernel, arrays)
+                strict = exact and numeric_class == "strict"
+                compare.assert_close(problem, computed, read, strict, numeric_class, **drawn)

@@ -100,7 +100,9 @@ def changed(model, before) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("until", "trained"), [("layer2", {"layer2", "layer3", "fc"}), (None, {"fc"}), ("layer1", None)], ids=str
+    ("until", "trained"),
+    [("layer2", {"layer2", "layer3", "fc"}), (None, {"fc"}), ("layer1", None)],
+    ids=["a stage", "all but the head", "nothing"],
 )
 def test_what_is_frozen_stays_as_it_is(until, trained):
     """Statistics of batch normalisation too, though the model is in train mode."""

@@ -28,7 +28,8 @@ from ..seed import SEED
 from .mutants import MUTANTS, SELFTEST, Mutant
 
 FLAGS = (*native.FLAGS, "-O1", "-w")  # compile time is most of the time here
-TIMEOUT = 120  # seconds; a mutant that makes a kernel hang is noticed too
+VARIANTS = "12"  # per problem of the self-test, which ends with its first failure
+TIMEOUT = 240  # seconds; a mutant that makes a kernel hang is noticed too
 PYTEST = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
 COPIED = ("csrc", "kernels", "pycv", "tests", "tools", "pyproject.toml")
 
@@ -72,7 +73,7 @@ class Workshop:
         except native.BuildError as error:
             sys.exit(f"a mutant must compile: {error}")
         if target == SELFTEST:
-            command = [str(self.toolchain.link(objects, tree / "build/selftest"))]
+            command = [str(self.toolchain.link(objects, tree / "build/selftest")), VARIANTS, "1"]
         else:
             suffix = sysconfig.get_config_var("EXT_SUFFIX")
             self.toolchain.link(objects, tree / f"pycv/_cpu{suffix}", ["-shared"])

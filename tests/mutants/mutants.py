@@ -56,6 +56,16 @@ CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_simt_8_warp_tiled.cu",
     "tests/cuda/test_gemm.py",
 )
+CUDA_MMA, CUDA_MMA_GEMM, CUDA_MMA_CONV = (
+    "csrc/cuda/mma_tile.h",
+    "csrc/cuda/gemm_mma.h",
+    "csrc/cuda/conv_mma_kernel.h",
+)
+CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
+    "csrc/cuda/conv_mma_sync.cu",
+    "tests/cuda/test_mma_gemm.py",
+    "tests/cuda/test_mma_conv.py",
+)
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
 CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
@@ -161,9 +171,7 @@ MUTANTS = [
     Mutant(POSITIONS, "i / 2 + i % 2 * lanes<T>", "i / 2", LANES),
     # GEMM: tiles, depth blocks, epilogue, packing
     Mutant(PRODUCT, "if (tile.add) v += load_partial<T>(out + j, part);", ""),
-    Mutant(
-        PRODUCT, "v += sink.beta * load_partial<T>(residual + j, part);", "v += load_partial<T>(residual + j, part);"
-    ),
+    Mutant(PRODUCT, "if (residual) v += sink.beta * load_partial<T>(residual + j, part);", ""),
     Mutant(PRODUCT, "tile.column_bias, tile.row_bias,", "tile.row_bias, tile.column_bias,"),
     Mutant(
         PRODUCT,
@@ -378,4 +386,16 @@ MUTANTS = [
         CUDA_FFT_TESTS,
     ),
     Mutant(CUDA_FFT_CONV, "tiles, gradients, sums, begin > 0)", "tiles, gradients, sums, false)", CUDA_FFT_TESTS),
+    # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
+    Mutant(CUDA_MMA, "async_copy_wait<kStages - 2>();", "async_copy_wait<kStages - 1>();", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "kStages - 2>();\n        __syncthreads();", "kStages - 2>();", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "multiply_add<Operand>(to, a[0][i], b[1][j]);", "", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "first[i] = to_tf32(value);", "first[i] = __float_as_uint(value);", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA_GEMM, "columns < 0 ? 0 : columns < N ? columns : N", "columns < 0 ? 0 : N", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA_GEMM, "for (int64_t part = 0;", "for (int64_t part = 1;", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA_CONV, "min(vector, p.tap_channels - channel)", "vector", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_CONV, "count > 0 && inside(line, slice, size)", "count > 0", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
 ]

@@ -4,7 +4,7 @@
 // It walks the table of kernels, so that a new algorithm of a known op is tested without an edit here. Each problem
 // runs in a number of variants (dtype, layout, epilogue, threads, side of the guard page) drawn from a fixed seed.
 //
-//     selftest [variants per problem]       PYCV_CPU_ISA picks the instruction set
+//     selftest [variants per problem [failures to stop at]]       PYCV_CPU_ISA picks the instruction set
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -23,7 +23,7 @@ using namespace pycv::cpu;
 
 namespace {
 
-int runs = 0, failures = 0;
+int runs = 0, failures = 0, failures_allowed = 10;
 std::mt19937 random_bits(20240229);
 
 template <class T>
@@ -52,7 +52,7 @@ void report(double error, double allowed) {
     if (error <= allowed) return;
     ++failures;
     std::printf("FAILED %s: error %g, allowed %g\n", current.c_str(), error, allowed);
-    if (failures >= 10) {
+    if (failures >= failures_allowed) {
         std::printf("too many failures\n");
         std::exit(1);
     }
@@ -105,7 +105,7 @@ const ConvCase kConvCases[] = {
     {2, 6, 7, 1, {1, 39, 45}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // grad_weight: long sums shared by threads
     {2, 24, 24, 24, {1, 5, 9}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},
     {1, 3, 20, 1, {1, 44, 70}, {1, 11, 11}, {1, 4, 4}, {0, 2, 2}, kOne, kZero},
-    {2, 4, 19, 1, {1, 40, 33}, {1, 9, 8}, kOne, {0, 4, 3}, kOne, kZero},  // a large filter, several tiles
+    {1, 2, 19, 1, {1, 40, 33}, {1, 9, 8}, kOne, {0, 4, 3}, kOne, kZero},  // a large filter, several tiles
     {0, 3, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},     // empty batch
     {2, 0, 4, 1, {1, 5, 5}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},     // no input channels
 };
@@ -141,11 +141,17 @@ bool takes(const std::string& algorithm, const ConvProblem& p) {
     return !winograd || takes_winograd(algorithm.substr(9), p);
 }
 
-// Exact on integers, or (where transforms round) nearly so.
+// Exact on integers, or (where transforms round) nearly so: errors as large as those of the largest sum anywhere.
 template <class T>
 double allowed(const std::string& algorithm) {
     const bool rounds = algorithm == "fft" || algorithm.rfind("winograd/", 0) == 0;
-    return !rounds ? 0 : sizeof(T) == 8 ? 1e-11 : 3e-3;
+    return !rounds ? 0 : sizeof(T) == 8 ? 1e-12 : 1e-4;
+}
+
+double largest(const Tensor& tensor) {
+    double found = 0;
+    for (const double v : tensor.values) found = std::max(found, std::abs(v));
+    return found;
 }
 
 template <class T>
@@ -204,7 +210,7 @@ void run_conv(const KernelEntry& entry, ConvProblem p, Tensor input, Tensor weig
     Image<T>& computed_image = p.pass == Pass::forward      ? output_image
                                : p.pass == Pass::grad_input ? input_image
                                                             : weight_image;
-    double error = computed_image.error(computed, 1);
+    double error = computed_image.error(computed, 1 + largest(computed));
     if (!prepared.intact() || !workspace.intact()) error = INFINITY;
     report(error, allowed<T>(entry.algorithm));
 }
@@ -269,7 +275,7 @@ void run_gemm(const KernelEntry& entry, const GemmCase& k) {
                   coin(),
                   coin(),
                   coin()};
-    const double alpha = pick({1.0, 1.0, 0.0, -2.0}), beta = pick({1.0, 1.0, 0.0, 3.0});
+    const double alpha = pick({1.0, 1.0, 0.0, -2.0}), beta = pick({1.0, 3.0, 0.0, 3.0});
     const int threads = pick({1, 3});
     const auto spatial = [](MatrixStrides s) -> Strides { return {s.batch, s.row, s.column, 0, 0}; };
     Tensor a(k.batch, k.m, {k.k, 1, 1}), b(k.batch, k.k, {k.n, 1, 1}), out(k.batch, k.m, {k.n, 1, 1});
@@ -573,6 +579,7 @@ void test_relu(const KernelEntry& entry, int) {
 
 int main(int count, char** arguments) {
     const int variants = count > 1 ? std::atoi(arguments[1]) : 12;
+    if (count > 2) failures_allowed = std::atoi(arguments[2]);
     int kernels = 0;
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_set_death_callback(tell_current);

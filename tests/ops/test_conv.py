@@ -127,6 +127,16 @@ def test_compiled_code_carries_its_settings_into_backward():
         assert [call.choice.kernel.algorithm for call in calls if "conv" in call.choice.problem.op] == [algorithm] * 3
 
 
+def test_library_op_tells_a_channel_slice_from_the_whole():
+    """The gradients of three filters, and of one of them: same strides, same filter size, another number of filters."""
+    x, grad = torch.randn(2, 4, 6, 6), torch.randn(2, 3, 4, 4)
+    sizes = ([6, 6], [3, 3], [4, 4], [1, 1], [0, 0], [1, 1])
+    for part in (grad, grad[:, 2:]):
+        gradient = torch.ops.pycv.convolution(part, x, None, None, "grad_weight", *sizes, 1, False, "")
+        expected = torch.nn.grad.conv2d_weight(x, (part.shape[1], 4, 3, 3), part)
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("algorithm", ["direct", "im2col"])
 def test_backward_and_double_backward_run_under_the_settings_of_forward(algorithm):
     """Outside the block, and in the threads that autograd runs them in."""
