@@ -310,9 +310,11 @@ def _mma_sync(variant: str, supports):
     """What a variant of mma_sync takes of the problems that ``supports`` lets through."""
 
     def answer(problem) -> str | None:
+        if (reason := supports(problem)) is not None:
+            return reason
         if problem.dtype not in (dtypes := _MMA_DTYPES[variant]):
             return f"dtype {problem.dtype}: {'/'.join(filter(None, ('mma_sync', variant)))} takes {', '.join(dtypes)}"
-        return supports(problem) or _before(8, 0)
+        return _before(8, 0)
 
     return answer
 

@@ -20,13 +20,6 @@ struct MmaShapes {  // as many sums of a warp as registers can hold beside what 
     using Small = MmaShape<64, 64, 32, 32, 4>;
 };
 template <>
-struct MmaShapes<Tf32Arithmetic> {
-    using Large = MmaShape<128, 128, 64, 32, 2>;
-    using Tall = MmaShape<128, 64, 64, 32, 3>;
-    using Wide = MmaShape<64, 128, 32, 64, 3>;
-    using Small = MmaShape<64, 64, 32, 32, 4>;
-};
-template <>
 struct MmaShapes<Tf32x3Arithmetic> {  // each operand twice
     using Large = MmaShape<128, 128, 64, 32, 1>;
     using Tall = MmaShape<128, 64, 64, 32, 2>;

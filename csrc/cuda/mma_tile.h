@@ -86,8 +86,8 @@ __device__ __forceinline__ void load_fragments(FragmentB* b, const T* tile, int 
 
 // ------------------------------------------------------------------------------------------------ arithmetic
 
-// How elements of T are multiplied. `terms` fragments stand for one: Arithmetic::split(fragment, term) leaves the term
-// in the fragment; products of terms i and j are taken where i + j < terms.
+// How elements of T are multiplied: as what, and in how many terms each. Of the products of terms i and j those with
+// i + j < terms are taken.
 template <class T_>
 struct Plain16 {
     using T = T_;
@@ -112,7 +112,7 @@ struct Tf32x3Arithmetic {
     static constexpr int terms = 2;
 };
 
-// The terms of N registers: parts[0] holds what was loaded.
+// Splits N registers, which `first` holds as they were loaded, into their terms.
 template <class Arithmetic, int N>
 __device__ __forceinline__ void split_terms(unsigned (&first)[N], unsigned (&second)[N]) {
     if constexpr (std::is_same_v<typename Arithmetic::Operand, tf32>) {

@@ -36,7 +36,7 @@ _TORCH_ADAPTIVE: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_p
 def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override) -> torch.Tensor:
     """See :func:`pycv.functional.avg_pool2d`."""
     arguments = ("avg_pool", rank, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    seen = watched()
+    seen = watched() or not isinstance(x, torch.Tensor)
     key, prepared = (None, None) if seen else recall(arguments, x, False)
     if prepared is None:
         if seen or not plain(x):
@@ -57,12 +57,11 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
 
 def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:
     """See :func:`pycv.functional.adaptive_avg_pool2d`."""
-    seen = watched()
+    seen = watched() or not isinstance(x, torch.Tensor)
     key, prepared = (None, None) if seen else recall(("adaptive_avg_pool", rank, output_size), x, False)
     if prepared is None:
         # torch takes, for output size 1 alone, inputs without elements or with fewer axes: it decides on those.
-        odd = x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]
-        if odd or seen or not plain(x):
+        if seen or not plain(x) or x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]:
             return _TORCH_ADAPTIVE[rank](x, output_size)
         prepared = memorize(key, prepare(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x, False))
     return _pool(prepared, x)

@@ -39,9 +39,9 @@ Pooled = Any  # a tensor, or with return_indices a pair
 def max_pool(rank, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices) -> Pooled:
     """See :func:`pycv.functional.max_pool2d`."""
     window = (kernel_size, stride, padding, dilation, ceil_mode)
-    if watched():
+    if watched() or not isinstance(x, torch.Tensor):
         return _torch_max(rank, x, window, return_indices)
-    needs_grad = _is_grad_enabled() and getattr(x, "requires_grad", False)
+    needs_grad = _is_grad_enabled() and x.requires_grad
     indices = needs_grad or bool(return_indices)
     key, prepared = recall(("max_pool", rank, window), x, indices)
     if prepared is None:
@@ -55,9 +55,9 @@ def max_pool(rank, x, kernel_size, stride, padding, dilation, ceil_mode, return_
 
 def adaptive_max_pool(rank, x, output_size, return_indices) -> Pooled:
     """See :func:`pycv.functional.adaptive_max_pool2d`."""
-    if watched():
+    if watched() or not isinstance(x, torch.Tensor):
         return _TORCH_ADAPTIVE[rank](x, output_size, return_indices)
-    needs_grad = _is_grad_enabled() and getattr(x, "requires_grad", False)
+    needs_grad = _is_grad_enabled() and x.requires_grad
     indices = needs_grad or bool(return_indices)
     key, prepared = recall(("adaptive_max_pool", rank, output_size), x, indices)
     if prepared is None:

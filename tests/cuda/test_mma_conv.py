@@ -4,7 +4,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
+from pycv import functional, registry, use
 from pycv.kernels import reference
 from pycv.problem import parse
 
@@ -155,3 +157,17 @@ def test_numeric_class(pass_):
     (name,) = (computed := raw.run(problem, kernel, arrays, scalars)).keys()
     expected = reference.run(problem, arrays)[name]
     assert np.abs(computed[name] - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_layers_of_16_bits_reach_these_kernels(dtype):
+    """In every pass, without a copy of what is nhwc already."""
+    x = torch.randn(2, 24, 6, 7, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = torch.randn(32, 24, 3, 3, dtype=dtype, requires_grad=True)
+    with use(backend="cuda"), registry.record() as calls:
+        y = functional.conv2d(x, w, padding=1)
+        y.backward(torch.ones_like(y))
+    ran = {call.choice.problem.pass_: call.choice.kernel.algorithm for call in calls}
+    assert ran == dict.fromkeys(PASSES, "mma_sync") and y.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), padding=1)
+    assert (y - expected).abs().max() <= 2**-6 * expected.abs().max()

@@ -63,9 +63,14 @@ CUDA_MMA, CUDA_MMA_GEMM, CUDA_MMA_CONV = (
 )
 CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
     "csrc/cuda/conv_mma_sync.cu",
-    "tests/cuda/test_mma_gemm.py",
-    "tests/cuda/test_mma_conv.py",
+    " ".join(
+        f"tests/cuda/test_mma_gemm.py::test_{it}" for it in ("sizes_across_the_edges_of_tiles", "numeric_classes")
+    ),
+    " ".join(
+        f"tests/cuda/test_mma_conv.py::test_{it}" for it in ("every_arithmetic_and_layout", "one_and_three_dimensions")
+    ),
 )
+CUDA_MMA_PARTS = "tests/cuda/test_mma_conv.py::test_parts_of_the_depth"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
 CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
@@ -392,10 +397,15 @@ MUTANTS = [
     Mutant(CUDA_MMA, "multiply_add<Operand>(to, a[0][i], b[1][j]);", "", CUDA_MMA_GEMM_TESTS),
     Mutant(CUDA_MMA, "first[i] = to_tf32(value);", "first[i] = __float_as_uint(value);", CUDA_MMA_GEMM_TESTS),
     Mutant(CUDA_MMA_GEMM, "columns < 0 ? 0 : columns < N ? columns : N", "columns < 0 ? 0 : N", CUDA_MMA_GEMM_TESTS),
-    Mutant(CUDA_MMA_GEMM, "for (int64_t part = 0;", "for (int64_t part = 1;", CUDA_MMA_GEMM_TESTS),
+    Mutant(
+        CUDA_MMA_GEMM,
+        "for (int64_t part = 0;",
+        "for (int64_t part = 1;",
+        "tests/cuda/test_mma_gemm.py::test_parts_of_k",
+    ),
     Mutant(CUDA_MMA_CONV, "min(vector, p.tap_channels - channel)", "vector", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "count > 0 && inside(line, slice, size)", "count > 0", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
-    Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
     Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
 ]
