@@ -233,7 +233,7 @@ MUTANTS = [
     Mutant(
         "csrc/cpu/conv_gaps.h",
         "if (!w_[phase]) clear_row(at, phase, w_.count());",
-        "",
+        ";",
         "tests/cpu/test_implicit_gemm.py",
     ),
     Mutant(PRODUCT, "from[j] + (tile.add ? to : T(0))", "from[j]", "tests/cpu/test_implicit_gemm.py"),
