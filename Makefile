@@ -10,7 +10,7 @@ demo:  ## install, build and run the demo: a LeNet trained on real digits
 	@tools/setup.sh demo
 	@.venv/bin/pycv demo
 
-test:  ## install, build and run the tests (about 5 minutes on two cores)
+test:  ## install, build and run the tests (about 6 minutes on two cores)
 	@tools/setup.sh test
 	@$(PYTEST)
 

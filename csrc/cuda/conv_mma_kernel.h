@@ -299,6 +299,7 @@ __device__ __forceinline__ void write_tile(WarpProducts<Arithmetic, Shape>& prod
 template <class Arithmetic, class Shape, bool GradWeight>
 __global__ void __launch_bounds__(Shape::threads, Shape::blocks_together)
     conv_mma(const ConvMma<typename Arithmetic::T> p) {
+    PYCV_NEEDS_MMA
     using T = typename Arithmetic::T;
     using Shared = ConvMmaShared<T, Shape, GradWeight>;
     using Tiles = typename Shared::Tiles;
@@ -334,6 +335,7 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_together)
 // Adds up the sums of the parts of a tile, and writes it.
 template <class Arithmetic, class Shape, bool GradWeight>
 __global__ void __launch_bounds__(Shape::threads) conv_mma_add_parts(const ConvMma<typename Arithmetic::T> p) {
+    PYCV_NEEDS_MMA
     using T = typename Arithmetic::T;
     using Shared = ConvMmaShared<T, Shape, GradWeight>;
     PYCV_SHARED(Shared, shared);

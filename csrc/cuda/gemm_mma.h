@@ -143,6 +143,7 @@ template <class Arithmetic, class Shape, Major A, Major B>
 __global__ void __launch_bounds__(Shape::threads, Shape::blocks_together)
     gemm_mma(const Gemm<typename Arithmetic::T> g, const typename GemmMma<Arithmetic, Shape, A, B>::OperandA a,
              const typename GemmMma<Arithmetic, Shape, A, B>::OperandB b, bool vectors_out, const MmaParts parts) {
+    PYCV_NEEDS_MMA
     using Of = GemmMma<Arithmetic, Shape, A, B>;
     using T = typename Arithmetic::T;
     PYCV_SHARED(T, shared);
@@ -174,6 +175,7 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_together)
 template <class Arithmetic, class Shape>
 __global__ void __launch_bounds__(Shape::threads)
     gemm_mma_add_parts(const Gemm<typename Arithmetic::T> g, bool vectors_out, const MmaParts parts) {
+    PYCV_NEEDS_MMA
     PYCV_SHARED(float, shared);
     WarpProducts<Arithmetic, Shape> products;
     for (int64_t part = 0; part < parts.count; ++part) products.add_kept(parts.of<Shape>(part));

@@ -25,12 +25,12 @@ class ImageFolder(ImageDataset):
     ) -> None:
         """``classes`` are the folders of ``root`` to read; a file that is no image by its name is passed over."""
         self.root, self.mode, self.max_pixels = root, check_mode(mode), max_pixels
-        files = [(label, file) for label, name in enumerate(classes) for file in _images(root, name)]
-        if not files:
-            raise DataError(f"{root}: no image ({', '.join(EXTENSIONS)}) in its {len(classes)} folders")
         # As one array, not as a million objects: each worker would come to copy those as it counts references to them.
-        self._files = np.array([os.fsencode(file) for _, file in files])
-        super().__init__(np.array([label for label, _ in files]), classes, allow_empty)
+        files = [np.array([os.fsencode(file) for file in _images(root, name)], np.bytes_) for name in classes]
+        self._files = np.concatenate(files)
+        if not len(self._files):
+            raise DataError(f"{root}: no image ({', '.join(EXTENSIONS)}) in its {len(classes)} folders")
+        super().__init__(np.repeat(np.arange(len(classes)), [len(part) for part in files]), classes, allow_empty)
 
     def image(self, index: int) -> Image.Image:
         path = self.path(index)

@@ -51,12 +51,12 @@ class Shards(ImageDataset):
         allow_empty: bool = False,
     ) -> None:
         self.shards, self.mode, self.max_pixels = shards, check_mode(mode), max_pixels
-        entries = [(number, entry) for number, path in enumerate(shards) for entry in scan(path, on_corrupt)]
-        self._shard = np.array([number for number, _ in entries], np.int32)
-        self._offset = np.array([entry.offset for _, entry in entries], np.int64)
-        self._size = np.array([entry.size for _, entry in entries], np.int64)
-        self._key = np.array([os.fsencode(entry.key) for _, entry in entries])
-        labels = np.array([entry.label for _, entry in entries], np.int64)
+        # As arrays, shard by shard, not as millions of objects: each worker would come to copy those as it counts
+        # references to them.
+        tables = [_table(scan(path, on_corrupt)) for path in shards]
+        self._shard = np.repeat(np.arange(len(shards)), [len(keys) for keys, _ in tables])
+        self._key = np.concatenate([keys for keys, _ in tables])
+        self._offset, self._size, labels = np.concatenate([numbers for _, numbers in tables], 1)
         if classes is None:
             classes = [str(number) for number in range(labels.max(initial=-1) + 1)]
         super().__init__(labels, classes, allow_empty)
@@ -153,6 +153,13 @@ def scan(path: Path, on_corrupt: str = "refuse") -> list[Entry]:
             raise damage from error
         warnings.warn(f"{damage}; its first {len(entries)} samples are used", stacklevel=2)
     return entries
+
+
+def _table(entries: list[Entry]) -> tuple[np.ndarray, np.ndarray]:
+    """Keys, bytes (N,), and offsets, sizes and labels, int64 (3, N)."""
+    keys = np.array([os.fsencode(entry.key) for entry in entries], np.bytes_)
+    numbers = [(entry.offset, entry.size, entry.label) for entry in entries]
+    return keys, np.array(numbers, np.int64).reshape(-1, 3).T
 
 
 def _key(name: str) -> tuple[str, str]:

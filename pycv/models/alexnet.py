@@ -54,22 +54,27 @@ class AlexNetOriginal(Module):
             relu5=nn.ReLU(inplace=True),
             pool5=nn.MaxPool2d(3, stride=2),
         )
-        classifier: OrderedDict[str, Module] = OrderedDict(
-            fc6=nn.Linear(256 * 6 * 6, 4096),
-            relu6=nn.ReLU(inplace=True),
-            dropout6=Dropout(dropout),
-            fc7=nn.Linear(4096, 4096),
-            relu7=nn.ReLU(inplace=True),
-            dropout7=Dropout(dropout),
-            fc8=nn.Linear(4096, num_classes),
-        )
         self.features = Sequential(features)
-        self.classifier = Sequential(classifier)
+        self.classifier = linear_layers(num_classes, dropout)
         if init_weights:
             _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x).flatten(1))
+
+
+def linear_layers(num_classes: int, dropout: float) -> Sequential:
+    """The three linear layers of figure 2, (N, 256 * 6 * 6) to logits (N, num_classes); ZFNet has the same."""
+    layers: OrderedDict[str, Module] = OrderedDict(
+        fc6=nn.Linear(256 * 6 * 6, 4096),
+        relu6=nn.ReLU(inplace=True),
+        dropout6=Dropout(dropout),
+        fc7=nn.Linear(4096, 4096),
+        relu7=nn.ReLU(inplace=True),
+        dropout7=Dropout(dropout),
+        fc8=nn.Linear(4096, num_classes),
+    )
+    return Sequential(layers)
 
 
 def _initialise(model: Module) -> None:

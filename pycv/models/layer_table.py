@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .trace import Field, Trace, _tensors
+from .trace import Field, Trace, tensors
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class _Recorder:
     def _after(self, name: str):
         def hook(module: nn.Module, args: tuple, kwargs: dict, result: Any) -> None:
             with torch._C.DisableTorchFunction():
-                given, made = list(_tensors((args, kwargs))), list(_tensors(result))
+                given, made = list(tensors((args, kwargs))), list(tensors(result))
                 new = [] if _passes_on(module, given, made) else [y for y in made if not _shares_memory(y, given)]
                 values, size = sum(y.numel() for y in new), sum(y.numel() * y.element_size() for y in new)
                 output = tuple(made[0].shape[1:]) if made else ()
@@ -192,7 +192,7 @@ class _Recorder:
             macs = self.trace.macs - before - sum(row.macs for row in self.rows[rows:])
             parameters = self._new(name)
             if parameters or macs:
-                made = next(_tensors(result), None)
+                made = next(tensors(result), None)
                 output, field = ((), None) if made is None else (tuple(made.shape[1:]), self.trace.field(made))
                 kind = type(module).__name__
                 self.rows.append(Row(name or "(model)", kind, "", output, 0, 0, parameters, macs, field))

@@ -47,12 +47,12 @@ class Subsampling(Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.sum = nn.AvgPool2d(2, divisor_override=1)
+        self.mean = nn.AvgPool2d(2)  # of four: its divisor_override would be lost by torch's export to ONNX
         self.coefficient = Parameter(torch.full((channels, 1, 1), 0.25))
         self.bias = Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.sum(x) * self.coefficient + self.bias
+        return self.mean(x) * (4 * self.coefficient) + self.bias
 
 
 class PartialConvolution(Module):

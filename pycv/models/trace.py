@@ -60,8 +60,8 @@ class Trace(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_")
-        sources = [tensor for tensor in _tensors((args, kwargs)) if tensor in self._fields]
-        changed = list(_tensors(args[0] if name == "setitem" else result))
+        sources = [tensor for tensor in tensors((args, kwargs)) if tensor in self._fields]
+        changed = list(tensors(args[0] if name == "setitem" else result))
         if sources and changed:
             rule, parameters = _rule_of(name)
             arguments = dict(zip(parameters, args, strict=False)) | kwargs
@@ -222,11 +222,12 @@ def _macs(name: str, arguments: dict[str, Any], y: Tensor) -> int:
     return (arguments["input"] if "transpose" in name else y).numel() * prod(weight.shape[1:])
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Those in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
+        yield from tensors(tuple(value.values()))
     elif isinstance(value, (tuple, list)):
         for element in value:
-            yield from _tensors(element)
+            yield from tensors(element)

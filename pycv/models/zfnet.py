@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from torch import Tensor
-from torch.nn import Dropout, Module, Sequential, init
+from torch.nn import Module, Sequential, init
 
 from .. import nn
+from .alexnet import linear_layers
 from .registry import register
 
 
@@ -49,17 +50,8 @@ class ZFNet(Module):
             relu5=nn.ReLU(inplace=True),
             pool5=nn.MaxPool2d(3, stride=2),
         )
-        classifier: OrderedDict[str, Module] = OrderedDict(
-            fc6=nn.Linear(256 * 6 * 6, 4096),
-            relu6=nn.ReLU(inplace=True),
-            dropout6=Dropout(dropout),
-            fc7=nn.Linear(4096, 4096),
-            relu7=nn.ReLU(inplace=True),
-            dropout7=Dropout(dropout),
-            fc8=nn.Linear(4096, num_classes),
-        )
         self.features = Sequential(features)
-        self.classifier = Sequential(classifier)
+        self.classifier = linear_layers(num_classes, dropout)
         if init_weights:
             for module in self.modules():
                 if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:

@@ -13,6 +13,7 @@ import pytest
 from tools import cuda, native
 
 JOBS = cuda.kernel_jobs()
+PLANS_ONLY = {"gemm_mma_sync.cu"}  # the kernels that they launch are in a file of each arithmetic
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ def test_compiles_everywhere_and_tuned_kernels_spill_nothing(job, nvcc):
     """A file says "Tuned:" in its header comment if none of its kernels may spill registers."""
     (target,) = nvcc.compile([job], progress=False)
     found = kernels(cuda.report_of(target).read_text())
-    assert {architecture for _, architecture, _ in found} == {"sm_75", "sm_80", "sm_90a"}
+    expected = set() if Path(job.source).name in PLANS_ONLY else {"sm_75", "sm_80", "sm_90a"}
+    assert {architecture for _, architecture, _ in found} == expected
     if re.search(r"^// .*Tuned:", (native.ROOT / job.source).read_text(), re.MULTILINE):
         assert [entry for entry in found if entry[2]] == []
 

@@ -90,7 +90,10 @@ def test_compiles_without_graph_breaks(name):
     expected.square().mean().backward()
     assert_near(y, expected, 1e-10)
     for key, parameter in model.named_parameters():
-        assert_near(result[key], parameter.grad, 1e-8)
+        if parameter.grad is None:
+            assert result[key] is None and key.startswith("aux")  # classifiers that rest in eval mode
+        else:
+            assert_near(result[key], parameter.grad, 1e-8)
 
 
 @pytest.mark.parametrize("name", drawn(1, 11))

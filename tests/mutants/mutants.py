@@ -19,6 +19,8 @@ class Mutant:
 
 
 RELU, MAX_POOL, AVG_POOL = "csrc/cpu/relu.cpp", "csrc/cpu/max_pool.cpp", "csrc/cpu/avg_pool.cpp"
+POOL_PLANES = "csrc/cpu/max_pool_planes.h"
+RELU_TESTS, POOL_TESTS, NORM_TESTS = "tests/ops/test_relu.py", "tests/ops/test_pool.py", "tests/ops/test_norm.py"
 POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_norm.cpp"
 TILES = "csrc/cpu/channel_tiles.h"
 LRN, CHANNEL_SUM = "csrc/cpu/local_response_norm.cpp", "csrc/cpu/channel_sum.cpp"
@@ -99,8 +101,9 @@ POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
-    Mutant(RELU, "i < count; ++i) y[i] = relu<T>(x[i])", "i + 1 < count; ++i) y[i] = relu<T>(x[i])"),
-    Mutant(RELU, "y[i] <= T(0) ? T(0) : grad_output[i]", "y[i] < T(0) ? T(0) : grad_output[i]"),
+    Mutant(RELU, "    for (; i < count; ++i) out[i]", "    for (; i + 1 < count; ++i) out[i]"),
+    Mutant(RELU, "get<Lane>(x + i) <= Lane{}", "get<Lane>(x + i) < Lane{}"),
+    Mutant(RELU, "% sizeof(Vec<T>) != 0", "% sizeof(T) != 0", RELU_TESTS),
     Mutant("csrc/cpu/simd.h", "return v < Vec<T>{} ? Vec<T>{} : v;", "return v > Vec<T>{} ? v : Vec<T>{};"),
     # convolution: geometry, padding, phases, groups
     Mutant(GATHER, "filter, 0, 1, -padding, dilation}", "filter, 0, 1, 1 - padding, dilation}"),
@@ -230,7 +233,7 @@ MUTANTS = [
     Mutant(
         "csrc/cpu/conv_gaps.h",
         "if (!w_[phase]) clear_row(at, phase, w_.count());",
-        "",
+        ";",
         "tests/cpu/test_implicit_gemm.py",
     ),
     Mutant(PRODUCT, "from[j] + (tile.add ? to : T(0))", "from[j]", "tests/cpu/test_implicit_gemm.py"),
@@ -249,9 +252,14 @@ MUTANTS = [
     ),
     # pooling: ties, indices, windows, divisors
     Mutant(MAX_POOL, "return value > best || value != value;", "return value >= best || value != value;"),
-    Mutant(MAX_POOL, "const I better = (value > best) | (value != value);", "const I better = value > best;"),
+    Mutant(MAX_POOL, "(value > best[v]) | (value != value);", "value > best[v];"),
     Mutant(MAX_POOL, "(value > best) | (value != value) ? value : best", "value > best ? value : best"),
     Mutant(MAX_POOL, "if (index >= p_.size.count()) return;", "if (index >= p_.size.count() - 1) return;"),
+    Mutant(POOL_PLANES, "return total != total;", "return false;"),
+    Mutant(POOL_PLANES, "better |= value != value;", ";"),
+    Mutant(POOL_PLANES, "pad(odd, source.odd.end, cells_);", ""),
+    Mutant(POOL_PLANES, "sum.single += odd[source.odd.begin];", "odd[source.odd.begin] = kLowest;"),
+    Mutant(POOL_PLANES, "for (int l = 0; l < kWide; ++l) missing |= found[l];", "", POOL_TESTS),
     Mutant(POOL_WINDOWS, "value = Fold::add(value, columns[x - first][v]);", "value = columns[x - first][v];"),
     Mutant(
         POOL_WINDOWS, "at[count++] = image + offset(s, i, j, k);", "at[count++] = image + offset(s, i, j, w.begin);"
@@ -287,7 +295,9 @@ MUTANTS = [
     Mutant(TILES, "smaller(range.end - run * length, length)", "length", "tests/ops/test_norm.py"),
     Mutant(LRN, "clear_borders(scratch, (p_.window - 1) / 2, width)", "clear_borders(scratch, p_.window / 2, width)"),
     Mutant(NORM, "for (; i < count; ++i) rest += term.template operator()<T>(i);", ""),
-    Mutant(CHANNEL_SUM, "total[i] += part[i]", "total[i] = part[i]"),
+    Mutant(CHANNEL_SUM, "total += sum_terms<T>", "total = sum_terms<T>"),
+    Mutant(CHANNEL_SUM, "total += totals[b * channels_ + c];", "total = totals[b * channels_ + c];", NORM_TESTS),
+    Mutant(CHANNEL_SUM, "c < channels.end; ++c) sums[c] = 0;", "c < channels.end - 1; ++c) sums[c] = 0;"),
     # winograd: the turned filters, the padding around a patch and after the prologue, the residual, chunks of a sum
     Mutant(WINOGRAD, "filter + (taps - 1) * lanes<T>, -lanes<T>", "filter, lanes<T>", WINOGRAD_TESTS),
     Mutant(WINOGRAD_BLOCKS, "zero_frame(patch, all, inside);", "", WINOGRAD_TESTS),

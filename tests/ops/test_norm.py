@@ -161,7 +161,9 @@ def test_local_response_norm_gradients_of_gradients():
         assert gradgradcheck(lambda x, size=size: PF.local_response_norm(x, size, 0.3, 0.6, 0.8), (x,))
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 19, 37), (3, 33, 9, 8), (4, 7), (0, 3, 2), (2, 0, 3)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 5, 19, 37), (4, 24, 19, 37), (3, 33, 9, 8), (4, 7), (70, 300), (0, 3, 2), (2, 0, 3)], ids=str
+)
 def test_channel_sum(shape):
     x = torch.randint(-9, 10, shape).float()
     for given in (x, x.to(memory_format=torch.channels_last) if x.dim() == 4 else x.mT.contiguous().mT):

@@ -49,6 +49,18 @@ def test_special_values(count):
     assert torch.equal(ours, torchs)
 
 
+def test_tensors_larger_than_caches():
+    x, g = torch.randn(2**21 + 77), torch.randn(2**21 + 77)  # no multiple of a vector for any number of threads
+    x[::1000] = NAN
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    with pycv.use(backend=BACKEND):
+        y, expected = PF.relu(leaves[0]), F.relu(leaves[1])
+        (ours,) = torch.autograd.grad(y, leaves[0], g)
+        torch.testing.assert_close(PF.relu(x, inplace=True), expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(ours, torch.autograd.grad(expected, leaves[1], g)[0])
+
+
 LAYOUTS = {
     "dense": lambda: torch.randn(3, 5, 7, 4),
     "transposed": lambda: torch.randn(5, 3).t(),

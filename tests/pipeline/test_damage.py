@@ -179,9 +179,8 @@ def test_damaged_images_are_skipped_where_asked(workers, tmp_path):
     assert torch_list(batches, "indices") == [0, 2, 3, 4, 5, 6, 7, 8, 9]
     assert [len(batch.skipped) for batch in batches] == [1, 0, 0]
     assert str(tmp_path / "cat" / "0002.png") in batches[0].skipped[0]
-    with pytest.raises(data.CorruptImage, match=r"cat/0002\.png: ") as error:
+    with pytest.raises(data.CorruptImage, match=rf"^{tmp_path}/cat/0002\.png: [^\n]+$"):  # no traceback of a worker
         list(data.EvalLoader(dataset, 4, ToTensor(), workers=workers))
-    assert "Traceback" not in str(error.value)
     with pytest.raises(ValueError, match="on_corrupt='ignore'"):
         data.EvalLoader(dataset, 4, ToTensor(), on_corrupt="ignore")
 
@@ -315,6 +314,13 @@ def test_bombs_and_truncated_archives(tmp_path, monkeypatch):
     whole.write_bytes(whole.read_bytes()[:5000])
     with pytest.raises(data.DataError, match=r"cut\.tar\.gz: "):
         data.extract(whole, tmp_path / "out")
+    plain = layouts.write_tar(tmp_path / "plain.tar", {"one": b"1" * 700, "two": b"2"}).read_bytes()
+    header = 512 + 1024  # of the second member: tarfile alone takes what is wrong there for the end
+    for damaged in (plain[:header], plain[: header + 100], plain[:header] + b"\xff" * 512 + plain[header + 512 :]):
+        (tmp_path / "plain.tar").write_bytes(damaged)
+        with pytest.raises(data.DataError, match=r"plain\.tar: truncated or damaged after byte 1536"):
+            data.extract(tmp_path / "plain.tar", tmp_path / "out")
+    (tmp_path / "plain.tar").unlink()
     (tmp_path / "text.tar").write_text("no archive")
     with pytest.raises(data.DataError, match=r"text\.tar: "):
         data.extract(tmp_path / "text.tar", tmp_path / "out")

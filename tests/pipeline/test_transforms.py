@@ -157,7 +157,7 @@ def test_random_resized_crop():
     top, left, height, width = windows.T
     assert (windows >= 0).all() and (top + height <= 170).all() and (left + width <= 230).all()
     area, ratio = height * width / (170 * 230), width / height
-    assert area.min() > 0.098 and area.max() < 0.91 and ratio.min() > 0.49 and ratio.max() < 2.05
+    assert area.min() > 0.098 and area.max() < 0.91 and ratio.min() > 0.48 and ratio.max() < 2.1
     small = area < 0.3  # nearly all of these fit, so that their distribution is that of the draws
     assert abs(area[small].mean() - 0.2) < 0.01
     assert abs(np.log(ratio[small]).mean()) < 0.08

@@ -14,7 +14,8 @@
 // ldmatrix gives a lane (g, 2t) and (g, 2t + 1) of each matrix, transposed (2t, g) and (2t + 1, g). An element of 32
 // bits is two of 16 to it: a row of four.
 //
-// All of it takes a full warp. Before sm_80 there is none of this: who comes here nevertheless traps.
+// All of it takes a full warp. Before sm_80 there is none of this: a kernel begins with PYCV_NEEDS_MMA, which traps
+// there and leaves the rest of it out.
 #pragma once
 
 #include <type_traits>
@@ -26,6 +27,17 @@
 #endif
 
 namespace pycv::cuda {
+
+#if !defined(PYCV_SIMT) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+inline constexpr bool has_mma = false;
+#else
+inline constexpr bool has_mma = true;
+#endif
+#define PYCV_NEEDS_MMA        \
+    if constexpr (!has_mma) { \
+        __trap();             \
+        return;               \
+    }
 
 struct tf32 {};  // names the type of operands; they are kept as float
 
@@ -67,8 +79,6 @@ __device__ __forceinline__ void multiply_add(FragmentSums& sums, const FragmentA
     else
         PYCV_MMA("m16n8k8", "tf32");
 #undef PYCV_MMA
-#else
-    __trap();
 #endif
 }
 

@@ -74,8 +74,8 @@ class RandomCrop:
         rows, columns = image.height + 2 * pad - height, image.width + 2 * pad - width
         if rows < 0 or columns < 0:
             raise ValueError(f"size={self.size!r}: larger than a {image.height}×{image.width} image padded by {pad}")
-        top, left = random.integers((rows + 1, columns + 1))
-        return crop(image, int(top) - pad, int(left) - pad, height, width)
+        top, left = int(random.integers(rows + 1)), int(random.integers(columns + 1))
+        return crop(image, top - pad, left - pad, height, width)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ class ToTensor:
     """A picture in mode ``L`` or ``RGB`` to float32 (C, H, W), C 1 or 3, with values from 0 to 1."""
 
     def __call__(self, image: Image.Image, random: np.random.Generator) -> Tensor:
-        pixels = np.array(image)
-        if pixels.ndim == 2:
-            pixels = pixels[:, :, None]
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
+        pixels = np.asarray(image)
+        planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        scaled = np.empty(planes.shape, np.float32)
+        np.divide(planes, np.float32(255), out=scaled)  # in one pass: several of torch's take twice the time
+        return torch.from_numpy(scaled)
 
 
 @dataclass(frozen=True)
