@@ -10,7 +10,7 @@ demo:  ## install, build and run the demo: a LeNet trained on real digits
 	@tools/setup.sh demo
 	@.venv/bin/pycv demo
 
-test:  ## install, build and run the tests (about 5 minutes on two cores)
+test:  ## install, build and run the tests (about 6 minutes on two cores)
 	@tools/setup.sh test
 	@$(PYTEST)
 
@@ -30,9 +30,10 @@ test-isa:  ## the tests of the kernels and ops with each instruction set of this
 	@for isa in $$(.venv/bin/python -c 'from tools import native; print(*[i.name for i in native.runnable()])'); do \
 	    echo "== PYCV_CPU_ISA=$$isa"; PYCV_CPU_ISA=$$isa $(PYTEST) tests/cpu tests/ops tests/nn || exit 1; done
 
-test-cuda:  ## the op tests on the CUDA kernels, which the CPU executes, and a race check of the kernels' own tests
+test-cuda:  ## the op tests on the CUDA kernels, which the CPU executes, also on a stand-in for a GPU; their race check
 	@tools/setup.sh test
 	@PYCV_CUDA_HOST=1 $(PYTEST) tests/ops
+	@PYCV_TEST_DEVICE=standin $(PYTEST) tests/ops tests/cuda
 	@.venv/bin/python -m tests.simt races tests/cuda/test_gemm.py tests/cuda/test_relu.py
 
 test-numba:  ## the op tests on the Numba kernels, and the fuzzer
@@ -43,6 +44,7 @@ test-numba:  ## the op tests on the Numba kernels, and the fuzzer
 test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
 	@VENV=.venv-torch211 CONSTRAINTS=$< tools/setup.sh test
 	@.venv-torch211/bin/python -m pytest -n 2 tests/ops tests/nn
+	@PYTHON=.venv-torch211/bin/python benchmarks/gpu/check.sh --rehearse runs/gpu-rehearsal
 
 # torch 2.11 excludes newer versions of setuptools.
 build/constraints-torch211.txt: constraints.txt

@@ -70,12 +70,15 @@ def unusable() -> str | None:
         return f"the CUDA kernels are not built ({missing})"
     if _cuda.device_count() == 0:
         return f"no CUDA device ({_cuda.device_error() or 'none is visible'})"
-    device = torch.cuda.current_device()
-    capability = _cuda.capability(device)
-    if not has_code_for(_cuda.architectures, capability):
-        version = "{}.{}".format(*capability)
+    if not has_code_for(_cuda.architectures, present := capability()):
+        device, version = torch.cuda.current_device(), "{}.{}".format(*present)
         return f"GPU {device} has capability {version}, the CUDA kernels are built for {_cuda.architectures}"
     return None
+
+
+def capability() -> tuple[int, int]:
+    """Of torch's current GPU."""
+    return _cuda.capability(torch.cuda.current_device())
 
 
 @cache
@@ -93,9 +96,10 @@ def has_code_for(architectures: str, capability: tuple[int, int]) -> bool:
 
 
 def state(kernel: Kernel) -> list[str]:
-    """How far a kernel of this backend has come in this installation: host-executed, compiled."""
+    """How far a kernel of this backend has come in this installation: host-executed, compiled for which GPUs."""
     name = (re.sub(r"[123]d$", "", kernel.op), kernel.full_algorithm)
-    builds = (("host-executed", host_module()), ("compiled", _cuda))
+    compiled = f"compiled for {_cuda.architectures}" if _cuda is not None else ""
+    builds = (("host-executed", host_module()), (compiled, _cuda))
     return [word for word, module in builds if module is not None and name in module.kernels()]
 
 
@@ -299,6 +303,42 @@ def _fits_shared_memory(extents: list[int], dtype: str) -> bool:
     return (max(height // 2, 1) * (width + 3) + max(height, width)) * (16 if dtype == "f64" else 8) <= 48 * 1024
 
 
+_MMA_DTYPES = {"": ("f16", "bf16"), "3xtf32": ("f32",), "tf32": ("f32",)}
+_MMA_CLASSES = {"": "strict", "3xtf32": "default", "tf32": "fast"}
+
+
+def _mma_sync(variant: str, supports):
+    """What a variant of mma_sync takes of the problems that ``supports`` lets through."""
+
+    def answer(problem) -> str | None:
+        if (reason := supports(problem)) is not None:
+            return reason
+        if problem.dtype not in (dtypes := _MMA_DTYPES[variant]):
+            return f"dtype {problem.dtype}: {'/'.join(filter(None, ('mma_sync', variant)))} takes {', '.join(dtypes)}"
+        return _before(8, 0)
+
+    return answer
+
+
+def _before(major: int, minor: int) -> str | None:
+    """Why what this capability brought cannot run here. Host execution has all of it."""
+    if on_host() or (present := capability()) >= (major, minor):
+        return None
+    return "capability {}.{}: it needs {}.{} or newer".format(*present, major, minor)
+
+
+def _mma_entries(ops, passes, variants, plan, supports) -> list[Kernel]:
+    return [
+        Kernel(
+            op, pass_, "cuda", "mma_sync", _mma_sync(variant, supports), plan(f"mma_sync/{variant}".rstrip("/")),
+            _MMA_CLASSES[variant], variant=variant,
+        )
+        for op in ops
+        for pass_ in passes
+        for variant in variants
+    ]  # fmt: skip
+
+
 _RANKS = ("1d", "2d", "3d")
 _CONVS = [f"conv{rank}" for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
@@ -322,10 +362,14 @@ KERNELS: list[Kernel] = [
     *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm),
     *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm, _local_response_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
+    *_mma_entries(["gemm"], ("forward",), ("",), _plan_gemm, _supports),
     *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
+    *_mma_entries(["gemm"], ("forward",), ("3xtf32", "tf32"), _plan_gemm, _supports),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
+    *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
+    *_mma_entries(_CONVS, PASSES, ("3xtf32", "tf32"), _plan_conv, _conv),
     *_winograd_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _im2col),

@@ -18,6 +18,8 @@ USAGE = """usage: pycv COMMAND [OPTIONS]
   demo      train a LeNet on handwritten digits with pycv's kernels, and compare them with torch
   info      what was built and found on this machine, and what to do about what is missing
   kernels   the registered kernels; with a problem: which would run it, and why
+  models    the architectures, with their parameters and multiply-accumulates
+  summary   a model layer by layer: output size, activation memory, parameters, MACs, receptive field
   tune      measure this machine for the choice among kernels (`tune machine`, 3 to 5 minutes); see what was tuned
   bench     measure kernels; without options: 20 ResNet and VGG layers against torch, in under two minutes
 
@@ -90,6 +92,57 @@ def _kernels(arguments: list[str]) -> int:
     with _user_input():
         found = list_kernels(" ".join(options.problem) or None, op=options.op)
     print(json.dumps(found.rows(), indent=1) if options.json else found)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------- models
+
+
+def _models(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("pycv models", description="The architectures, with their default arguments.")
+    parser.add_argument("pattern", nargs="?", default="*", help='only these: "resnet*"')
+    parser.add_argument("--json", action="store_true", help="as JSON, one object per model")
+    options = parser.parse_args(arguments)
+    from .models import catalogue
+
+    found = catalogue.catalogue(options.pattern)
+    if not found:
+        raise UsageError(f"no model matches {options.pattern!r} (pycv models lists all)")
+    print(json.dumps(found.rows(), indent=1) if options.json else found)
+    return 0
+
+
+def _summary(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "pycv summary",
+        description="A model layer by layer: output size, values and megabytes (10^6 bytes) of activation memory, "
+        "parameters, multiply-accumulates, and the side of the receptive field of one output.",
+        epilog="Activations are counted once each: what works in place adds none (python: help(pycv.models.summary)).",
+    )
+    parser.add_argument("model", help="its name: vgg16 (pycv models lists all)")
+    parser.add_argument("--size", type=int, help="height and width of the images; default: the model's own")
+    parser.add_argument("--batch", type=int, default=1, help="images (default: 1)")
+    parser.add_argument("--classes", type=int, help="outputs; default: the model's own")
+    parser.add_argument("--json", action="store_true", help="as JSON, with every layer")
+    options = parser.parse_args(arguments)
+    import torch
+
+    from . import models
+
+    with _user_input():
+        channels, *size = models.image_shape(options.model)
+    if options.size is not None:
+        size = [options.size, options.size]
+    classes = {} if options.classes is None else {"num_classes": options.classes}
+    if options.classes is not None and options.classes < 1:
+        raise UsageError(f"--classes {options.classes}: expected at least 1")
+    try:
+        with torch.device("meta"):
+            model = models.create(options.model, **classes)
+        found = models.summary(model, (channels, *size), options.batch)
+    except (TypeError, ValueError, RuntimeError) as error:  # the model's own objections to size and classes
+        raise UsageError(f"{options.model}: {error}") from None
+    print(json.dumps(found.to_json(), indent=1) if options.json else f"{options.model}\n{found}")
     return 0
 
 
@@ -278,7 +331,15 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
 
 _BENCH_COMMANDS = {"run": _bench_run, "list": _bench_list, "report": _bench_report}
 _TUNE_COMMANDS = {"machine": _tune_machine, "show": _tune_show, "clear": _tune_clear}
-_COMMANDS = {"demo": _demo, "info": _info, "kernels": _kernels, "tune": _tune, "bench": _bench}
+_COMMANDS = {
+    "demo": _demo,
+    "info": _info,
+    "kernels": _kernels,
+    "models": _models,
+    "summary": _summary,
+    "tune": _tune,
+    "bench": _bench,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -52,7 +52,7 @@ def _supported(kernel: Kernel) -> tuple[list[str], list[str], list[str]]:
     """The dtypes, layouts and devices that a kernel takes, found by asking it about a small plain problem."""
 
     def takes(dtype: str, layout: str, device: str) -> bool:
-        return kernel.supports(parse(_small_problem(kernel, dtype, layout, device))) is None
+        return kernel.supports(parse(small_problem(kernel, dtype, layout, device))) is None
 
     devices = [device for device in _DEVICES if takes("f32", "nchw", device)]
     if not devices:
@@ -70,7 +70,7 @@ def _gpu_state(kernel: Kernel) -> str:
     return ", ".join([*_cuda_backend.state(kernel), *(devices or ["not verified on a device"])])
 
 
-def _small_problem(kernel: Kernel, dtype: str, layout: str, device: str) -> str:
+def small_problem(kernel: Kernel, dtype: str, layout: str, device: str) -> str:
     head = f"{kernel.op}.{kernel.pass_}"
     if kernel.op == "relu":
         return f"{head} e64 {dtype} {device}"

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from pycv.kernels import reference
+from pycv.kernels import Kernel, reference
 from pycv.kernels.reference import norm
 from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem
 
-from .dtypes import COMPUTED_IN, rounded
+from .dtypes import COMPUTED_IN, rounded, rounded_to_tf32
 
 EPSILONS = {"f32": 2.0**-23, "f64": 2.0**-52, "f16": 2.0**-10, "bf16": 2.0**-7}
 AMPLIFICATION = {"strict": 1.0, "default": 64.0, "fast": 512.0}  # of rounding errors by a numeric class
@@ -29,6 +29,15 @@ Arrays = dict[str, np.ndarray]
 def tolerance(dtype: str, terms: int) -> float:
     """Relative to the sum of absolute values. Rounding errors of a sum of equal signs measure about sqrt(terms) / 6."""
     return EPSILONS[COMPUTED_IN.get(dtype, dtype)] * (4 + terms**0.5)
+
+
+def as_read(kernel: Kernel, arrays: Arrays) -> tuple[Arrays, str]:
+    """The arrays as a kernel reads them, and the numeric class of what it does with those: products of tf32 are sums
+    like any others, of operands that have been rounded to 11 bits."""
+    if kernel.variant != "tf32":
+        return arrays, kernel.numeric_class
+    added = ("bias", "residual")
+    return {name: a if name in added else rounded_to_tf32(a) for name, a in arrays.items()}, "strict"
 
 
 def assert_close(

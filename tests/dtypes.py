@@ -32,3 +32,10 @@ def decoded(memory: np.ndarray, dtype: str) -> np.ndarray:
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
     """The nearest values of a dtype, in the type that :func:`decoded` gives."""
     return decoded(encoded(values, dtype), dtype)
+
+
+def rounded_to_tf32(values: np.ndarray) -> np.ndarray:
+    """The nearest values with the 11 bits of precision of tf32, ties away from zero."""
+    single = values.astype(np.float32)
+    bits = (single.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(single), bits.view(np.float32), single).astype(values.dtype)

@@ -30,7 +30,9 @@ def run(capsys, *arguments):
 def test_help_and_version(capsys):
     for arguments in ([], ["--help"]):
         code, out, _ = run(capsys, *arguments)
-        assert code == 0 and all(command in out for command in ("demo", "info", "kernels", "tune", "bench"))
+        assert code == 0 and all(
+            command in out for command in ("demo", "info", "kernels", "models", "summary", "tune", "bench")
+        )
     assert run(capsys, "--version")[1].strip() == pycv.__version__
 
 
@@ -60,6 +62,47 @@ def test_kernels_for_a_problem(capsys):
     assert lines[0] == "conv2d.forward n1c4h8w8 k8r3s3 f16 nchw cpu"
     assert lines[3].startswith("torch:torch") and "runs it" in lines[3]
     assert any(line.startswith("cpu:direct") and "no: dtype f16" in line for line in lines)
+
+
+def test_models_as_table_and_json(capsys):
+    code, out, _ = run(capsys, "models", "lenet*")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()[::2]] == [
+        ["model", "image", "parameters", "MACs"],
+        ["lenet5", "1×32×32", "61,706", "416,520"],
+    ]
+    _, out, _ = run(capsys, "models", "lenet5", "--json")
+    assert json.loads(out) == [{"name": "lenet5", "image": [1, 32, 32], "parameters": 61_706, "macs": 416_520}]
+    code, _, err = run(capsys, "models", "no such*")
+    assert code == 2 and "no model matches 'no such*'" in err
+
+
+def test_summary_as_table_and_json(capsys):
+    code, out, _ = run(capsys, "summary", "lenet5", "--size", "36", "--batch", "2", "--classes", "3")
+    assert code == 2 and not out  # 36 pixels do not fit the linear layer
+    code, out, _ = run(capsys, "summary", "resnet18", "--size", "64", "--batch", "2", "--classes", "3")
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0 and lines[0] == ["resnet18"] and lines[3] == ["input", "3×64×64", "24,576", "0.10", "1"]
+    assert lines[-3] == ["fc", "Linear", "3", "6", "0.00", "1,539", "3,072", "whole"]
+    _, out, _ = run(capsys, "summary", "lenet5", "--json")
+    found = json.loads(out)
+    assert found["totals"]["parameters"] == 61_706 and found["layers"][1]["name"] == "c1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lenet",), "did you mean lenet5"),
+        (("lenet5", "--size", "20"), "lenet5: "),
+        (("vgg16", "--size", "0"), "expected positive sizes"),
+        (("vgg16", "--batch", "0"), "expected positive sizes"),
+        (("vgg16", "--classes", "0"), "--classes 0"),
+        (("lenet5_original", "--classes", "3"), "unexpected keyword argument 'num_classes'"),
+    ],
+)
+def test_summary_of_what_cannot_be(capsys, arguments, message):
+    code, out, err = run(capsys, "summary", *arguments)
+    assert code == 2 and message in err and not out
 
 
 def test_bench_runs_prints_and_records(capsys, elsewhere):
@@ -138,7 +181,7 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bork"], "there is no command 'bork': expected one of demo, info, kernels, tune, bench"),
+        (["bork"], "there is no command 'bork': expected one of demo, info, kernels, models, summary, tune, bench"),
         (["kernels", "conv2d.forward", "banana"], "'banana' is not understood"),
         (["kernels", "--op", "conv9d"], "op='conv9d': expected one of"),
         (["bench", "bork"], "expected one of run, list, report"),

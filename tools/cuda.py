@@ -9,6 +9,7 @@ TORCH_CUDA_ARCH_LIST the architectures (``8.0+PTX;9.0a``; default: those of the 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -73,6 +74,16 @@ def home() -> Path | None:
         if folder is not None and (folder / "bin/nvcc").exists() and (folder / "include/cuda_runtime.h").exists():
             return folder
     return None
+
+
+def cuobjdump() -> Path | None:
+    """What prints the machine code of an object: of the toolkit, or of the triton package. None where neither is."""
+    folder = home()
+    places = [folder / "bin"] if folder is not None else []
+    triton = importlib.util.find_spec("triton")
+    if triton is not None and triton.origin is not None:
+        places.append(Path(triton.origin).parent / "backends/nvidia/bin")
+    return next((place / "cuobjdump" for place in places if (place / "cuobjdump").exists()), None)
 
 
 def gpus() -> list[str]:

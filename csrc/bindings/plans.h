@@ -173,6 +173,24 @@ PyObject* launch_pool(PyObject* capsule, PyObject* const* arguments, Py_ssize_t 
     return none_or_error([&] { run_pool(plan_of<Plan>(capsule), a[0], a[1], a[2], static_cast<Stream>(a[3])...); });
 }
 
+// The addresses of batch_norm, then eps and momentum.
+template <class Plan, class... Stream>
+PyObject* launch_norm(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
+    constexpr Py_ssize_t kAddresses = 15, kAll = kAddresses + 2;
+    if (given != kAll && given != kAll + static_cast<Py_ssize_t>(sizeof...(Stream))) {
+        PyErr_Format(PyExc_TypeError, "launch() takes %zd addresses and 2 numbers, not %zd", kAddresses, given);
+        return nullptr;
+    }
+    Addresses<kAddresses, 0> a;
+    Addresses<0, sizeof...(Stream)> stream;
+    const double eps = PyFloat_AsDouble(arguments[kAddresses]), momentum = PyFloat_AsDouble(arguments[kAddresses + 1]);
+    if (!a.read(arguments, kAddresses) || !stream.read(arguments + kAll, given - kAll)) return nullptr;
+    return none_or_error([&] {
+        run_norm(plan_of<Plan>(capsule), a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], eps,
+                 momentum, 0, 0, 0, a[11], a[12], a[13], a[14], static_cast<Stream>(stream[0])...);
+    });
+}
+
 template <class Plan, class... Stream>
 PyObject* launch_pointwise(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
     Addresses<3, sizeof...(Stream)> a;
@@ -243,7 +261,8 @@ void define_norm_plan(py::module_& m) {
              py::arg("mean") = 0, py::arg("invstd") = 0, py::arg("grad_weight") = 0, py::arg("grad_bias") = 0,
              py::arg("eps") = 0.0, py::arg("momentum") = 0.0, py::arg("alpha") = 0.0, py::arg("beta") = 0.0,
              py::arg("k") = 0.0, py::arg("workspace") = 0, py::arg("residual") = 0, py::arg("forward_output") = 0,
-             py::arg("grad_residual") = 0, stream_argument<Stream>()...);
+             py::arg("grad_residual") = 0, stream_argument<Stream>()...)
+        .def_property_readonly("launch", &bound_launch<Plan, launch_norm<Plan, Stream...>>);
 }
 
 template <class Plan, class... Stream>

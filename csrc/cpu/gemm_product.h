@@ -398,9 +398,11 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
         }
         for (int64_t block = 0; block < p.depth.blocks(); ++block) {
             const Range depth = p.depth.range(block);
-            for (int64_t i = 0; i < count && p.depth.size > 0; ++i)
-                space.panels[i].view = source.view(group, (first + i) / panels % p.segments, space.panels[i].index,
-                                                   depth, space.packed + i * p.streamed.panel_elements, space.scratch);
+            for (int64_t i = 0; i < count; ++i)
+                space.panels[i].view =
+                    p.depth.size > 0 ? source.view(group, (first + i) / panels % p.segments, space.panels[i].index,
+                                                   depth, space.packed + i * p.streamed.panel_elements, space.scratch)
+                                     : PanelView<T>{};
             for (int64_t i = 0; i + 1 < count && p.streamed.format == RowFormat::k_contiguous; ++i)
                 space.panels[i].view.next = space.panels[i + 1].view.data;
             const TileRow<T> tiles(p, sink, sink.bias ? sink.bias + group * bias_group : nullptr,

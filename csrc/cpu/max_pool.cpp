@@ -6,6 +6,7 @@
 // grad_output to the element that its index names, each plane by one thread in a fixed order.
 #include <limits>
 
+#include "max_pool_planes.h"
 #include "pool_windows.h"
 #include "vector_moves.h"
 
@@ -41,7 +42,8 @@ public:
           pixels_(runs_.runs > 0),
           vector_rows_(p.input.w == 1 && p.output.w == 1 && window_extent(axes_.w) <= kPoolColumns),
           dense_(is_dense(p.input, p.size)),
-          narrow_(p.size.count() <= std::numeric_limits<IndexOf<T>>::max()) {}
+          narrow_(p.size.count() <= std::numeric_limits<IndexOf<T>>::max()),
+          planes_(p, axes_) {}
 
     void run(const PoolArguments& a) const override {
         const T* x = static_cast<const T*>(a.input);
@@ -77,15 +79,13 @@ private:
         parallel_for(threads_, p_.n * p_.c, [&](int64_t item) {
             const int64_t n = item / p_.c, c = item % p_.c;
             const T* plane = x + n * p_.input.n + c * p_.input.c;
-            for (int64_t d = 0; d < p_.out.d; ++d)
-                for (int64_t h = 0; h < p_.out.h; ++h) {
-                    const int64_t to = n * p_.output.n + c * p_.output.c + offset(p_.output, d, h, 0);
-                    if constexpr (Indices) {
-                        index_plane_row(plane, d, h, y + to, indices + to);
-                    } else {
-                        fold_row(plane, d, h, y + to);
-                    }
-                }
+            const int64_t to = n * p_.output.n + c * p_.output.c;
+            if constexpr (Indices) {
+                index_plane(plane, y + to, indices + to);
+            } else {
+                for (int64_t d = 0; d < p_.out.d; ++d)
+                    for (int64_t h = 0; h < p_.out.h; ++h) fold_row(plane, d, h, y + to + offset(p_.output, d, h, 0));
+            }
         });
     }
 
@@ -135,48 +135,15 @@ private:
         if constexpr (Indices) *index = where;
     }
 
-    void index_plane_row(const T* plane, int64_t od, int64_t oh, T* y, int64_t* indices) const {
-        const Span d = span(axes_.d, od), h = span(axes_.h, oh);
-        const auto one = [&](int64_t o) {
-            single<true>(plane, d, h, span(axes_.w, o), y + o * p_.output.w, indices + o * p_.output.w);
+    void index_plane(const T* plane, T* y, int64_t* indices) const {
+        const auto one = [&](int64_t d, int64_t h, int64_t w) {
+            const int64_t to = offset(p_.output, d, h, w);
+            single<true>(plane, span(axes_.d, d), span(axes_.h, h), span(axes_.w, w), y + to, indices + to);
         };
-        const bool vectors = p_.input.w == 1 && p_.output.w == 1 && narrow_;
-        const Span inside = vectors ? interior_ : Span{0, 0};
-        for (int64_t o = 0; o < inside.begin; ++o) one(o);
-        switch (axes_.w.stride) {
-            case 1: row_blocks<1>(plane, d, h, inside, y, indices, one); break;
-            case 2: row_blocks<2>(plane, d, h, inside, y, indices, one); break;
-            default: row_blocks<0>(plane, d, h, inside, y, indices, one);
-        }
-        for (int64_t o = inside.end; o < p_.out.w; ++o) one(o);
-    }
-
-    template <int Stride, class One>
-    void row_blocks(const T* plane, Span d, Span h, Span inside, T* y, int64_t* indices, const One& one) const {
-        for_blocks<T, lanes<T>>(
-            inside.begin, inside.end,
-            [&]<int L>(int64_t o) {
-                using V = Row<T, L>;
-                using I = Row<IndexOf<T>, L>;
-                const int64_t first = o * axes_.w.stride - axes_.w.padding;
-                I step;
-                for (int l = 0; l < L; ++l) step[l] = static_cast<IndexOf<T>>(l * axes_.w.stride);
-                V best = -std::numeric_limits<T>::infinity() - V{};
-                I where = step + static_cast<IndexOf<T>>(plane_index(d.begin, h.begin, first));
-                for (int64_t i = d.begin; i < d.end; i += axes_.d.dilation)
-                    for (int64_t j = h.begin; j < h.end; j += axes_.h.dilation) {
-                        const T* row = plane + offset(p_.input, i, j, first);
-                        for (int64_t k = 0; k < axes_.w.filter * axes_.w.dilation; k += axes_.w.dilation) {
-                            const V value = load_strided<T, L, Stride>(row + k, axes_.w.stride);
-                            const I better = (value > best) | (value != value);
-                            best = better ? value : best;
-                            where = better ? step + static_cast<IndexOf<T>>(plane_index(i, j, first + k)) : where;
-                        }
-                    }
-                std::memcpy(y + o, &best, sizeof best);
-                for (int l = 0; l < L; ++l) indices[o + l] = where[l];
-            },
-            one);
+        if (planes_.fits()) return planes_.run(plane, y, indices, one);
+        for (int64_t d = 0; d < p_.out.d; ++d)
+            for (int64_t h = 0; h < p_.out.h; ++h)
+                for (int64_t w = 0; w < p_.out.w; ++w) one(d, h, w);
     }
 
     void index_pixel_row(const T* image, int64_t od, int64_t oh, T* y, int64_t* indices) const {
@@ -341,6 +308,7 @@ private:
     bool vector_rows_;  // vectors along the rows
     bool dense_;        // the planes of the input
     bool narrow_;       // indices fit IndexOf<T>
+    IndexedPlanes<T> planes_;
 };
 
 PoolPlan* plan_max_pool(const PoolProblem& problem, int threads) {

@@ -235,26 +235,6 @@ struct ThreadPlace {
     }
 };
 
-// Writes four results, as vectors where they lie side by side.
-template <class T>
-__device__ __forceinline__ void write_results(T* computed, const int64_t (&at)[kRun], const T (&values)[kRun]) {
-    constexpr int N = kRunVector<T>;
-    const bool neighbours = at[0] >= 0 && at[1] == at[0] + 1 && at[2] == at[0] + 2 && at[3] == at[0] + 3;
-    if (neighbours && reinterpret_cast<uintptr_t>(computed + at[0]) % (N * sizeof(T)) == 0) {
-#pragma unroll
-        for (int i = 0; i < kRun; i += N) {
-            Vector<T, N> vector;
-#pragma unroll
-            for (int j = 0; j < N; ++j) vector[j] = values[i + j];
-            store_vector(computed + at[0] + i, vector);
-        }
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < kRun; ++i)
-        if (at[i] >= 0) computed[at[i]] = values[i];
-}
-
 // The epilogue of a tile: + bias, + residual, relu, and out.
 template <class Shape, bool GradWeight, class T>
 __device__ __forceinline__ void write_tile(const ConvTiles<T>& p, const ConvTileIndex& tile, const TileLine* lines,

@@ -30,16 +30,6 @@ using Flat = BlockShape<16, 128, 16, 32, 1, 1>;
 template <class T>
 constexpr int kDepth = sizeof(T) == 8 ? 8 : 16;
 
-constexpr int kStrip = 8;  // tile rows that blocks walk through column by column
-
-__device__ TileOrigin tile_in_strips(int64_t m, int64_t n, int rows, int columns) {
-    const int64_t down = ceil_div<int64_t>(m, rows), across = ceil_div<int64_t>(n, columns);
-    const int64_t strip = blockIdx.x / (kStrip * across);
-    const int64_t height = down - strip * kStrip < kStrip ? down - strip * kStrip : kStrip;
-    const int64_t within = blockIdx.x - strip * kStrip * across;
-    return {(strip * kStrip + within % height) * rows, within / height * columns};
-}
-
 // Sums of part blockIdx.y of k, as (part, batch, m, n); null where there is one part and the epilogue follows.
 template <class T>
 struct Parts {

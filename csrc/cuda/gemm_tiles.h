@@ -197,6 +197,26 @@ __device__ __forceinline__ void write_run(const Gemm<T>& g, bool vectors, const 
         if (column + i < g.n) out[i * g.out_strides.column] = g.epilogue(run[i], batch, row, column + i);
 }
 
+// Writes four results at these offsets (negative: nowhere), as vectors where they lie side by side.
+template <class T>
+__device__ __forceinline__ void write_results(T* computed, const int64_t (&at)[kRun], const T (&values)[kRun]) {
+    constexpr int N = kRunVector<T>;
+    const bool neighbours = at[0] >= 0 && at[1] == at[0] + 1 && at[2] == at[0] + 2 && at[3] == at[0] + 3;
+    if (neighbours && reinterpret_cast<uintptr_t>(computed + at[0]) % (N * sizeof(T)) == 0) {
+#pragma unroll
+        for (int i = 0; i < kRun; i += N) {
+            Vector<T, N> vector;
+#pragma unroll
+            for (int j = 0; j < N; ++j) vector[j] = values[i + j];
+            store_vector(computed + at[0] + i, vector);
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < kRun; ++i)
+        if (at[i] >= 0) computed[at[i]] = values[i];
+}
+
 // The products of a thread: Rows x Columns runs of 4 x 4, runs RowStep and ColumnStep lines apart, so that the vectors
 // that neighbouring threads read lie side by side.
 template <class T, int Rows, int Columns, int RowStep, int ColumnStep>

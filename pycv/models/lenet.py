@@ -47,12 +47,12 @@ class Subsampling(Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.sum = nn.AvgPool2d(2, divisor_override=1)
+        self.mean = nn.AvgPool2d(2)  # of four: its divisor_override would be lost by torch's export to ONNX
         self.coefficient = Parameter(torch.full((channels, 1, 1), 0.25))
         self.bias = Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.sum(x) * self.coefficient + self.bias
+        return self.mean(x) * (4 * self.coefficient) + self.bias
 
 
 class PartialConvolution(Module):
@@ -157,13 +157,13 @@ _PICTURES = """
 """
 
 
-@register
+@register(size=32, channels=1)
 def lenet5(num_classes: int = 10, in_channels: int = 1, padding: int = 0) -> LeNet5:
     """LeNet-5 as it is built today; ``padding=2`` for 28×28 images. See :class:`LeNet5`."""
     return LeNet5(num_classes, in_channels, padding)
 
 
-@register
+@register(size=32, channels=1)
 def lenet5_original() -> LeNet5Original:
     """LeNet-5 as it was published in 1998. See :class:`LeNet5Original`."""
     return LeNet5Original()

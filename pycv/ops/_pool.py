@@ -1,20 +1,22 @@
 """What all poolings share: arguments, their validation, output sizes, and one kernel run forward and back.
 
 A pooling is described by a :class:`Spec`. ``prepare`` validates it against an input (only when the pair is new) and
-answers with a :class:`Prepared`: the kernel chosen and how the output is to be allocated.
+answers with a :class:`Prepared`: the kernel chosen and how the output is to be allocated. ``recall`` finds it by the
+arguments as they were given, before any of this: on a small tensor the call is what costs.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch._prims_common import suggest_memory_format
 
 from .. import registry, settings
 from ..problem import Layout, PoolProblem, Sizes
-from ._dispatch import DTYPES, context_key, remember
+from ._dispatch import DTYPES, context_key, is_functorch_wrapper, remember
 
 
 class Spec(NamedTuple):
@@ -35,11 +37,12 @@ class Spec(NamedTuple):
 class Prepared:
     """A pooling of inputs of one shape, strides and dtype: the forward kernel, and what it writes."""
 
-    __slots__ = ("channels_last", "choice", "copy_input", "input_shape", "out_shape", "out_strides", "spec")
+    __slots__ = ("channels_last", "choice", "copy_input", "input_shape", "launch", "out_shape", "out_strides", "spec")
 
     def __init__(self, spec: Spec, choice: registry.Choice, input_shape, out_shape, channels_last, copy_input):
         self.spec = spec
         self.choice = choice
+        self.launch = choice.plan.launch if choice.plan is not None else None
         self.input_shape = input_shape
         self.out_shape = out_shape
         self.out_strides = _strides(out_shape, spec.rank, channels_last)
@@ -47,7 +50,8 @@ class Prepared:
         self.copy_input = copy_input
 
 
-_forward: dict[tuple, Prepared] = {}
+_calls: dict[tuple, Prepared] = {}  # by the arguments of a call
+_forward: dict[tuple, Prepared] = {}  # by its spec
 _grad_input: dict[tuple, registry.Choice] = {}
 
 
@@ -202,6 +206,25 @@ def _problem(spec: Spec, pass_: str, shape: Sizes, input: Layout, output: Layout
 # ------------------------------------------------------------------------------------------------ running
 
 
+def recall(arguments: tuple, x: torch.Tensor, indices: bool) -> tuple[tuple | None, Prepared | None]:
+    """What :func:`memorize` kept for such a call, and the key for it; None for arguments that cannot be a key (lists).
+
+    A key that is known means plain memory: whatever tells it from other memory is part of the key.
+    """
+    try:
+        key = (
+            arguments, indices, type(x), x.shape, x.stride(), x.dtype, x.device, x.layout, x.is_neg(),
+            is_functorch_wrapper(x), *context_key(settings.current()),
+        )  # fmt: skip
+        return key, _calls.get(key)
+    except (AttributeError, TypeError, RuntimeError):
+        return None, None
+
+
+def memorize(key: tuple | None, prepared: Prepared) -> Prepared:
+    return prepared if key is None else remember(_calls, key, prepared)
+
+
 def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:
     """The kernel for this pooling of this input; validates it when it is new."""
     current = settings.current()
@@ -242,12 +265,20 @@ def grad_input_choice(prepared: Prepared, grad_output: torch.Tensor, indices: bo
     return choice
 
 
+def run_torch(choice: registry.Choice, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What torch's ops make of it, where torch was chosen."""
+    if not registry.recorders:
+        return function(*arguments)
+    with registry.timed(choice):
+        return function(*arguments)
+
+
 def run_forward(prepared: Prepared, x: torch.Tensor, indices: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The pooled tensor, and the indices if asked for. The choice has a plan."""
-    if registry.recorders:
-        with registry.timed(prepared.choice):
-            return _run_forward(prepared, x, indices)
-    return _run_forward(prepared, x, indices)
+    if not registry.recorders:
+        return _run_forward(prepared, x, indices)
+    with registry.timed(prepared.choice):
+        return _run_forward(prepared, x, indices)
 
 
 def _run_forward(prepared, x, indices):
@@ -255,17 +286,20 @@ def _run_forward(prepared, x, indices):
         dense = x.new_empty_strided(x.shape, _strides(x.shape, prepared.spec.rank, prepared.channels_last))
         x = dense.copy_(x)
     out = x.new_empty_strided(prepared.out_shape, prepared.out_strides)
-    where = x.new_empty_strided(prepared.out_shape, prepared.out_strides, dtype=torch.int64) if indices else None
-    prepared.choice.plan.launch(x.data_ptr(), out.data_ptr(), 0 if where is None else where.data_ptr())
+    if not indices:
+        prepared.launch(x.data_ptr(), out.data_ptr(), 0)
+        return out, None
+    where = x.new_empty_strided(prepared.out_shape, prepared.out_strides, dtype=torch.int64)
+    prepared.launch(x.data_ptr(), out.data_ptr(), where.data_ptr())
     return out, where
 
 
 def run_grad_input(choice, prepared: Prepared, grad_output: torch.Tensor, indices: torch.Tensor | None) -> torch.Tensor:
     """The gradient with respect to the input. The choice has a plan."""
-    if registry.recorders:
-        with registry.timed(choice):
-            return _run_grad_input(choice, prepared, grad_output, indices)
-    return _run_grad_input(choice, prepared, grad_output, indices)
+    if not registry.recorders:
+        return _run_grad_input(choice, prepared, grad_output, indices)
+    with registry.timed(choice):
+        return _run_grad_input(choice, prepared, grad_output, indices)
 
 
 def _run_grad_input(choice, prepared, grad_output, indices):

@@ -12,9 +12,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import registry, settings
+from .. import settings
 from ._dispatch import plain, watched
-from ._pool import Prepared, Spec, adaptive_spec, grad_input_choice, prepare, run_forward, run_grad_input, window_spec
+from ._pool import (
+    Prepared,
+    Spec,
+    adaptive_spec,
+    grad_input_choice,
+    memorize,
+    prepare,
+    recall,
+    run_forward,
+    run_grad_input,
+    run_torch,
+    window_spec,
+)
 
 # Bound now: torch.nn.functional may be patched to lead here.
 _TORCH_AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -23,39 +35,43 @@ _TORCH_ADAPTIVE: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_p
 
 def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override) -> torch.Tensor:
     """See :func:`pycv.functional.avg_pool2d`."""
-    if watched() or not plain(x):
-        last = () if rank == 1 else (divisor_override,)
-        return _TORCH_AVG[rank](x, kernel_size, stride, padding, ceil_mode, count_include_pad, *last)
-    divisor = None
-    if divisor_override is not None:
-        try:
-            divisor = operator.index(divisor_override)
-        except TypeError:
-            raise TypeError(
-                f"avg_pool{rank}d(): argument 'divisor_override' must be int, not {divisor_override!r}"
-            ) from None
-    spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor)
-    return _pool(spec, x)
+    arguments = ("avg_pool", rank, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    seen = watched() or not isinstance(x, torch.Tensor)
+    key, prepared = (None, None) if seen else recall(arguments, x, False)
+    if prepared is None:
+        if seen or not plain(x):
+            last = () if rank == 1 else (divisor_override,)
+            return _TORCH_AVG[rank](x, kernel_size, stride, padding, ceil_mode, count_include_pad, *last)
+        divisor = None
+        if divisor_override is not None:
+            try:
+                divisor = operator.index(divisor_override)
+            except TypeError:
+                raise TypeError(
+                    f"avg_pool{rank}d(): argument 'divisor_override' must be int, not {divisor_override!r}"
+                ) from None
+        spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor)
+        prepared = memorize(key, prepare(spec, x, False))
+    return _pool(prepared, x)
 
 
 def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:
     """See :func:`pycv.functional.adaptive_avg_pool2d`."""
-    # torch takes, for output size 1 alone, inputs without elements or with fewer axes: it decides on those.
-    odd = x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]
-    if odd or watched() or not plain(x):
-        return _TORCH_ADAPTIVE[rank](x, output_size)
-    return _pool(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x)
+    seen = watched() or not isinstance(x, torch.Tensor)
+    key, prepared = (None, None) if seen else recall(("adaptive_avg_pool", rank, output_size), x, False)
+    if prepared is None:
+        # torch takes, for output size 1 alone, inputs without elements or with fewer axes: it decides on those.
+        if seen or not plain(x) or x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]:
+            return _TORCH_ADAPTIVE[rank](x, output_size)
+        prepared = memorize(key, prepare(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x, False))
+    return _pool(prepared, x)
 
 
-def _pool(spec: Spec, x: torch.Tensor) -> torch.Tensor:
-    prepared = prepare(spec, x, False)
-    if prepared.choice.plan is None:
-        if registry.recorders:
-            with registry.timed(prepared.choice):
-                return _torch_op(spec, x)
-        return _torch_op(spec, x)
+def _pool(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
+    if prepared.launch is None:
+        return run_torch(prepared.choice, _torch_op, prepared.spec, x)
     if torch.is_grad_enabled() and x.requires_grad:
-        return _AvgPool.apply(x, prepared)
+        return _apply_avg_pool(x, prepared)
     return run_forward(prepared, x, False)[0]
 
 
@@ -81,15 +97,15 @@ class _AvgPool(torch.autograd.Function):
             return _grad_input(grad_output, ctx.prepared), None
 
 
+_apply_avg_pool = super(torch.autograd.Function, _AvgPool).apply  # below its Python part, which serves functorch
+
+
 def _grad_input(grad_output: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     if watched() or not plain(grad_output):
         return _spread(grad_output, prepared)
     choice = grad_input_choice(prepared, grad_output, False)
     if choice.plan is None:
-        if registry.recorders:
-            with registry.timed(choice):
-                return _spread(grad_output, prepared)
-        return _spread(grad_output, prepared)
+        return run_torch(choice, _spread, grad_output, prepared)
     if torch.is_grad_enabled() and grad_output.requires_grad:
         return _AvgPoolGradInput.apply(grad_output, prepared, choice)
     return run_grad_input(choice, prepared, grad_output, None)
@@ -107,7 +123,7 @@ class _AvgPoolGradInput(torch.autograd.Function):
         if watched() or not plain(grad):
             return _torch_op(ctx.spec, grad), None, None
         with settings.applied(ctx.settings):
-            return _pool(ctx.spec, grad), None, None
+            return _pool(prepare(ctx.spec, grad, False), grad), None, None
 
 
 def _spread(grad_output: torch.Tensor, prepared: Prepared) -> torch.Tensor:

@@ -9,7 +9,7 @@ in steps) is torch's too, and so are its errors.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +25,8 @@ from .conv_arguments import require_activation, require_residual
 from .relu import relu_grad_input
 
 _torch_batch_norm = F.batch_norm  # bound now: torch.nn.functional may be patched to lead here
+_is_grad_enabled = torch.is_grad_enabled
 _calls: dict[tuple, _Call] = {}
-
-
-class _Scalars(NamedTuple):
-    training: bool
-    momentum: float
-    eps: float
 
 
 def batch_norm(
@@ -58,15 +53,14 @@ def batch_norm(
     if call.choice.plan is None:
         with registry.timed(call.choice):
             return _torch(x, per_channel, training, momentum, eps, residual, call.relu)
-    scalars = _Scalars(call.training, float(momentum), float(eps))
-    if torch.is_grad_enabled() and (
+    if _is_grad_enabled() and (
         x.requires_grad
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
         or (residual is not None and residual.requires_grad)
     ):
-        return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, scalars, call)
-    return call.forward(x, weight, bias, residual, running_mean, running_var, scalars)[0]
+        return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, momentum, eps, call)
+    return call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)[0]
 
 
 def _key(x, per_channel, training, residual, activation, current) -> tuple | None:
@@ -117,6 +111,18 @@ def _pointer(t: Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
 
+class _Run:
+    """A choice, and what the call of its plan takes."""
+
+    __slots__ = ("choice", "launch", "workspace_bytes")
+
+    def __init__(self, choice: registry.Choice):
+        self.choice = choice
+        plan = choice.plan
+        self.launch: Any = plan.launch if plan is not None else None
+        self.workspace_bytes = plan.workspace_bytes if plan is not None else 0
+
+
 class _Call:
     """All that follows from shapes, strides and settings: the kernels, what to allocate, what must be copied."""
 
@@ -136,23 +142,26 @@ class _Call:
             self.input, self.dense, training, residual=self.dense if residual else None,
             epilogue=tuple(name for name, present in steps if present),
         )  # fmt: skip
-        self.choice = registry.choose(self.problem, current, threads())
-        self.workspace_bytes = self.choice.plan.workspace_bytes if self.choice.plan is not None else 0
-        self.gradients: dict[tuple, registry.Choice] = {}
+        self.run = _Run(registry.choose(self.problem, current, threads()))
+        self.choice = self.run.choice
+        self.gradients: dict[tuple, _Run] = {}
+        # Of the batch's mean and inverse deviation, which lie one after the other: the type that they are computed in.
+        self.statistic = torch.promote_types(x.dtype, torch.float32)
+        self.statistic_bytes = c * self.statistic.itemsize
 
-    def gradient_choice(self, writes_residual: bool) -> registry.Choice:
+    def gradient_run(self, writes_residual: bool) -> _Run:
         """The kernel of the gradient, which may also write that of the residual."""
         key = (writes_residual, threads(), deterministic())
-        choice = self.gradients.get(key)
-        if choice is None:
+        run = self.gradients.get(key)
+        if run is None:
             p = self.problem
             problem = NormProblem(
                 "batch_norm", "grad_input", p.n, p.c, p.size, p.dtype, p.device, self.dense, self.dense, p.training,
                 residual=self.dense if writes_residual else None,
                 epilogue=tuple(step for step in p.epilogue if step == "relu" or writes_residual),
             )  # fmt: skip
-            choice = self.gradients[key] = registry.choose(problem, self.settings, threads())
-        return choice
+            run = self.gradients[key] = _Run(registry.choose(problem, self.settings, threads()))
+        return run
 
     def laid_out(self, t: Tensor) -> Tensor:
         """The tensor, or a dense copy where it lies otherwise."""
@@ -160,71 +169,67 @@ class _Call:
             return t
         return t.new_empty_strided(t.shape, self.strides).copy_(t)
 
-    def statistic(self, x: Tensor) -> Tensor:
-        """Memory for one of the batch's, in the type that it is computed in."""
-        return x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-
-    def forward(self, x, weight, bias, residual, running_mean, running_var, scalars: _Scalars):
-        """y, and the mean and inverse deviation that training saves for the gradient."""
+    def forward(self, x, weight, bias, residual, running_mean, running_var, momentum, eps):
+        """y, and the statistics that training saves for the gradient: the means, then the inverse deviations."""
         if not registry.recorders:
-            return self._forward(x, weight, bias, residual, running_mean, running_var, scalars)
+            return self._forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
         with registry.timed(self.choice):
-            return self._forward(x, weight, bias, residual, running_mean, running_var, scalars)
+            return self._forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
 
-    def _forward(self, x, weight, bias, residual, running_mean, running_var, scalars):
+    def _forward(self, x, weight, bias, residual, running_mean, running_var, momentum, eps):
         if self.copy:
             x = self.laid_out(x)
         if residual is not None:
             residual = self.laid_out(residual)
         y = torch.empty_like(x) if self.is_dense else x.new_empty_strided(x.shape, self.strides)
-        mean, invstd = (self.statistic(x), self.statistic(x)) if self.training else (None, None)
-        memory, scratch = workspace(self.workspace_bytes, x)
-        self.choice.plan.run(
+        statistics, mean, invstd = None, 0, 0
+        if self.training:
+            statistics = torch.empty_strided((2, x.shape[1]), (x.shape[1], 1), dtype=self.statistic, device=x.device)
+            mean = statistics.data_ptr()
+            invstd = mean + self.statistic_bytes
+        memory, scratch = workspace(self.run.workspace_bytes, x)
+        self.run.launch(
             x.data_ptr(), 0, y.data_ptr(), _pointer(weight), _pointer(bias), _pointer(running_mean),
-            _pointer(running_var), _pointer(mean), _pointer(invstd), 0, 0, scalars.eps, scalars.momentum,
-            0.0, 0.0, 0.0, scratch, _pointer(residual),
+            _pointer(running_var), mean, invstd, 0, 0, scratch, _pointer(residual), 0, 0, eps, momentum,
         )  # fmt: skip
         del memory
         if self.training and running_mean is not None:
-            increment_version(running_mean)
-            increment_version(running_var)
-        return y, mean, invstd
+            increment_version((running_mean, running_var))
+        return y, statistics
 
     def gradient(self, grad_output, x, weight, mean, spread, y, eps: float, needs):
         """Gradients of input, weight, bias and residual, None where not needed.
 
-        ``spread`` is the inverse deviation in training and the running variance in evaluation, ``y`` the output where
-        relu followed.
+        ``mean`` holds the statistics of training, or the running mean and ``spread`` the running variance. ``y`` is the
+        output where relu followed.
         """
-        choice = self.gradient_choice(self.relu and needs[3])
-        if choice.plan is None or watched() or not plain(grad_output):
-            with registry.timed(choice):
+        run = self.gradient_run(self.relu and needs[3])
+        if run.launch is None or watched() or not plain(grad_output):
+            with registry.timed(run.choice):
                 if y is not None:
                     grad_output = torch.ops.aten.threshold_backward(grad_output, y, 0)
-                scalars = _Scalars(self.training, 0.0, eps)
-                grads = _torch_gradient(grad_output, x, weight, mean, spread, scalars, needs[:3])
+                grads = _torch_gradient(grad_output, x, weight, mean, spread, self.training, eps, needs[:3])
                 return *grads, grad_output if needs[3] else None
         if not registry.recorders:
-            return self._gradient(choice.plan, grad_output, x, weight, mean, spread, y, eps, needs)
-        with registry.timed(choice):
-            return self._gradient(choice.plan, grad_output, x, weight, mean, spread, y, eps, needs)
+            return self._gradient(run, grad_output, x, weight, mean, spread, y, eps, needs)
+        with registry.timed(run.choice):
+            return self._gradient(run, grad_output, x, weight, mean, spread, y, eps, needs)
 
-    def _gradient(self, plan, grad_output, x, weight, mean, spread, y, eps, needs):
+    def _gradient(self, run, grad_output, x, weight, mean, spread, y, eps, needs):
         x, given, grad_output = self.laid_out(x), grad_output, self.laid_out(grad_output)
         grad_x = torch.empty_like(x) if needs[0] else None
-        grad_weight = x.new_empty(x.shape[1]) if needs[1] else None
+        grad_weight = torch.empty_like(weight) if needs[1] else None
         grad_bias = x.new_empty(x.shape[1]) if needs[2] else None
         grad_residual = given if needs[3] else None
         if y is not None and needs[3]:
             grad_residual = torch.empty_like(x)
-        statistics = (0, 0, mean.data_ptr(), spread.data_ptr())
-        if not self.training:
-            statistics = (*statistics[2:], 0, 0)
-        memory, scratch = workspace(plan.workspace_bytes, x)
-        plan.run(
+        means = mean.data_ptr()
+        statistics = (0, 0, means, means + self.statistic_bytes) if self.training else (means, spread.data_ptr(), 0, 0)
+        memory, scratch = workspace(run.workspace_bytes, x)
+        run.launch(
             x.data_ptr(), grad_output.data_ptr(), _pointer(grad_x), _pointer(weight), 0, *statistics,
-            _pointer(grad_weight), _pointer(grad_bias), eps, 0.0, 0.0, 0.0, 0.0, scratch, 0, _pointer(y),
-            _pointer(grad_residual) if y is not None else 0,
+            _pointer(grad_weight), _pointer(grad_bias), scratch, 0, _pointer(y),
+            _pointer(grad_residual) if y is not None else 0, eps, 0.0,
         )  # fmt: skip
         del memory
         return grad_x, grad_weight, grad_bias, grad_residual
@@ -232,12 +237,11 @@ class _Call:
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, residual, running_mean, running_var, scalars, call):
-        y, mean, invstd = call.forward(x, weight, bias, residual, running_mean, running_var, scalars)
-        if not scalars.training:
-            mean, invstd = running_mean, running_var
-        ctx.save_for_backward(x, weight, mean, invstd, y if call.relu else None)
-        ctx.scalars, ctx.call = scalars, call
+    def forward(ctx, x, weight, bias, residual, running_mean, running_var, momentum, eps, call):
+        y, statistics = call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
+        mean, spread = (statistics, None) if call.training else (running_mean, running_var)
+        ctx.save_for_backward(x, weight, mean, spread, y if call.relu else None)
+        ctx.eps, ctx.call = eps, call
         return y
 
     @staticmethod
@@ -250,20 +254,19 @@ class _BatchNorm(torch.autograd.Function):
                     grad_output = relu_grad_input(y, grad_output)
                 linear = _Call(x, call.training, False, False, call.settings)
                 grads = _BatchNormGradient.apply(
-                    grad_output, x, weight, mean, spread, ctx.scalars, linear, (*needs[:3], False)
+                    grad_output, x, weight, mean, spread, ctx.eps, linear, (*needs[:3], False)
                 )
-                return *grads, grad_output if needs[3] else None, None, None, None, None
-        return *call.gradient(grad_output, x, weight, mean, spread, y, ctx.scalars.eps, needs), None, None, None, None
+                return *grads, grad_output if needs[3] else None, None, None, None, None, None
+        grads = call.gradient(grad_output, x, weight, mean, spread, y, ctx.eps, needs)
+        return *grads, None, None, None, None, None
 
 
 _apply_batch_norm = super(torch.autograd.Function, _BatchNorm).apply  # below its Python part, which serves functorch
 
 
-def _torch_gradient(grad_output, x, weight, mean, spread, scalars, needs):
-    saved = (None, None, mean, spread) if scalars.training else (mean, spread, None, None)
-    grads = torch.ops.aten.native_batch_norm_backward(
-        grad_output, x, weight, *saved, scalars.training, scalars.eps, list(needs)
-    )
+def _torch_gradient(grad_output, x, weight, mean, spread, training, eps, needs):
+    statistics = (None, None, *mean) if training else (mean, spread, None, None)
+    grads = torch.ops.aten.native_batch_norm_backward(grad_output, x, weight, *statistics, training, eps, list(needs))
     return tuple(g if need else None for g, need in zip(grads, needs, strict=True))
 
 
@@ -271,11 +274,11 @@ class _BatchNormGradient(torch.autograd.Function):
     """The gradient as a function of grad_output, input and weight, for the double backward."""
 
     @staticmethod
-    def forward(ctx, grad_output, x, weight, mean, spread, scalars, call, needs):
+    def forward(ctx, grad_output, x, weight, mean, spread, eps, call, needs):
         ctx.save_for_backward(grad_output, x, weight, mean, spread)
-        ctx.scalars = scalars
+        ctx.training, ctx.eps = call.training, eps
         ctx.set_materialize_grads(False)
-        return call.gradient(grad_output, x, weight, mean, spread, None, scalars.eps, needs)[:3]
+        return call.gradient(grad_output, x, weight, mean, spread, None, eps, needs)[:3]
 
     @staticmethod
     def backward(ctx, *grads):
@@ -286,7 +289,7 @@ class _BatchNormGradient(torch.autograd.Function):
         with torch.enable_grad():
             # Aliases: grad_output may itself depend on the input, and only what the formula does to each counts here.
             operands = [None if t is None else t.view_as(t) for t in operands]
-            outputs = _formula(*operands, *ctx.saved_tensors[3:], ctx.scalars)
+            outputs = _formula(*operands, *ctx.saved_tensors[3:], ctx.training, ctx.eps)
             kept = [(o, g) for o, g in zip(outputs, grads, strict=True) if o is not None and g is not None]
             found = torch.autograd.grad(
                 [o for o, _ in kept], [operands[i] for i in wanted], [g for _, g in kept],
@@ -298,18 +301,18 @@ class _BatchNormGradient(torch.autograd.Function):
         return tuple(result)
 
 
-def _formula(grad_output, x, weight, mean, spread, scalars: _Scalars):
+def _formula(grad_output, x, weight, mean, spread, training: bool, eps: float):
     """The gradients of input, weight and bias in differentiable torch ops (batch statistics are functions of x)."""
     axes = [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
-    if scalars.training:
+    if training:
         variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     else:
         variance, mean = spread.view(shape), mean.view(shape)
-    invstd = (variance + scalars.eps).rsqrt()
+    invstd = (variance + eps).rsqrt()
     normal = (x - mean) * invstd
     grad_weight, grad_bias = (grad_output * normal).sum(axes), grad_output.sum(axes)
     g = grad_output if weight is None else grad_output * weight.view(shape)
-    if scalars.training:
+    if training:
         g = g - g.mean(axes, keepdim=True) - normal * (g * normal).mean(axes, keepdim=True)
     return g * invstd, grad_weight if weight is not None else None, grad_bias

@@ -5,6 +5,8 @@ The gradient of a per-channel bias. fp32 sums are accumulated in double, determi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .. import registry, settings
@@ -12,7 +14,19 @@ from ..problem import Layout, NormProblem
 from ._dispatch import DTYPES, context_key, layout_of, plain, remember, watched
 from ._workspace import workspace
 
-_choices: dict[tuple, registry.Choice] = {}
+_calls: dict[tuple, _Call] = {}
+
+
+class _Call:
+    """What the call of a kernel takes; ``copy`` where only a copy of the tensor has a layout."""
+
+    __slots__ = ("choice", "copy", "launch", "workspace_bytes")
+
+    def __init__(self, choice: registry.Choice, copy: bool):
+        self.choice, self.copy = choice, copy
+        plan = choice.plan
+        self.launch: Any = plan.launch if plan is not None else None
+        self.workspace_bytes = plan.workspace_bytes if plan is not None else 0
 
 
 def channel_sum(x: torch.Tensor) -> torch.Tensor:
@@ -28,37 +42,39 @@ def _torch_sum(x: torch.Tensor) -> torch.Tensor:
     return x.sum([0, *range(2, x.dim())])
 
 
-def _choice(x: torch.Tensor) -> registry.Choice:
+def _call(x: torch.Tensor) -> _Call:
     current = settings.current()
     key = (x.shape, x.stride(), x.dtype, x.device, context_key(current))
-    choice = _choices.get(key)
-    if choice is None:
+    call = _calls.get(key)
+    if call is None:
         n, c, *size = x.shape
-        layout = layout_of(x) or Layout()
+        found = layout_of(x)
+        layout = found or Layout()
         dtype = DTYPES.get(x.dtype, str(x.dtype))
         problem = NormProblem(
             "channel_sum", "forward", n, c, tuple(size), dtype, x.device.type, input=layout, output=layout
         )
-        choice = remember(_choices, key, registry.choose(problem, current, torch.get_num_threads()))
-    return choice
+        choice = registry.choose(problem, current, torch.get_num_threads())
+        call = remember(_calls, key, _Call(choice, found is None))
+    return call
 
 
 def _forward(x: torch.Tensor) -> torch.Tensor:
-    choice = _choice(x)
-    if registry.recorders:
-        with registry.timed(choice):
-            return _run(choice, x)
-    return _run(choice, x)
+    call = _call(x)
+    if not registry.recorders:
+        return _run(call, x)
+    with registry.timed(call.choice):
+        return _run(call, x)
 
 
-def _run(choice: registry.Choice, x: torch.Tensor) -> torch.Tensor:
-    if choice.plan is None:
+def _run(call: _Call, x: torch.Tensor) -> torch.Tensor:
+    if call.launch is None:
         return _torch_sum(x)
-    if layout_of(x) is None:
+    if call.copy:
         x = x.contiguous()
     out = x.new_empty(x.shape[1])
-    _memory, scratch = workspace(choice.plan.workspace_bytes, x)
-    choice.plan.run(input=x.data_ptr(), output=out.data_ptr(), workspace=scratch)
+    _memory, scratch = workspace(call.workspace_bytes, x)
+    call.launch(x.data_ptr(), 0, out.data_ptr(), 0, 0, 0, 0, 0, 0, 0, 0, scratch, 0, 0, 0, 0.0, 0.0)
     return out
 
 

@@ -431,7 +431,7 @@ def _library_convolution(
     geometry = Geometry(len(size), *(tuple(v) for v in sizes), groups)
     current = settings.from_text(settings_text)
     key = (
-        pass_, geometry, relu, a.shape[0], a.stride(), b.shape, b.stride(), a.dtype, a.device,
+        pass_, geometry, relu, a.shape[:2], a.stride(), b.shape, b.stride(), a.dtype, a.device,
         None if bias is None else bias.stride(), None if residual is None else residual.stride(),
         *context_key(current),
     )  # fmt: skip

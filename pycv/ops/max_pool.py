@@ -12,52 +12,71 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import registry, settings
+from .. import settings
 from ._dispatch import plain, watched
-from ._pool import Prepared, Spec, adaptive_spec, grad_input_choice, prepare, run_forward, run_grad_input, window_spec
+from ._pool import (
+    Prepared,
+    adaptive_spec,
+    grad_input_choice,
+    memorize,
+    prepare,
+    recall,
+    run_forward,
+    run_grad_input,
+    run_torch,
+    window_spec,
+)
 
 # Bound now: torch.nn.functional may be patched to lead here.
-_TORCH_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_TORCH_ADAPTIVE = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+_TORCH_MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_TORCH_ADAPTIVE: dict[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+
+_is_grad_enabled = torch.is_grad_enabled
 
 Pooled = Any  # a tensor, or with return_indices a pair
 
 
 def max_pool(rank, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices) -> Pooled:
     """See :func:`pycv.functional.max_pool2d`."""
-
-    def torch_op():
-        return _TORCH_MAX[rank](
-            x, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode, return_indices=return_indices
-        )
-
-    if watched() or not plain(x):
-        return torch_op()
-    spec = window_spec("max_pool", rank, kernel_size, stride, padding, dilation, ceil_mode)
-    return _pool(spec, x, return_indices, torch_op)
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    if watched() or not isinstance(x, torch.Tensor):
+        return _torch_max(rank, x, window, return_indices)
+    needs_grad = _is_grad_enabled() and x.requires_grad
+    indices = needs_grad or bool(return_indices)
+    key, prepared = recall(("max_pool", rank, window), x, indices)
+    if prepared is None:
+        if not plain(x):
+            return _torch_max(rank, x, window, return_indices)
+        prepared = memorize(key, prepare(window_spec("max_pool", rank, *window), x, indices))
+    if prepared.launch is None:
+        return run_torch(prepared.choice, _torch_max, rank, x, window, return_indices)
+    return _pool(prepared, x, needs_grad, return_indices)
 
 
 def adaptive_max_pool(rank, x, output_size, return_indices) -> Pooled:
     """See :func:`pycv.functional.adaptive_max_pool2d`."""
+    if watched() or not isinstance(x, torch.Tensor):
+        return _TORCH_ADAPTIVE[rank](x, output_size, return_indices)
+    needs_grad = _is_grad_enabled() and x.requires_grad
+    indices = needs_grad or bool(return_indices)
+    key, prepared = recall(("adaptive_max_pool", rank, output_size), x, indices)
+    if prepared is None:
+        if not plain(x):
+            return _TORCH_ADAPTIVE[rank](x, output_size, return_indices)
+        prepared = memorize(key, prepare(adaptive_spec("adaptive_max_pool", rank, output_size, x), x, indices))
+    if prepared.launch is None:
+        return run_torch(prepared.choice, _TORCH_ADAPTIVE[rank], x, output_size, return_indices)
+    return _pool(prepared, x, needs_grad, return_indices)
 
-    def torch_op():
-        return _TORCH_ADAPTIVE[rank](x, output_size, return_indices=return_indices)
 
-    if watched() or not plain(x):
-        return torch_op()
-    return _pool(adaptive_spec("adaptive_max_pool", rank, output_size, x), x, return_indices, torch_op)
+def _torch_max(rank: int, x, window: tuple, return_indices) -> Pooled:
+    *sizes, ceil_mode = window
+    return _TORCH_MAX[rank](x, *sizes, ceil_mode=ceil_mode, return_indices=return_indices)
 
 
-def _pool(spec: Spec, x: torch.Tensor, return_indices: bool, torch_op) -> Pooled:
-    needs_grad = torch.is_grad_enabled() and x.requires_grad
-    prepared = prepare(spec, x, needs_grad or bool(return_indices))
-    if prepared.choice.plan is None:
-        if registry.recorders:
-            with registry.timed(prepared.choice):
-                return torch_op()
-        return torch_op()
+def _pool(prepared: Prepared, x: torch.Tensor, needs_grad: bool, return_indices: bool) -> Pooled:
     if needs_grad:
-        out, indices = _MaxPool.apply(x, prepared)
+        out, indices = _apply_max_pool(x, prepared)
     else:
         out, indices = run_forward(prepared, x, bool(return_indices))
     return (out, indices) if return_indices else out
@@ -83,15 +102,15 @@ class _MaxPool(torch.autograd.Function):
             return _grad_input(grad_output, indices, ctx.prepared), None
 
 
+_apply_max_pool = super(torch.autograd.Function, _MaxPool).apply  # below its Python part, which serves functorch
+
+
 def _grad_input(grad_output: torch.Tensor, indices: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     if watched() or not plain(grad_output):
         return _scatter(grad_output, indices, prepared)
     choice = grad_input_choice(prepared, grad_output, True)
     if choice.plan is None:
-        if registry.recorders:
-            with registry.timed(choice):
-                return _scatter(grad_output, indices, prepared)
-        return _scatter(grad_output, indices, prepared)
+        return run_torch(choice, _scatter, grad_output, indices, prepared)
     if torch.is_grad_enabled() and grad_output.requires_grad:
         return _MaxPoolGradInput.apply(grad_output, indices, prepared, choice)
     return run_grad_input(choice, prepared, grad_output, indices)

@@ -189,7 +189,7 @@ def test_autotune_takes_what_is_really_faster_and_remembers(use_kernels):
 def test_autotune_measures_torch_too_and_not_the_hopeless(use_kernels):
     hopeless = FakePlan(1e12)
     hopeless.launch = lambda *pointers: pytest.fail("tried")
-    use_kernels(kernel("slow", FakePlan(1.0, seconds=5e-3)), kernel("hopeless", hopeless), torch_too=True)
+    use_kernels(kernel("slow", FakePlan(1.0, seconds=5e-2)), kernel("hopeless", hopeless), torch_too=True)
     start = time.perf_counter()
     with pycv.use(autotune=True):
         tuned = chosen()

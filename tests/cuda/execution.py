@@ -1,4 +1,7 @@
-"""Runs problems on the CUDA kernels of this process and compares them with the reference."""
+"""Runs problems on the CUDA kernels of this process and compares them with the reference.
+
+The texts of the tests say cpu: PYCV_TEST_DEVICE=cuda runs them on the GPU, once where the host has several orders.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,25 @@ import numpy as np
 
 from pycv import registry
 from pycv.kernels import Kernel, cuda
-from pycv.problem import Problem, parse
+from pycv.problem import Problem
 
 from .. import compare, draw, raw
+from ..backend import BY_HOST, parse
 
-ORDERS = ("forward", "reverse")  # in which threads run between two waits
+ORDERS = ("forward", "reverse") if BY_HOST else ("the device's",)  # in which threads run between two waits
+
+
+def schedule(order: str, asynchronous: str = "lazy") -> None:
+    """How the host executes kernels from now on. A device has its own mind."""
+    if BY_HOST:
+        cuda.host_module().configure(order, asynchronous)
 
 
 def kernels(problem: Problem, algorithm: str | None = None) -> list[Kernel]:
-    """The CUDA kernels that support a problem, or the one of an algorithm."""
+    """The CUDA kernels that support a problem, or those of an algorithm, or the one of a variant of it."""
     entries = registry.kernels(problem.op, problem.pass_)
-    names = [kernel for kernel in entries if kernel.backend == "cuda" and algorithm in (None, kernel.algorithm)]
-    return [kernel for kernel in names if kernel.supports(problem) is None]
+    named = [k for k in entries if k.backend == "cuda" and algorithm in (None, k.algorithm, k.full_algorithm)]
+    return [kernel for kernel in named if kernel.supports(problem) is None]
 
 
 def assert_right(
@@ -47,8 +57,9 @@ def assert_right(
         drawn |= {name: value for name, value in scalars.items() if name in drawn}
         exact = draw.is_exact(problem, kind)
         for kernel in chosen:
-            for order in orders:
-                cuda.host_module().configure(order, "lazy" if order == "forward" else "eager")
+            for order in orders if BY_HOST else ORDERS:
+                schedule(order, "lazy" if order == "forward" else "eager")
                 computed = raw.run(problem, kernel, arrays, drawn, 1, workspace_limit, offset)
-                strict = exact and kernel.numeric_class == "strict"
-                compare.assert_close(problem, computed, arrays, strict, kernel.numeric_class, **drawn)
+                read, numeric_class = compare.as_read(kernel, arrays)
+                strict = exact and numeric_class == "strict"
+                compare.assert_close(problem, computed, read, strict, numeric_class, **drawn)

@@ -10,6 +10,10 @@ from pycv.choice import verified
 from pycv.kernels import cuda
 from pycv.problem import parse
 
+from ..backend import for_cpu
+
+pytestmark = for_cpu
+
 
 def choose(text: str, **wanted) -> registry.Choice:
     with pycv.use(**wanted):
@@ -81,6 +85,7 @@ def test_a_kernel_verified_on_this_device_is_chosen(monkeypatch):
     monkeypatch.setattr(verified, "records", lambda: (record,))
     monkeypatch.setattr(cuda, "on_host", lambda: False)
     monkeypatch.setattr(cuda, "unusable", lambda: None)
+    monkeypatch.setattr(cuda, "capability", lambda: (8, 0))
     monkeypatch.setattr(registry, "_plan", lambda *_: "a plan")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
     assert choose("relu.forward e10 f32 cuda").kernel.name == "cuda:direct"

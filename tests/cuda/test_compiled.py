@@ -13,6 +13,7 @@ import pytest
 from tools import cuda, native
 
 JOBS = cuda.kernel_jobs()
+PLANS_ONLY = {"gemm_mma_sync.cu"}  # the kernels that they launch are in a file of each arithmetic
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,31 @@ def test_compiles_everywhere_and_tuned_kernels_spill_nothing(job, nvcc):
     """A file says "Tuned:" in its header comment if none of its kernels may spill registers."""
     (target,) = nvcc.compile([job], progress=False)
     found = kernels(cuda.report_of(target).read_text())
-    assert {architecture for _, architecture, _ in found} == {"sm_75", "sm_80", "sm_90a"}
+    expected = set() if Path(job.source).name in PLANS_ONLY else {"sm_75", "sm_80", "sm_90a"}
+    assert {architecture for _, architecture, _ in found} == expected
     if re.search(r"^// .*Tuned:", (native.ROOT / job.source).read_text(), re.MULTILINE):
         assert [entry for entry in found if entry[2]] == []
+
+
+MMA_JOBS = [job for job in JOBS if re.search(r"_mma_\w*(f16|f32)\.cu$", job.source)]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("job", MMA_JOBS, ids=lambda job: Path(job.source).name)
+def test_products_are_those_of_tensor_cores(job, architecture, nvcc):
+    """In the machine code: products (HMMA), matrices (LDSM) and asynchronous copies of 16 bytes (LDGSTS)."""
+    cuobjdump = cuda.cuobjdump()
+    if cuobjdump is None:
+        pytest.skip("no cuobjdump, neither of the toolkit nor of triton")
+    (target,) = nvcc.compile([job], progress=False)
+    command = [cuobjdump, "-sass", "-arch", architecture, target]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    product = "HMMA.1688.F32.TF32" if "tf32" in job.source else "HMMA.16816.F32"
+    for function in re.split(r"\n\s*Function : ", code)[1:]:
+        if "add_parts" not in function.split(maxsplit=1)[0]:
+            assert product in function and re.search(r"LDGSTS\S*\.128", function)
+    assert "LDSM" in code
 
 
 def test_some_file_is_tuned():

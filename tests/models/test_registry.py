@@ -28,3 +28,11 @@ def test_a_name_is_given_once():
 
     with pytest.raises(ValueError, match="'lenet5' is registered already"):
         registry.register(lenet5)
+
+
+def test_image_shapes():
+    assert models.image_shape("lenet5") == (1, 32, 32)
+    assert models.image_shape("resnet18") == (3, 224, 224)
+    assert models.image_shape("inception_v3") == (3, 299, 299)
+    with pytest.raises(ValueError, match="name='lenet_5'"):
+        models.image_shape("lenet_5")

@@ -1,4 +1,4 @@
-"""VGG and ResNet: the published figures, the golden outputs, and that they behave as any torch network does."""
+"""VGG and ResNet: that they behave as any torch network does, and the arguments of their constructors."""
 
 import copy
 import io
@@ -10,20 +10,9 @@ import pycv
 from pycv import models
 from pycv.models import resnet, vgg
 
-from .golden import calibrate, entries, fill, golden_input
+from .golden import calibrate, entries
 
-# Multiply-accumulates at 224×224.
-MACS = {
-    "vgg11": 7_609_090_048, "vgg13": 11_308_466_176, "vgg16": 15_470_264_320, "vgg19": 19_632_062_464,
-    "vgg11_bn": 7_609_090_048, "vgg13_bn": 11_308_466_176, "vgg16_bn": 15_470_264_320, "vgg19_bn": 19_632_062_464,
-    "resnet18": 1_814_073_344, "resnet34": 3_663_761_408, "resnet50": 4_089_184_256, "resnet101": 7_801_405_440,
-    "resnet152": 11_513_626_624,
-}  # fmt: skip
-PARAMETERS = {
-    "resnext50_32x4d": 25_028_904, "resnext101_32x8d": 88_791_336, "resnext101_64x4d": 83_455_272,
-    "wide_resnet50_2": 68_883_240, "wide_resnet101_2": 126_886_696,
-}  # fmt: skip
-FAMILIES = [name for pattern in ("vgg*", "res*", "wide*") for name in models.list_models(pattern)]
+DESCENDANTS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
 
 
 def on_meta(name: str, **kwargs) -> torch.nn.Module:
@@ -31,59 +20,16 @@ def on_meta(name: str, **kwargs) -> torch.nn.Module:
         return models.create(name, **kwargs)
 
 
-def test_all_are_there():
-    assert sorted(FAMILIES) == sorted([*entries(), *PARAMETERS])
-
-
-@pytest.mark.parametrize("name", entries())
-def test_golden_figures(name):
-    """Which includes the order of the keys: that of published files, and of an optimizer's state."""
-    model, golden = on_meta(name), entries()[name]
-    assert models.parameter_count(model) == golden["params"]
-    shapes = [(key, list(value.shape)) for key, value in model.state_dict().items()]
-    assert shapes == list(golden["state_dict"].items())
-    size = golden["input_size"]
-    assert models.macs(model, torch.zeros(1, 3, size, size, device="meta")) == MACS[name]
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_figures_of_descendants(name):
-    model = on_meta(name)
-    assert models.parameter_count(model) == PARAMETERS[name]
+@pytest.mark.parametrize("name", DESCENDANTS)
+def test_keys_of_descendants(name):
     like = "resnet50" if "50" in name else "resnet101"
-    assert list(model.state_dict()) == list(entries()[like]["state_dict"])
+    assert list(on_meta(name).state_dict()) == list(entries()[like]["state_dict"])
 
 
 def test_shape_of_grouped_convolutions():
     assert on_meta("resnext50_32x4d").layer1[0].conv2.weight.shape == (128, 4, 3, 3)
     assert on_meta("resnext101_64x4d").layer4[0].conv2.weight.shape == (2048, 32, 3, 3)
     assert on_meta("wide_resnet50_2").layer1[0].conv2.weight.shape == (128, 128, 3, 3)
-
-
-def check_golden_output(name: str) -> None:
-    golden = entries()[name]
-    model = on_meta(name).double().to_empty(device="cpu").eval()
-    fill(model.state_dict())
-    with torch.no_grad(), pycv.use(backend="cpu"):
-        logits = model(golden_input(golden["input_size"]))
-    expected = torch.tensor(golden["logits_first8"], dtype=torch.float64)
-    torch.testing.assert_close(logits[:, :8], expected, rtol=1e-8, atol=1e-8 * expected.abs().max().item())
-    assert logits.norm(dim=1).tolist() == pytest.approx(golden["logits_norm"], rel=1e-9)
-
-
-QUICK = ("resnet18",)
-GOLDEN = [name for name, golden in entries().items() if "logits_norm" in golden]
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_golden_output(name):
-    check_golden_output(name)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in QUICK])
-def test_golden_output_of_large_ones(name):
-    check_golden_output(name)
 
 
 # --------------------------------------------------------------------------------------------- small networks

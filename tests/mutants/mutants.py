@@ -19,6 +19,8 @@ class Mutant:
 
 
 RELU, MAX_POOL, AVG_POOL = "csrc/cpu/relu.cpp", "csrc/cpu/max_pool.cpp", "csrc/cpu/avg_pool.cpp"
+POOL_PLANES = "csrc/cpu/max_pool_planes.h"
+RELU_TESTS, POOL_TESTS, NORM_TESTS = "tests/ops/test_relu.py", "tests/ops/test_pool.py", "tests/ops/test_norm.py"
 POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_norm.cpp"
 TILES = "csrc/cpu/channel_tiles.h"
 LRN, CHANNEL_SUM = "csrc/cpu/local_response_norm.cpp", "csrc/cpu/channel_sum.cpp"
@@ -57,6 +59,21 @@ CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_simt_8_warp_tiled.cu",
     "tests/cuda/test_gemm.py",
 )
+CUDA_MMA, CUDA_MMA_GEMM, CUDA_MMA_CONV = (
+    "csrc/cuda/mma_tile.h",
+    "csrc/cuda/gemm_mma.h",
+    "csrc/cuda/conv_mma_kernel.h",
+)
+CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
+    "csrc/cuda/conv_mma_sync.cu",
+    " ".join(
+        f"tests/cuda/test_mma_gemm.py::test_{it}" for it in ("sizes_across_the_edges_of_tiles", "numeric_classes")
+    ),
+    " ".join(
+        f"tests/cuda/test_mma_conv.py::test_{it}" for it in ("every_arithmetic_and_layout", "one_and_three_dimensions")
+    ),
+)
+CUDA_MMA_PARTS = "tests/cuda/test_mma_conv.py::test_parts_of_the_depth"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
 CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
@@ -91,8 +108,9 @@ def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
-    Mutant(RELU, "i < count; ++i) y[i] = relu<T>(x[i])", "i + 1 < count; ++i) y[i] = relu<T>(x[i])"),
-    Mutant(RELU, "y[i] <= T(0) ? T(0) : grad_output[i]", "y[i] < T(0) ? T(0) : grad_output[i]"),
+    Mutant(RELU, "    for (; i < count; ++i) out[i]", "    for (; i + 1 < count; ++i) out[i]"),
+    Mutant(RELU, "get<Lane>(x + i) <= Lane{}", "get<Lane>(x + i) < Lane{}"),
+    Mutant(RELU, "% sizeof(Vec<T>) != 0", "% sizeof(T) != 0", RELU_TESTS),
     Mutant("csrc/cpu/simd.h", "return v < Vec<T>{} ? Vec<T>{} : v;", "return v > Vec<T>{} ? v : Vec<T>{};"),
     # convolution: geometry, padding, phases, groups
     Mutant(GATHER, "filter, 0, 1, -padding, dilation}", "filter, 0, 1, 1 - padding, dilation}"),
@@ -222,7 +240,7 @@ MUTANTS = [
     Mutant(
         "csrc/cpu/conv_gaps.h",
         "if (!w_[phase]) clear_row(at, phase, w_.count());",
-        "",
+        ";",
         "tests/cpu/test_implicit_gemm.py",
     ),
     Mutant(PRODUCT, "from[j] + (tile.add ? to : T(0))", "from[j]", "tests/cpu/test_implicit_gemm.py"),
@@ -241,9 +259,14 @@ MUTANTS = [
     ),
     # pooling: ties, indices, windows, divisors
     Mutant(MAX_POOL, "return value > best || value != value;", "return value >= best || value != value;"),
-    Mutant(MAX_POOL, "const I better = (value > best) | (value != value);", "const I better = value > best;"),
+    Mutant(MAX_POOL, "(value > best[v]) | (value != value);", "value > best[v];"),
     Mutant(MAX_POOL, "(value > best) | (value != value) ? value : best", "value > best ? value : best"),
     Mutant(MAX_POOL, "if (index >= p_.size.count()) return;", "if (index >= p_.size.count() - 1) return;"),
+    Mutant(POOL_PLANES, "return total != total;", "return false;"),
+    Mutant(POOL_PLANES, "better |= value != value;", ";"),
+    Mutant(POOL_PLANES, "pad(odd, source.odd.end, cells_);", ""),
+    Mutant(POOL_PLANES, "sum.single += odd[source.odd.begin];", "odd[source.odd.begin] = kLowest;"),
+    Mutant(POOL_PLANES, "for (int l = 0; l < kWide; ++l) missing |= found[l];", "", POOL_TESTS),
     Mutant(POOL_WINDOWS, "value = Fold::add(value, columns[x - first][v]);", "value = columns[x - first][v];"),
     Mutant(
         POOL_WINDOWS, "at[count++] = image + offset(s, i, j, k);", "at[count++] = image + offset(s, i, j, w.begin);"
@@ -279,7 +302,9 @@ MUTANTS = [
     Mutant(TILES, "smaller(range.end - run * length, length)", "length", "tests/ops/test_norm.py"),
     Mutant(LRN, "clear_borders(scratch, (p_.window - 1) / 2, width)", "clear_borders(scratch, p_.window / 2, width)"),
     Mutant(NORM, "for (; i < count; ++i) rest += term.template operator()<T>(i);", ""),
-    Mutant(CHANNEL_SUM, "total[i] += part[i]", "total[i] = part[i]"),
+    Mutant(CHANNEL_SUM, "total += sum_terms<T>", "total = sum_terms<T>"),
+    Mutant(CHANNEL_SUM, "total += totals[b * channels_ + c];", "total = totals[b * channels_ + c];", NORM_TESTS),
+    Mutant(CHANNEL_SUM, "c < channels.end; ++c) sums[c] = 0;", "c < channels.end - 1; ++c) sums[c] = 0;"),
     # winograd: the turned filters, the padding around a patch and after the prologue, the residual, chunks of a sum
     Mutant(WINOGRAD, "filter + (taps - 1) * lanes<T>, -lanes<T>", "filter, lanes<T>", WINOGRAD_TESTS),
     Mutant(WINOGRAD_BLOCKS, "zero_frame(patch, all, inside);", "", WINOGRAD_TESTS),
@@ -338,7 +363,20 @@ MUTANTS = [
         "for_rows(tile.first_channel - tiles.before,",
         CUDA_NORM_TESTS,
     ),
-    Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_transpose.py"),
+    Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_cases.py"),
+    Mutant(
+        "csrc/cuda/device/vector.h",
+        "return reinterpret_cast<const Vector<T, N>*>(address);",
+        "return reinterpret_cast<const Vector<T, N>*>(address) + (N == 8);",
+        "tests/cuda/test_cases.py",
+    ),
+    Mutant(
+        "csrc/cuda/device/warp.h",
+        "bits = Width / 2; bits > 0; bits /= 2) value +=",
+        "bits = Width / 2; bits > 1; bits /= 2) value +=",
+        "tests/cuda/test_cases.py",
+    ),
+    Mutant("csrc/cuda/division.h", "divisor > 0 ? divisor : 1", "divisor", CUDA_POOL_TESTS),
     # host execution: poison, a collective's partners, copies that wait, the order of threads
     Mutant("csrc/simt/shared_memory.cpp", "fill(variable, poison);", "", SIMT_TESTS),
     Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
@@ -390,4 +428,21 @@ MUTANTS = [
     _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
     _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
     _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
+    # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
+    Mutant(CUDA_MMA, "async_copy_wait<kStages - 2>();", "async_copy_wait<kStages - 1>();", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "kStages - 2>();\n        __syncthreads();", "kStages - 2>();", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "multiply_add<Operand>(to, a[0][i], b[1][j]);", "", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "first[i] = to_tf32(value);", "first[i] = __float_as_uint(value);", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA_GEMM, "columns < 0 ? 0 : columns < N ? columns : N", "columns < 0 ? 0 : N", CUDA_MMA_GEMM_TESTS),
+    Mutant(
+        CUDA_MMA_GEMM,
+        "for (int64_t part = 0;",
+        "for (int64_t part = 1;",
+        "tests/cuda/test_mma_gemm.py::test_parts_of_k",
+    ),
+    Mutant(CUDA_MMA_CONV, "min(vector, p.tap_channels - channel)", "vector", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_CONV, "count > 0 && inside(line, slice, size)", "count > 0", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
+    Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
+    Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
 ]

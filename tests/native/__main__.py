@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools import native
@@ -34,7 +35,9 @@ def build(toolchain: native.Toolchain, sets, name: str, link=()) -> Path:
 def run(program: Path, isa: str, variants: int | None, emulator=()) -> bool:
     environment = {**os.environ, "PYCV_CPU_ISA": isa, "OMP_WAIT_POLICY": "passive"}
     command = [*emulator, str(program), *([str(variants)] if variants else [])]
-    return subprocess.run(command, env=environment).returncode == 0
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(result.stdout, end="", flush=True)
+    return result.returncode == 0
 
 
 def main() -> int:
@@ -66,7 +69,8 @@ def main() -> int:
             sets = [sets[SEED % len(sets)]]
             print(f"seed {SEED}: {sets[0].name}", flush=True)
         program = build(native.Toolchain(flags=flags), sets, name)
-        passed = all([run(program, isa.name, options.variants) for isa in sets])
+        with ThreadPoolExecutor(native.worker_count()) as pool:
+            passed = all(list(pool.map(lambda isa: run(program, isa.name, options.variants), sets)))
     print(f"native self-test {'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s")
     return 0 if passed else 1
 

@@ -328,6 +328,7 @@ struct PoolCase {
 const PoolCase kPoolCases[] = {
     {1, 1, {1, 1, 1}, kOne, kOne, kZero, kOne, kZero},
     {2, 3, {1, 8, 9}, {1, 2, 2}, {1, 2, 2}, kZero, kOne, kZero},
+    {2, 3, {1, 8, 8}, {1, 2, 2}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},  // the last column of a window beyond the input
     {1, 17, {1, 11, 13}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},
     {1, 33, {1, 7, 40}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, kOne, kZero},
     {2, 5, {1, 9, 10}, {1, 3, 2}, {1, 2, 3}, {0, 1, 0}, {1, 2, 3}, kZero},

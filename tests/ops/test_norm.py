@@ -12,7 +12,7 @@ from pycv import functional as PF
 from pycv import registry
 from pycv.ops.channel_sum import channel_sum
 
-from ..backend import BACKEND
+from ..backend import BACKEND, DEVICE
 
 OPS = {op.name.removeprefix("nn.functional."): op for op in op_db}
 DTYPES = (torch.float32, torch.float64)
@@ -25,7 +25,7 @@ def copies(values):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["batch_norm", "local_response_norm"])
 def test_samples(name, dtype):
-    samples = list(OPS[name].sample_inputs("cpu", dtype, requires_grad=True))
+    samples = list(OPS[name].sample_inputs(DEVICE, dtype, requires_grad=True))
     assert len(samples) >= 10
     for sample in samples:
         names = list(sample.kwargs)
@@ -161,7 +161,9 @@ def test_local_response_norm_gradients_of_gradients():
         assert gradgradcheck(lambda x, size=size: PF.local_response_norm(x, size, 0.3, 0.6, 0.8), (x,))
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 19, 37), (3, 33, 9, 8), (4, 7), (0, 3, 2), (2, 0, 3)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 5, 19, 37), (4, 24, 19, 37), (3, 33, 9, 8), (4, 7), (70, 300), (0, 3, 2), (2, 0, 3)], ids=str
+)
 def test_channel_sum(shape):
     x = torch.randint(-9, 10, shape).float()
     for given in (x, x.to(memory_format=torch.channels_last) if x.dim() == 4 else x.mT.contiguous().mT):

@@ -15,13 +15,13 @@ import pytest
 from tools import native
 
 FOLDER = Path(__file__).parent.relative_to(native.ROOT).as_posix()
-SOURCES = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu", "planted.cu")]
+SOURCES = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu", "planted.cu", "tensor_core.cu")]
 BUILDS = {build.name: build for build in (native.SIMT_PLAIN, native.SIMT_ADDRESSES, native.SIMT_RACES)}
 ORDERS = [(order, when) for order in ("forward", "reverse", "random:1") for when in ("eager", "lazy")]
 MANY_BLOCKS = ("grid_y", "grid_z")  # too many for a sanitizer
 
 # What a planted bug leads to: a wrong result, or an error that matches. LINE is the line with the comment
-# "// line: NAME" in planted.cu.
+# "// line: NAME" in its file.
 WRONG = r"wrong: element \d+ is "
 PLAIN = {
     "dropped_barrier": WRONG + "-1, not 1",
@@ -58,6 +58,16 @@ PLAIN = {
     "grid_z": r"error: nothing_kernel: launched with a grid of \(1, 1, 65536\) blocks",
     "dynamic_shared_bytes": r"error: nothing_kernel: launched with 0 \+ 232449 bytes of shared memory",
     "static_shared_bytes": r"error: static_shared_kernel<49153>: launched with 49153 bytes of static shared memory",
+    "fragments_of_half": WRONG,
+    "fragments_of_bfloat16": WRONG,
+    "fragments_of_tf32": WRONG,
+    "load_matrices_transposed": WRONG,
+    "row_of_a_matrix": r"error: load_kernel<false, 32>: ldmatrix of a row of 16 bytes is misaligned by 8 "
+    r"\(tensor_core.cu:LINE, ",
+    "lanes_of_a_matrix": r"error: load_kernel<false, 24>: ldmatrix needs all 32 lanes of a warp \(tensor_core.cu:\d+, ",
+    "operand_not_rounded": WRONG,
+    "fragments_before_they_arrive": WRONG + "-?nan",
+    "stage_reused_early": WRONG,
     "shared_bytes_together": r"error: static_shared_kernel<1024>: launched with 1024 \+ 231425 bytes of shared memory",
 }
 ADDRESSES = {
@@ -106,8 +116,9 @@ def outcome(build: str, name: str, **settings) -> str:
 
 
 def expected(pattern: str, name: str) -> re.Pattern:
-    lines = (native.ROOT / FOLDER / "planted.cu").read_text().splitlines()
-    number = next((i for i, line in enumerate(lines, 1) if line.endswith(f"// line: {name}")), 0)
+    files = [(native.ROOT / source).read_text().splitlines() for source in SOURCES]
+    marked = (i for lines in files for i, line in enumerate(lines, 1) if line.endswith(f"// line: {name}"))
+    number = next(marked, 0)
     return re.compile(pattern.replace("LINE", str(number)), re.DOTALL)
 
 
@@ -154,6 +165,10 @@ def test_no_order_shows_a_pure_race(name):
 
 def test_a_lax_wait_shows_only_when_copies_are_lazy():
     assert outcome("plain", "lax_wait", when="eager") == "lax_wait.wrong: ok\n"
+
+
+def test_a_stage_that_is_reused_early_is_a_race_when_copies_are_eager():
+    assert "data race" in outcome("races", "stage_reused_early", when="eager")
 
 
 @pytest.mark.parametrize(("order", "when"), [("sideways", "lazy"), ("random:x", "lazy"), ("forward", "late")])
