@@ -238,6 +238,7 @@ class BatchNorm(_Norm):
         forward_output=0, grad_residual=0,
     ) -> None:  # fmt: skip
         scratch = (workspace, workspace + self._sum_bytes)
+        addresses: tuple[int, ...]
         if self._forward:
             addresses = (input, output, weight, bias, running_mean, running_var, mean, invstd, residual, *scratch)
             self._launch(addresses, (float(eps), float(momentum), self._training, self._relu, self._g))
