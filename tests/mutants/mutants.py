@@ -343,7 +343,7 @@ MUTANTS = [
     Mutant(CUDA_PIPELINE, "async_copy_wait<0>();", "async_copy_wait<1>();", CUDA_GEMM_TESTS),
     Mutant(CUDA_PIPELINE, "        __syncthreads();\n        fetch(stage", "        fetch(stage", CUDA_GEMM_TESTS),
     Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
-    Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
+    Mutant("csrc/cuda/gemm.h", "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
     Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
     # pooling: rows that windows share, the first window of an element, divisors at the edge, ties, rows of a thread
     Mutant(CUDA_POOL, "if (j >= h[r].begin && j < h[r].end) folds[r]", "folds[r]", CUDA_POOL_TESTS),
