@@ -53,7 +53,7 @@ build/constraints-torch211.txt: constraints.txt
 	@mkdir -p build
 	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/' $< > $@
 
-PYTEST = .venv/bin/python -m pytest -n 2
+PYTEST = .venv/bin/python -m pytest -n 2 --dist worksteal
 # Forward and backward pass of every model, at reduced size, on the backend under test.
 MODELS = tests/models/test_behaviour.py -k gradients -m "full or not full"
 
