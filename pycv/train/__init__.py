@@ -1,0 +1,1 @@
+"""Training: recipes, the loop, checkpoints, metrics, and the report of a run."""
