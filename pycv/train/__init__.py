@@ -1,1 +1,33 @@
-"""Training: recipes, the loop, checkpoints, metrics, and the report of a run."""
+"""Training: recipes, the loop, checkpoints, metrics, and the report of a run.
+
+    recipe = train.recipe.override(train.recipe.load("lenet-digits"), ["optim.lr=0.01"])
+    outcome = train.train(recipe, "runs/lenet-digits")
+    outcome.test.top1
+
+Needs ``pip install "pycv[train]"``.
+"""
+
+from . import losses, recipe
+from .errors import DiskFull, Diverged, Interrupted, TrainError
+from .evaluate import Evaluation
+from .inputs import Parts, parts
+from .recipe import Recipe
+from .run import Outcome, Trained, evaluate_runs, load, train
+
+__all__ = [
+    "DiskFull",
+    "Diverged",
+    "Evaluation",
+    "Interrupted",
+    "Outcome",
+    "Parts",
+    "Recipe",
+    "TrainError",
+    "Trained",
+    "evaluate_runs",
+    "load",
+    "losses",
+    "parts",
+    "recipe",
+    "train",
+]

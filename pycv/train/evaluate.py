@@ -61,9 +61,7 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Writes ``index``, ``target``, ``prediction`` and ``probability`` as one ``.npz``, whole or not at all."""
         memory = io.BytesIO()
-        np.savez(
-            memory, index=self.index, target=self.target, prediction=self.prediction, probability=self.probability
-        )
+        np.savez(memory, index=self.index, target=self.target, prediction=self.prediction, probability=self.probability)
         write_whole(path, memory.getvalue())
 
 

@@ -64,7 +64,7 @@ class Records:
     def __init__(self, path: Path, kept: int) -> None:
         """Keeps the first so many lines of what is there and goes on behind them."""
         self.path, self.count = path, 0
-        self._file = open(path, "a+b")  # noqa: SIM115: closed by close()
+        self._file = path.open("a+b")
         self._file.seek(0)
         end = 0
         for line in self._file:

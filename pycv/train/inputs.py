@@ -94,10 +94,15 @@ def _opened(data: Data, part: str | None) -> ImageDataset:
 
 def on_synthetic_data(recipe: Recipe, samples: int) -> Recipe:
     """The recipe with so many generated pictures in place of its data, as its network wants them: for smoke runs."""
-    grey = recipe.model.arguments.get("in_channels", models.image_shape(recipe.model.name)[0]) == 1
-    options: dict[str, Any] = {"samples": samples, "size": recipe.augment.size, "mode": "L" if grey else "RGB"}
+    options: dict[str, Any] = {"samples": samples, "size": recipe.augment.size, "mode": picture_mode(recipe)}
     data = Data(name="synthetic", options=options, test="test", validation_share=0.2, workers=recipe.data.workers)
     return replace(recipe, data=data)
+
+
+def picture_mode(recipe: Recipe) -> str:
+    """``L`` or ``RGB``: what the recipe's network takes."""
+    channels = recipe.model.arguments.get("in_channels", models.image_shape(recipe.model.name)[0])
+    return recipe.data.options.get("mode", "L" if channels == 1 else "RGB")
 
 
 # ------------------------------------------------------------------------------------------------- transforms

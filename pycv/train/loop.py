@@ -73,11 +73,11 @@ class Trainer:
     placement: Placement
     group: Group
     checkpoints: Checkpoints
-    records: Records | None  # of process 0
-    observers: Sequence[Observer]
     kernels: dict[str, Any]  # in force; kept with every checkpoint
     wish: Wish
     evaluated: Callable[[Evaluation], None]  # hears of every best validation
+    records: Records | None = None  # of process 0
+    observers: Sequence[Observer] = ()
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -194,6 +194,11 @@ class Trainer:
         return [*sums.tolist(), float(count)]
 
     @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return self.recipe.optim.lr * self.schedule.share(max(0, self.progress.step - 1))
+
+    @property
     def _parallel(self) -> bool:
         return self.group.world > 1
 
@@ -247,8 +252,7 @@ class Trainer:
     def _record(self, kind: str, epoch: int, values: dict[str, float]) -> None:
         record = {
             "kind": kind, "epoch": epoch, "step": self.progress.step, **values,
-            "learning_rate": self.optimizer.param_groups[-1]["lr"] / self.optimizer.param_groups[-1]["scale"],
-            "seconds": self.progress.seconds,
+            "learning_rate": self.rate, "seconds": self.progress.seconds,
         }  # fmt: skip
         self.tell(record)
 

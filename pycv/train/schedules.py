@@ -40,13 +40,13 @@ class Schedule(ABC):
         """Steps after the warm-up."""
         return max(1, self.steps - self._warm_up)
 
-    def validated(self, loss: float) -> None:
+    def validated(self, loss: float) -> None:  # noqa: B027
         """Hears the validation loss at the end of every epoch."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Takes up what :meth:`state_dict` gave."""
 
 
