@@ -1,4 +1,4 @@
-"""The ResNets for small pictures: a 3×3 stem, three stages at full, half and quarter size, shortcuts without parameters.
+"""ResNets for small pictures: a 3×3 stem, three stages at full, half and quarter size, shortcuts without parameters.
 
 Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2: the
 table there (6n + 2 layers), identity shortcuts everywhere (option A), and section 3.4.

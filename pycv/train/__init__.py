@@ -10,9 +10,9 @@ Needs ``pip install "pycv[train]"``.
 from . import losses, recipe
 from .errors import DiskFull, Diverged, Interrupted, TrainError
 from .evaluate import Evaluation
-from .inputs import Parts, parts
+from .inputs import Parts, on_synthetic_data, parts
 from .recipe import Recipe
-from .run import Outcome, Trained, evaluate_runs, load, train
+from .run import Outcome, Session, Trained, evaluate_runs, load, predict, prepared, train
 
 __all__ = [
     "DiskFull",
@@ -22,12 +22,16 @@ __all__ = [
     "Outcome",
     "Parts",
     "Recipe",
+    "Session",
     "TrainError",
     "Trained",
     "evaluate_runs",
     "load",
     "losses",
+    "on_synthetic_data",
     "parts",
+    "predict",
+    "prepared",
     "recipe",
     "train",
 ]

@@ -107,13 +107,13 @@ def evaluate(
         probability, prediction = loss.probabilities(scores).max(1)
         columns.append((batch.indices, batch.labels, prediction.cpu(), probability.cpu()))
     metrics.reduce()
-    index, target, prediction, probability = _in_order(columns, group)
+    index, target, predicted, surely = _in_order(columns, group)
     (summed,) = group.sum([total.item()])
     counted: dict[str, Any] = metrics.compute()
     seconds = time.perf_counter() - start
     return Evaluation(
         summed / max(1, len(index)), **counted, seconds=seconds,
-        index=index, target=target, prediction=prediction, probability=probability.astype(np.float32),
+        index=index, target=target, prediction=predicted, probability=surely.astype(np.float32),
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _require_numbers(scores: Tensor) -> None:
         raise TrainError("evaluation: the network's scores are not finite; nothing of this evaluation is kept")
 
 
-def _in_order(columns: list[tuple[Tensor, ...]], group: Group) -> list[np.ndarray]:
+def _in_order(columns: Sequence[tuple[Tensor, ...]], group: Group) -> list[np.ndarray]:
     """The columns of all batches of all processes as arrays, by the samples' indices."""
     gathered = [row for part in group.gather(columns) for row in part]
     if not gathered:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -84,7 +84,9 @@ class Trainer:
         loop = self.recipe.loop
         self.scaler = self.placement.scaler()
         self.average = Average(self.model, loop.ema) if loop.ema else None
-        self._called = wrapped(self.model, loop.compile, self.group)
+        self._parallel = parallel(self.model, self.group) if self.group.world > 1 else None
+        called = self.model if self._parallel is None else self._parallel
+        self._called: Callable[[Tensor], Any] = torch.compile(called) if loop.compile else called
         self._clock = time.perf_counter()
 
     # ------------------------------------------------------------------------------------------------- the run
@@ -183,7 +185,7 @@ class Trainer:
         sums = torch.zeros(3, dtype=torch.float64, device=self.placement.device)
         for number, (images, targets, labels) in enumerate(pieces, 1):
             last = number == parts
-            with self._called.no_sync() if self._parallel and not last else nullcontext():
+            with nullcontext() if last else self._without_exchange():
                 with self.placement.autocast():
                     outputs = self._called(self.placement.images(images))
                     loss = self.loss(outputs, self.placement.targets(targets))
@@ -198,9 +200,9 @@ class Trainer:
         """The learning rate of the last step."""
         return self.recipe.optim.lr * self.schedule.share(max(0, self.progress.step - 1))
 
-    @property
-    def _parallel(self) -> bool:
-        return self.group.world > 1
+    def _without_exchange(self) -> AbstractContextManager:
+        """Around all parts of a batch but the last: gradients are averaged over the processes once."""
+        return self._parallel.no_sync() if self._parallel is not None else nullcontext()
 
     def _require_finite(self, loss: float, where: str) -> None:
         """Every process hears of it, before any changes its weights."""
@@ -331,13 +333,10 @@ class Trainer:
             say(f"{len(state['random'])} processes before, {self.group.world} now: dropout draws other numbers")
 
 
-def wrapped(model: nn.Module, compiled: bool, group: Group) -> nn.Module:
-    """What is called in training: the model, parallel over processes, compiled."""
-    called = model
-    if group.world > 1:
-        device_ids = [group.device.index] if group.device.type == "cuda" else None
-        called = DistributedDataParallel(model, device_ids=device_ids)
-    return torch.compile(called) if compiled else called  # type: ignore[return-value]
+def parallel(model: nn.Module, group: Group) -> DistributedDataParallel:
+    """The model around which processes exchange gradients."""
+    device_ids = [group.device.index] if group.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids)
 
 
 @torch.no_grad()

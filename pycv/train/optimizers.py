@@ -7,6 +7,8 @@ penalty is added to the gradient here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -28,7 +30,7 @@ def build(wanted: recipe.Optim, model: nn.Module) -> torch.optim.Optimizer:
         raise ValueError(f"optim.betas={list(wanted.betas)}: expected two numbers from 0 to below 1")
     if wanted.nesterov and not wanted.momentum:
         raise ValueError("optim.nesterov=true: needs optim.momentum above 0")
-    kinds = {
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "sgd": (torch.optim.SGD, {"momentum": wanted.momentum, "nesterov": wanted.nesterov}),
         "adagrad": (torch.optim.Adagrad, {"eps": wanted.epsilon}),
         "rmsprop": (
