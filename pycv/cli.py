@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .train import Recipe
+    from .train import Observer, Recipe
 
 USAGE = """usage: pycv COMMAND [OPTIONS]
 
@@ -176,7 +175,13 @@ def _train(arguments: list[str]) -> int:
             wanted = train.on_synthetic_data(wanted, options.synthetic)
         wanted = train.recipe.override(wanted, [*_shorthands(options), *options.set])
         run = run or Path(options.run or _free_name(Path("runs") / wanted.name))
-    return _run_training(wanted, run, options.resume is not None)
+    if options.vs is None:
+        return _run_training(wanted, run, options.resume is not None)
+    beside = run.with_name(f"{run.name}-{options.vs}")
+    with _user_input():
+        on_torch = train.recipe.override(wanted, ["kernels.backend=torch", "kernels.algorithm=none"])
+    code = _run_training(on_torch, beside, resume=beside.exists())
+    return code or _run_training(wanted, run, options.resume is not None, vs=beside)
 
 
 def _training() -> ModuleType:
@@ -188,8 +193,8 @@ def _training() -> ModuleType:
     return train
 
 
-def _run_training(wanted: Recipe, run: Path, resume: bool) -> int:
-    """Trains, and says how it ended."""
+def _run_training(wanted: Recipe, run: Path, resume: bool, vs: Path | None = None) -> int:
+    """Trains, reports, and says how it ended; ``vs`` is the run to be set beside this one."""
     train = _training()
     from .data import DataError
     from .registry import UnsupportedError
@@ -197,7 +202,7 @@ def _run_training(wanted: Recipe, run: Path, resume: bool) -> int:
     with ExitStack() as stack:
         try:
             with _user_input():
-                session = stack.enter_context(train.prepared(wanted, run, resume=resume))
+                session = stack.enter_context(train.prepared(wanted, run, resume=resume, observers=_observers))
             outcome = session.train()
         except DataError as error:
             raise UsageError(f"{error}; what was reached is kept in {run}") from None
@@ -213,8 +218,19 @@ def _run_training(wanted: Recipe, run: Path, resume: bool) -> int:
             print(f"best validation top-1 {outcome.best_top1:.2%} (epoch {outcome.best_epoch})")
             if outcome.test is not None:
                 print(f"test top-1 {outcome.test.top1:.2%}, loss {outcome.test.loss:.4f}, looked at once")
-            print(f"{session.run}{os.sep}: recipe.toml, metrics.jsonl, checkpoints, evaluation.npz")
+            print(f"report: {session.report(vs)}")
     return 0
+
+
+def _observers(run: Path) -> list[Observer]:
+    """A progress bar, or lines where there is no terminal; and TensorBoard where it is installed."""
+    from .train.progress import progress
+    from .train.tensorboard import TensorBoard
+
+    found: list[Observer] = [progress()]
+    with suppress(ImportError):
+        found.append(TensorBoard(run))
+    return found
 
 
 def _train_parser() -> argparse.ArgumentParser:
@@ -229,6 +245,9 @@ def _train_parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="the recipes that come with pycv")
     add("--run", metavar="FOLDER", help="where everything is written; default: runs/NAME, with a number if taken")
     add("--resume", metavar="FOLDER", help="go on with this run from its newest whole checkpoint")
+    add(
+        "--vs", choices=("torch",), help="train the same seed on torch's layers first, in FOLDER-torch, and report both"
+    )
     add("--synthetic", type=int, metavar="N", help="smoke run: so many generated pictures in place of the data")
     _add_recipe_options(parser)
     return parser

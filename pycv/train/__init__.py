@@ -4,13 +4,15 @@
     outcome = train.train(recipe, "runs/lenet-digits")
     outcome.test.top1
 
-Needs ``pip install "pycv[train]"``.
+``prepared`` gives the same in steps: what is wrong is refused, training, the report. Needs
+``pip install "pycv[train]"``.
 """
 
 from . import losses, recipe
 from .errors import DiskFull, Diverged, Interrupted, TrainError
 from .evaluate import Evaluation
 from .inputs import Parts, on_synthetic_data, parts
+from .loop import Observer
 from .recipe import Recipe
 from .run import Outcome, Session, Trained, evaluate_runs, load, predict, prepared, train
 
@@ -19,6 +21,7 @@ __all__ = [
     "Diverged",
     "Evaluation",
     "Interrupted",
+    "Observer",
     "Outcome",
     "Parts",
     "Recipe",

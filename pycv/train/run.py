@@ -34,6 +34,7 @@ from .loop import Observer, Trainer
 from .losses import Loss
 from .placement import Placement
 from .recipe import Kernels, Recipe
+from .report import write_report
 
 EVALUATION = "evaluation.npz"
 
@@ -74,6 +75,14 @@ class Session:
         test = None if self.parts.test is None else self._tested(self.parts.test)
         return Outcome(self.run, best[0], int(best[3]), test)
 
+    def report(self, vs: Path | None = None) -> Path:
+        """Writes the run's report, of the best weights, after :meth:`train`; in process 0. It times the layers, which
+        takes some seconds. ``vs`` is the folder of a run to be set beside it: of the same seed on torch's layers."""
+        shown = self.parts.validation if self.parts.test is None else self.parts.test
+        return write_report(
+            self.run, self.trainer.model.eval(), self.parts.classes, lambda index: np.asarray(shown.image(index)), vs
+        )
+
     def _tested(self, dataset: ImageDataset) -> Evaluation:
         trainer, best = self.trainer, self.trainer.progress.best
         loader = evaluation_loader(trainer.recipe, dataset, trainer.group)
@@ -111,7 +120,7 @@ def prepared(
     Parameters
     ----------
     run
-        The run's folder, made if it is not there; of several processes that of process 0 counts.
+        The run's folder, made if it is not there; of several processes what process 0 says counts.
     resume
         Go on from the newest whole checkpoint of the folder, from the start if there is none. Without it a folder with
         checkpoints is refused.
@@ -137,7 +146,8 @@ def prepared(
         stack.enter_context(settings.use(**kernel_settings(wanted.kernels)))
         wish = stack.enter_context(noted())
         say = say if group.main else _silent
-        run = Path(group.gather(str(run))[0])
+        path, resume = group.gather((str(run), resume))[0]
+        run = Path(path)
         checkpoints = Checkpoints(run / "checkpoints", wanted.loop.keep_last)
         if group.main and checkpoints.paths() and not resume:
             raise ValueError(f"{run}: has checkpoints; go on with --resume {run}, or take another name")
@@ -288,7 +298,7 @@ def kernels_in_force() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "instruction set": here.isa or "none",
         "cost model": here.cost_model,
-        "torch": here.torch,
+        "torch": str(here.torch),  # a class of its own, which weights_only refuses
         "pycv": here.version,
     }
 

@@ -22,6 +22,7 @@ from . import small
 def whole(tmp_path_factory):
     """A run that nobody disturbed, and how long it took."""
     path = tmp_path_factory.mktemp("whole") / "run"
+    small.run(path.with_name("first"), "loop.max_steps=1")  # imports and plans
     start = time.perf_counter()
     small.run(path)
     return path, time.perf_counter() - start
@@ -98,7 +99,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(damage, whole
     last.write_bytes({"truncated": content[: len(content) // 3], "changed": content, "empty": b""}[damage])
     said: list[str] = []
     small.run(path, resume=True, say=said.append)
-    assert str(last) in said[0] and "the one before it is taken" in said[0] and "after step 5 " in said[1]
+    assert str(last) in said[0] and "the one before it is taken" in said[0] and "after step 6 " in said[1]
     small.assert_same_run(path, whole[0])
     for checkpoint in (path / "checkpoints").glob("step*"):
         checkpoint.write_bytes(b"PK")
