@@ -235,6 +235,18 @@ def test_train_eval_and_predict_as_commands(tmp_path, capsys, monkeypatch):
     assert out.startswith("digit.png: ") and "%" in out
 
 
+def test_beside_torch(tmp_path, capsys, monkeypatch):
+    """The same start, the same data; the curves differ by rounding."""
+    monkeypatch.chdir(tmp_path)
+    options = [option for assignment in (*DIGITS, "loop.max_steps=3") for option in ("--set", assignment)]
+    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--run", "here", "--vs", "torch", *options)
+    assert code == 0 and "report: here-torch/report.html" in out and "report: here/report.html" in out, err
+    ours, theirs = small.records(tmp_path / "here"), small.records(tmp_path / "here-torch")
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-4)
+    assert recipe.load("here-torch/recipe.toml").kernels.backend == "torch"
+    assert "here-torch" in (tmp_path / "here/report.html").read_text()
+
+
 def test_ensemble_of_one_is_it(lenet, tmp_path):
     trained = load(lenet / "one")
     Image.new("L", (20, 30), 128).save(tmp_path / "grey.png")
