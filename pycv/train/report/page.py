@@ -19,8 +19,8 @@ a { color: var(--blue); text-decoration: none } a:hover { text-decoration: under
 section { background: white; border: 1px solid var(--rule); border-radius: 10px; margin: 18px 0; padding: 18px 22px }
 h2 { margin: 0 0 10px; font-size: 1.2rem } h3 { margin: 0 0 4px; font-size: 1rem }
 section > p { margin: 4px 0 12px; color: var(--grey) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(122px, 1fr)); gap: 12px }
-.tiles div { background: white; border: 1px solid var(--rule); border-radius: 10px; padding: 10px 14px }
+.tiles { display: flex; flex-wrap: wrap; gap: 12px }
+.tiles div { flex: 1 1 112px; background: white; border: 1px solid var(--rule); border-radius: 10px; padding: 10px 14px }
 .tiles strong { display: block; font-size: 1.35rem; line-height: 1.25; white-space: nowrap;
   font-variant-numeric: tabular-nums }
 .tiles span { color: var(--grey); font-size: .85rem; line-height: 1.3; display: block }
@@ -35,7 +35,8 @@ svg.sample { width: 26px; height: 8px }
 .samples figcaption { font-size: .84rem; line-height: 1.3; margin-top: 4px; overflow-wrap: anywhere }
 .samples b { color: var(--red) } .samples small { color: var(--grey); display: block }
 img { image-rendering: pixelated; max-width: 100%; display: block }
-img.smooth { image-rendering: auto } img.heat { width: min(100%, 640px) }
+img.smooth { image-rendering: auto } img.heat { width: min(100%, 640px); border: 1px solid var(--rule) }
+img + h3 { margin-top: 16px }
 .scroll { overflow: auto; max-height: 34rem }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums }
 th { text-align: left; color: var(--grey); font-weight: 600; border-bottom: 2px solid var(--rule); white-space: nowrap;
