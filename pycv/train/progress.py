@@ -114,13 +114,12 @@ class _Pace:
 def _figures(record: dict[str, Any]) -> list[str]:
     """What a record says, in the order in which it is worth the room; what it lacks is left out."""
     forms: dict[str, Callable[[float], str]] = {
-        "loss": lambda loss: f"loss {loss:.4g}",
+        "loss": lambda loss: f"loss {loss:#.4g}",
         "top1": lambda share: f"top-1 {100 * share:.2f} %",
         "top5": lambda share: f"top-5 {100 * share:.2f} %",
         "images_per_second": lambda rate: f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s",
     }
-    if record["kind"] == "step":
-        del forms["top5"]
+    del forms["top5" if record["kind"] == "step" else "images_per_second"]
     return [form(record[key]) for key, form in forms.items() if record.get(key) is not None]
 
 

@@ -46,8 +46,8 @@ def test_a_file_gets_few_lines():
     lines.close()
     *steps, evaluation = stream.getvalue().splitlines()
     assert LINE_SECONDS == 5 and len(steps) == 8
-    assert steps[0] == "step 1/1,000  epoch 2  loss 0.25  top-1 97.50 %  1,234 images/s  16:39 left"
-    assert evaluation == "epoch 2  validation  loss 0.5  top-1 90.00 %  top-5 100.00 %"
+    assert steps[0] == "step 1/1,000  epoch 2  loss 0.2500  top-1 97.50 %  1,234 images/s  16:39 left"
+    assert evaluation == "epoch 2  validation  loss 0.5000  top-1 90.00 %  top-5 100.00 %"
 
 
 def test_the_time_left_is_that_of_this_process():
@@ -70,9 +70,9 @@ def test_a_terminal_gets_a_bar(width, rate):
     bar.record({"kind": "validation", "epoch": 2, "step": 500, "loss": float("nan")})
     bar.close()
     last = "".join(stream.getvalue().splitlines()[-2:])
-    assert "epoch 2  500/1,000" in last and "loss 0.25  top-1 97.50 %" in last and "left" in last and "━" in last
+    assert "epoch 2  500/1,000" in last and "loss 0.2500  top-1 97.50 %" in last and "left" in last and "━" in last
     assert ("1,234 images/s" in last) == rate
-    assert "epoch 2  validation  loss 0.5  top-1 90.00 %" in stream.getvalue()
+    assert "epoch 2  validation  loss 0.5000  top-1 90.00 %" in stream.getvalue()
     assert "epoch 2  validation  loss nan" in stream.getvalue()
 
 

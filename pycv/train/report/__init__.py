@@ -88,13 +88,13 @@ def _tiles(run: Run, model: nn.Module) -> list[tuple[str, str]]:
             if test.get(key) is not None:
                 tiles.append((name, percent(test[key])))
     if (best := run.best()) and best.get("top1") is not None:
-        tiles.append((f"best validation top-1, epoch {best['epoch']}", percent(best["top1"])))
+        tiles.append((f"best validation top-1: epoch {best['epoch']}", percent(best["top1"])))
     if run.records:
-        tiles.append((f"steps, to epoch {run.records[-1]['epoch']}", f"{run.records[-1]['step']:,}"))
+        tiles.append((f"steps: {run.records[-1]['epoch']} epochs", f"{run.records[-1]['step']:,}"))
     if (seconds := _seconds(run)) is not None:
-        tiles.append(("of training", duration(seconds)))
+        tiles.append(("training time", duration(seconds)))
     if rates := run.series("step", "images_per_second")[1]:
-        tiles.append(("images per second, the median", f"{np.median(rates):,.0f}"))
+        tiles.append(("images per second (median)", f"{np.median(rates):,.0f}"))
     tiles.append(("parameters", count(sum(p.numel() for p in model.parameters()))))
     return tiles
 

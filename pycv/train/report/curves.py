@@ -87,7 +87,7 @@ _COMPARED = (
     ("best validation top-1", "best", "top1"),
     ("last training loss", "step", "loss"),
     ("last validation loss", "validation", "loss"),
-    ("images per second, the median", "rate", "images_per_second"),
+    ("images per second (median)", "rate", "images_per_second"),
 )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import pictures
-from .layer_timing import Cost, layer_costs
+from .layer_timing import PASSES, Cost, layer_costs
 from .page import Bar, Section, table
 from .recorded import Run
 
@@ -32,22 +32,16 @@ def timing(model: nn.Module, run: Run) -> Section:
     if images is None:
         return Section("timing", title, "")
     costs = layer_costs(model, images)
-    inference = sum(cost.inference for cost in costs)
-    step = sum(cost.forward + cost.backward for cost in costs)
-    rows = [_cost_row(cost, step) for cost in costs]
-    rows.append(
-        ("all", "", _ms(inference), *(_ms(sum(getattr(c, name) for c in costs)) for name in _PASSES), "", "", "")
-    )
+    rows = [_cost_row(cost, sum(cost.forward + cost.backward for cost in costs)) for cost in costs]
+    inference, forward, backward = (_ms(sum(getattr(cost, name) for cost in costs)) for name in PASSES)
+    rows.append(("all", "", inference, forward, backward, "", "", ""))
     header = ("kind", "layers", "inference, ms", "forward, ms", "backward, ms", "share of the step", "", "kernels")
     shape = "×".join(map(str, images.shape))
     note = (
-        f"One inference and one training step (forward in training mode, backward) of a batch of {shape} on "
-        f"{images.device.type}, {torch.get_num_threads()} threads, each run once before; without the optimizer."
+        f"An inference and a training step (forward in training mode, backward; without the optimizer) of a batch of "
+        f"{shape} on {images.device.type}, {torch.get_num_threads()} threads. Measured with this page, after the run."
     )
     return Section("timing", title, table(header, rows, numbers=(1, 2, 3, 4, 5)), note)
-
-
-_PASSES = ("forward", "backward")
 
 
 def _cost_row(cost: Cost, step: float) -> tuple[object, ...]:

@@ -19,10 +19,11 @@ a { color: var(--blue); text-decoration: none } a:hover { text-decoration: under
 section { background: white; border: 1px solid var(--rule); border-radius: 10px; margin: 18px 0; padding: 18px 22px }
 h2 { margin: 0 0 10px; font-size: 1.2rem } h3 { margin: 0 0 4px; font-size: 1rem }
 section > p { margin: 4px 0 12px; color: var(--grey) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px }
-.tiles div { background: white; border: 1px solid var(--rule); border-radius: 10px; padding: 12px 16px }
-.tiles strong { display: block; font-size: 1.45rem; line-height: 1.25; font-variant-numeric: tabular-nums }
-.tiles span { color: var(--grey); font-size: .88rem }
+.tiles { display: flex; flex-wrap: wrap; gap: 12px }
+.tiles div { flex: 1 1 112px; background: white; border: 1px solid var(--rule); border-radius: 10px; padding: 10px 14px }
+.tiles strong { display: block; font-size: 1.35rem; line-height: 1.25; white-space: nowrap;
+  font-variant-numeric: tabular-nums }
+.tiles span { color: var(--grey); font-size: .85rem; line-height: 1.3; display: block }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 22px 30px }
 figure { margin: 0 } svg { display: block; width: 100%; height: auto; font-family: inherit }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 4px 0 0; font-size: .88rem }
@@ -32,9 +33,10 @@ svg.sample { width: 26px; height: 8px }
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: 16px 12px }
 .samples img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #f0f2f4; border-radius: 6px }
 .samples figcaption { font-size: .84rem; line-height: 1.3; margin-top: 4px; overflow-wrap: anywhere }
-.samples b { color: var(--red) } .samples small { color: var(--grey) }
+.samples b { color: var(--red) } .samples small { color: var(--grey); display: block }
 img { image-rendering: pixelated; max-width: 100%; display: block }
-img.smooth { image-rendering: auto } img.heat { width: min(100%, 640px) }
+img.smooth { image-rendering: auto } img.heat { width: min(100%, 640px); border: 1px solid var(--rule) }
+img + h3 { margin-top: 16px }
 .scroll { overflow: auto; max-height: 34rem }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums }
 th { text-align: left; color: var(--grey); font-weight: 600; border-bottom: 2px solid var(--rule); white-space: nowrap;

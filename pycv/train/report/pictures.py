@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 MOST_FILTERS = 128
+FRAME = 200  # grey
 THUMBNAIL = 160  # the longer side of a sample that is larger
 
 
@@ -46,7 +47,7 @@ def diverging(values: np.ndarray) -> np.ndarray:
 def shares(counts: np.ndarray, most: int = 1000) -> np.ndarray:
     """A large confusion matrix as uint8 colours: the share of each row, its square root, so that little can be seen."""
     part = np.sqrt(counts[:most, :most] / np.maximum(counts[:most].sum(1, keepdims=True), 1))
-    return diverging(np.where(np.eye(*part.shape, dtype=bool), -part, part))
+    return diverging(np.where(np.eye(len(part)) == 1, -part, part))
 
 
 def filters(model: nn.Module, size: int | None) -> tuple[np.ndarray, str] | None:
@@ -82,23 +83,23 @@ def _first_weights(model: nn.Module, size: int | None) -> tuple[str, np.ndarray]
             return name, module.weight.detach().float().cpu().numpy()
     for name, module in layers:
         if isinstance(module, nn.Linear):
-            channels = module.in_features / size**2 if size else 0
-            if channels not in (1, 3):
+            if size is None or module.in_features not in (size**2, 3 * size**2):
                 return None
-            return name, module.weight.detach().float().cpu().numpy().reshape(-1, int(channels), size, size)
+            return name, module.weight.detach().float().cpu().numpy().reshape(module.out_features, -1, size, size)
     return None
 
 
 def _sheet(tiles: np.ndarray) -> np.ndarray:
-    """Tiles (N, H, W, 3) side by side in rows, magnified so that each can be seen, with white between them."""
+    """Tiles (N, H, W, 3) side by side in rows, magnified so that each can be seen, in thin frames."""
     count, height, width, _ = tiles.shape
-    factor = max(1, 48 // max(height, width))
+    factor = max(1, 72 // max(height, width))
     tiles = tiles.repeat(factor, axis=1).repeat(factor, axis=2)
     columns = min(count, max(8, math.ceil(math.sqrt(2 * count))))
     rows = -(-count // columns)
-    gap = 4
+    gap = 6
     sheet = np.full((rows * (height * factor + gap), columns * (width * factor + gap), 3), 255, np.uint8)
     for number, tile in enumerate(tiles):
         y, x = number // columns * (height * factor + gap), number % columns * (width * factor + gap)
-        sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        sheet[y : y + tile.shape[0] + 2, x : x + tile.shape[1] + 2] = FRAME
+        sheet[y + 1 : y + 1 + tile.shape[0], x + 1 : x + 1 + tile.shape[1]] = tile
     return sheet

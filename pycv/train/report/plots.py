@@ -21,7 +21,10 @@ MOST_DOTS = 60
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart; ``faint`` is what stands behind others, ``dashed`` the run that is compared."""
+    """One line of a chart; ``faint`` is what stands behind others, ``dashed`` the run that is compared.
+
+    One without a name is not in the legend; ``dots`` mark the points if they are few.
+    """
 
     name: str
     xs: Sequence[float]
@@ -45,8 +48,8 @@ def line_chart(
     if not curves:
         return ""
     xs, ys = [x for curve in curves for x in curve.xs], [y for curve in curves for y in curve.ys]
-    x_ticks = _ticks(min(xs), max(xs), 5)
-    y_ticks = _ticks(min(ys) if bottom is None else bottom, max(ys) if top is None else top, 6)
+    x_ticks = ticks(min(xs), max(xs), 5)
+    y_ticks = ticks(min(ys) if bottom is None else bottom, max(ys) if top is None else top, 6)
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
@@ -63,10 +66,8 @@ def line_chart(
         parts.append(_label(at(x, y_low)[0], HEIGHT - BOTTOM + 18, f"{x:,.0f}", "middle"))
     parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_name, "middle"))
     parts += [_drawn(curve, at) for curve in curves]
-    legend = "".join(f"<span>{_sample(curve)}{escape(curve.name)}</span>" for curve in curves)
-    return (
-        f'<figure class="chart"><h3>{escape(title)}</h3>{"".join(parts)}</svg><p class="legend">{legend}</p></figure>'
-    )
+    legend = "".join(f"<span>{_sample(curve)}{escape(curve.name)}</span>" for curve in curves if curve.name)
+    return f'<figure><h3>{escape(title)}</h3>{"".join(parts)}</svg><p class="legend">{legend}</p></figure>'
 
 
 def smoothed(ys: Sequence[float], span: int) -> list[float]:
@@ -80,7 +81,7 @@ def smoothed(ys: Sequence[float], span: int) -> list[float]:
 def _drawn(curve: Curve, at: Callable[[float, float], tuple[float, float]]) -> str:
     points = [at(x, y) for x, y in zip(*_thinned(curve.xs, curve.ys), strict=True)]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    line = f'<path d="{path}" fill="none" {_stroke(curve)} stroke-linejoin="round" stroke-linecap="round"/>'
+    line = f'<path d="{path}" fill="none" {_stroke(curve)} stroke-linejoin="round"/>'
     if (not curve.dots and len(points) > 1) or len(points) > MOST_DOTS:
         return line
     hollow = f'r="3" fill="white" stroke="{curve.colour}" stroke-width="1.6"'
@@ -101,12 +102,12 @@ def _thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float],
     """At most so many points as can be told apart: of each stretch the means."""
     if len(xs) <= MOST_POINTS:
         return xs, ys
-    stretches = np.array_split(np.arange(len(xs)), MOST_POINTS)
-    means = [(float(np.mean(np.asarray(xs)[s])), float(np.mean(np.asarray(ys)[s]))) for s in stretches]
-    return [x for x, _ in means], [y for _, y in means]
+    stretches = [np.array_split(np.asarray(values, float), MOST_POINTS) for values in (xs, ys)]
+    means_x, means_y = ([float(stretch.mean()) for stretch in parts] for parts in stretches)
+    return means_x, means_y
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
+def ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, about so many."""
     if not high > low:
         high = low + (abs(low) or 1.0)
@@ -130,7 +131,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> str:
     left, top = 30 + 7 * letters, 34 + (7 * letters if letters > 3 else 14)
     side = cell * len(classes)
     parts = [f'<svg viewBox="0 0 {left + side + 4} {top + side + 4}" role="img" aria-label="confusion matrix" ']
-    parts.append(f'style="max-width:{min(left + side + 4, 900)}px">')
+    parts.append(f'style="max-width:{min(1.3 * (left + side), 980):.0f}px">')
     parts.append(
         f'<text x="{left + side / 2}" y="14" text-anchor="middle" fill="{GREY}" font-size="13">predicted</text>'
     )

@@ -76,7 +76,7 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """The recipe's values by ``table.key``."""
-        flat = {}
+        flat: dict[str, Any] = {}
         for key, value in self.recipe.items():
             if isinstance(value, dict):
                 flat |= {f"{key}.{inner}": item for inner, item in value.items()}
