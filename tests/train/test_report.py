@@ -109,10 +109,11 @@ def write_run(path: Path, loss: float = 1.0, recipe: str = RECIPE) -> Path:
         values = {"epoch": 1 + (step - 1) // 4, "step": step, "learning_rate": 0.1, "seconds": 2.0 * step}
         lines.append({"kind": "step", "loss": loss / step, "top1": step / 12, "images_per_second": 100.0} | values)
         if step % 4 == 0:
-            lines.append({"kind": "validation", "loss": 2 * loss / step, "top1": 0.5 + (step == 8) / 4} | values)
+            lines.append({"kind": "validation", "loss": 2 * loss / step, "top1": 0.5 + (step >= 8) / 4} | values)
     lines.insert(3, lines[2] | {"loss": 99.0})  # what is overwritten by the step taken again
     lines.insert(5, lines[4])
     lines[3], lines[2] = lines[2], lines[3]
+    lines[-1]["loss"] = 0.7  # as good as the one before, with more loss
     lines.append({"kind": "step", "epoch": 3, "step": 13, "loss": float("nan")})
     lines.append({"kind": "test", "epoch": 2, "step": 13, "loss": 0.5, "top1": 0.75, "top5": 1.0})
     text = "".join(json.dumps(line) + "\n" for line in lines)

@@ -20,7 +20,8 @@ section { background: white; border: 1px solid var(--rule); border-radius: 10px;
 h2 { margin: 0 0 10px; font-size: 1.2rem } h3 { margin: 0 0 4px; font-size: 1rem }
 section > p { margin: 4px 0 12px; color: var(--grey) }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px }
-.tiles div { flex: 1 1 112px; background: white; border: 1px solid var(--rule); border-radius: 10px; padding: 10px 14px }
+.tiles div { flex: 1 1 112px; background: white; border: 1px solid var(--rule); border-radius: 10px;
+  padding: 10px 14px }
 .tiles strong { display: block; font-size: 1.35rem; line-height: 1.25; white-space: nowrap;
   font-variant-numeric: tabular-nums }
 .tiles span { color: var(--grey); font-size: .85rem; line-height: 1.3; display: block }

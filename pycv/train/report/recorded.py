@@ -66,13 +66,14 @@ class Run:
         return [float(step) for step, _ in found], [float(value) for _, value in found]
 
     def best(self) -> dict[str, Any] | None:
-        """The validation with the highest top-1 (without any, the lowest loss); the first of equals."""
-        validations = self.of_kind("validation")
-        by_top1 = [record for record in validations if math.isfinite(record.get("top1", math.nan))]
-        if by_top1:
-            return max(by_top1, key=lambda record: record["top1"])
-        by_loss = [record for record in validations if math.isfinite(record.get("loss", math.nan))]
-        return min(by_loss, key=lambda record: record["loss"]) if by_loss else None
+        """The validation with the highest top-1, of equals that with the lowest loss, as training keeps them; without
+        any top-1 the lowest loss."""
+
+        def rank(record: dict[str, Any]) -> tuple[float, float]:
+            return record.get("top1", 0.0), -record.get("loss", math.inf)
+
+        finite = [r for r in self.of_kind("validation") if all(math.isfinite(r.get(k, 0.0)) for k in ("top1", "loss"))]
+        return max(finite, key=rank, default=None)
 
     def settings(self) -> dict[str, Any]:
         """The recipe's values by ``table.key``."""
