@@ -1,6 +1,6 @@
 # What one does with a checkout. PYTHON names the interpreter, PIP_ARGS goes to pip (e.g. a CPU-only index).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-native test-isa test-cuda test-torch211 bench lint format clean
+.PHONY: help demo test test-full test-native test-isa test-cuda test-numba test-torch211 bench lint format clean
 export PYTHON PIP_ARGS
 
 help:  ## this list
@@ -14,7 +14,7 @@ test:  ## install, build and run the tests (about 6 minutes on two cores)
 	@tools/setup.sh test
 	@$(PYTEST)
 
-test-full: test test-native test-isa test-cuda test-torch211  ## everything, however long (an hour and more)
+test-full: test test-native test-isa test-cuda test-numba test-torch211  ## everything, however long (an hour and more)
 	@$(PYTEST) -m full
 	@.venv/bin/python -m tests.mutants
 	@.venv/bin/python -m tests.fuzz --n 20000
@@ -34,6 +34,11 @@ test-cuda:  ## the op tests on the CUDA kernels, which the CPU executes, and a r
 	@tools/setup.sh test
 	@PYCV_CUDA_HOST=1 $(PYTEST) tests/ops
 	@.venv/bin/python -m tests.simt races tests/cuda/test_gemm.py tests/cuda/test_relu.py
+
+test-numba:  ## the op tests on the Numba kernels, and the fuzzer
+	@tools/setup.sh test
+	@PYCV_TEST_BACKEND=numba $(PYTEST) tests/ops tests/concurrency
+	@PYCV_TEST_BACKEND=numba .venv/bin/python -m tests.fuzz --n 5000
 
 test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
 	@VENV=.venv-torch211 CONSTRAINTS=$< tools/setup.sh test

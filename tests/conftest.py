@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 import torch
 
-from pycv import registry
+from pycv import registry, settings
 from pycv.choice import model
 from pycv.kernels import cuda
 from pycv.ops import _workspace
@@ -33,6 +33,14 @@ def pytest_collection_modifyitems(items) -> None:
     """The CUDA kernels are compiled for host execution if anything selected runs them."""
     if cuda.on_host() or any("tests/cuda" in str(item.path) for item in items):
         simt.build(progress=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _preferred():
+    """PYCV_TEST_PREFER names the algorithm that the op tests are to run, where a backend has several."""
+    if name := os.environ.get("PYCV_TEST_PREFER"):
+        settings.set_default(prefer=name)
+    yield
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,7 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
 )
 PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
 SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py::test_right_kernels"
+NUMBA = "kernels/numba/"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
@@ -98,6 +99,12 @@ CUDA_FFT, CUDA_FFT_TILE, CUDA_FFT_AXES, CUDA_FFT_CONV, CUDA_FFT_TESTS = (
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
+
+
+def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
+    """Noticed by one problem (tests/numba/test_kernels.py, CASES)."""
+    return Mutant(NUMBA + file, original, replacement, f"tests/numba/test_kernels.py::test_case[{case}] -m full")
+
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
@@ -418,4 +425,11 @@ MUTANTS = [
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
     Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
+    # Numba: rows left over, the tap's channel, the stride of a gradient, NaN, the mean's lost digits, the mask of relu
+    _numba("product.py", "first = whole_depth if i < whole_rows else 0", "first = whole_depth", "product"),
+    _numba("conv_gather.py", "start += -(origin + start * step) % every", "start += 0", "strided"),
+    _numba("conv_gather.py", "if met < count:", "if met == 0:", "im2col"),
+    _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
+    _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
+    _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
 ]
