@@ -9,7 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gather import axes_of, locate, source_of
+from .gather import axes_of, locate, place, source_of
+from .windows import elements
 
 
 @triton.jit
@@ -42,26 +43,24 @@ def gather(
 @triton.jit
 def arrange(
     weight, arranged, count, rows, channels, taps,
-    weight_group, weight_row, weight_channel, weight_tap, BLOCK: tl.constexpr,
+    weight_group, weight_row, weight_channel, weight_tap,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The weight as dense matrices (group, row, term)."""
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = element < count
-    channel, rest = element % channels, element // channels
-    tap, rest = rest % taps, rest // taps
-    at = weight + rest // rows * weight_group + rest % rows * weight_row + channel * weight_channel + tap * weight_tap
+    element, there = elements(count, BLOCK, WIDE)
+    group, row, tap, channel = place(element, rows, channels, taps)
+    at = weight + group * weight_group + row * weight_row + channel * weight_channel + tap * weight_tap
     tl.store(arranged + element, tl.load(at, mask=there, other=0), mask=there)
 
 
 @triton.jit
 def scatter(
     arranged, weight, count, rows, channels, taps,
-    weight_group, weight_row, weight_channel, weight_tap, BLOCK: tl.constexpr,
+    weight_group, weight_row, weight_channel, weight_tap,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The other way round: a weight from dense matrices (group, row, term)."""
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = element < count
-    channel, rest = element % channels, element // channels
-    tap, rest = rest % taps, rest // taps
-    at = weight + rest // rows * weight_group + rest % rows * weight_row + channel * weight_channel + tap * weight_tap
+    element, there = elements(count, BLOCK, WIDE)
+    group, row, tap, channel = place(element, rows, channels, taps)
+    at = weight + group * weight_group + row * weight_row + channel * weight_channel + tap * weight_tap
     tl.store(at, tl.load(arranged + element, mask=there, other=0), mask=there)

@@ -14,8 +14,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .gather import axes_of, locate, source_of
+from .gather import axes_of, locate, place, source_of
 from .language import grouped, multiply_add, put
+from .windows import elements
 
 
 @triton.jit
@@ -129,15 +130,12 @@ def grad_weight(
 @triton.jit
 def add_parts(
     parts, out, count, part_count, rows, channels, taps, out_group, out_row, out_channel, out_tap,
-    ACC: tl.constexpr, BLOCK: tl.constexpr,
+    ACC: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The weight from its parts, each dense in the order (group, row, tap, channel), one after the other."""
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = element < count
+    element, there = elements(count, BLOCK, WIDE)
     total = tl.zeros([BLOCK], ACC)
     for part in range(0, part_count):
         total += tl.load(parts + tl.cast(part, tl.int64) * count + element, mask=there, other=0)
-    channel, rest = element % channels, element // channels
-    tap, rest = rest % taps, rest // taps
-    to = out + rest // rows * out_group + rest % rows * out_row
-    put(to + channel * out_channel + tap * out_tap, total, there)
+    group, row, tap, channel = place(element, rows, channels, taps)
+    put(out + group * out_group + row * out_row + channel * out_channel + tap * out_tap, total, there)

@@ -121,7 +121,8 @@ class ImplicitImage(_Image):
         super().__init__(p)
         g = self.geometry
         uniform = g.channels >= 32 or g.channels == 16 or g.taps == 1
-        tile = tile_of(g.positions, g.rows, g.channels if uniform else g.terms, p.dtype, precision, g.groups)
+        depth, scattered = (g.channels, self._numbers["source_c"] != 1) if uniform else (g.terms, True)
+        tile = tile_of(g.positions, g.rows, depth, p.dtype, precision, g.groups, scattered)
         self.launches = (
             Launch(
                 conv_implicit.image, g.groups * tile.count(g.positions, g.rows), self._pointers,
@@ -162,7 +163,8 @@ class Im2colImage(_Image):
         strides = _weight_strides("weight", p)
         self._prepare = Launch(
             conv_im2col.arrange, ceil_div(weights, _COPY_BLOCK), dict.fromkeys(("weight", "arranged"), p.dtype),
-            count=weights, rows=g.rows, channels=g.channels, taps=g.taps, **strides, BLOCK=_COPY_BLOCK,
+            count=weights, rows=g.rows, channels=g.channels, taps=g.taps, **strides,
+            WIDE=weights + _COPY_BLOCK >= 2**31, BLOCK=_COPY_BLOCK,
         )  # fmt: skip
         sizes = {min(self._images, p.n), p.n % self._images} - {0}
         self._steps = {images: self._step(p, images, precision) for images in sizes}
@@ -258,7 +260,7 @@ class ImplicitGradWeight(_GradWeight):
         add = Launch(
             conv_implicit.add_parts, ceil_div(weights, _COPY_BLOCK), {"parts": sum_dtype(p.dtype), "out": p.dtype},
             count=weights, part_count=self._parts, rows=g.rows, channels=g.channels, taps=g.taps, **self._weight,
-            ACC=sum_type(p.dtype), BLOCK=_COPY_BLOCK,
+            ACC=sum_type(p.dtype), WIDE=weights + _COPY_BLOCK >= 2**31, BLOCK=_COPY_BLOCK,
         )  # fmt: skip
         self.launches = (product, add) if split else (product,)
 
@@ -313,7 +315,7 @@ class Im2colGradWeight(_GradWeight):
         copy = Launch(
             conv_im2col.scatter, ceil_div(weights, _COPY_BLOCK), dict.fromkeys(("arranged", "weight"), p.dtype),
             count=weights, rows=g.rows, channels=g.channels, taps=g.taps, **_weight_strides("weight", p),
-            BLOCK=_COPY_BLOCK,
+            WIDE=weights + _COPY_BLOCK >= 2**31, BLOCK=_COPY_BLOCK,
         )  # fmt: skip
         self._gather, self._product, self._more, self._empty, self._copy = gather, product, more, None, copy
         if p.n == 0:

@@ -31,6 +31,15 @@ def axes_of(tap, TAPS_H: tl.constexpr, TAPS_W: tl.constexpr):
 
 
 @triton.jit
+def place(element, rows, channels, taps):
+    """(group, row, tap, channel) of an element of a weight in this order."""
+    tap = element // channels
+    row = tap // taps
+    group = row // rows
+    return group.to(tl.int64), (row % rows).to(tl.int64), (tap % taps).to(tl.int64), (element % channels).to(tl.int64)
+
+
+@triton.jit
 def met(value, size, EVERY: tl.constexpr):
     """The element along an axis from its multiple, and whether there is one."""
     if EVERY == 1:

@@ -1,8 +1,8 @@
 """What the kernels have in common: reading, writing and multiplying in the dtypes of a problem.
 
 Values are read into the type of the sums (float64 for f64, else float32) and rounded once when they are written.
-Triton's interpreter multiplies the bits of bf16 operands as if they were integers and cuts off instead of rounding to
-bf16; INTERPRETED is where that is made up for.
+Triton's interpreter multiplies the bits of bf16 operands as if they were integers, cuts off instead of rounding to bf16,
+and multiplies f32 exactly whatever is asked for; INTERPRETED is where that is made up for.
 """
 
 from __future__ import annotations
@@ -32,11 +32,20 @@ def put(pointer, value, mask):
 
 
 @triton.jit
+def rounded_to_tf32(value):
+    """To 11 bits of precision, ties away from zero, as tensor cores read f32."""
+    nearest = ((value.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return tl.where(value != value, value, nearest)
+
+
+@triton.jit
 def multiply_add(a, b, sums, PRECISION: tl.constexpr):
     """sums + a @ b. PRECISION, of f32: ieee, tf32x3 (three products of rounded parts) or tf32."""
     if INTERPRETED:
         a = a.to(sums.dtype)
         b = b.to(sums.dtype)
+        if PRECISION == "tf32":
+            a, b = rounded_to_tf32(a), rounded_to_tf32(b)
     return tl.dot(a, b, sums, input_precision=PRECISION, out_dtype=sums.dtype)
 
 

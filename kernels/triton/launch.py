@@ -92,9 +92,10 @@ class Launch:
             with _device_of(next(filter(None, addresses.values()), 0)):
                 self._kernel[self._grid](**arguments)
 
-    def compiled(self, **addresses: int) -> Any:
-        """The kernel as it is compiled for such addresses, for the device that Triton's driver names."""
-        pointers = {name: _pointer(addresses.get(name, 0), dtype) for name, dtype in self._pointers.items()}
+    def compiled(self, absent: frozenset[str] | set[str] = frozenset()) -> Any:
+        """The kernel as it is compiled for aligned addresses, all but the ``absent`` ones, on the device that Triton's
+        driver names."""
+        pointers = {name: _pointer(0 if name in absent else 4096, dtype) for name, dtype in self._pointers.items()}
         return self._kernel.run(**self._arguments, **pointers, grid=self._grid, warmup=True)
 
 
