@@ -1,5 +1,5 @@
-"""Whose kernels the op tests force: the CPU's, those that PYCV_TEST_BACKEND names (``numba``, or with TRITON_INTERPRET=1
-``triton``), or with PYCV_CUDA_HOST=1 the CUDA ones, executed by the CPU."""
+"""Whose kernels the op tests force: the CPU's, those that PYCV_TEST_BACKEND names (``numba``, or ``triton`` with
+TRITON_INTERPRET=1), or with PYCV_CUDA_HOST=1 the CUDA ones, executed by the CPU."""
 
 import os
 

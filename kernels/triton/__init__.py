@@ -99,6 +99,27 @@ def _im2col(p: ConvProblem) -> str | None:
     return _conv(p)
 
 
+DESCRIPTOR_ALIGNMENT = 16  # bytes, of addresses and of the distance between rows
+
+
+def _persistent(p: GemmProblem) -> str | None:
+    """What tensor descriptors ask of the operands."""
+    if p.dtype not in ("f16", "bf16"):
+        return f"dtype {p.dtype}: persistent takes f16 and bf16"
+    if p.batch != 1 or 0 in (p.m, p.n, p.k):
+        return f"b{p.batch}m{p.m}n{p.n}k{p.k}: persistent multiplies one matrix, none of whose sizes is 0"
+    for name, matrix, rows, columns in (("a", p.a, p.m, p.k), ("b", p.b, p.k, p.n)):
+        _, row, column = matrix.strides(rows, columns)
+        leading, length = (column, rows) if matrix.kind == "col" else (row, columns)
+        if matrix.kind == "any" or leading < length or leading * 2 % DESCRIPTOR_ALIGNMENT:
+            return f"{name}={matrix}: its rows or columns must be contiguous and begin at multiples of 16 bytes"
+    if (reason := _supports(p)) is not None:
+        return reason
+    if not interpreted() and (present := torch.cuda.get_device_capability()) < (9, 0):
+        return "capability {}.{}: persistent needs 9.0 or newer".format(*present)
+    return None
+
+
 def _tensor_cores(supports):
     """What the variants of f32 that round their operands take of the problems that ``supports`` lets through."""
 
@@ -129,6 +150,15 @@ def _plan_gemm(algorithm: str, precision: str = "ieee"):
         return Gemm(p, precision)
 
     return plan
+
+
+def _plan_persistent(p: GemmProblem, threads: int, workspace_limit: int):
+    from .plans import PersistentGemm
+    from .tiles import PROCESSORS
+
+    if interpreted() or not torch.cuda.is_available():
+        return PersistentGemm(p, 2 if interpreted() else PROCESSORS)
+    return PersistentGemm(p, torch.cuda.get_device_properties().multi_processor_count)
 
 
 def _plan_pool(p: PoolProblem, threads: int, workspace_limit: int):
@@ -179,6 +209,7 @@ _GATHERS = ("forward", "grad_input")
 
 KERNELS: list[Kernel] = [
     *_entries(["gemm"], ("forward",), "tiled", _plan_gemm("tiled")),
+    *_entries(["gemm"], ("forward",), "persistent", _plan_persistent, _persistent),
     *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _supports),
     *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _thin_conv),
     *_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv("implicit_gemm"), _conv),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from pycv.problem import ITEMSIZES, ConvProblem, GemmProblem, Matrix
+from pycv.problem import ITEMSIZES, ConvProblem, GemmProblem, Matrix, Sizes
 
 from . import conv_direct, conv_im2col, conv_implicit
 from .launch import Launch, ceil_div, power_of_2, sum_dtype, sum_type
@@ -37,7 +37,7 @@ class _Geometry:
     def __init__(self, p: ConvProblem) -> None:
         size, out, taps = spatial(p.size, 1), spatial(p.output_size, 1), spatial(p.filter, 1)
         stride, padding, dilation = spatial(p.stride, 1), spatial(p.padding, 0), spatial(p.dilation, 1)
-        ones = (1, 1, 1)
+        ones: Sizes = (1, 1, 1)
         c, k = p.c // p.groups, p.k // p.groups
         if p.pass_ == "grad_input":
             self.rows, self.channels, image, source = c, k, size, out
@@ -125,7 +125,7 @@ class ImplicitImage(_Image):
         tile = tile_of(g.positions, g.rows, depth, p.dtype, precision, g.groups, scattered)
         self.launches = (
             Launch(
-                conv_implicit.image, g.groups * tile.count(g.positions, g.rows), self._pointers,
+                conv_implicit.image, g.groups * tile.covering(g.positions, g.rows), self._pointers,
                 **self._numbers, **self._constants, UNIFORM=uniform, PRECISION=precision, GROUP=GROUP,
                 **tile.constants(),
             ),
@@ -240,7 +240,7 @@ class ImplicitGradWeight(_GradWeight):
         super().__init__(p)
         g = self.geometry
         tile = tile_of(g.rows, g.terms, g.positions, p.dtype, precision, PROCESSORS)
-        tiles, weights = g.groups * tile.count(g.rows, g.terms), g.groups * g.rows * g.terms
+        tiles, weights = g.groups * tile.covering(g.rows, g.terms), g.groups * g.rows * g.terms
         part_bytes = ITEMSIZES[sum_dtype(p.dtype)] * weights
         busy = ceil_div(2 * PROCESSORS, max(1, tiles))
         most = min(busy, ceil_div(g.positions, 8 * tile.depth), workspace_limit // max(1, part_bytes))

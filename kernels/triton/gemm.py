@@ -37,6 +37,18 @@ def product(
         sums = multiply_add(left, right, sums, PRECISION)
         from_a += tl.cast(a_column, tl.int64) * BK
         from_b += tl.cast(b_row, tl.int64) * BK
+    finish(
+        sums, out, bias, residual, alpha, beta, batch, rows, columns, m, n, out_batch, out_row, out_column,
+        residual_batch, residual_row, residual_column, SCALED, RELU, ACC,
+    )  # fmt: skip
+
+
+@triton.jit
+def finish(
+    sums, out, bias, residual, alpha, beta, batch, rows, columns, m, n, out_batch, out_row, out_column,
+    residual_batch, residual_row, residual_column, SCALED: tl.constexpr, RELU: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """All that follows the product, and the store."""
     inside = (rows < m) & (columns < n)
     if SCALED:
         sums *= number(alpha, ACC)

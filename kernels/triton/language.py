@@ -1,8 +1,8 @@
 """What the kernels have in common: reading, writing and multiplying in the dtypes of a problem.
 
 Values are read into the type of the sums (float64 for f64, else float32) and rounded once when they are written.
-Triton's interpreter multiplies the bits of bf16 operands as if they were integers, cuts off instead of rounding to bf16,
-and multiplies f32 exactly whatever is asked for; INTERPRETED is where that is made up for.
+Triton's interpreter multiplies the bits of bf16 operands as if they were integers, cuts off instead of rounding to
+bf16, and multiplies f32 exactly whatever is asked for; INTERPRETED is where that is made up for.
 """
 
 from __future__ import annotations

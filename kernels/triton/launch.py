@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import interpreted
 
@@ -68,23 +69,40 @@ def _pointer(address: int, dtype: str) -> Any:
     return torch.frombuffer((ctypes.c_char * kind.itemsize).from_address(address), dtype=kind, count=1)
 
 
+class Block(NamedTuple):
+    """A matrix that is read block by block through a tensor descriptor: rows of contiguous elements."""
+
+    dtype: str
+    shape: tuple[int, int]
+    row: int  # how many elements lie between rows
+    block: tuple[int, int]
+
+    def descriptor(self, address: int) -> Any:
+        shape, block = list(self.shape), list(self.block)
+        return TensorDescriptor(_pointer(address, self.dtype), shape, [self.row, 1], block)
+
+
+def _argument(address: int, kind: str | Block) -> Any:
+    return kind.descriptor(address) if isinstance(kind, Block) else _pointer(address, kind)
+
+
 class Launch:
     """A kernel with its grid and all arguments but addresses. Called with an address by the name of each pointer: 0
     where there is none."""
 
-    def __init__(self, kernel: Any, programs: int, pointers: dict[str, str], **arguments: Any) -> None:
-        """``pointers``: their dtypes by name. ``arguments``: numbers and compile-time constants of the kernel, and
-        Triton's own, num_warps and num_stages."""
+    def __init__(self, kernel: Any, programs: int, pointers: Mapping[str, str | Block], **arguments: Any) -> None:
+        """``pointers``: their dtypes (or blocks) by name. ``arguments``: numbers and compile-time constants of the
+        kernel, and Triton's own, num_warps and num_stages."""
         self._kernel, self._grid = kernel, (programs,)
         self._pointers, self._arguments = pointers, arguments
 
-    def __call__(self, numbers: dict[str, Any] | None = None, **addresses: int) -> None:
+    def __call__(self, numbers: dict[str, Any] | None = None, /, **addresses: int) -> None:
         """``numbers`` replace those that the launch was made with."""
         if self._grid[0] == 0:
             return
         arguments = self._arguments | (numbers or {})
-        for name, dtype in self._pointers.items():
-            arguments[name] = _pointer(addresses.get(name, 0), dtype)
+        for name, kind in self._pointers.items():
+            arguments[name] = _argument(addresses.get(name, 0), kind)
         if interpreted():
             with _interpreting:
                 self._kernel[self._grid](**arguments)
@@ -95,7 +113,7 @@ class Launch:
     def compiled(self, absent: frozenset[str] | set[str] = frozenset()) -> Any:
         """The kernel as it is compiled for aligned addresses, all but the ``absent`` ones, on the device that Triton's
         driver names."""
-        pointers = {name: _pointer(0 if name in absent else 4096, dtype) for name, dtype in self._pointers.items()}
+        pointers = {name: _argument(0 if name in absent else 4096, kind) for name, kind in self._pointers.items()}
         return self._kernel.run(**self._arguments, **pointers, grid=self._grid, warmup=True)
 
 

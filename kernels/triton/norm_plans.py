@@ -100,9 +100,12 @@ class BatchNorm(_Norm):
             scales = self._by_channel(
                 batch_norm.slopes, tensors(names, p.dtype) | {"center": center} | kept, eps=bits(1e-5)
             )
-            names = ("x", "grad", "out", "forward_output", "grad_residual")
+            tensor_names = ("x", "grad", "out", "forward_output", "grad_residual")
             last = self._by_element(
-                batch_norm.gradients, tensors(names, p.dtype) | {"parameters": sums}, **self._z, TRAINING=p.training
+                batch_norm.gradients,
+                tensors(tensor_names, p.dtype) | {"parameters": sums},
+                **self._z,
+                TRAINING=p.training,
             )
         self.launches = (first, scales, last)
 

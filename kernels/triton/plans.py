@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from math import prod
 
-from pycv.problem import GemmProblem, Layout, PointwiseProblem, PoolProblem, Sizes
+from pycv.problem import GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
 
-from . import avg_pool, gemm, max_pool, relu
-from .launch import Launch, bits, ceil_div, power_of_2, sum_type
+from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu
+from .launch import Block, Launch, bits, ceil_div, power_of_2, sum_type
 from .tiles import GROUP, tile_of
 
 # ------------------------------------------------------------------------------------------------------- pointwise
@@ -55,7 +55,7 @@ class Gemm:
         }  # fmt: skip
         self.launches = (
             Launch(
-                gemm.product, p.batch * tile.count(p.m, p.n),
+                gemm.product, p.batch * tile.covering(p.m, p.n),
                 dict.fromkeys(("a", "b", "out", "bias", "residual"), p.dtype),
                 m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
                 **{f"{x}_{axis}": stride for x in strides for axis, stride in zip(_AXES, strides[x], strict=True)},
@@ -68,13 +68,63 @@ class Gemm:
         workspace: int = 0, b_prepared: bool = False,
     ) -> None:  # fmt: skip
         """With beta 0 the residual is not read."""
-        numbers = None
-        if alpha != 1 or beta != 1:
-            numbers = {"alpha": bits(alpha), "beta": bits(beta), "SCALED": True}
-        self.launches[0](numbers, a=a, b=b, out=out, bias=bias, residual=residual if beta != 0 else 0)
+        self.launches[0](_scaled(alpha, beta), a=a, b=b, out=out, bias=bias, residual=residual if beta != 0 else 0)
 
     def launch(self, a: int, b: int, out: int, bias: int, residual: int, workspace: int, b_prepared: bool) -> None:
         self.run(a, b, out, bias, residual)
+
+
+class PersistentGemm:
+    """As Gemm. Addresses that no descriptor takes are left to a plan of that kind."""
+
+    workspace_bytes = 0
+    prepared_weight_bytes = 0
+
+    def __init__(self, p: GemmProblem, processors: int) -> None:
+        tile = tile_of(p.m, p.n, p.k, p.dtype, "ieee")
+        programs = min(processors, tile.covering(p.m, p.n))
+        out, residual = p.out.strides(p.m, p.n), (p.residual or p.out).strides(p.m, p.n)
+        pointers = {
+            "a": _block(p.a, p.dtype, p.m, p.k, (tile.rows, tile.depth)),
+            "b": _block(p.b, p.dtype, p.k, p.n, (tile.depth, tile.columns)),
+            **dict.fromkeys(("out", "bias", "residual"), p.dtype),
+        }  # fmt: skip
+        self.launches = (
+            Launch(
+                gemm_persistent.product, programs, pointers,
+                m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
+                out_row=out[1], out_column=out[2], residual_row=residual[1], residual_column=residual[2],
+                A_IS_COLUMNS=p.a.kind == "col", B_IS_COLUMNS=p.b.kind == "col", PROGRAMS=programs,
+                ACC=sum_type(p.dtype), PRECISION="ieee", GROUP=GROUP, **tile.constants(),
+            ),
+        )  # fmt: skip
+        self._tiled = Gemm(p, "ieee")
+
+    def run(
+        self, a: int, b: int, out: int, bias: int = 0, residual: int = 0, alpha: float = 1.0, beta: float = 1.0,
+        workspace: int = 0, b_prepared: bool = False,
+    ) -> None:  # fmt: skip
+        """With beta 0 the residual is not read."""
+        if (a | b) % DESCRIPTOR_ALIGNMENT:
+            self._tiled.run(a, b, out, bias, residual, alpha, beta)
+            return
+        self.launches[0](_scaled(alpha, beta), a=a, b=b, out=out, bias=bias, residual=residual if beta != 0 else 0)
+
+    def launch(self, a: int, b: int, out: int, bias: int, residual: int, workspace: int, b_prepared: bool) -> None:
+        self.run(a, b, out, bias, residual)
+
+
+def _block(matrix: Matrix, dtype: str, rows: int, columns: int, block: tuple[int, int]) -> Block:
+    _, row, column = matrix.strides(rows, columns)
+    if matrix.kind == "col":
+        return Block(dtype, (columns, rows), column, (block[1], block[0]))
+    return Block(dtype, (rows, columns), row, block)
+
+
+def _scaled(alpha: float, beta: float) -> dict[str, int | bool] | None:
+    if alpha == 1 and beta == 1:
+        return None
+    return {"alpha": bits(alpha), "beta": bits(beta), "SCALED": True}
 
 
 _AXES = ("batch", "row", "column")

@@ -21,7 +21,8 @@ class Tile(NamedTuple):
     warps: int
     stages: int
 
-    def count(self, rows: int, columns: int) -> int:
+    def covering(self, rows: int, columns: int) -> int:
+        """How many of them a matrix takes."""
         return ceil_div(rows, self.rows) * ceil_div(columns, self.columns)
 
     def constants(self) -> dict[str, int]:

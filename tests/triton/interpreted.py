@@ -44,7 +44,7 @@ def main() -> int:
 def _given(texts: list[str]) -> Iterator[tuple[Problem, check.Variant]]:
     for text in texts:
         for i, kind in enumerate(draw.KINDS):
-            yield parse(text), check.Variant(kind, i, workspace_limit=2**28 if i else 0)
+            yield parse(text), check.Variant(kind, i, workspace_limit=2**28 if i else 0, offset=i // 2)
 
 
 def _drawn(count: int, ops: tuple[str, ...]) -> Iterator[tuple[Problem, check.Variant]]:
