@@ -30,14 +30,17 @@ test-isa:  ## the tests of the kernels and ops with each instruction set of this
 	@for isa in $$(.venv/bin/python -c 'from tools import native; print(*[i.name for i in native.runnable()])'); do \
 	    echo "== PYCV_CPU_ISA=$$isa"; PYCV_CPU_ISA=$$isa $(PYTEST) tests/cpu tests/ops tests/nn || exit 1; done
 
-test-cuda:  ## the op tests on the CUDA kernels, which the CPU executes, and a race check of the kernels' own tests
+test-cuda:  ## the op tests and every model on the CUDA kernels, which the CPU executes; a stand-in for a GPU; a race check
 	@tools/setup.sh test
 	@PYCV_CUDA_HOST=1 $(PYTEST) tests/ops
+	@PYCV_CUDA_HOST=1 $(PYTEST) $(MODELS)
+	@PYCV_TEST_DEVICE=standin $(PYTEST) tests/ops tests/cuda
 	@.venv/bin/python -m tests.simt races tests/cuda/test_gemm.py tests/cuda/test_relu.py
 
-test-numba:  ## the op tests on the Numba kernels, and the fuzzer
+test-numba:  ## the op tests on the Numba kernels, every model, and the fuzzer
 	@tools/setup.sh test
 	@PYCV_TEST_BACKEND=numba $(PYTEST) tests/ops tests/concurrency
+	@PYCV_TEST_BACKEND=numba $(PYTEST) $(MODELS)
 	@PYCV_TEST_BACKEND=numba .venv/bin/python -m tests.fuzz --n 5000
 
 test-triton:  ## the op tests on the Triton kernels, in its interpreter, the fuzzer, and all that it compiles for GPUs
@@ -49,6 +52,7 @@ test-triton:  ## the op tests on the Triton kernels, in its interpreter, the fuz
 test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
 	@VENV=.venv-torch211 CONSTRAINTS=$< tools/setup.sh test
 	@.venv-torch211/bin/python -m pytest -n 2 tests/ops tests/nn
+	@PYTHON=.venv-torch211/bin/python benchmarks/gpu/check.sh --rehearse runs/gpu-rehearsal
 
 # torch 2.11 excludes newer versions of setuptools.
 build/constraints-torch211.txt: constraints.txt
@@ -56,6 +60,8 @@ build/constraints-torch211.txt: constraints.txt
 	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/' $< > $@
 
 PYTEST = .venv/bin/python -m pytest -n 2
+# Forward and backward pass of every model, at reduced size, on the backend under test.
+MODELS = tests/models/test_behaviour.py -k gradients -m "full or not full"
 
 bench:  ## compare 20 ResNet and VGG layers with torch on this machine (under 2 minutes)
 	@tools/setup.sh demo

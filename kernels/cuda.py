@@ -96,9 +96,10 @@ def has_code_for(architectures: str, capability: tuple[int, int]) -> bool:
 
 
 def state(kernel: Kernel) -> list[str]:
-    """How far a kernel of this backend has come in this installation: host-executed, compiled."""
+    """How far a kernel of this backend has come in this installation: host-executed, compiled for which GPUs."""
     name = (re.sub(r"[123]d$", "", kernel.op), kernel.full_algorithm)
-    builds = (("host-executed", host_module()), ("compiled", _cuda))
+    compiled = f"compiled for {_cuda.architectures}" if _cuda is not None else ""
+    builds = (("host-executed", host_module()), (compiled, _cuda))
     return [word for word, module in builds if module is not None and name in module.kernels()]
 
 

@@ -15,6 +15,7 @@ from . import registry, settings
 from .choice import verified
 from .kernels import Kernel
 from .kernels import cuda as _cuda_backend
+from .kernels import triton as _triton_backend
 from .problem import Problem, parse
 
 _COLUMNS = (
@@ -52,7 +53,7 @@ def _supported(kernel: Kernel) -> tuple[list[str], list[str], list[str]]:
     """The dtypes, layouts and devices that a kernel takes, found by asking it about a small plain problem."""
 
     def takes(dtype: str, layout: str, device: str) -> bool:
-        return kernel.supports(parse(_small_problem(kernel, dtype, layout, device))) is None
+        return kernel.supports(parse(small_problem(kernel, dtype, layout, device))) is None
 
     devices = [device for device in _DEVICES if takes("f32", "nchw", device)]
     if not devices:
@@ -67,10 +68,11 @@ def _gpu_state(kernel: Kernel) -> str:
     if not kernel.on_gpu:
         return ""
     devices = [f"verified on {v.device} ({v.date}, {v.commit})" for v in verified.of(kernel)]
-    return ", ".join([*_cuda_backend.state(kernel), *(devices or ["not verified on a device"])])
+    backend = _cuda_backend if kernel.backend == "cuda" else _triton_backend
+    return ", ".join([*backend.state(kernel), *(devices or ["not verified on a device"])])
 
 
-def _small_problem(kernel: Kernel, dtype: str, layout: str, device: str) -> str:
+def small_problem(kernel: Kernel, dtype: str, layout: str, device: str) -> str:
     head = f"{kernel.op}.{kernel.pass_}"
     if kernel.op == "relu":
         return f"{head} e64 {dtype} {device}"

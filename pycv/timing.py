@@ -11,7 +11,7 @@ import gc
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from statistics import median, quantiles
@@ -110,11 +110,16 @@ class _Sampler:
         return high - low <= 2 * precision * middle
 
     def result(self, precision: float) -> Timing:
-        values = sorted(self.clean if len(self.clean) >= FEW_SAMPLES else self.clean + self.disturbed)
-        middle, low, high = _interval(values)
-        q25, _, q75 = quantiles(values, n=4, method="inclusive")
-        noisy = len(self.clean) < MIN_SAMPLES or high - low > 2 * precision * middle
-        return Timing(middle, low, high, q25, q75, len(values), len(self.disturbed), noisy)
+        return summarized(self.clean, precision, self.disturbed)
+
+
+def summarized(clean: list[float], precision: float, disturbed: Sequence[float] = ()) -> Timing:
+    """The timing of samples in seconds; ``disturbed`` ones count only where there are too few others."""
+    values = sorted(clean if len(clean) >= FEW_SAMPLES else [*clean, *disturbed])
+    middle, low, high = _interval(values)
+    q25, _, q75 = quantiles(values, n=4, method="inclusive")
+    noisy = len(clean) < MIN_SAMPLES or high - low > 2 * precision * middle
+    return Timing(middle, low, high, q25, q75, len(values), len(disturbed), noisy)
 
 
 def _interval(values: list[float]) -> tuple[float, float, float]:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from pycv import registry, settings
-from pycv.choice import model
+from pycv.choice import model, verified
 from pycv.kernels import cuda
 from pycv.ops import _workspace
 from tools import simt
 
+from . import backend
 from .seed import SEED
 
 hypothesis.settings.register_profile(
@@ -24,14 +25,23 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("pycv")
 
 
+def pytest_configure() -> None:
+    """On a device, what test modules make as they are imported is there, too."""
+    if reason := backend.missing():
+        raise pytest.UsageError(reason)
+    backend.be_there()
+
+
 def pytest_report_header() -> str:
     threads = torch.get_num_threads()
-    return f"pycv: seed {SEED} (PYCV_SEED={SEED} repeats it), torch {torch.__version__}, {threads} threads"
+    where = torch.cuda.get_device_name() if backend.DEVICE == "cuda" else f"{threads} threads"
+    return f"pycv: seed {SEED} (PYCV_SEED={SEED} repeats it), torch {torch.__version__}, {where}"
 
 
 def pytest_collection_modifyitems(items) -> None:
     """The CUDA kernels are compiled for host execution if anything selected runs them."""
-    if cuda.on_host() or any("tests/cuda" in str(item.path) for item in items):
+    on_host = cuda.on_host() or backend.STANDIN or any("tests/cuda" in str(item.path) for item in items)
+    if on_host and backend.BY_HOST:
         simt.build(progress=False)
 
 
@@ -68,20 +78,24 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session", autouse=True)
 def _own_table():
     """Which kernel runs by default depends on no recorded table: one of pycv's wherever there is one, and an exact one,
-    so that sparse integers give exact results. Inexact kernels and torch run where a test asks for them."""
+    so that sparse integers give exact results. Inexact kernels and torch run where a test asks for them. On a GPU its
+    kernels count as verified."""
     inexact = [kernel for kernel in registry.kernels() if kernel.numeric_class != "strict"]
     slow = {f"conv.{kernel.pass_} {kernel.name} any": {"calls": 1.0} for kernel in inexact}
     table, before = model.Table("none: that of the tests", model.Rates(), {1: slow}), model._shipped
+    trusted = verified.trusted
     model._shipped = cache(lambda isa: table)
+    if backend.DEVICE == "cuda":
+        verified.trusted = lambda kernel, problem: True
     yield
-    model._shipped = before
+    model._shipped, verified.trusted = before, trusted
 
 
 @pytest.fixture
 def fresh_memory_is_nan(monkeypatch):
     """What torch allocates starts as NaN (and indices as the largest integer), so that an element left out shows."""
     monkeypatch.setattr(_workspace, "_used", _workspace._fresh)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=backend.DEVICE == "cuda")  # there torch's own are not all
     assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)

@@ -29,6 +29,7 @@ from pycv.problem import (
 )
 
 from . import raw
+from .backend import on_device
 from .dtypes import COMPUTED_IN, rounded
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ class Strategy:
 def problem(source: Source, ops: Sequence[str] = (), budget: int = BUDGET) -> Problem:
     """A problem of one of ``ops`` (names without the rank: conv, gemm, max_pool, batch_norm, ...), or of any."""
     op = source.pick(ops or (*FAMILIES, "conv", "conv", "conv", "gemm"))
-    return FAMILIES[op](source, op, budget)
+    return on_device(FAMILIES[op](source, op, budget))
 
 
 def _dtype(source: Source) -> str:

@@ -2,7 +2,7 @@
 
 Each tensor lies at its own strides in a larger block, off alignment. What the plan writes starts as NaN (an element
 that it misses shows); so do the gaps, the margins, the workspace and the prepared weight (reading them shows in the
-result, writing them in the check after the run).
+result, writing them in the check after the run). Under test on a GPU, blocks go there and come back whole.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pycv.kernels import Kernel
+from pycv.ops._workspace import ALIGNMENT
 from pycv.problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Problem
 
+from .backend import Block
 from .dtypes import COMPUTED_IN, MEMORY, decoded, encoded
 
 Shape = tuple[int, ...]
@@ -150,14 +152,15 @@ class _Tensor:
         if 0 not in shape:
             extent = 1 + sum((e - 1) * s for e, s in zip(shape, element_strides, strict=True))
         start = _MARGIN + offset * dtype.itemsize
-        self.block = np.full(start + extent * dtype.itemsize + _MARGIN, _GUARD, np.uint8)
+        self.memory = Block(start + extent * dtype.itemsize + _MARGIN, _GUARD)
+        self.block = self.memory.bytes
         strides = tuple(s * dtype.itemsize for s in element_strides)
         self.view = np.ndarray(shape, dtype, self.block, start if extent else 0, strides)
         if values is not None:
             self.view[...] = encoded(values, operand.dtype)
-        self.operand = operand
-        self.pointer = self.block.ctypes.data + start
+        self.operand, self.start = operand, start
         self.before = self.block.copy()
+        self.pointer = self.memory.there() + start
 
     def values(self) -> np.ndarray:
         """A copy as (n, c, ...) or whatever shape the operand has. The channels that fill a last block must be 0."""
@@ -171,15 +174,15 @@ class _Tensor:
         return whole[:, :channels].copy()
 
     def check(self) -> None:
-        """Nothing but the elements of a written tensor may have changed."""
+        """Takes the memory back. Nothing but the elements of a written tensor may have changed."""
+        self.memory.back()
         changed = self.block != self.before
         if self.operand.written:
             strides = (*self.view.strides, 1)
-            start = self.pointer - self.block.ctypes.data
-            inside = np.ndarray((*self.view.shape, self.view.itemsize), bool, changed, start, strides)
+            inside = np.ndarray((*self.view.shape, self.view.itemsize), bool, changed, self.start, strides)
             inside[...] = False
         if changed.any():
-            at = int(np.argmax(changed)) - (self.pointer - self.block.ctypes.data)
+            at = int(np.argmax(changed)) - self.start
             kind = "outside its elements" if self.operand.written else "though it is only read"
             raise AssertionError(f"{self.operand.name} was written {kind}, at byte {at}")
 
@@ -194,15 +197,18 @@ def _blocked(values: np.ndarray, block: int) -> np.ndarray:
 
 
 class _Scratch:
-    """64-byte aligned memory under guard: workspace or prepared weight."""
+    """Aligned memory under guard: workspace or prepared weight."""
 
     def __init__(self, name: str, size: int):
         self.name, self.size = name, size
-        self.block = np.full(size + 64 + 2 * _MARGIN, _GUARD, np.uint8)
-        self.start = _MARGIN + -(self.block.ctypes.data + _MARGIN) % 64
-        self.pointer = self.block.ctypes.data + self.start
+        self.memory = Block(size + ALIGNMENT + 2 * _MARGIN, _GUARD)
+        address = self.memory.there()
+        self.start = _MARGIN + -(address + _MARGIN) % ALIGNMENT
+        self.pointer = address + self.start
 
     def check(self) -> None:
+        self.memory.back()
+        self.block = self.memory.bytes
         outside = (self.block[: self.start], self.block[self.start + self.size :])
         assert all((part == _GUARD).all() for part in outside), f"{self.name}: written outside its {self.size} bytes"
 

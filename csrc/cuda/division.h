@@ -13,11 +13,12 @@ namespace pycv::cuda {
 
 class Divider {
 public:
-    // Divides what is at most `largest`.
-    Divider(int64_t divisor, int64_t largest) : divisor_(divisor), narrow_(divisor <= kNarrow && largest <= kNarrow) {
+    // Divides what is at most `largest`. A divisor of 0, the extent of something empty, is one that nobody uses.
+    Divider(int64_t divisor, int64_t largest)
+        : divisor_(divisor > 0 ? divisor : 1), narrow_(divisor_ <= kNarrow && largest <= kNarrow) {
         if (!narrow_) return;
-        while ((int64_t{1} << shift_) < divisor) ++shift_;
-        magic_ = static_cast<unsigned>((uint64_t{1} << 32) * ((uint64_t{1} << shift_) - divisor) / divisor + 1);
+        while ((int64_t{1} << shift_) < divisor_) ++shift_;
+        magic_ = static_cast<unsigned>((uint64_t{1} << 32) * ((uint64_t{1} << shift_) - divisor_) / divisor_ + 1);
     }
 
     __device__ __forceinline__ int64_t quotient(int64_t value) const {

@@ -6,6 +6,7 @@ allocates nothing but the array objects through which Numba sees memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -203,12 +204,25 @@ class _Norm:
     """csrc/bindings: run with pointers and scalars by name."""
 
     workspace_bytes = 0
+    run: Callable[..., None]
 
     def __init__(self, p: NormProblem) -> None:
         self._forward = p.pass_ == "forward"
         self._g, self._blocks = _image(p)
         self._input, self._output = (image_view(layout, p.n, p.c, p.size, p.dtype) for layout in (p.input, p.output))
         self._steps = p.n * p.c * prod(p.size)
+
+    def launch(
+        self, input, grad_output, output, weight, bias, running_mean, running_var, mean, invstd, grad_weight, grad_bias,
+        workspace, residual, forward_output, grad_residual, eps, momentum,
+    ) -> None:  # fmt: skip
+        """What the ops call, positional: batch_norm and channel_sum."""
+        self.run(
+            input=input, grad_output=grad_output, output=output, weight=weight, bias=bias, running_mean=running_mean,
+            running_var=running_var, mean=mean, invstd=invstd, grad_weight=grad_weight, grad_bias=grad_bias,
+            workspace=workspace, residual=residual, forward_output=forward_output, grad_residual=grad_residual, eps=eps,
+            momentum=momentum,
+        )  # fmt: skip
 
 
 class BatchNorm(_Norm):
@@ -238,6 +252,7 @@ class BatchNorm(_Norm):
         forward_output=0, grad_residual=0,
     ) -> None:  # fmt: skip
         scratch = (workspace, workspace + self._sum_bytes)
+        addresses: tuple[int, ...]
         if self._forward:
             addresses = (input, output, weight, bias, running_mean, running_var, mean, invstd, residual, *scratch)
             self._launch(addresses, (float(eps), float(momentum), self._training, self._relu, self._g))

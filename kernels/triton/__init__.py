@@ -35,6 +35,11 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def state(kernel: Kernel) -> list[str]:
+    """How far a kernel of this backend has come in this installation."""
+    return [] if missing() else ["interpreted", "compiled when needed"]
+
+
 # ------------------------------------------------------------------------------------------ what can run here
 
 

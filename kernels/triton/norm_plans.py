@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -21,6 +22,7 @@ class _Norm:
 
     workspace_bytes = 0
     launches: tuple[Launch, ...]
+    run: Callable[..., None]
 
     def __init__(self, p: NormProblem) -> None:
         self._forward, self._training = p.pass_ == "forward", p.training
@@ -31,6 +33,18 @@ class _Norm:
         self._y = strides_of("y", p.output, p.c, p.size)
         self._z = strides_of("z", p.residual or p.input, p.c, p.size)
         self._layout = p.input if p.pass_ == "forward" else p.output
+
+    def launch(
+        self, input, grad_output, output, weight, bias, running_mean, running_var, mean, invstd, grad_weight, grad_bias,
+        workspace, residual, forward_output, grad_residual, eps, momentum,
+    ) -> None:  # fmt: skip
+        """What the ops call, positional: batch_norm and channel_sum."""
+        self.run(
+            input=input, grad_output=grad_output, output=output, weight=weight, bias=bias, running_mean=running_mean,
+            running_var=running_var, mean=mean, invstd=invstd, grad_weight=grad_weight, grad_bias=grad_bias,
+            workspace=workspace, residual=residual, forward_output=forward_output, grad_residual=grad_residual, eps=eps,
+            momentum=momentum,
+        )  # fmt: skip
 
     def _reduction(self) -> dict[str, Any]:
         """Blocks and parts of the sums per channel: a few programs for each multiprocessor."""

@@ -8,7 +8,8 @@ weight once) or, where there is no layer or an epilogue is fused, the function. 
 Every contender computes the same from the same values. ``torch:nchw``, ``torch:nhwc`` and whatever ends in ``@nchw`` or
 ``@nhwc`` lay the tensors out their way beforehand, all others take the problem's layouts. ``onednn:nchw`` and
 ``onednn:nhwc`` are oneDNN with a weight that was reordered once, which torch's eager mode does on every call;
-``onednn:matmul`` and ``numpy:matmul`` (OpenBLAS, as a rule) are other products than torch's.
+``onednn:matmul`` and ``numpy:matmul`` (OpenBLAS, as a rule) are other products than torch's. ``torch:compiled`` is the
+forward pass of torch in the problem's layout through torch.compile, which fuses what follows a convolution.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def contender(name: str) -> Contender:
     if plain not in names() or (at and (layout not in _LAYOUTS or plain.split(":")[0] not in _OWN)):
         raise ValueError(f"contender {name!r}: expected one of {', '.join(names())}")
     backend, _, algorithm = plain.partition(":")
-    if backend == "torch":
-        return Contender(name, partial(_torch, algorithm))
     if plain in _DIRECT:
         return Contender(name, _DIRECT[plain])
+    if backend == "torch":
+        return Contender(name, partial(_torch, algorithm))
     chosen = {"backend": backend} if backend != "pycv" else {}
     return Contender(name, partial(_pycv, chosen | ({"algorithm": algorithm} if algorithm else {}), layout))
 
@@ -163,7 +164,23 @@ def _plain_product(problem: Problem, data: Data) -> tuple[Tensor, Tensor, Tensor
     return tensors["a"][0], tensors["b"][0], tensors.get("bias")
 
 
+def _compiled(problem: Problem, data: Data) -> Call:
+    if problem.pass_ != "forward":
+        raise Unavailable("torch.compile of a forward pass")
+
+    def made(tensors: Data) -> Call:
+        return torch.compile(call(torch.nn, torch.nn.functional, problem, tensors), dynamic=False)
+
+    try:
+        run = _each_weight(problem, data, made)
+        run()
+    except Exception as error:  # of whatever Inductor stands on: no compiler, no Triton
+        raise Unavailable(f"torch.compile: {type(error).__name__}") from None
+    return run
+
+
 _DIRECT: dict[str, Callable[[Problem, Data], Call]] = {
+    "torch:compiled": _compiled,
     "onednn:nchw": partial(_prepacked, "nchw"),
     "onednn:nhwc": partial(_prepacked, "nhwc"),
     "onednn:matmul": _onednn_matmul,

@@ -1,16 +1,24 @@
-"""Rewrites the ratio table of README.md from a recorded result: ``python -m pycv.bench.readme [FILE]``.
+"""Rewrites the tables of README.md: ``python -m pycv.bench.readme [FILE]``.
 
-Only what stands between the two markers changes, and it is never written by hand.
+The ratios come from a recorded result, the states of the GPU kernels from the registry and from
+``choice/verified.json``. Only what stands between their markers changes, and it is never written by hand.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
-from .report import markdown, read
+from .. import registry
+from ..choice import verified
+from ..kernels import Kernel
+from .report import markdown, markdown_table, read
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+KERNELS_BEGIN, KERNELS_END = "<!-- gpu-kernels:begin -->", "<!-- gpu-kernels:end -->"
+COMPILED_FOR = "7.5;8.0+PTX;9.0a"  # by CI, as by setup.py where no GPU is in sight
+TRITON_COMPILED_FOR = "8.0;9.0"  # by CI; on a device for that one, when first used
 RECORDING = Path("benchmarks/results/cpu-resnet-vgg.json")  # of `make bench`, with --json
 
 
@@ -21,12 +29,39 @@ def rewrite(result: str | Path = RECORDING, readme: str | Path = "README.md") ->
     """
     recorded = read(result)
     text = Path(readme).read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme}: the markers {BEGIN} and {END} are missing")
-    Path(readme).write_text(f"{before}{BEGIN}\n{markdown(recorded)}{END}{after}", encoding="utf-8")
+    text = _replaced(text, BEGIN, markdown(recorded), END, readme)
+    if KERNELS_BEGIN in text:
+        text = _replaced(text, KERNELS_BEGIN, kernel_table(), KERNELS_END, readme)
+    Path(readme).write_text(text, encoding="utf-8")
     return f"{readme}: ratio table rewritten from {result}"
+
+
+def _replaced(text: str, begin: str, new: str, end: str, readme: str | Path) -> str:
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"{readme}: the markers {begin} and {end} are missing")
+    return f"{before}{begin}\n{new}{end}{after}"
+
+
+def kernel_table() -> str:
+    """How far each GPU kernel has come, in Markdown: a line for those of an algorithm that have come equally far."""
+    lines: dict[tuple[str, str, str], list[Kernel]] = {}
+    for kernel in registry.kernels():
+        if kernel.on_gpu:
+            name = kernel.name.removeprefix("cuda:")
+            key = (re.sub(r"[123]d$", "", kernel.op), name, _verified(kernel))
+            lines.setdefault(key, []).append(kernel)
+    table = [("GPU kernel", "passes", "executed by the CPU", "compiled for", "verified on a device")]
+    for (op, name, state), kernels in lines.items():
+        passes = ", ".join(dict.fromkeys(kernel.pass_ for kernel in kernels))
+        compiled_for = COMPILED_FOR if kernels[0].backend == "cuda" else TRITON_COMPILED_FOR
+        table.append((f"{op}: {name}", passes, "every commit", compiled_for, state))
+    return markdown_table(table) + "\n"
+
+
+def _verified(kernel: Kernel) -> str:
+    return ", ".join(f"{v.device} ({v.date}, {v.commit})" for v in verified.of(kernel)) or "not yet"
 
 
 if __name__ == "__main__":

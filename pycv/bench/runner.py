@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from .. import registry
 from ..problem import Problem
 from ..timing import Timing, measure
-from . import check, machine
+from . import check, device, machine
 from .contenders import DEFAULT, Call, Contender, Unavailable, contender
 from .data import random_data, require_dtype
 from .problems import Case, case
@@ -30,6 +30,7 @@ def run(
     budget: float | None = None,
     precision: float = 0.02,
     seed: int = 0,
+    warm: bool = False,
     progress: Progress | None = None,
 ) -> list[Row]:
     """Times every contender on every problem, then compares each with float64 on fresh data.
@@ -42,6 +43,7 @@ def run(
     budget : seconds for everything, checks included, exceeded only where three rounds do not fit; None: 2 per problem.
     precision : half the width of a median's 95 % confidence interval, as a share of it, at which sampling stops.
     seed : of the random data.
+    warm : on a GPU, leave the caches as the last call left them; else each call finds its operands in memory.
     progress : called as ``progress(done, total, name)`` before each problem and once at the end.
 
     Returns
@@ -68,19 +70,30 @@ def run(
             if progress:
                 progress(done, len(cases), one.name)
             seconds = max(0.0, deadline - time.perf_counter()) / (len(cases) - done)
-            rows += _measure_case(one, chosen, peaks, seconds, precision, seed)
+            with device.fair() if one.problem.device == "cuda" else nullcontext():
+                rows += _measure_case(one, chosen, peaks, seconds, precision, seed, warm)
         if progress:
             progress(len(cases), len(cases), "done")
     return rows
 
 
 def _measure_case(
-    one: Case, contenders: list[Contender], peaks: machine.Peaks | None, seconds: float, precision: float, seed: int
+    one: Case,
+    contenders: list[Contender],
+    peaks: machine.Peaks | None,
+    seconds: float,
+    precision: float,
+    seed: int,
+    warm: bool,
 ) -> list[Row]:
     start = time.perf_counter()
     calls, reasons = _prepared(one.problem, contenders, seed)
     # Checks and preparations come out of this problem's time: about as much again as has been spent so far.
-    timings = measure(calls, seconds - 2 * (time.perf_counter() - start), precision)
+    rest = seconds - 2 * (time.perf_counter() - start)
+    if one.problem.device == "cuda":
+        timings = device.measure(calls, rest, precision, flush=not warm)
+    else:
+        timings = measure(calls, rest, precision)
     calls.clear()
     fresh, _ = _prepared(one.problem, [c for c in contenders if c.name in timings], seed + 1)
     expected = check.reference(one.problem, random_data(one.problem, seed + 1)) if fresh else None

@@ -1,9 +1,13 @@
 """Prepared weights: what a kernel packs or transforms a weight into, kept by the layer between inference calls.
 
-A layer keeps a prepared weight only in eval mode, with grad mode off, for a plain leaf ``Parameter`` on the CPU. An
-entry is valid while the weight is the same object, at the same address, with the same ``_version``, shape and
+A layer keeps a prepared weight only in eval mode, with grad mode off, for a plain leaf ``Parameter`` on the CPU or a
+GPU. An entry is valid while the weight is the same object, at the same address, with the same ``_version``, shape and
 strides, for the same plan; the entry holds the weight's storage, so that its address cannot be given to another tensor
 meanwhile.
+
+On a GPU an entry also belongs to the stream that prepared it: another one might run ahead of it. While a CUDA graph is
+captured nothing is kept and nothing that was kept is used: the graph prepares the weight on every replay, so that it
+follows a weight that changes in place.
 
 Writes that torch does not count (through ``p.data``, a NumPy view, another tensor on the same memory) leave all of
 that as it was. They are looked for in the weight's bytes: all of them up to ``FULL_CHECK_BYTES``, beyond that
@@ -12,7 +16,8 @@ that as it was. They are looked for in the weight's bytes: all of them up to ``F
 - a write that torch counts, a swap of ``p.data`` and a replaced parameter are always noticed;
 - an uncounted write to a weight of at most ``FULL_CHECK_BYTES`` bytes is always noticed;
 - an uncounted write that changes every element of a larger weight (``mul_``, ``copy_``, an EMA swap) is noticed;
-- an uncounted write that changes a part of a larger weight can be missed: call :func:`pycv.invalidate` after it.
+- an uncounted write that changes a part of a larger weight can be missed: call :func:`pycv.invalidate` after it;
+- an uncounted write to a weight on a GPU is missed, since looking would wait for the device: the same.
 
 ``train()``, ``to()`` and whatever else goes through ``_apply``, ``load_state_dict``, pickle and deepcopy drop all
 entries. Inference tensors have no ``_version``; for them nothing is kept.
@@ -72,7 +77,7 @@ class PreparedWeights:
         """The prepared ``weight`` for ``choice.plan`` as uint8, or None if it must not or cannot be kept."""
         entry = self._entries.get(id(choice))
         if entry is not None and entry.valid(weight):
-            return entry.buffer
+            return None if weight.is_cuda and _is_capturing() else entry.buffer
         if choice.plan.prepared_weight_bytes == 0 or not _keepable(weight):
             return None
         return self._keep(weight, choice)
@@ -105,17 +110,26 @@ def _keepable(weight: Tensor) -> bool:
     return (
         type(weight) is Parameter
         and weight.is_leaf
-        and weight.device.type == "cpu"
+        and (weight.is_cpu or (weight.is_cuda and not _is_capturing()))
         and not weight.is_inference()
         and weight.numel() > 0
         and (weight.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(weight))
     )
 
 
+def _is_capturing() -> bool:
+    return torch.cuda.is_current_stream_capturing()
+
+
+def _stream_of(weight: Tensor) -> int | None:
+    """The stream on which kernels run now that read a weight; None on the CPU."""
+    return torch._C._cuda_getCurrentRawStream(weight.device.index) if weight.is_cuda else None
+
+
 class _Entry:
     """One prepared weight and what it was made from. Holds the choice: its id is the key and must not be reused."""
 
-    __slots__ = ("address", "buffer", "choice", "sample", "shape", "storage", "strides", "version",
+    __slots__ = ("address", "buffer", "choice", "sample", "shape", "storage", "stream", "strides", "version",
                  "watched", "weight_id")  # fmt: skip
 
     def __init__(self, weight: Tensor, choice: Choice):
@@ -125,9 +139,10 @@ class _Entry:
         self.shape, self.strides = weight.shape, weight.stride()
         self.storage = weight.untyped_storage()
         self.address = weight.data_ptr()
+        self.stream = _stream_of(weight)
         self.watched = _watched_elements(weight)
         self.sample = self.watched.tobytes()  # before preparing: a write meanwhile must not look like the old state
-        self.buffer = torch.empty(choice.plan.prepared_weight_bytes, dtype=torch.uint8)
+        self.buffer = torch.empty(choice.plan.prepared_weight_bytes, dtype=torch.uint8, device=weight.device)
         choice.plan.prepare_weight(self.address, self.buffer.data_ptr())
 
     def valid(self, weight: Tensor) -> bool:
@@ -138,16 +153,19 @@ class _Entry:
             and weight._version == self.version
             and weight.shape == self.shape
             and weight.stride() == self.strides
+            and (self.stream is None or self.stream == _stream_of(weight))
             and self.watched.tobytes() == self.sample
         )
 
 
 def _watched_elements(weight: Tensor) -> np.ndarray:
-    """The elements whose bytes are compared, as a view of the weight's memory.
+    """The elements whose bytes are compared, as a view of the weight's memory; none of it where that is a GPU's.
 
     A NumPy array made by torch would mark the storage as not resizable for ever; this one takes the bare address.
     """
     count, itemsize = weight.numel(), weight.element_size()
+    if weight.is_cuda:
+        return np.empty(0, np.uint8)
     memory = (ctypes.c_ubyte * (count * itemsize)).from_address(weight.data_ptr())
     elements = np.frombuffer(memoryview(memory), dtype=np.dtype(f"u{itemsize}"))
     if elements.nbytes <= FULL_CHECK_BYTES:

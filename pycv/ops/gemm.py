@@ -29,7 +29,10 @@ from ._workspace import workspace
 from .channel_sum import channel_sum
 from .relu import relu_grad_input
 
-_KERNEL_DTYPES = (torch.float32, torch.float64)
+_KERNEL_DTYPES = {
+    "cpu": (torch.float32, torch.float64),
+    "cuda": (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+}
 _NAMES = {
     "mm": ("input", "mat2"),
     "bmm": ("input", "mat2"),
@@ -353,7 +356,7 @@ def _watched_gemm(op, a, b, bias, residual, alpha, beta, transposed, relu) -> Te
         a, b, bias, residual = (_autocast(x, dtype) for x in operands)
         with torch.autocast(device, enabled=False):
             return gemm(op, a, b, bias, residual, alpha, beta, transposed, relu)
-    if a.dtype not in _KERNEL_DTYPES or device != "cpu":
+    if a.dtype not in _KERNEL_DTYPES.get(device, ()):
         return _torch_gemm(op, *operands, alpha, beta, transposed, relu)
     _result_shape(op, *operands, transposed)
     return _library_gemm(settings.current_text(), *operands, alpha, beta, transposed, relu)

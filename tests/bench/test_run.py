@@ -2,12 +2,15 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from pycv import bench
 from pycv.bench import machine, readme, report, runner
+from pycv.choice import verified
+from tools import cuda
 
 LEVELS = (machine.Level("L1", 1000, 50e9), machine.Level("memory", float("inf"), 10e9))
 PEAKS = machine.Peaks(1, "avx2", {"f32": 100e9, "f64": 50e9}, LEVELS)
@@ -176,6 +179,22 @@ def test_the_readme_table_is_rewritten_between_its_markers_only(tmp_path):
     assert "| geometric mean |  |  |  | **1.00x** | **4.00x** |  |" in once
     readme.rewrite(result, text)
     assert text.read_text() == once
+
+
+def test_the_table_of_gpu_kernels_in_the_readme_is_current():
+    """`python -m pycv.bench.readme` makes it so."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    between = text.partition(readme.KERNELS_BEGIN)[2].partition(readme.KERNELS_END)[0]
+    assert between == f"\n{readme.kernel_table()}"
+    assert readme.COMPILED_FOR == cuda.DEFAULT_ARCHITECTURES
+
+
+def test_the_table_says_where_kernels_were_verified(monkeypatch):
+    record = verified.Verification("relu", "forward", "cuda:direct", "Some GPU", "2026-01-31", "abc")
+    monkeypatch.setattr(verified, "records", lambda: (record,))
+    lines = [line for line in readme.kernel_table().splitlines() if line.startswith("| relu: direct")]
+    assert [line.split(" | ")[1] for line in lines] == ["forward", "grad_input"]
+    assert lines[0].endswith("| Some GPU (2026-01-31, abc) |") and lines[1].endswith("| not yet |")
 
 
 def test_a_readme_without_markers_is_left_alone(tmp_path, monkeypatch):

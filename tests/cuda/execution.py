@@ -1,4 +1,7 @@
-"""Runs problems on the CUDA kernels of this process and compares them with the reference."""
+"""Runs problems on the CUDA kernels of this process and compares them with the reference.
+
+The texts of the tests say cpu: PYCV_TEST_DEVICE=cuda runs them on the GPU, once where the host has several orders.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,18 @@ import numpy as np
 
 from pycv import registry
 from pycv.kernels import Kernel, cuda
-from pycv.problem import Problem, parse
+from pycv.problem import Problem
 
 from .. import compare, draw, raw
+from ..backend import BY_HOST, parse
 
-ORDERS = ("forward", "reverse")  # in which threads run between two waits
+ORDERS = ("forward", "reverse") if BY_HOST else ("the device's",)  # in which threads run between two waits
+
+
+def schedule(order: str, asynchronous: str = "lazy") -> None:
+    """How the host executes kernels from now on. A device has its own mind."""
+    if BY_HOST:
+        cuda.host_module().configure(order, asynchronous)
 
 
 def kernels(problem: Problem, algorithm: str | None = None) -> list[Kernel]:
@@ -47,8 +57,8 @@ def assert_right(
         drawn |= {name: value for name, value in scalars.items() if name in drawn}
         exact = draw.is_exact(problem, kind)
         for kernel in chosen:
-            for order in orders:
-                cuda.host_module().configure(order, "lazy" if order == "forward" else "eager")
+            for order in orders if BY_HOST else ORDERS:
+                schedule(order, "lazy" if order == "forward" else "eager")
                 computed = raw.run(problem, kernel, arrays, drawn, 1, workspace_limit, offset)
                 read, numeric_class = compare.as_read(kernel, arrays)
                 strict = exact and numeric_class == "strict"

@@ -10,6 +10,10 @@ from pycv.choice import verified
 from pycv.kernels import cuda
 from pycv.problem import parse
 
+from ..backend import for_cpu
+
+pytestmark = for_cpu
+
 
 def choose(text: str, **wanted) -> registry.Choice:
     with pycv.use(**wanted):

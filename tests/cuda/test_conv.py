@@ -3,8 +3,8 @@
 import pytest
 
 from pycv.kernels import cuda
-from pycv.problem import parse
 
+from ..backend import parse
 from .execution import assert_right, kernels
 
 PASSES = ("forward", "grad_input", "grad_weight")

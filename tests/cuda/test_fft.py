@@ -10,13 +10,14 @@ import torch
 
 import pycv
 from pycv import functional as PF
-from pycv.kernels import cuda, reference
-from pycv.problem import ConvProblem, parse
+from pycv.kernels import reference
+from pycv.problem import ConvProblem
 
 from .. import compare, raw
+from ..backend import parse
 from ..cpu.test_winograd import arrays_of
 from ..dtypes import rounded
-from .execution import ORDERS, kernels
+from .execution import ORDERS, kernels, schedule
 
 PASSES = ("forward", "grad_input", "grad_weight")
 ROUNDINGS = 6  # of the largest sum of its plane
@@ -30,7 +31,7 @@ def check(text: str, limit: int = 2**28, orders=("forward",), seed: int = 0) -> 
     expected = reference.run(problem, arrays)
     bounds = compare.magnitudes(problem, arrays, expected)
     for order in orders:
-        cuda.host_module().configure(order, "lazy")  # type: ignore[union-attr]
+        schedule(order)
         computed = raw.run(problem, kernel, arrays, {}, 1, limit)
         for name, values in computed.items():
             axes = tuple(range(2, values.ndim))

@@ -3,8 +3,8 @@
 import pytest
 
 from pycv import registry
-from pycv.problem import parse
 
+from ..backend import parse
 from .execution import assert_right
 
 ALGORITHMS = [k.algorithm for k in registry.kernels("gemm") if k.backend == "cuda" and "simt" in k.algorithm]

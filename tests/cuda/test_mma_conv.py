@@ -8,9 +8,9 @@ import torch
 
 from pycv import functional, registry, use
 from pycv.kernels import reference
-from pycv.problem import parse
 
 from .. import draw, raw
+from ..backend import parse
 from .execution import assert_right, kernels
 
 PASSES = ("forward", "grad_input", "grad_weight")

@@ -7,10 +7,11 @@ import pytest
 
 from pycv import registry, use
 from pycv.kernels import cuda
-from pycv.problem import parse
+from pycv.problem import parse as parse_as_it_is
 from pycv.settings import current as settings_in_force
 
 from .. import draw, raw
+from ..backend import parse
 from .execution import assert_right, kernels
 
 ARITHMETICS = [("f16", ""), ("bf16", ""), ("f32", "/3xtf32"), ("f32", "/tf32")]
@@ -144,5 +145,5 @@ def test_tensor_cores_before_ampere(monkeypatch, capability, refused):
     monkeypatch.setenv("PYCV_CUDA_HOST", "0")
     monkeypatch.setattr(cuda, "unusable", lambda: None)
     monkeypatch.setattr(cuda, "capability", lambda: capability)
-    answer = kernels(parse("gemm.forward m8n8k8 f16 cuda"), "mma_sync")
+    answer = kernels(parse_as_it_is("gemm.forward m8n8k8 f16 cuda"), "mma_sync")
     assert len(answer) == (not refused)

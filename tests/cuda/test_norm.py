@@ -7,8 +7,8 @@ import torch.nn.functional as F
 import pycv
 from pycv import functional as PF
 from pycv import registry
-from pycv.problem import parse
 
+from ..backend import parse
 from .execution import assert_right
 
 DTYPES = ("f32", "f64", "f16", "bf16")

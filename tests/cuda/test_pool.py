@@ -56,7 +56,9 @@ def test_geometry(text, pass_):
 @pytest.mark.parametrize("kind", ["adaptive_max_pool", "adaptive_avg_pool"])
 def test_adaptive(kind, pass_):
     for shape, layout in (("n2c3", "nchw"), ("n1c8", "nhwc")):
-        for size, out in (("h7w5", "3x4"), ("h6w8", "3x2"), ("h5w6", "1x1"), ("h3w2", "5x3"), ("h7w9", "7x9")):
+        for size, out in (
+            ("h7w5", "3x4"), ("h6w8", "3x2"), ("h5w6", "1x1"), ("h3w2", "5x3"), ("h7w9", "7x9"), ("h7w5", "0x2"),
+        ):  # fmt: skip
             text = f"{kind}2d.{pass_} {shape}{size} o{out} f32 {layout} cpu {flags(kind)}"
             assert_right(text, kinds=["normal"])
 

@@ -10,13 +10,13 @@ import torch
 
 import pycv
 from pycv import functional as PF
-from pycv.kernels import cuda, reference
-from pycv.problem import parse
+from pycv.kernels import reference
 
 from .. import compare, raw
+from ..backend import parse
 from ..cpu.test_winograd import AMPLIFICATION, GRAD_WEIGHT_AMPLIFICATION, arrays_of, tile_maxima
 from ..dtypes import rounded
-from .execution import ORDERS, kernels
+from .execution import ORDERS, kernels, schedule
 
 PASSES = ("forward", "grad_input", "grad_weight")
 TILES = (2, 4)
@@ -31,7 +31,7 @@ def check(text: str, m: int, limit: int = 2**28, orders=("forward",), seed: int 
     amplification = GRAD_WEIGHT_AMPLIFICATION if problem.pass_ == "grad_weight" else AMPLIFICATION
     factor = amplification[m, 3] * compare.tolerance(problem.dtype, compare.reduction_length(problem))
     for order in orders:
-        cuda.host_module().configure(order, "lazy")
+        schedule(order)
         computed = raw.run(problem, kernel, arrays, {}, 1, limit, offset)
         for name, values in computed.items():
             bound = tile_maxima(bounds[name], 3 if name == "weight" else m)

@@ -16,7 +16,8 @@ void check(Transposition t, DType dtype) {
     const auto value = [](int64_t b, int64_t row, int64_t column) {
         return static_cast<Bits>((b * 7 + row * 61 + column * 3) % 4093);
     };
-    std::vector<Bits> from(t.batch * t.from_batch + 1, outside), to(t.batch * t.to_batch + 1, outside), expected = to;
+    cases::Values<Bits> from(t.batch * t.from_batch + 1, outside), to(t.batch * t.to_batch + 1, outside);
+    std::vector<Bits> expected(to.begin(), to.end());
     for (int64_t b = 0; b < t.batch; b++)
         for (int64_t row = 0; row < t.rows; row++)
             for (int64_t column = 0; column < t.columns; column++) {

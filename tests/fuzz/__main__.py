@@ -10,18 +10,21 @@ from dataclasses import replace
 
 import pycv  # noqa: F401  (torch before the extension: one OpenMP runtime)
 from pycv import _cpu, registry
-from pycv.problem import Problem, parse
+from pycv.problem import Problem
 from tools import simt
 
-from .. import draw
-from ..backend import BACKEND
+from .. import backend, draw
+from ..backend import BACKEND, parse
 from . import check
 
 
 def main() -> int:
     arguments = _arguments()
-    if BACKEND == "cuda":
+    if reason := backend.missing():
+        sys.exit(reason)
+    if BACKEND == "cuda" and backend.BY_HOST:
         simt.build()
+    backend.be_there()
     if arguments.problem:
         return repeat(arguments.problem, arguments.algorithm)
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pycv.problem import parse
-
 from .. import draw, raw
+from ..backend import for_cpu, parse
 from ..seed import SEED
 from . import check
 from .__main__ import fuzz
@@ -46,6 +45,7 @@ HARMS = {
 }
 
 
+@for_cpu  # whose memory Python can spoil
 @pytest.mark.parametrize("harm", HARMS)
 def test_harm_is_found(harm):
     problem = parse(CONV)

@@ -349,7 +349,7 @@ MUTANTS = [
     Mutant(CUDA_PIPELINE, "async_copy_wait<0>();", "async_copy_wait<1>();", CUDA_GEMM_TESTS),
     Mutant(CUDA_PIPELINE, "        __syncthreads();\n        fetch(stage", "        fetch(stage", CUDA_GEMM_TESTS),
     Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
-    Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
+    Mutant("csrc/cuda/gemm.h", "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
     Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
     # pooling: rows that windows share, the first window of an element, divisors at the edge, ties, rows of a thread
     Mutant(CUDA_POOL, "if (j >= h[r].begin && j < h[r].end) folds[r]", "folds[r]", CUDA_POOL_TESTS),
@@ -369,7 +369,20 @@ MUTANTS = [
         "for_rows(tile.first_channel - tiles.before,",
         CUDA_NORM_TESTS,
     ),
-    Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_transpose.py"),
+    Mutant("csrc/cuda/transpose.cu", "= tile[x][y + i]", "= tile[y + i][x]", "tests/cuda/test_cases.py"),
+    Mutant(
+        "csrc/cuda/device/vector.h",
+        "return reinterpret_cast<const Vector<T, N>*>(address);",
+        "return reinterpret_cast<const Vector<T, N>*>(address) + (N == 8);",
+        "tests/cuda/test_cases.py",
+    ),
+    Mutant(
+        "csrc/cuda/device/warp.h",
+        "bits = Width / 2; bits > 0; bits /= 2) value +=",
+        "bits = Width / 2; bits > 1; bits /= 2) value +=",
+        "tests/cuda/test_cases.py",
+    ),
+    Mutant("csrc/cuda/division.h", "divisor > 0 ? divisor : 1", "divisor", CUDA_POOL_TESTS),
     # host execution: poison, a collective's partners, copies that wait, the order of threads
     Mutant("csrc/simt/shared_memory.cpp", "fill(variable, poison);", "", SIMT_TESTS),
     Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
@@ -414,6 +427,13 @@ MUTANTS = [
         CUDA_FFT_TESTS,
     ),
     Mutant(CUDA_FFT_CONV, "tiles, gradients, sums, begin > 0)", "tiles, gradients, sums, false)", CUDA_FFT_TESTS),
+    # Numba: rows left over, the tap's channel, the stride of a gradient, NaN, the mean's lost digits, the mask of relu
+    _numba("product.py", "first = whole_depth if i < whole_rows else 0", "first = whole_depth", "product"),
+    _numba("conv_gather.py", "start += -(origin + start * step) % every", "start += 0", "strided"),
+    _numba("conv_gather.py", "if met < count:", "if met == 0:", "im2col"),
+    _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
+    _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
+    _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
     # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
     Mutant(CUDA_MMA, "async_copy_wait<kStages - 2>();", "async_copy_wait<kStages - 1>();", CUDA_MMA_GEMM_TESTS),
     Mutant(CUDA_MMA, "kStages - 2>();\n        __syncthreads();", "kStages - 2>();", CUDA_MMA_GEMM_TESTS),
@@ -431,13 +451,6 @@ MUTANTS = [
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
     Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
-    # Numba: rows left over, the tap's channel, the stride of a gradient, NaN, the mean's lost digits, the mask of relu
-    _numba("product.py", "first = whole_depth if i < whole_rows else 0", "first = whole_depth", "product"),
-    _numba("conv_gather.py", "start += -(origin + start * step) % every", "start += 0", "strided"),
-    _numba("conv_gather.py", "if met < count:", "if met == 0:", "im2col"),
-    _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
-    _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
-    _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
     # Triton: the end of a sum, the stride of a gradient, parts, equal values, merged squares, the end of a part
     _triton("gemm.py", "depth[:, None] < k - first", "depth[:, None] <= k - first", "gemm"),
     _triton("gather.py", "(value % EVERY == 0) & ", "", "conv_strided"),

@@ -13,7 +13,7 @@ from pycv import functional as PF
 from pycv import registry
 from pycv.ops import conv as conv_op
 
-from ..backend import BACKEND, FOR_GPUS
+from ..backend import BACKEND, DEVICE, FOR_GPUS, for_cpu, inductor
 
 D = dict(dtype=torch.float64, requires_grad=True)
 ALGORITHMS = ("direct", "im2col", *(("implicit_gemm",) if FOR_GPUS else ()))  # of any geometry
@@ -52,6 +52,7 @@ def test_gradients_of_gradients(case, layout, algorithm):
         assert gradcheck(CASES[case], inputs) and gradgradcheck(CASES[case], inputs)
 
 
+@for_cpu
 @pytest.mark.parametrize("layout", [lambda t: t, last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize(("filter", "tile"), [(3, "split-f2"), (3, "split-f4"), (5, "s2d-f2"), (7, "s2d-f4")])
 def test_strided_winograd_gradients(filter, tile, layout):
@@ -98,7 +99,7 @@ def test_library_op(pass_):
         torch.library.opcheck(torch.ops.pycv.convolution.default, arguments)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", inductor])
 def test_compiles_as_one_graph_forward_and_backward(backend):
     x, w, b, r = (t.detach().float().requires_grad_() for t in operands())
 
@@ -193,7 +194,7 @@ def test_what_watches_gets_the_op_that_serves_it():
 
 def test_autocast_and_inference_mode():
     x, w, b, _ = (t.detach().float().requires_grad_() for t in operands())
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         y = PF.conv2d(x, w, b, groups=2)
         expected = F.conv2d(x, w, b, groups=2)
     assert y.dtype == expected.dtype == torch.bfloat16
@@ -207,6 +208,8 @@ def test_autocast_and_inference_mode():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.complex64, torch.int64], ids=str)
 def test_other_dtypes_run_in_torch_and_the_log_says_so(dtype):
     x, w = torch.randint(-4, 5, (2, 4, 6, 6)).to(dtype), torch.randint(-4, 5, (3, 4, 3, 3)).to(dtype)
+    if DEVICE == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        pytest.skip("the CUDA kernels take it")
     with registry.record() as calls:
         y = PF.conv2d(x, w, padding=1)
     assert torch.equal(y, F.conv2d(x, w, padding=1))
@@ -228,7 +231,7 @@ def test_torch_as_the_backend_of_one_pass(pass_):
     by_pass = {
         call.choice.problem.pass_: call.choice.kernel.backend for call in calls if "conv" in call.choice.problem.op
     }
-    assert by_pass == {p: "torch" if p == pass_ else "cpu" for p in ("forward", "grad_input", "grad_weight")}
+    assert by_pass == {p: "torch" if p == pass_ else DEVICE for p in ("forward", "grad_input", "grad_weight")}
     expected = F.conv2d(x, w, b, padding="same", groups=2)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(grads, torch.autograd.grad(expected.sin().sum(), (x, w, b)))

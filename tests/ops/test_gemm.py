@@ -13,7 +13,7 @@ import pycv
 from pycv import functional as PF
 from pycv import registry
 
-from ..backend import BACKEND
+from ..backend import BACKEND, DEVICE, inductor
 
 TWINS = {"mm": PF.mm, "bmm": PF.bmm, "matmul": PF.matmul, "addmm": PF.addmm, "nn.functional.linear": PF.linear}
 OPS = [op for op in op_db if op.name in TWINS and op.variant_test_name != "triton_optimized"]
@@ -49,7 +49,7 @@ def assert_near_float64(actual, expected, reduction):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name + op.variant_test_name)
 def test_samples_of_torch(op, dtype, on_cpu):
-    for sample in op.sample_inputs("cpu", dtype, requires_grad=True):
+    for sample in op.sample_inputs(DEVICE, dtype, requires_grad=True):
         inputs = leaves(sample.input, *sample.args)
         y = TWINS[op.name](sample.input, *sample.args, **sample.kwargs)
         expected = op.op(sample.input, *sample.args, **sample.kwargs)
@@ -243,7 +243,7 @@ def test_biases_that_torch_broadcasts(on_cpu):
 @pytest.mark.parametrize("name", ["mm", "bmm", "matmul", "addmm"])
 def test_out(name):
     op = next(op for op in OPS if op.name == name)
-    for sample in op.sample_inputs("cpu", torch.float64):
+    for sample in op.sample_inputs(DEVICE, torch.float64):
         expected = op.op(sample.input, *sample.args, **sample.kwargs)
         for out in (torch.full_like(expected, torch.nan), torch.empty(0, dtype=torch.float64)):
             version = out._version
@@ -269,6 +269,8 @@ def test_out_follows_torch_in_layout_overlap_and_errors():
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.bfloat16, torch.complex64], ids=str)
 def test_other_dtypes_run_in_torch_and_the_log_says_so(dtype):
+    if DEVICE == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        pytest.skip("the CUDA kernels take it")
     a, b = torch.arange(12).reshape(3, 4).to(dtype), torch.arange(8).reshape(4, 2).to(dtype)
     with registry.record() as calls:
         assert torch.equal(PF.mm(a, b), torch.mm(a, b))
@@ -359,7 +361,7 @@ def block_inputs():
     return [torch.randn(*shape, requires_grad=True) for shape in ((6, 4), (5, 4), (5,), (6, 5))]
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", inductor])
 def test_compiled_whole_forward_and_backward(backend):
     torch._dynamo.reset()
     inputs = block_inputs()
@@ -387,7 +389,7 @@ def test_compiled_code_follows_the_settings():
     torch._dynamo.reset()
     compiled = torch.compile(PF.linear, fullgraph=True, backend="aot_eager")
     x, w = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
-    for backend in ("torch", "cpu", "torch"):
+    for backend in ("torch", BACKEND, "torch"):
         with registry.record() as calls:
             with pycv.use(backend=backend):
                 y = compiled(x, w)
@@ -403,7 +405,7 @@ def test_compiled_code_follows_the_settings():
     assert kernels(calls) == {"torch"}
     with registry.record() as calls:
         compiled(x, w)
-    assert kernels(calls) == {"cpu"}
+    assert kernels(calls) == {DEVICE}
 
 
 def test_library_op():
@@ -412,7 +414,7 @@ def test_library_op():
     f64[0] = f64[0].mT.contiguous().mT.requires_grad_()
     op = torch.ops.pycv.gemm.default
     torch.library.opcheck(op, (*f32, 1.0, 1.0, True, True, ""))
-    torch.library.opcheck(op, (*f64, None, None, 0.5, 1.0, False, False, '{"backend": "cpu"}'))
+    torch.library.opcheck(op, (*f64, None, None, 0.5, 1.0, False, False, f'{{"backend": "{BACKEND}"}}'))
 
 
 def test_export_holds_only_ops_of_torch():
@@ -453,7 +455,7 @@ def test_dispatch_modes_see_the_library_op():
 
 def test_autocast_casts_as_torch():
     x, w, b = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True), torch.randn(5)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
         y, expected = PF.linear(x, w, b), F.linear(x, w, b)
         assert PF.mm(x.double(), w.double().t()).dtype == torch.float64
         assert PF.addmm(b, x, w.t()).dtype == PF.matmul(x, w[0]).dtype == torch.bfloat16

@@ -12,7 +12,7 @@ from pycv import functional as PF
 from pycv import registry
 from pycv.ops.channel_sum import channel_sum
 
-from ..backend import BACKEND
+from ..backend import BACKEND, DEVICE
 
 OPS = {op.name.removeprefix("nn.functional."): op for op in op_db}
 DTYPES = (torch.float32, torch.float64)
@@ -25,7 +25,7 @@ def copies(values):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["batch_norm", "local_response_norm"])
 def test_samples(name, dtype):
-    samples = list(OPS[name].sample_inputs("cpu", dtype, requires_grad=True))
+    samples = list(OPS[name].sample_inputs(DEVICE, dtype, requires_grad=True))
     assert len(samples) >= 10
     for sample in samples:
         names = list(sample.kwargs)

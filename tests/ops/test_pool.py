@@ -13,7 +13,7 @@ import pycv
 from pycv import functional as PF
 from pycv import registry
 
-from ..backend import BACKEND
+from ..backend import BACKEND, DEVICE, for_cpu
 from ..seed import sliced
 from .agreement import outcome
 
@@ -43,7 +43,7 @@ SAMPLES = [
     (name, dtype, index)
     for name in NAMES
     for dtype in DTYPES
-    for index in range(len(list(OPS[name].sample_inputs("cpu", dtype))))
+    for index in range(len(list(OPS[name].sample_inputs(DEVICE, dtype))))
 ]
 
 
@@ -53,7 +53,7 @@ def samples():
 
     def of(name, dtype):
         if (name, dtype) not in made:
-            made[name, dtype] = list(OPS[name].sample_inputs("cpu", dtype))
+            made[name, dtype] = list(OPS[name].sample_inputs(DEVICE, dtype))
         return made[name, dtype]
 
     return of
@@ -73,7 +73,7 @@ def test_samples(name, dtype, index, samples):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if OPS[name].error_inputs_func is not None])
 def test_error_inputs(name):
-    for sample in OPS[name].error_inputs("cpu"):
+    for sample in OPS[name].error_inputs(DEVICE):
         arguments = (sample.sample_input.input, *sample.sample_input.args)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -192,6 +192,7 @@ def test_gradients_of_gradients(function, channels_last):
     assert gradcheck(function, (x,)) and gradgradcheck(function, (x,))
 
 
+@for_cpu  # the CUDA kernels take bfloat16
 def test_what_has_no_kernel_goes_to_torch():
     x = torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)
     with registry.record() as calls:

@@ -108,7 +108,7 @@ def conv_case(source: draw.Source, memory: str | None = None) -> dict:
 
 def settings_of(source: draw.Source) -> dict:
     algorithm, limit = source.pick(("direct", "im2col", None)), source.pick((2**28, 0))
-    return {"backend": "cpu", "algorithm": algorithm, "workspace_limit": limit}
+    return {"backend": BACKEND, "algorithm": algorithm, "workspace_limit": limit}
 
 
 @pytest.mark.parametrize("memory", MEMORY)

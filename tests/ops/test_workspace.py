@@ -12,6 +12,9 @@ from pycv import functional
 from pycv.ops import _workspace
 from pycv.ops._workspace import ALIGNMENT, IDLE_BYTES, SCRATCH_BYTES, workspace
 
+from ..backend import for_cpu
+
+pytestmark = for_cpu
 LARGE = SCRATCH_BYTES + 1
 X = torch.empty(0)
 

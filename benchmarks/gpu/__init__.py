@@ -1,0 +1,1 @@
+"""Checks and measurements on a GPU: check.sh runs them all."""

@@ -1,0 +1,108 @@
+"""How long calls take on a GPU: by CUDA events, side by side, each sample out of a cold or a warm cache.
+
+A sample is one call between two events. Before it, unless caches are to be warm, a buffer larger than the L2 cache is
+written: that evicts what the last call left, and keeps the device busy while the next one is queued, so that the time
+between the events holds no time of the host. What takes less than GRAPH_SECONDS is captured in a CUDA graph and
+replayed, where it can be: then several launches do not wait for each other's dispatch either.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from ..timing import MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
+
+FLUSH_BYTES = 2**28
+GRAPH_SECONDS = 1e-4
+WARMUP_CALLS = 5
+
+
+@contextmanager
+def fair() -> Iterator[None]:
+    """The vendor's libraries at their best and as exact as ours: cuDNN measures all of its algorithms, nobody uses
+    TF32."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=0, allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+def measure(
+    calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02, flush: bool = True
+) -> dict[str, Timing]:
+    """Times every call on the current device; ``budget`` in seconds and ``precision`` as in :func:`timing.measure`.
+
+    ``flush``: every sample finds its operands in memory, not in the L2 cache.
+    """
+    deadline = time.perf_counter() + budget
+    buffer = _buffer() if flush else None
+    samplers = [_Sampler(name, call, buffer) for name, call in calls.items()]
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        rounds = 0
+        while samplers and rounds < MAX_SAMPLES:
+            for i in range(len(samplers)):
+                samplers[(rounds + i) % len(samplers)].sample()
+            rounds += 1
+            if rounds >= MIN_SAMPLES:
+                if time.perf_counter() > deadline:
+                    break
+                if all(not sampler.result(precision).noisy for sampler in samplers):
+                    break
+    finally:
+        if was_enabled:
+            gc.enable()
+    return {sampler.name: sampler.result(precision) for sampler in samplers}
+
+
+def _buffer() -> torch.Tensor:
+    return torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+
+
+class _Sampler:
+    def __init__(self, name: str, call: Callable[[], object], buffer: torch.Tensor | None) -> None:
+        self.name, self.call, self.buffer = name, call, buffer
+        self.seconds: list[float] = []
+        for _ in range(WARMUP_CALLS):  # choices, plans, cuDNN's search, clocks
+            call()
+        torch.cuda.synchronize()
+        if self._timed() < GRAPH_SECONDS:
+            self.call = _captured(call) or call
+            self._timed()
+
+    def sample(self) -> None:
+        self.seconds.append(self._timed())
+
+    def _timed(self) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if self.buffer is not None:
+            self.buffer.zero_()
+        begin.record()
+        self.call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3
+
+    def result(self, precision: float) -> Timing:
+        return summarized(self.seconds, precision)
+
+
+def _captured(call: Callable[[], object]) -> Callable[[], object] | None:
+    """The call as a graph; None where it cannot be captured (it waits for the device, or there are no graphs)."""
+    try:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    return graph.replay

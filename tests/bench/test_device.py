@@ -1,0 +1,110 @@
+"""Times by CUDA events, on a device and a clock that the test controls."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from pycv import timing
+from pycv.bench import device
+
+LAUNCH = 5e-6  # of the host, between two kernels of a call
+
+
+class World:
+    """A device whose clock calls move forward, and whose graphs leave the host's time out."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.order, self.flushes, self.capturing = 0.0, [], 0, None
+        world = self
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self):
+                self.at = world.now
+
+            def synchronize(self): ...
+
+            def elapsed_time(self, end):
+                return 1e3 * (end.at - self.at)
+
+        class Graph:
+            def __init__(self):
+                self.kernels = []
+
+            def replay(self):
+                for name, seconds in self.kernels:
+                    world.order.append(f"graph of {name}")
+                    world.now += seconds
+
+        class Buffer:
+            def zero_(self):
+                world.flushes += 1
+                world.now += 1e-4
+
+        @contextmanager
+        def capture(graph):
+            world.capturing = graph
+            try:
+                yield
+            finally:
+                world.capturing = None
+
+        fakes = {"Event": Event, "CUDAGraph": Graph, "graph": capture, "synchronize": lambda: None}
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+        monkeypatch.setattr(device, "_buffer", Buffer)
+
+    def call(self, name, seconds, capturable=True):
+        def run():
+            if self.capturing is not None:
+                if not capturable:
+                    raise RuntimeError("operation not permitted when stream is capturing")
+                self.capturing.kernels.append((name, seconds))
+                return
+            self.order.append(name)
+            self.now += seconds + LAUNCH
+
+        return run
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return World(monkeypatch)
+
+
+def test_short_calls_are_replayed_as_graphs(world):
+    timings = device.measure({"short": world.call("short", 2e-5), "long": world.call("long", 1e-3)}, budget=100)
+    assert timings["short"].seconds == pytest.approx(2e-5)
+    assert timings["long"].seconds == pytest.approx(1e-3 + LAUNCH)
+    assert timings["short"].samples == timings["long"].samples == timing.MIN_SAMPLES
+    assert "graph of long" not in world.order
+
+
+def test_what_cannot_be_captured_is_called(world):
+    timings = device.measure({"a": world.call("a", 2e-5, capturable=False)}, budget=100)
+    assert timings["a"].seconds == pytest.approx(2e-5 + LAUNCH)
+
+
+def test_every_sample_is_cold_and_the_flush_is_no_part_of_it(world):
+    device.measure({"a": world.call("a", 1e-3)}, budget=100)
+    assert world.flushes >= timing.MIN_SAMPLES
+    flushes = world.flushes
+    device.measure({"a": world.call("a", 1e-3)}, budget=100, flush=False)
+    assert world.flushes == flushes
+
+
+def test_samples_are_interleaved(world):
+    device.measure({"a": world.call("a", 1e-3), "b": world.call("b", 1e-3)}, budget=100)
+    assert "".join(world.order[-18:]) == "abba" * 4 + "ab"
+
+
+def test_fair_switches_are_given_back():
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
+    with device.fair():
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.benchmark
+    after = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
+    assert after == before

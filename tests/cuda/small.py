@@ -1,0 +1,87 @@
+"""One small problem for every CUDA kernel, right to the element: ``python -m tests.cuda.small``.
+
+What compute-sanitizer runs, which makes kernels a hundred times slower. ``--verified FILE`` writes the record by which
+the kernels that came out right count as verified on this device (pycv/choice/verified.json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pycv import registry
+from pycv.info import commit
+from pycv.kernels import Kernel
+from pycv.listing import small_problem
+
+from .. import backend, compare, draw, raw
+
+LIMITS = (2**28, 0)  # of the workspace: with and without splits
+
+
+def problem_for(kernel: Kernel) -> str:
+    """A problem that the kernel takes; where it takes none, the last one tried."""
+    flag = {"max_pool": "indices", "batch_norm": "training"}.get(kernel.op.removeprefix("adaptive_").rstrip("123d"), "")
+    text = ""
+    for dtype in ("f32", "bf16", "f16"):
+        text = f"{small_problem(kernel, dtype, 'nchw', backend.DEVICE)} {flag}"
+        if kernel.supports(backend.parse(text)) is None:
+            break
+    return text
+
+
+def wrong(kernel: Kernel) -> str | None:
+    """What is wrong with the kernel's results, None if nothing is."""
+    problem = backend.parse(problem_for(kernel))
+    if reason := kernel.supports(problem):
+        return f"does not support {problem}: {reason}"
+    for kind, limit in zip(("normal", "integers"), LIMITS, strict=True):
+        arrays, scalars = draw.data(problem, kind, np.random.default_rng(0))
+        try:
+            computed = raw.run(problem, kernel, arrays, scalars, workspace_limit=limit)
+            read, numeric_class = compare.as_read(kernel, arrays)
+            compare.assert_close(problem, computed, read, False, numeric_class, **scalars)
+        except (AssertionError, RuntimeError) as error:
+            return str(error)
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.cuda.small", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    parser.add_argument("--verified", type=Path, metavar="FILE", help="record those that are right")
+    options = parser.parse_args()
+    if reason := backend.missing():
+        sys.exit(reason)
+    backend.be_there()
+    right, failed = [], 0
+    for kernel in registry.kernels():
+        name = f"{kernel.op}.{kernel.pass_} {kernel.name}"
+        if kernel.backend != "cuda" or options.only not in name:
+            continue
+        if message := wrong(kernel):
+            failed += 1
+            print(f"{name}: {message}")
+        else:
+            right.append(kernel)
+    print(f"{len(right)} kernels right, {failed} wrong, on {torch.cuda.get_device_name()}")
+    if options.verified:
+        options.verified.write_text(record(right))
+    return 1 if failed or not right else 0
+
+
+def record(kernels: list[Kernel]) -> str:
+    """The entries of verified.json."""
+    where = {"device": torch.cuda.get_device_name(), "date": str(datetime.date.today()), "commit": commit() or "?"}
+    entries = [{"op": k.op, "pass_": k.pass_, "kernel": k.name, **where} for k in kernels]
+    return '{"kernels": [\n' + ",\n".join(json.dumps(entry) for entry in entries) + "\n]}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

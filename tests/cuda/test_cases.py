@@ -1,0 +1,60 @@
+"""The wrappers of csrc/cuda/device and transpose, in a program of their own: the files *_cases.cu of this folder.
+
+The host compiler makes it for host execution; with PYCV_TEST_DEVICE=cuda it is nvcc's, and runs on the GPU.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tools import cuda, native
+
+from ..backend import BY_HOST
+
+CASES = sorted(Path(__file__).parent.glob("*_cases.cu"))
+NAMES = [name for path in CASES for name in re.findall(r"^CASE\((\w+)\)", path.read_text(), re.MULTILINE)]
+ORDERS = ("forward", "reverse") if BY_HOST else ("the device's",)
+
+
+def program_of_host() -> Path:
+    toolchain = native.Toolchain()
+    sources = ["csrc/cuda/transpose.cu", *(path.relative_to(native.ROOT).as_posix() for path in CASES)]
+    objects = toolchain.compile(native.simt_jobs([*sources, "tests/simt/main.cpp"]), progress=False)
+    return toolchain.link(objects, native.ROOT / "build/simt/cases")
+
+
+def program_of_device() -> Path:
+    """For the GPUs in sight, or the architectures that setup.py compiles for."""
+    home = cuda.home()
+    assert home is not None, f"no nvcc: {cuda.INSTALL}"
+    nvcc, host = cuda.Nvcc(home, cuda.architectures()), native.Toolchain(flags=cuda.HOST_FLAGS)
+    sources = ["csrc/cuda/transpose.cu", *(path.relative_to(native.ROOT).as_posix() for path in CASES)]
+    jobs = [native.Job(source, "cuda", ("-Icsrc/cuda",)) for source in sources]
+    jobs.append(native.Job("tests/simt/main.cpp", "cuda", ("-Icsrc/cuda", "-x", "cu")))
+    objects = nvcc.compile(jobs, progress=False)
+    return host.link(objects, native.ROOT / "build/cuda/cases", nvcc.libraries)
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    return program_of_host() if BY_HOST else program_of_device()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", NAMES)
+def test_case(name, order, program):
+    environment = os.environ | ({"PYCV_SIMT_ORDER": order} if BY_HOST else {})
+    result = subprocess.run([program, name], capture_output=True, text=True, env=environment)
+    assert result.stdout == f"{name}: ok\n", result.stdout + result.stderr
+
+
+@pytest.mark.full  # nvcc; CI runs it with the kernels
+def test_compiles_for_a_device(monkeypatch):
+    if cuda.home() is None:
+        pytest.skip("no nvcc here")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
+    listed = subprocess.run([program_of_device()], capture_output=True, text=True)
+    assert listed.stdout.split() == NAMES, listed.stderr
