@@ -21,7 +21,8 @@ from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, Pointwis
 from .. import Kernel, _fields
 
 _DTYPES = ("f32", "f64", "f16", "bf16")
-_POSITIONS = 2**31
+_POSITIONS = 2**31 - 2**12  # and a block more, in 31 bits
+_LONGEST_AXIS = 2**30  # coordinates, padding and all
 
 
 @cache
@@ -76,6 +77,11 @@ def _spatial(problem) -> str | None:
         largest *= problem.n
     if largest >= _POSITIONS:
         return f"{largest} positions: the Triton kernels count them in 31 bits"
+    if getattr(problem, "stride", ()):
+        p = problem
+        axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
+        if any(max(i, o * u + f * d) + pad >= _LONGEST_AXIS for i, o, f, u, pad, d in axes):
+            return f"an axis of 2^30 or more positions (size {p.size}, output {p.output_size})"
     return _supports(problem)
 
 

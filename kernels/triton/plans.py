@@ -84,7 +84,7 @@ class PersistentGemm:
         tile = tile_of(p.m, p.n, p.k, p.dtype, "ieee")
         programs = min(processors, tile.covering(p.m, p.n))
         out, residual = p.out.strides(p.m, p.n), (p.residual or p.out).strides(p.m, p.n)
-        pointers = {
+        pointers: dict[str, str | Block] = {
             "a": _block(p.a, p.dtype, p.m, p.k, (tile.rows, tile.depth)),
             "b": _block(p.b, p.dtype, p.k, p.n, (tile.depth, tile.columns)),
             **dict.fromkeys(("out", "bias", "residual"), p.dtype),
