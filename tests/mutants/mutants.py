@@ -106,6 +106,12 @@ def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
     return Mutant(NUMBA + file, original, replacement, f"tests/numba/test_kernels.py::test_case[{case}] -m full")
 
 
+def _triton(file: str, original: str, replacement: str, case: str) -> Mutant:
+    """Noticed by one problem in Triton's interpreter (tests/triton/test_kernels.py, CASES)."""
+    test = f"tests/triton/test_kernels.py::test_case[{case}] -m full"
+    return Mutant(f"kernels/triton/{file}", original, replacement, test)
+
+
 MUTANTS = [
     # relu: the tail, the mask, NaN
     Mutant(RELU, "    for (; i < count; ++i) out[i]", "    for (; i + 1 < count; ++i) out[i]"),
@@ -445,4 +451,11 @@ MUTANTS = [
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
     Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
+    # Triton: the end of a sum, the stride of a gradient, parts, equal values, merged squares, the end of a part
+    _triton("gemm.py", "depth[:, None] < k - first", "depth[:, None] <= k - first", "gemm"),
+    _triton("gather.py", "(value % EVERY == 0) & ", "", "conv_strided"),
+    _triton("conv_implicit.py", "first = part * part_positions", "first = 0 * part", "conv_parts"),
+    _triton("max_pool.py", "(value > best) |", "(value >= best) |", "max_pool"),
+    _triton("batch_norm.py", "distance * distance * count * share", "distance * distance * share", "batch_norm_parts"),
+    _triton("windows.py", "size + out - 1) // out", "size) // out", "adaptive"),
 ]
