@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,13 @@ from types import FrameType
 class Wish:
     """``stop`` is true from the first signal on."""
 
-    stop = False
+    def __init__(self) -> None:
+        self.stop, self._process = False, os.getpid()
 
     def note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker of the loader, forked with this handler: it obeys at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         if self.stop and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop = True

@@ -76,6 +76,7 @@ class Trainer:
     kernels: dict[str, Any]  # in force; kept with every checkpoint
     wish: Wish
     evaluated: Callable[[Evaluation], None]  # hears of every best validation
+    say: Callable[[str], None]  # takes lines that the user should read
     records: Records | None = None  # of process 0
     observers: Sequence[Observer] = ()
     progress: Progress = field(default_factory=Progress)
@@ -129,6 +130,8 @@ class Trainer:
         loop, progress = self.recipe.loop, self.progress
         self.model.train()
         for batch in self.loader:
+            for reason in batch.skipped:
+                self.say(f"skipped: {reason}")
             self._step(batch, epoch)
             if progress.step % loop.log_every == 0:
                 self._record_window(epoch)
@@ -314,7 +317,7 @@ class Trainer:
             "recipe": self.recipe_text,
         }
 
-    def load_state_dict(self, state: dict[str, Any], say: Callable[[str], None]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up a checkpoint; says where the rest may differ from what would have followed."""
         self.model.load_state_dict(state["model"])
         if self.average is not None and state["average"] is not None:
@@ -326,11 +329,11 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         for name, value in self.kernels.items():
             if (before := state["kernels"].get(name)) != value:
-                say(f"{name} was {before!r}, now it is {value!r}: the same weights to rounding only")
+                self.say(f"{name} was {before!r}, now it is {value!r}: the same weights to rounding only")
         if len(state["random"]) == self.group.world:
             set_random_state(state["random"][self.group.rank], self.placement.device)
         else:
-            say(f"{len(state['random'])} processes before, {self.group.world} now: dropout draws other numbers")
+            self.say(f"{len(state['random'])} processes before, {self.group.world} now: dropout draws other numbers")
 
 
 def parallel(model: nn.Module, group: Group) -> DistributedDataParallel:

@@ -159,7 +159,7 @@ def prepared(
         trainer = Trainer(
             wanted, *_placed(wanted, model, loss, len(loader), group), loader,
             evaluation_loader(wanted, parts.validation, group), parts.classes, Placement.of(wanted.loop, group.device),
-            group, checkpoints, kernels_in_force(), wish, lambda found: found.save(run / EVALUATION),
+            group, checkpoints, kernels_in_force(), wish, lambda found: found.save(run / EVALUATION), say,
         )  # fmt: skip
         check_outputs(trainer, parts.train)
         torch.manual_seed((wanted.seed << 16) + group.rank + 1)  # dropout differs between processes
@@ -168,7 +168,7 @@ def prepared(
         group.barrier()
         state = checkpoints.newest(say) if resume else None
         if state is not None:
-            trainer.load_state_dict(state, say)
+            trainer.load_state_dict(state)
             say(f"going on after step {trainer.progress.step} of {trainer.total_steps}")
         if group.main:
             write_whole(run / "recipe.toml", recipe.dump(wanted).encode())

@@ -13,7 +13,7 @@ from torch import nn
 
 import pycv
 from pycv import cli, models
-from pycv.data import ArrayImages, DataError, EvalLoader
+from pycv.data import ArrayImages, CorruptImage, DataError, EvalLoader
 from pycv.train import Parts, checkpoints, evaluate_runs, inputs, load, predict, recipe, train
 from pycv.train.distributed import Group
 from pycv.train.evaluate import evaluate
@@ -95,9 +95,18 @@ def test_early_stopping(tmp_path):
     assert validated == [1, 2, 3]
 
 
-@pytest.mark.parametrize("options", [("loop.amp=bf16",), ("loop.channels_last=true",), ("augment.mixup=0.4",),
-                                     ("augment.cutmix=1", "augment.mixup=0.2"), ("loop.clip_norm=0.1", "optim.l1=1e-4"),
-                                     ("data.workers=1",)], ids=",".join)  # fmt: skip
+WAYS = [
+    ("loop.amp=bf16",),
+    ("loop.amp=fp16",),
+    ("loop.channels_last=true",),
+    ("augment.mixup=0.4",),
+    ("augment.cutmix=1", "augment.mixup=0.2"),
+    ("loop.clip_norm=0.1", "optim.l1=1e-4"),
+    ("data.workers=1",),
+]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=",".join)
 def test_ways_of_training(options, tmp_path):
     outcome = small.run(tmp_path / "run", "loop.max_steps=3", *options)
     assert outcome.test is not None and np.isfinite(outcome.test.loss)
@@ -135,6 +144,28 @@ def test_several_heads_train_together(tmp_path):
     start = model.axis.weight.detach().clone()
     outcome = small.run(tmp_path / "run", loss=tasks, model=model)
     assert not torch.equal(model.axis.weight, start) and outcome.test.confusion.shape == (4, 4)
+
+
+class Damaged(ArrayImages):
+    """The samples 40 and 41 cannot be decoded."""
+
+    def image(self, index):
+        if index in (40, 41):
+            raise CorruptImage(f"{self.name(index)}: truncated")
+        return super().image(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
+    train_data = small.PARTS.train
+    parts = replace(small.PARTS, train=Damaged(train_data.images, train_data.labels, train_data.classes, "made"))
+    with pytest.raises(CorruptImage, match=r"made\[4[01]\]: truncated"):
+        small.run(tmp_path / "run", data=parts)
+    assert small.newest(tmp_path / "run")["progress"]["step"] < 6
+    said: list[str] = []
+    small.run(tmp_path / "skip", "data.on_corrupt=skip", f"data.workers={workers}", "epochs=1", "schedule.warm_up=0",
+              data=parts, say=said.append)  # fmt: skip
+    assert sorted(said) == ["skipped: made[40]: truncated", "skipped: made[41]: truncated"]
 
 
 def test_folds_and_shares_of_data():
@@ -233,6 +264,18 @@ def test_train_eval_and_predict_as_commands(tmp_path, capsys, monkeypatch):
     assert len(probabilities) == 3
     code, out, _ = command(capsys, "predict", "runs/lenet-digits", "digit.png")
     assert out.startswith("digit.png: ") and "%" in out
+
+
+def test_beside_torch(tmp_path, capsys, monkeypatch):
+    """The same start, the same data; the curves differ by rounding."""
+    monkeypatch.chdir(tmp_path)
+    options = [option for assignment in (*DIGITS, "loop.max_steps=3") for option in ("--set", assignment)]
+    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--run", "here", "--vs", "torch", *options)
+    assert code == 0 and "report: here-torch/report.html" in out and "report: here/report.html" in out, err
+    ours, theirs = small.records(tmp_path / "here"), small.records(tmp_path / "here-torch")
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-4)
+    assert recipe.load("here-torch/recipe.toml").kernels.backend == "torch"
+    assert "here-torch" in (tmp_path / "here/report.html").read_text()
 
 
 def test_ensemble_of_one_is_it(lenet, tmp_path):
