@@ -379,6 +379,7 @@ def test_timing_leaves_the_model_as_it_was():
 
 def test_the_kernels_of_a_training_step_are_named():
     """Two convolutions forward, both weights, and one input (the first is the pictures')."""
+    torch.set_num_threads(1)
     model = Tiny()
     pycv.patch(model)
     with pycv.use(backend="cpu"):
