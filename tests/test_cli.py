@@ -1,5 +1,6 @@
 """The command line: what it prints, where it records, and how it ends."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -162,9 +163,32 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     assert code == 130 and err.endswith("pycv: interrupted\n")
 
 
-def test_bench_lists_sets_and_contenders(capsys):
+def test_bench_lists_what_there_is(capsys):
     code, out, _ = run(capsys, "bench", "list")
-    assert code == 0 and "resnet_vgg   20 problems" in out and "contender  cpu:im2col" in out
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert ["resnet_vgg", "20"] in [line[:2] for line in lines]
+    assert ["conv2d.forward", "cpu"] in [line[:2] for line in lines]
+    _, out, _ = run(capsys, "bench", "list", "contenders", "--json")
+    (found,) = json.loads(out).values()
+    assert {"pycv", "cpu", "cpu:winograd", "cpu:winograd/f4", "torch:nhwc", "mkl:matmul"} <= {
+        r["contender"] for r in found
+    }
+    assert all(row["what"] for row in found)
+
+
+def test_bench_records_csv_and_markdown(capsys, elsewhere):
+    files = ("--json", "a.json", "--csv", "a.csv", "--markdown", "a.md")
+    arguments = ("bench", "run", "a: relu.forward e100", "--budget", "0.1", "--dtype", "float64", "--contender", "pycv")
+    assert run(capsys, *arguments, *files)[0] == 0
+    rows = bench.read("a.json")["rows"]
+    with (elsewhere / "a.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert [float(row["seconds"]) for row in read] == [row["seconds"] for row in rows]
+    assert list(read[0]) == list(rows[0]) and read[0]["problem"] == "relu.forward e100 f64 cpu"
+    assert (elsewhere / "a.md").read_text().startswith("| layer | pycv ms |")
+    code, _, err = run(capsys, *arguments, "--json", "b.json", "--csv", "a.csv")
+    assert code == 2 and "a.csv exists" in err and not (elsewhere / "b.json").exists()
 
 
 def test_the_readme_is_rewritten(capsys, elsewhere):
@@ -184,7 +208,10 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
         (["bork"], "there is no command 'bork': expected one of demo, info, kernels, models, summary, tune, bench"),
         (["kernels", "conv2d.forward", "banana"], "'banana' is not understood"),
         (["kernels", "--op", "conv9d"], "op='conv9d': expected one of"),
-        (["bench", "bork"], "expected one of run, list, report"),
+        (["bench", "bork"], "expected one of list, run"),
+        (["bench", "list", "bork"], "'bork': expected one of ops, kernels, sets, contenders"),
+        (["bench", "run", "relu.forward e1", "--batch", "0"], "--batch 0: expected a whole number"),
+        (["bench", "run", "relu.forward e1", "--precision", "0"], "--precision 0.0: expected more than 0"),
         (["bench", "run"], "nothing to measure"),
         (["bench", "run", "conv2d.forward n1c1h2w2 k1r3s3"], "output size 0x0 must be 1 or more"),
         (["bench", "run", "--set", "nothere"], "problem set 'nothere'"),

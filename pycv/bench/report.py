@@ -6,8 +6,12 @@ and :data:`DOCUMENT` are JSON Schema (draft 2020-12); :func:`validate` checks a 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
+import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -120,13 +124,43 @@ def document(rows: Sequence[Row]) -> dict[str, Any]:
     return {"schema": SCHEMA_VERSION, "recorded": recorded, "machine": describe(), "rows": finite}
 
 
+def as_json(document: Mapping[str, Any]) -> str:
+    """The text of a recorded file."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows under a line of their field names; None is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else list(ROW["properties"]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def write(path: str | Path, rows: Sequence[Row]) -> None:
     """Records rows in a new file. Raises FileExistsError rather than overwrite one."""
+    create(path, as_json(document(rows)))
+
+
+def create(path: str | Path, text: str) -> None:
+    """A new file with this text, there as a whole or not at all. Raises FileExistsError rather than overwrite one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(document(rows), indent=1, allow_nan=False)
-    with path.open("x") as file:
-        file.write(text + "\n")
+    handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -1,0 +1,241 @@
+"""``pycv bench ...``: measures kernels, compares and shows what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .shared import UsageError, names, progress_bar, user_input
+
+MAKE_BENCH = ("--set", "resnet_vgg", "--budget", "90")
+
+USAGE = """usage: pycv bench [COMMAND] [OPTIONS]
+
+  list      ops, kernels, problem sets, contenders
+  run       time contenders on problems, and compare each with float64
+  report    show a recorded result; rewrite the README's table
+
+Without a command: 20 ResNet and VGG layers against torch, in under two minutes.
+pycv bench COMMAND --help tells more."""
+
+
+def bench(arguments: list[str]) -> int:
+    """Runs one of the commands below ``pycv bench``; returns the exit code."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
+    if not arguments or arguments[0] not in _COMMANDS:
+        if arguments and not arguments[0].startswith("-"):
+            raise UsageError(f"bench: there is no {arguments[0]!r}: expected one of {', '.join(_COMMANDS)}")
+        arguments = ["run", *(arguments or MAKE_BENCH)]
+    return _COMMANDS[arguments[0]](arguments[1:])
+
+
+# ---------------------------------------------------------------------------------------------------------- list
+
+
+def _list(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("pycv bench list", description="What can be measured, and who takes part.")
+    parser.add_argument("what", nargs="?", metavar="WHAT", help=f"only one of {', '.join(_LISTS)}")
+    parser.add_argument("--json", action="store_true", help="as JSON: an object of lists")
+    options = parser.parse_args(arguments)
+    if options.what is not None and options.what not in _LISTS:
+        raise UsageError(f"bench list: {options.what!r}: expected one of {', '.join(_LISTS)}")
+    from ..bench.report import aligned_table
+
+    found = {what: make() for what, make in _LISTS.items() if options.what in (None, what)}
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    tables = [
+        aligned_table([tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)], left=range(9))
+        for rows in found.values()
+    ]
+    print("\n\n".join(tables))
+    return 0
+
+
+def _ops() -> list[dict[str, Any]]:
+    from .. import registry
+
+    found: dict[str, list[str]] = {}
+    for kernel in registry.kernels():
+        found.setdefault(f"{kernel.op}.{kernel.pass_}", []).append(kernel.backend)
+    return [
+        {"op": op, "kernels": ", ".join(f"{backend} {backends.count(backend)}" for backend in dict.fromkeys(backends))}
+        for op, backends in found.items()
+    ]
+
+
+def _kernels() -> list[dict[str, Any]]:
+    from .. import registry
+
+    found: dict[tuple[str, str], list[str]] = {}
+    for kernel in registry.kernels():
+        if kernel.backend != "torch":
+            found.setdefault((kernel.name, kernel.numeric_class), []).append(f"{kernel.op}.{kernel.pass_}")
+    return [
+        {"kernel": name, "numeric class": numeric_class, "of": " ".join(dict.fromkeys(ops))}
+        for (name, numeric_class), ops in found.items()
+    ]
+
+
+def _sets() -> list[dict[str, Any]]:
+    from .. import bench
+
+    return [
+        {"set": name, "problems": len(bench.load(name)), "what": bench.problems.description(name)}
+        for name in bench.set_names()
+    ]
+
+
+def _contenders() -> list[dict[str, Any]]:
+    from ..bench import contenders
+
+    return [{"contender": name, "what": what} for name, what in contenders.descriptions().items()]
+
+
+_LISTS = {"ops": _ops, "kernels": _kernels, "sets": _sets, "contenders": _contenders}
+
+
+# ----------------------------------------------------------------------------------------------------------- run
+
+
+def _run(arguments: list[str]) -> int:
+    options = _run_parser().parse_args(arguments)
+    from .. import bench
+    from ..bench import report
+
+    with user_input():
+        cases = _cases(options)
+        contenders = [bench.contenders.contender(name) for name in names(options.contender)]
+        output = Path(options.json) if options.json else _new_result()
+        _require_new(output, options.csv, options.markdown)
+        _require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
+    with progress_bar() as progress:
+        rows = bench.run(
+            cases,
+            contenders,
+            threads=options.threads,
+            budget=options.budget,
+            precision=options.precision / 100,
+            seed=options.seed,
+            progress=progress,
+        )
+    print(report.table(rows))
+    document = report.document(rows)
+    report.create(output, report.as_json(document))
+    if options.csv:
+        report.create(options.csv, report.as_csv(rows))
+    if options.markdown:
+        report.create(options.markdown, report.markdown(document))
+    print(f"Recorded in {output}")
+    return 0
+
+
+def _cases(options: argparse.Namespace) -> list[Any]:
+    """The problems that the options name. Raises ValueError for what does not exist, or if there is none."""
+    from .. import bench
+    from ..bench.data import require_dtype
+
+    cases = [case for name in options.set for case in bench.load(name)]
+    cases += [bench.problems.case(text) for text in options.problem]
+    batches = [_number("--batch", text) for text in names(options.batch)]
+    cases = bench.variants(cases, names(options.passes), names(options.dtype), batches)
+    for case in cases:
+        require_dtype(case.problem)
+    if not cases:
+        raise ValueError("nothing to measure: give --set NAME or the text of a problem (pycv bench run --help)")
+    return cases
+
+
+def _add_problems(parser: argparse.ArgumentParser) -> None:
+    """The options that name problems."""
+    parser.add_argument("problem", nargs="*", help='text of a problem: "conv2d.forward n8c64h56w56 k64r3s3 p1"')
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SET", help="out of `pycv bench list sets`, or a file of problems"
+    )
+    parser.add_argument("--pass", dest="passes", default="", metavar="NAMES", help="forward,grad_input,grad_weight")
+    parser.add_argument(
+        "--dtype", default="", metavar="NAMES", help="f32 (or float32), f64, f16, bf16; default: as each problem says"
+    )
+    parser.add_argument("--batch", default="", metavar="SIZES", help="1,8; default: as each problem says")
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    from ..bench.contenders import DEFAULT
+
+    parser = argparse.ArgumentParser(
+        "pycv bench run",
+        description="Times contenders side by side, then compares each with float64 on fresh data.",
+        epilog="Lists are separated by commas. `pycv bench list` names the problem sets and contenders. "
+        "Example: pycv bench run --set resnet50 --pass forward,grad_input,grad_weight --dtype float32 "
+        "--contender cpu:winograd,torch:nchw,torch:nhwc --threads 2 --json out.json",
+    )
+    _add_problems(parser)
+    parser.add_argument("--contender", default=",".join(DEFAULT), metavar="NAMES", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, help="default: as many as torch uses")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything; default: 2 per problem")
+    parser.add_argument(
+        "--precision", type=float, default=2.0, metavar="PERCENT",
+        help="stop where each median is known this well, at 95 %% confidence; default: 2",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the random data")
+    parser.add_argument("--json", metavar="FILE", help="where to record; default: a new file under runs/bench/")
+    parser.add_argument("--csv", metavar="FILE", help="the rows once more, as CSV")
+    parser.add_argument("--markdown", metavar="FILE", help="the table of ratios once more, in Markdown")
+    return parser
+
+
+# -------------------------------------------------------------------------------------------------------- report
+
+
+def _report(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("pycv bench report", description="Shows a recorded result.")
+    parser.add_argument(
+        "file", nargs="?", help="a recorded JSON; with --readme benchmarks/results/cpu-resnet-vgg.json if left out"
+    )
+    parser.add_argument("--readme", action="store_true", help="rewrite the ratio table in ./README.md instead")
+    options = parser.parse_args(arguments)
+    from ..bench import readme, report
+
+    with user_input():
+        if options.readme:
+            print(readme.rewrite(options.file or readme.RECORDING))
+        elif options.file is None:
+            raise ValueError("report: which file? (pycv bench report FILE)")
+        else:
+            print(report.table(report.read(options.file)["rows"]))
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------- what they share
+
+
+def _new_result(suffix: str = ".json") -> Path:
+    return Path("runs/bench") / f"{datetime.now():%Y%m%d-%H%M%S}{suffix}"
+
+
+def _require_new(*paths: str | Path | None) -> None:
+    """Before anything is measured: raises ValueError where a result would be overwritten."""
+    for path in paths:
+        if path is not None and Path(path).exists():
+            raise ValueError(f"{path} exists: results are never overwritten; move it or name another file")
+
+
+def _require_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name} {value}: expected more than 0")
+
+
+def _number(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{option} {text}: expected a whole number, 1 or more")
+    return int(text)
+
+
+_COMMANDS = {"list": _list, "run": _run, "report": _report}
