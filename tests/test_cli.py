@@ -15,10 +15,8 @@ from pycv.bench import machine, readme
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Commands write below the current directory; peaks need not be measured again and again."""
+    """Commands write below the current directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "BURST_SECONDS", 0.001)
-    monkeypatch.setattr(machine, "MAX_BURSTS", 3)
     return tmp_path
 
 
@@ -175,6 +173,39 @@ def test_bench_lists_what_there_is(capsys):
         r["contender"] for r in found
     }
     assert all(row["what"] for row in found)
+
+
+def test_bench_compares_and_fails_on_a_regression(capsys, elsewhere):
+    assert run(capsys, "bench", "run", "relu.forward e100", "--budget", "0.1", "--json", "a.json")[0] == 0
+    code, out, _ = run(capsys, "bench", "compare", "a.json", "a.json", "--fail-over", "5%")
+    assert code == 0 and "no difference" in out
+    slower = json.loads((elsewhere / "a.json").read_text())
+    for row in slower["rows"]:
+        row.update({name: 2 * row[name] for name in ("seconds", "low", "high") if row[name]})
+    (elsewhere / "b.json").write_text(json.dumps(slower))
+    code, out, _ = run(capsys, "bench", "compare", "a.json", "b.json", "--fail-over", "5%")
+    assert code == 1 and "regression" in out and "+100.0 %" in out
+    code, out, _ = run(capsys, "bench", "compare", "a.json", "b.json", "--fail-over", "150")
+    assert code == 0 and "slower" in out
+    code, _, err = run(capsys, "bench", "compare", "a.json", "b.json", "--fail-over", "few")
+    assert code == 2 and "--fail-over few: expected a percentage" in err
+
+
+def test_bench_reports_as_one_page(capsys, elsewhere):
+    assert run(capsys, "bench", "run", "relu.forward e100", "--budget", "0.1", "--json", "a.json")[0] == 0
+    code, out, _ = run(capsys, "bench", "report", "a.json", "--output", "out/report.html", "--title", "mine")
+    assert code == 0 and out == "Written to out/report.html\n"
+    assert "relu.forward e100 f32 cpu" in (elsewhere / "out/report.html").read_text()
+    assert [path.name for path in (elsewhere / "out").iterdir()] == ["report.html"]
+
+
+def test_bench_roofline_shows_peaks_and_places_kernels(capsys, elsewhere, monkeypatch):
+    monkeypatch.setattr(machine, "peaks_of", lambda isa, threads: None)
+    code, out, _ = run(capsys, "bench", "roofline", "r: relu.forward e1000", "--budget", "0.1", "--json", "a.json")
+    assert code == 0 and "L1" in out
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("r ")] == [["r", "cpu:direct"]]
+    (row,) = bench.read("a.json")["rows"]
+    assert row["bound"] == "L1" and 0 < row["roofline"] < 1
 
 
 def test_bench_records_csv_and_markdown(capsys, elsewhere):

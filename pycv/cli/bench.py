@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ USAGE = """usage: pycv bench [COMMAND] [OPTIONS]
 
   list      ops, kernels, problem sets, contenders
   run       time contenders on problems, and compare each with float64
-  report    show a recorded result; rewrite the README's table
+  compare   two recordings: what became slower, what cannot be told apart
+  roofline  the peaks of this machine, and the place of every kernel under them
+  report    show recorded results, as a table or one HTML page; rewrite the README's table
 
 Without a command: 20 ResNet and VGG layers against torch, in under two minutes.
 pycv bench COMMAND --help tells more."""
@@ -190,25 +193,98 @@ def _run_parser() -> argparse.ArgumentParser:
     return parser
 
 
+# ------------------------------------------------------------------------------------------------------- compare
+
+
+def _compare(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "pycv bench compare",
+        description="Compares two recordings row by row. Where the confidence intervals overlap there is no "
+        "difference; a row that is slower by more than --fail-over, or is gone, makes the exit code 1.",
+    )
+    parser.add_argument("before", help="a recorded JSON")
+    parser.add_argument("after", help="another")
+    parser.add_argument("--fail-over", default="0%", metavar="PERCENT", help="5%%; default: whatever is slower fails")
+    options = parser.parse_args(arguments)
+    from ..bench import report
+    from ..bench.compare import compare
+
+    with user_input():
+        tolerance = _percent("--fail-over", options.fail_over)
+        found = compare(report.read(options.before), report.read(options.after), tolerance)
+    print(found)
+    return 1 if found.failed else 0
+
+
+# ------------------------------------------------------------------------------------------------------ roofline
+
+
+def _roofline(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "pycv bench roofline",
+        description="Measures the peaks of this machine, keeps them, and places every kernel of pycv that supports a "
+        "problem: its share of the least time that its own operations or the problem's fewest bytes can take.",
+    )
+    _add_problems(parser)
+    parser.add_argument("--threads", type=int, help="default: as many as torch uses")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything; default: 0.2 per kernel")
+    parser.add_argument("--peaks", action="store_true", help="only the peaks, measured anew")
+    parser.add_argument("--json", metavar="FILE", help="record the rows")
+    options = parser.parse_args(arguments)
+    from ..bench import machine, placing, report
+
+    if not (options.problem or options.set):
+        options.set = [placing.SET]
+    with user_input():
+        cases = _cases(options)
+        _require_new(options.json)
+        _require_positive(threads=options.threads, budget=options.budget)
+    try:
+        if options.peaks:
+            machine.remeasured(options.threads)
+        print(placing.peak_table(options.threads))
+    except RuntimeError as error:
+        raise UsageError(str(error)) from None
+    if options.peaks:
+        return 0
+    with progress_bar() as progress:
+        rows = placing.place_all(cases, options.threads, options.budget, progress)
+    print("\n" + placing.table(rows))
+    if options.json:
+        report.write(options.json, rows)
+        print(f"Recorded in {options.json}")
+    return 0
+
+
 # -------------------------------------------------------------------------------------------------------- report
 
 
 def _report(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("pycv bench report", description="Shows a recorded result.")
+    parser = argparse.ArgumentParser("pycv bench report", description="Shows recorded results.")
     parser.add_argument(
-        "file", nargs="?", help="a recorded JSON; with --readme benchmarks/results/cpu-resnet-vgg.json if left out"
+        "file", nargs="*", help="recorded JSON; with --readme benchmarks/results/cpu-resnet-vgg.json if left out"
     )
+    parser.add_argument("--output", metavar="FILE", help="one HTML file that needs nothing else; replaces an older one")
+    parser.add_argument("--title", default="pycv benchmark", help="of the HTML page")
     parser.add_argument("--readme", action="store_true", help="rewrite the ratio table in ./README.md instead")
     options = parser.parse_args(arguments)
-    from ..bench import readme, report
+    from ..bench import html, readme, report
 
     with user_input():
         if options.readme:
-            print(readme.rewrite(options.file or readme.RECORDING))
-        elif options.file is None:
+            if len(options.file) > 1:
+                raise ValueError("report --readme: one file, not several")
+            print(readme.rewrite(*(options.file or [readme.RECORDING])))
+            return 0
+        if not options.file:
             raise ValueError("report: which file? (pycv bench report FILE)")
-        else:
-            print(report.table(report.read(options.file)["rows"]))
+        recordings = [(name, report.read(name)) for name in options.file]
+        if options.output:
+            report.replace(options.output, html.page(recordings, options.title))
+            print(f"Written to {options.output}")
+            return 0
+    for _, document in recordings:
+        print(report.table(document["rows"]))
     return 0
 
 
@@ -232,10 +308,21 @@ def _require_positive(**values: float | None) -> None:
             raise ValueError(f"--{name} {value}: expected more than 0")
 
 
+def _percent(option: str, text: str) -> float:
+    """0.05 of ``5%`` and of ``5``."""
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{option} {text}: expected a percentage, 0 or more")
+    return value
+
+
 def _number(option: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{option} {text}: expected a whole number, 1 or more")
     return int(text)
 
 
-_COMMANDS = {"list": _list, "run": _run, "report": _report}
+_COMMANDS = {"list": _list, "run": _run, "compare": _compare, "roofline": _roofline, "report": _report}
