@@ -17,6 +17,7 @@ USAGE = """usage: pycv bench [COMMAND] [OPTIONS]
 
   list      ops, kernels, problem sets, contenders
   run       time contenders on problems, and compare each with float64
+  sweep     time contenders on many problems out of one pattern, with CSV and a plot
   compare   two recordings: what became slower, what cannot be told apart
   roofline  the peaks of this machine, and the place of every kernel under them
   report    show recorded results, as a table or one HTML page; rewrite the README's table
@@ -193,6 +194,65 @@ def _run_parser() -> argparse.ArgumentParser:
     return parser
 
 
+# --------------------------------------------------------------------------------------------------------- sweep
+
+
+def _sweep(arguments: list[str]) -> int:
+    from ..bench.contenders import DEFAULT
+
+    parser = argparse.ArgumentParser(
+        "pycv bench sweep",
+        description="Times contenders on every problem that a pattern stands for: {3..31:2} counts, {3,5,7} lists, "
+        "equal braces go together, different ones are combined, {/2} is half of the one before.",
+        epilog='Example: pycv bench sweep "n1c64h56w56 k64r{3..31:2}s{3..31:2} p{/2}" --contender cpu:winograd,cpu:fft '
+        "--kernel-param variant=f2,f4 --csv out.csv --plot out.svg",
+    )
+    parser.add_argument("pattern", help="text of a problem with braces; conv2d.forward if it names no op")
+    parser.add_argument("--contender", default=",".join(DEFAULT), metavar="NAMES", help="default: %(default)s")
+    parser.add_argument(
+        "--kernel-param", action="append", default=[], metavar="NAME=VALUES",
+        help="variant=f2,f4 of an algorithm; workspace_limit=1MB,64MB; precision=fast; deterministic=true",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, help="default: as many as torch uses")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything; default: 2 per problem")
+    parser.add_argument("--csv", metavar="FILE", help="default: a new file under runs/bench/")
+    parser.add_argument("--plot", metavar="FILE", help="an SVG: milliseconds over the first brace of numbers")
+    options = parser.parse_args(arguments)
+    from ..bench import report, sweep
+
+    with user_input():
+        parameters = dict(_parameter(text) for text in options.kernel_param)
+        sweep.expand(options.pattern)
+        sweep.contenders(names(options.contender), parameters)
+        output = Path(options.csv) if options.csv else _new_result(".csv")
+        _require_new(output, options.plot)
+        _require_positive(threads=options.threads, budget=options.budget)
+    with progress_bar() as progress:
+        rows = sweep.sweep(
+            options.pattern,
+            names(options.contender),
+            parameters,
+            threads=options.threads,
+            budget=options.budget,
+            progress=progress,
+        )
+    print(report.table(rows))
+    report.create(output, report.as_csv(rows))
+    print(f"Recorded in {output}")
+    if options.plot:
+        with user_input():
+            report.create(options.plot, sweep.plot(options.pattern, rows))
+        print(f"Plotted in {options.plot}")
+    return 0
+
+
+def _parameter(text: str) -> tuple[str, list[str]]:
+    name, equals, values = text.partition("=")
+    if not equals or not names(values):
+        raise ValueError(f"--kernel-param {text}: expected NAME=VALUE,VALUE")
+    return name, names(values)
+
+
 # ------------------------------------------------------------------------------------------------------- compare
 
 
@@ -325,4 +385,11 @@ def _number(option: str, text: str) -> int:
     return int(text)
 
 
-_COMMANDS = {"list": _list, "run": _run, "compare": _compare, "roofline": _roofline, "report": _report}
+_COMMANDS = {
+    "list": _list,
+    "run": _run,
+    "sweep": _sweep,
+    "compare": _compare,
+    "roofline": _roofline,
+    "report": _report,
+}
