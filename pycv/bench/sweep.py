@@ -55,8 +55,8 @@ def expand(pattern: str) -> list[Point]:
         raise ValueError(f"sweep {pattern!r}: {count} problems; at most {MAX_PROBLEMS}")
     points = []
     for chosen in itertools.product(*axes.values()):
-        values = dict(zip(axes, chosen, strict=True))
-        points.append(Point(case(_filled(pattern, values)), values))
+        named = dict(zip(axes, chosen, strict=True))
+        points.append(Point(case(_filled(pattern, named)), named))
     return points
 
 

@@ -19,7 +19,7 @@ USAGE = """usage: pycv COMMAND [OPTIONS]
   kernels   the registered kernels; with a problem: which would run it, and why
   models    the architectures, with their parameters and multiply-accumulates
   summary   a model layer by layer: output size, activation memory, parameters, MACs, receptive field
-  tune      measure this machine for the choice among kernels (`tune machine`, 3 to 5 minutes); see what was tuned
+  tune      measure this machine, a network or a set of problems for the choice among kernels; see what was tuned
   bench     measure kernels; without options: 20 ResNet and VGG layers against torch, in under two minutes
 
 pycv COMMAND --help tells more; pycv --version the version."""

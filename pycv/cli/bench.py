@@ -18,6 +18,7 @@ USAGE = """usage: pycv bench [COMMAND] [OPTIONS]
   list      ops, kernels, problem sets, contenders
   run       time contenders on problems, and compare each with float64
   sweep     time contenders on many problems out of one pattern, with CSV and a plot
+  model     a whole network: latency, images/s, memory, layers, each contender in its own process
   compare   two recordings: what became slower, what cannot be told apart
   roofline  the peaks of this machine, and the place of every kernel under them
   report    show recorded results, as a table or one HTML page; rewrite the README's table
@@ -114,11 +115,11 @@ def _run(arguments: list[str]) -> int:
     from ..bench import report
 
     with user_input():
-        cases = _cases(options)
+        cases = cases_of(options)
         contenders = [bench.contenders.contender(name) for name in names(options.contender)]
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
-        _require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
+        require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
     with progress_bar() as progress:
         rows = bench.run(
             cases,
@@ -140,14 +141,14 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _cases(options: argparse.Namespace) -> list[Any]:
+def cases_of(options: argparse.Namespace) -> list[Any]:
     """The problems that the options name. Raises ValueError for what does not exist, or if there is none."""
     from .. import bench
     from ..bench.data import require_dtype
 
     cases = [case for name in options.set for case in bench.load(name)]
     cases += [bench.problems.case(text) for text in options.problem]
-    batches = [_number("--batch", text) for text in names(options.batch)]
+    batches = [number("--batch", text) for text in names(options.batch)]
     cases = bench.variants(cases, names(options.passes), names(options.dtype), batches)
     for case in cases:
         require_dtype(case.problem)
@@ -156,7 +157,7 @@ def _cases(options: argparse.Namespace) -> list[Any]:
     return cases
 
 
-def _add_problems(parser: argparse.ArgumentParser) -> None:
+def add_problems(parser: argparse.ArgumentParser) -> None:
     """The options that name problems."""
     parser.add_argument("problem", nargs="*", help='text of a problem: "conv2d.forward n8c64h56w56 k64r3s3 p1"')
     parser.add_argument(
@@ -179,7 +180,7 @@ def _run_parser() -> argparse.ArgumentParser:
         "Example: pycv bench run --set resnet50 --pass forward,grad_input,grad_weight --dtype float32 "
         "--contender cpu:winograd,torch:nchw,torch:nhwc --threads 2 --json out.json",
     )
-    _add_problems(parser)
+    add_problems(parser)
     parser.add_argument("--contender", default=",".join(DEFAULT), metavar="NAMES", help="default: %(default)s")
     parser.add_argument("--threads", type=int, help="default: as many as torch uses")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything; default: 2 per problem")
@@ -226,7 +227,7 @@ def _sweep(arguments: list[str]) -> int:
         sweep.contenders(names(options.contender), parameters)
         output = Path(options.csv) if options.csv else _new_result(".csv")
         _require_new(output, options.plot)
-        _require_positive(threads=options.threads, budget=options.budget)
+        require_positive(threads=options.threads, budget=options.budget)
     with progress_bar() as progress:
         rows = sweep.sweep(
             options.pattern,
@@ -251,6 +252,65 @@ def _parameter(text: str) -> tuple[str, list[str]]:
     if not equals or not names(values):
         raise ValueError(f"--kernel-param {text}: expected NAME=VALUE,VALUE")
     return name, names(values)
+
+
+# --------------------------------------------------------------------------------------------------------- model
+
+
+def _model(arguments: list[str]) -> int:
+    from ..bench import network
+
+    parser = argparse.ArgumentParser(
+        "pycv bench model",
+        description="Times a whole network, each contender in a process of its own, in turns, and compares each with "
+        "float64. Contenders that are not installed are named as absent.",
+        epilog=f"Contenders: {', '.join(network.CONTENDERS)}. "
+        "Example: pycv bench model vgg16 --batch 1,8 --contender pycv,torch:nhwc,onnxruntime,openvino",
+    )
+    parser.add_argument("model", help="its name: vgg16 (pycv models lists all)")
+    parser.add_argument("--batch", default="1", metavar="SIZES", help="numbers of images; default: 1")
+    parser.add_argument("--contender", default=",".join(network.DEFAULT), metavar="NAMES", help="default: %(default)s")
+    parser.add_argument("--train", action="store_true", help="a training step: forward, backward, SGD with momentum")
+    parser.add_argument("--size", type=int, help="height and width of the images; default: the model's own")
+    parser.add_argument("--threads", type=int, help="default: as many as torch uses")
+    parser.add_argument(
+        "--budget", type=float, default=network.SECONDS, metavar="SECONDS", help="per batch size; default: %(default)s"
+    )
+    parser.add_argument("--layers", action="store_true", help="print what each layer takes")
+    parser.add_argument("--json", metavar="FILE", help="where to record; default: a new file under runs/bench/")
+    parser.add_argument("--csv", metavar="FILE", help="the rows once more, as CSV, without the layers")
+    parser.add_argument("--markdown", metavar="FILE", help="the table once more, in Markdown")
+    options = parser.parse_args(arguments)
+    from .. import models
+    from ..bench import report
+
+    with user_input():
+        models.image_shape(options.model)
+        batches = [number("--batch", text) for text in names(options.batch)]
+        require_positive(threads=options.threads, budget=options.budget, size=options.size)
+        for name in names(options.contender):
+            if name not in network.CONTENDERS:
+                raise ValueError(f"contender {name!r}: expected one of {', '.join(network.CONTENDERS)}")
+        output = Path(options.json) if options.json else _new_result()
+        _require_new(output, options.csv, options.markdown)
+    try:
+        with progress_bar() as progress:
+            rows = network.run(
+                options.model, batches, names(options.contender), train=options.train, size=options.size,
+                threads=options.threads, budget=options.budget, progress=progress,
+            )  # fmt: skip
+    except RuntimeError as error:  # a process that died: images too small for the model, too little memory
+        raise UsageError(str(error).splitlines()[-1]) from None
+    print(network.table(rows))
+    for batch in batches if options.layers else ():
+        print(f"\nbatch {batch}\n{network.layer_table([row for row in rows if row['batch'] == batch])}")
+    report.create(output, report.as_json(network.document(rows)))
+    if options.csv:
+        report.create(options.csv, report.as_csv([{k: v for k, v in row.items() if k != "layers"} for row in rows]))
+    if options.markdown:
+        report.create(options.markdown, network.table(rows, markdown=True) + "\n")
+    print(f"Recorded in {output}")
+    return 0
 
 
 # ------------------------------------------------------------------------------------------------------- compare
@@ -285,7 +345,7 @@ def _roofline(arguments: list[str]) -> int:
         description="Measures the peaks of this machine, keeps them, and places every kernel of pycv that supports a "
         "problem: its share of the least time that its own operations or the problem's fewest bytes can take.",
     )
-    _add_problems(parser)
+    add_problems(parser)
     parser.add_argument("--threads", type=int, help="default: as many as torch uses")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything; default: 0.2 per kernel")
     parser.add_argument("--peaks", action="store_true", help="only the peaks, measured anew")
@@ -296,9 +356,9 @@ def _roofline(arguments: list[str]) -> int:
     if not (options.problem or options.set):
         options.set = [placing.SET]
     with user_input():
-        cases = _cases(options)
+        cases = cases_of(options)
         _require_new(options.json)
-        _require_positive(threads=options.threads, budget=options.budget)
+        require_positive(threads=options.threads, budget=options.budget)
     try:
         if options.peaks:
             machine.remeasured(options.threads)
@@ -362,7 +422,8 @@ def _require_new(*paths: str | Path | None) -> None:
             raise ValueError(f"{path} exists: results are never overwritten; move it or name another file")
 
 
-def _require_positive(**values: float | None) -> None:
+def require_positive(**values: float | None) -> None:
+    """Raises ValueError naming the option that is not more than 0."""
     for name, value in values.items():
         if value is not None and not value > 0:
             raise ValueError(f"--{name} {value}: expected more than 0")
@@ -379,7 +440,8 @@ def _percent(option: str, text: str) -> float:
     return value
 
 
-def _number(option: str, text: str) -> int:
+def number(option: str, text: str) -> int:
+    """A whole number, 1 or more. Raises ValueError naming the option otherwise."""
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{option} {text}: expected a whole number, 1 or more")
     return int(text)
@@ -389,6 +451,7 @@ _COMMANDS = {
     "list": _list,
     "run": _run,
     "sweep": _sweep,
+    "model": _model,
     "compare": _compare,
     "roofline": _roofline,
     "report": _report,
