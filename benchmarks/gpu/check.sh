@@ -108,7 +108,7 @@ networks() {
     rm -rf "$out/networks"
     if [[ $rehearsal ]]; then
         "$python" -m tests.standin benchmarks.gpu.networks --output "$out/networks" --network lenet5 --batch 1 \
-            --precision fp32 --contender pycv,cuda,torch:nchw,torch:nhwc --seconds 1
+            --precision fp32 --contender pycv,cuda,torch:nchw --sampling 0.2
     else
         "$python" -m benchmarks.gpu.networks --output "$out/networks"
     fi

@@ -111,12 +111,13 @@ def _call(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool)
     return step
 
 
-def measured(setting: Setting, wanted: Sequence[str], seconds: float) -> list[dict[str, Any]]:
-    """A row per contender; ``error`` is the largest difference to torch:nchw's output, as a share (inference only)."""
+def measured(setting: Setting, wanted: Sequence[str], seconds: float, most: float) -> list[dict[str, Any]]:
+    """A row per contender, in ``seconds``, of which at most ``most`` go to samples. ``difference`` is the largest one
+    to the output of torch:nchw, as a share of that (inference only)."""
     start = time.perf_counter()
     with precision_of(setting):
         found, reasons = calls(setting, wanted)
-        rest = max(0.2, seconds - (time.perf_counter() - start))
+        rest = min(most, max(0.2, seconds - (time.perf_counter() - start)))
         timings = device.measure(found, rest, flush=False)
         outputs = {name: call() for name, call in found.items()} if setting.mode == "inference" else {}
     rows = []
@@ -168,6 +169,7 @@ def main() -> int:
     parser.add_argument("--precision", default=",".join(PRECISIONS), metavar="NAMES", help="default: %(default)s")
     parser.add_argument("--contender", default=",".join(CONTENDERS), metavar="NAMES", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=540.0, help="for everything; default: %(default)s")
+    parser.add_argument("--sampling", type=float, default=6.0, help="seconds of it per row; default: %(default)s")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu.networks: torch sees no GPU here")
@@ -180,13 +182,13 @@ def main() -> int:
         for done, setting in enumerate(todo):
             progress(done, len(todo), str(setting))
             remaining = deadline - time.perf_counter()
-            if remaining < min(LEAST_SECONDS, options.seconds / len(todo)):
+            if remaining < LEAST_SECONDS:
                 left_out.append(setting)
                 continue
             wanted = [
                 name for name in options.contender.split(",") if name != "torch:compiled" or remaining > COMPILE_SECONDS
             ]
-            rows += measured(setting, wanted, remaining / (len(todo) - done))
+            rows += measured(setting, wanted, remaining / (len(todo) - done), options.sampling)
             torch.cuda.empty_cache()
     options.output.mkdir(parents=True, exist_ok=True)
     document = {"schema": 1, "kind": "gpu networks", "machine": machine.describe(), "rows": rows}

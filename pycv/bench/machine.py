@@ -27,7 +27,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 @dataclass(frozen=True)
 class Level:
-    """One level of memory: what fits in it, for all threads together, and how fast it can be read."""
+    """One level of memory: what fits in it, for all threads together, and how fast it can be read, or copied in."""
 
     name: str
     bytes: float
@@ -48,7 +48,7 @@ class Peaks:
 
     @property
     def memory_bandwidth(self) -> float:
-        """Bytes/s of reading main memory."""
+        """Bytes/s of reading or copying main memory."""
         return self.levels[-1].bandwidth
 
     def level_of(self, working_set: float) -> Level:

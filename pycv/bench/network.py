@@ -248,7 +248,7 @@ def layer_table(rows: Sequence[Row]) -> str:
     lines: list[Sequence[str]] = [("layer", *(f"{name} ms" for name in seconds))]
     for name in shared + only:
         cells = (f"{1e3 * found[name]:.3f}" if name in found else "-" for found in seconds.values())
-        lines.append((name or "(model)", *cells))
+        lines.append((name, *cells))
     lines.append(("sum", *(f"{1e3 * math.fsum(found.values()):.3f}" for found in seconds.values())))
     return aligned_table(lines)
 

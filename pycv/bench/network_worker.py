@@ -14,16 +14,19 @@ import os
 import resource
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from .. import models
+from .. import models, registry
 from ..nn.patch import patch
 from ..timing import Sampler
 from .contenders import Unavailable
@@ -31,6 +34,7 @@ from .contenders import Unavailable
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 ENGINES = ("onnxruntime", "openvino")
 CONTENDERS = ("pycv", "pycv@nhwc", "torch:nchw", "torch:nhwc", "torch:compiled", *ENGINES)
+LAYER_RUNS = 5
 REFERENCE = "reference"  # writes what the others are compared with, and the ONNX file of the engines
 
 
@@ -133,15 +137,38 @@ class _Network:
                    for a, b in zip(made, expected, strict=True))  # fmt: skip
 
     def layers(self) -> list[dict[str, Any]] | None:
-        """Seconds of each layer in one forward pass; None of what is compiled as a whole, and of training."""
+        """Of inference, for each layer its median seconds; None of what is compiled as a whole, and of training."""
         if self.job.train or self.model is not self.plain:
             return None
-        explain = importlib.import_module("pycv.explain").explain  # which stands above
         x = self._given(self.job.seed + 1)
-        with torch.no_grad():
-            explain(self.model, x)
-            rows = explain(self.model, x).rows
-        return [{name: row[name] for name in ("layer", "op", "kernel", "seconds", "gflops")} for row in rows]
+        runs = [_layer_times(self.plain, x) for _ in range(LAYER_RUNS)]
+        return [one | {"seconds": median(run[i]["seconds"] for run in runs)} for i, one in enumerate(runs[0])]
+
+
+def _layer_times(model: nn.Module, x: Tensor) -> list[dict[str, Any]]:
+    """One run, watched by hooks around every module that has none within; the last row is what happened elsewhere."""
+    rows: list[dict[str, Any]] = []
+    begun: list[tuple[float, int]] = []
+
+    def enter(*_: Any) -> None:
+        begun.append((time.perf_counter(), len(log)))
+
+    def leave(name: str, module: nn.Module) -> None:
+        seconds, (start, calls) = time.perf_counter(), begun.pop()
+        kernels = ", ".join(call.choice.kernel.name for call in log[calls:]) or "torch"
+        rows.append({"layer": name, "op": type(module).__name__, "kernel": kernels, "seconds": seconds - start})
+
+    with ExitStack() as hooks, registry.record() as log, torch.no_grad():
+        for name, module in model.named_modules():
+            if next(module.children(), None) is None:
+                hooks.callback(module.register_forward_pre_hook(enter).remove)
+                hook = module.register_forward_hook(lambda module, *_, name=name: leave(name, module))
+                hooks.callback(hook.remove)
+        start = time.perf_counter()
+        model(x)
+        total = time.perf_counter() - start
+    between = total - sum(row["seconds"] for row in rows)
+    return [*rows, {"layer": "(between layers)", "op": "", "kernel": "torch", "seconds": between}]
 
 
 def _without_dropout(model: nn.Module) -> None:
@@ -209,7 +236,7 @@ class _Engine:
         last = nodes[len(nodes) // 2 :]
         return [
             {"layer": e["name"].removesuffix("_kernel_time"), "op": e["args"]["op_name"], "kernel": "onnxruntime",
-             "seconds": e["dur"] / 1e6, "gflops": None}
+             "seconds": e["dur"] / 1e6}
             for e in last
         ]  # fmt: skip
 

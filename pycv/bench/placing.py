@@ -40,10 +40,13 @@ def place_all(
 
 
 def peak_table(threads: int | None = None) -> str:
-    """The measured peaks: multiply-adds with each instruction set, and what each level of memory holds and moves."""
-    from .. import _cpu
+    """The measured peaks: multiply-adds with each instruction set, and what each level of memory holds and moves.
 
+    Raises RuntimeError where the C++ kernels are not built.
+    """
     here = machine.peaks(threads)
+    from .. import _cpu  # is there, or there would be no peaks
+
     lines: list[Sequence[str]] = [("multiply-adds", *(f"{dtype} GFLOP/s" for dtype in here.flops))]
     for isa in _cpu.compiled_isas():
         found = machine.peaks_of(isa, threads)

@@ -94,6 +94,7 @@ def _spoil_and_read(seconds: float) -> None:
 
 @pytest.mark.filterwarnings("ignore:.* is ignored")
 def test_writers_survive_one_who_spoils_the_file(directory):
+    cache.store("first", ENTRY)
     spoiler = threading.Thread(target=_spoil_and_read, args=(0.3,))
     spoiler.start()
     number = 0
