@@ -1,7 +1,8 @@
 """Whole networks: latency, images per second, memory and layers of every contender, each in a process of its own.
 
-The processes take turns: one sample of each, in rotating order, while the others wait for a line to read, so that what
-disturbs one disturbs all. Every process makes the same weights from one seed and is compared with float64 on images
+The processes take turns: a few samples of each, in rotating order, while the others wait for a line to read, so that
+what disturbs one disturbs all. A turn begins with a call that does not count, after a pause in which the threads of the
+last one have stopped to spin. Every process makes the same weights from one seed and is compared with float64 on images
 that it has not been timed on. ``peak_bytes`` is the largest resident memory of the process, ``base_bytes`` that before
 the network was built: Python, torch and pycv, which the engines of others would not need.
 """
@@ -23,13 +24,14 @@ from typing import Any
 import torch
 
 from .. import models
-from ..timing import FEW_SAMPLES, MAX_SAMPLES, MIN_SAMPLES
+from ..timing import MAX_SAMPLES
 from . import machine
 from .network_worker import CONTENDERS, ENGINES, REFERENCE, Job
 from .report import aligned_table, markdown_table
 from .runner import MEASURED, Progress
 
 DEFAULT = ("pycv", "pycv@nhwc", "torch:nchw", "torch:nhwc")
+PAUSE_SECONDS = 0.01
 SECONDS = 10.0  # of sampling, per network and batch size, for all contenders
 Row = dict[str, Any]
 
@@ -120,11 +122,12 @@ def _measured(job: Job, chosen: list[str], budget: float, precision: float, prog
 def _sample(workers: Sequence[_Worker], budget: float, precision: float) -> None:
     deadline = time.perf_counter() + budget
     for rounds in range(MAX_SAMPLES if workers else 0):
-        turns = [workers[(rounds + i) % len(workers)] for i in range(len(workers))]
-        settled = [worker.ask(do="sample", precision=precision)["settled"] for worker in turns]
-        if rounds + 1 >= FEW_SAMPLES and time.perf_counter() > deadline:
-            return
-        if rounds + 1 >= MIN_SAMPLES and all(settled):
+        settled = []
+        for i in range(len(workers)):
+            time.sleep(PAUSE_SECONDS)
+            answer = workers[(rounds + i) % len(workers)].ask(do="sample", precision=precision)
+            settled.append(answer["settled"])
+        if all(settled) or (rounds > 0 and time.perf_counter() > deadline):
             return
 
 
