@@ -19,6 +19,9 @@ USAGE = """usage: pycv COMMAND [OPTIONS]
   kernels   the registered kernels; with a problem: which would run it, and why
   models    the architectures, with their parameters and multiply-accumulates
   summary   a model layer by layer: output size, activation memory, parameters, MACs, receptive field
+  train     train a network by a recipe; go on with a run that was interrupted
+  eval      evaluate trained networks, several as an ensemble
+  predict   what trained networks see in picture files
   tune      measure this machine, a network or a set of problems for the choice among kernels; see what was tuned
   bench     measure kernels; without options: 20 ResNet and VGG layers against torch, in under two minutes
 
@@ -130,6 +133,24 @@ def _summary(arguments: list[str]) -> int:
     return 0
 
 
+def _train(arguments: list[str]) -> int:
+    from .train import train
+
+    return train(arguments)
+
+
+def _eval(arguments: list[str]) -> int:
+    from .train import evaluate
+
+    return evaluate(arguments)
+
+
+def _predict(arguments: list[str]) -> int:
+    from .train import predict
+
+    return predict(arguments)
+
+
 def _tune(arguments: list[str]) -> int:
     from .tune import tune
 
@@ -148,6 +169,9 @@ _COMMANDS = {
     "kernels": _kernels,
     "models": _models,
     "summary": _summary,
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
     "tune": _tune,
     "bench": _bench,
 }

@@ -37,8 +37,7 @@ class _Call(NamedTuple):
 
 def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """See :func:`pycv.functional.local_response_norm`."""
-    usual = plain(x) and x.dim() >= 3 and x.numel() > 0 and type(size) is int and size > 0
-    if watched() or not usual:
+    if watched() or not (plain(x) and x.dim() >= 3 and x.numel() > 0 and type(size) is int and size > 0):
         return _torch_local_response_norm(x, size, alpha, beta, k)
     call = _call("forward", x, size)
     if call.choice.plan is None:

@@ -51,6 +51,7 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
 )
 PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
 SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py::test_right_kernels"
+NUMBA = "kernels/numba/"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
@@ -98,6 +99,12 @@ CUDA_FFT, CUDA_FFT_TILE, CUDA_FFT_AXES, CUDA_FFT_CONV, CUDA_FFT_TESTS = (
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
+
+
+def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
+    """Noticed by one problem (tests/numba/test_kernels.py, CASES)."""
+    return Mutant(NUMBA + file, original, replacement, f"tests/numba/test_kernels.py::test_case[{case}] -m full")
+
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
@@ -336,7 +343,7 @@ MUTANTS = [
     Mutant(CUDA_PIPELINE, "async_copy_wait<0>();", "async_copy_wait<1>();", CUDA_GEMM_TESTS),
     Mutant(CUDA_PIPELINE, "        __syncthreads();\n        fetch(stage", "        fetch(stage", CUDA_GEMM_TESTS),
     Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
-    Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
+    Mutant("csrc/cuda/gemm.h", "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
     Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
     # pooling: rows that windows share, the first window of an element, divisors at the edge, ties, rows of a thread
     Mutant(CUDA_POOL, "if (j >= h[r].begin && j < h[r].end) folds[r]", "folds[r]", CUDA_POOL_TESTS),
@@ -414,6 +421,13 @@ MUTANTS = [
         CUDA_FFT_TESTS,
     ),
     Mutant(CUDA_FFT_CONV, "tiles, gradients, sums, begin > 0)", "tiles, gradients, sums, false)", CUDA_FFT_TESTS),
+    # Numba: rows left over, the tap's channel, the stride of a gradient, NaN, the mean's lost digits, the mask of relu
+    _numba("product.py", "first = whole_depth if i < whole_rows else 0", "first = whole_depth", "product"),
+    _numba("conv_gather.py", "start += -(origin + start * step) % every", "start += 0", "strided"),
+    _numba("conv_gather.py", "if met < count:", "if met == 0:", "im2col"),
+    _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
+    _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
+    _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
     # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
     Mutant(CUDA_MMA, "async_copy_wait<kStages - 2>();", "async_copy_wait<kStages - 1>();", CUDA_MMA_GEMM_TESTS),
     Mutant(CUDA_MMA, "kStages - 2>();\n        __syncthreads();", "kStages - 2>();", CUDA_MMA_GEMM_TESTS),

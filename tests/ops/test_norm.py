@@ -161,6 +161,16 @@ def test_local_response_norm_gradients_of_gradients():
         assert gradgradcheck(lambda x, size=size: PF.local_response_norm(x, size, 0.3, 0.6, 0.8), (x,))
 
 
+def test_local_response_norm_compiles_as_one_graph():
+    x = torch.randn(2, 7, 5, 4, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(PF.local_response_norm, fullgraph=True, backend="aot_eager")
+    y, expected = compiled(x, 5), F.local_response_norm(x, 5)
+    torch.testing.assert_close(y, expected)
+    grad_output = torch.randn_like(y)
+    gradients = [torch.autograd.grad(each, x, grad_output)[0] for each in (y, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize(
     "shape", [(2, 5, 19, 37), (4, 24, 19, 37), (3, 33, 9, 8), (4, 7), (70, 300), (0, 3, 2), (2, 0, 3)], ids=str
 )
