@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cpu.networks import CONTENDERS, FORMATS, contender, on_torch_layers, parts
+from benchmarks.cpu.networks import CONTENDERS, contender, parts
 from pycv import models
 from pycv.bench import machine
+from pycv.bench.network_worker import FORMATS, on_torch_layers
 from pycv.timing import measure
 from pycv.train import losses, optimizers, recipe
 

@@ -18,7 +18,7 @@ import torch
 from torch._C._profiler import _RecordFunctionFast as _Range
 
 from . import registry
-from .bench import machine
+from .bench import machine, roofline
 from .nn.enable import HANDLERS
 from .nn.patch import TWINS
 from .problem import Problem
@@ -132,24 +132,17 @@ def _call_row(layer: str, call: registry.Call) -> dict[str, Any]:
         "basis": choice.basis,
         "seconds": call.seconds,
         "gflops": gflops,
-        "roofline": _roofline_share(problem, call.seconds),
+        "roofline": _roofline_share(problem, choice.plan, call.seconds),
     }
 
 
-def _roofline_share(problem: Problem, seconds: float) -> float | None:
-    """The time that the machine's peaks allow for the problem's operations and bytes, over the time it took.
-
-    None where the machine's peak is not known: another device than the CPU, other dtypes, kernels that are not built.
-    """
-    if seconds <= 0 or problem.device != "cpu":
-        return None
+def _roofline_share(problem: Problem, plan: Any, seconds: float) -> float | None:
+    """The least time that the machine's peaks allow over the time it took; None where no peak is known."""
     try:
-        peaks = machine.peaks()
+        placed = roofline.place(problem, plan, machine.peaks()) if seconds > 0 else None
     except RuntimeError:  # measuring takes the C++ kernels
         return None
-    if problem.dtype not in peaks.flops:
-        return None
-    return peaks.roofline_seconds(problem.flops, problem.bytes, problem.dtype) / seconds
+    return None if placed is None else placed.share(seconds)
 
 
 def _torch_row(layer: str, event: Any, module: torch.nn.Module | None) -> dict[str, Any]:

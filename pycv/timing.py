@@ -50,7 +50,7 @@ def measure(
     ``precision``: half the width of the confidence interval of a median, as a share of it, at which to stop.
     ``warm_up``: seconds that each call is run before its time counts.
     """
-    samplers = [_Sampler(name, call) for name, call in calls.items()]
+    samplers = [Sampler(name, call) for name, call in calls.items()]
     deadline = time.perf_counter() + budget
     was_enabled = gc.isenabled()
     gc.disable()
@@ -72,7 +72,9 @@ def measure(
     return {sampler.name: sampler.result(precision) for sampler in samplers}
 
 
-class _Sampler:
+class Sampler:
+    """One call and its samples; :func:`measure` takes turns among several."""
+
     def __init__(self, name: str, call: Callable[[], object]) -> None:
         self.name = name
         self.call = call
@@ -90,6 +92,7 @@ class _Sampler:
         self.loops = max(1, math.ceil(SAMPLE_SECONDS / max(fastest, 1e-9)))
 
     def sample(self) -> None:
+        """Takes one sample."""
         seconds, undisturbed = self._run()
         (self.clean if undisturbed else self.disturbed).append(seconds)
 
@@ -104,12 +107,14 @@ class _Sampler:
         return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches
 
     def settled(self, precision: float) -> bool:
+        """Whether the median is known well enough."""
         if len(self.clean) < MIN_SAMPLES:
             return False
         middle, low, high = _interval(sorted(self.clean))
         return high - low <= 2 * precision * middle
 
     def result(self, precision: float) -> Timing:
+        """What the samples say so far."""
         return summarized(self.clean, precision, self.disturbed)
 
 

@@ -1,8 +1,11 @@
-"""``pycv tune machine``: measures the constants of the cost model (pycv/choice/model.py) on this machine.
+"""``pycv tune``: measures the constants of the cost model (pycv/choice/model.py) on this machine, or single choices.
 
 A fixed drawn set of problems covers what the model distinguishes: passes, filters, strides, groups, layouts, dtypes,
 sizes. Each is run by every kernel that supports it and by torch, with one thread and with all; the constants of each
 group are fitted to the times. Nothing here names an algorithm: a kernel that is registered is measured.
+
+`tune model` and `tune set` fill the choice cache instead (pycv/choice/cache.py): they run a network or problems once
+under ``autotune``, so that what is measured is what later runs ask for.
 """
 
 from __future__ import annotations
@@ -11,15 +14,20 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import registry
+from . import models, registry, settings
 from .bench import machine
+from .bench.contenders import Unavailable, contender
+from .bench.data import random_data
+from .bench.problems import Case
 from .choice import autotune, cache, device, files, model, runs
 from .choice.fit import Fit, fit
 from .problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Problem, output_size
@@ -332,6 +340,84 @@ def _recorded(path: Path, here: device.Device, rates: model.Rates, fits: dict[tu
     }
 
 
+# ------------------------------------------------------------------------------------------- filling the cache
+
+
+def tune_model(
+    name: str,
+    batches: Sequence[int] = (1,),
+    layouts: Sequence[str] = ("nchw",),
+    size: int | None = None,
+    train: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, cache.Entry]:
+    """Measures what a network of the zoo runs, once each, for the choice cache; returns the new entries.
+
+    Parameters
+    ----------
+    batches, layouts : each combination is run; layouts are nchw and nhwc.
+    size : height and width of the images; the model's own if None.
+    train : forward in training mode and backward, besides inference.
+    threads : ``torch.get_num_threads()`` if None.
+
+    Raises ValueError for a model that does not exist.
+    """
+    channels, *own = models.image_shape(name)
+    sizes = own if size is None else [size, size]
+
+    def run(batch: int, layout: str) -> None:
+        memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+        network = models.create(name).eval().to(memory_format=memory_format)  # type: ignore[call-overload]
+        x = torch.randn(batch, channels, *sizes).contiguous(memory_format=memory_format)
+        with torch.no_grad():
+            network(x)
+        if train:
+            output = network.train()(x)
+            outputs = output if isinstance(output, tuple) else (output,)
+            sum((each.sum() for each in outputs if each is not None), torch.zeros(())).backward()
+
+    steps = {f"{name}, batch {b}, {layout}": (b, layout) for b in batches for layout in layouts}
+    return _filled({text: partial(run, *step) for text, step in steps.items()}, threads, progress)
+
+
+def tune_cases(
+    cases: Iterable[Case], threads: int | None = None, progress: Progress | None = None
+) -> dict[str, cache.Entry]:
+    """Measures each problem once, as :func:`tune_model`; those that a function cannot be asked for are passed over."""
+
+    def run(one: Case) -> None:
+        with torch.no_grad(), suppress(Unavailable):
+            contender("pycv").prepare(one.problem, random_data(one.problem, SEED))
+
+    return _filled({one.name: partial(run, one) for one in cases}, threads, progress)
+
+
+def _filled(
+    steps: dict[str, Callable[[], None]], threads: int | None, progress: Progress | None
+) -> dict[str, cache.Entry]:
+    known = set(cache.entries())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before if threads is None else threads)
+        with settings.use(autotune=True):
+            for done, (text, step) in enumerate(steps.items()):
+                if progress:
+                    progress(done, len(steps), text)
+                step()
+    finally:
+        torch.set_num_threads(before)
+    if progress:
+        progress(len(steps), len(steps), "done")
+    return {key: entry for key, entry in cache.entries().items() if key not in known}
+
+
+def added(found: dict[str, cache.Entry]) -> str:
+    """What :func:`tune_model` and :func:`tune_cases` have found, for people."""
+    lines = [_entry_line(key, entry) for key, entry in found.items()]
+    return "\n".join([f"tuned {len(found)} choices; the rest was known, or had no choice", *lines])
+
+
 # -------------------------------------------------------------------------------------------------------- showing
 
 
@@ -344,11 +430,13 @@ def show() -> str:
         return "\n".join([*lines, str(error)])
     entries = cache.entries()
     lines.append(f"tuned choices: {len(entries)} in {file}")
-    for key, entry in entries.items():
-        problem = key.partition(" {")[0]
-        others = ", ".join(f"{name} {1e3 * s:.3g}" for name, s in sorted(entry.seconds.items(), key=lambda i: i[1]))
-        lines.append(f"  {problem}: {entry.kernel} ({others} ms)")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_entry_line(key, entry) for key, entry in entries.items())])
+
+
+def _entry_line(key: str, entry: cache.Entry) -> str:
+    problem = key.partition(" {")[0]
+    others = ", ".join(f"{name} {1e3 * s:.3g}" for name, s in sorted(entry.seconds.items(), key=lambda i: i[1]))
+    return f"  {problem}: {entry.kernel} ({others} ms)"
 
 
 def clear(machine_too: bool = False) -> list[Path]:

@@ -1,5 +1,6 @@
 """The command line: what it prints, where it records, and how it ends."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -14,10 +15,8 @@ from pycv.bench import machine, readme
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Commands write below the current directory; peaks need not be measured again and again."""
+    """Commands write below the current directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "BURST_SECONDS", 0.001)
-    monkeypatch.setattr(machine, "MAX_BURSTS", 3)
     return tmp_path
 
 
@@ -162,9 +161,65 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     assert code == 130 and err.endswith("pycv: interrupted\n")
 
 
-def test_bench_lists_sets_and_contenders(capsys):
+def test_bench_lists_what_there_is(capsys):
     code, out, _ = run(capsys, "bench", "list")
-    assert code == 0 and "resnet_vgg   20 problems" in out and "contender  cpu:im2col" in out
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert ["resnet_vgg", "20"] in [line[:2] for line in lines]
+    assert ["conv2d.forward", "cpu"] in [line[:2] for line in lines]
+    _, out, _ = run(capsys, "bench", "list", "contenders", "--json")
+    (found,) = json.loads(out).values()
+    assert {"pycv", "cpu", "cpu:winograd", "cpu:winograd/f4", "torch:nhwc", "mkl:matmul"} <= {
+        r["contender"] for r in found
+    }
+    assert all(row["what"] for row in found)
+
+
+def test_bench_compares_and_fails_on_a_regression(capsys, elsewhere):
+    assert run(capsys, "bench", "run", "relu.forward e100", "--budget", "0.1", "--json", "a.json")[0] == 0
+    code, out, _ = run(capsys, "bench", "compare", "a.json", "a.json", "--fail-over", "5%")
+    assert code == 0 and "no difference" in out
+    slower = json.loads((elsewhere / "a.json").read_text())
+    for row in slower["rows"]:
+        row.update({name: 2 * row[name] for name in ("seconds", "low", "high") if row[name]})
+    (elsewhere / "b.json").write_text(json.dumps(slower))
+    code, out, _ = run(capsys, "bench", "compare", "a.json", "b.json", "--fail-over", "5%")
+    assert code == 1 and "regression" in out and "+100.0 %" in out
+    code, out, _ = run(capsys, "bench", "compare", "a.json", "b.json", "--fail-over", "150")
+    assert code == 0 and "slower" in out
+    code, _, err = run(capsys, "bench", "compare", "a.json", "b.json", "--fail-over", "few")
+    assert code == 2 and "--fail-over few: expected a percentage" in err
+
+
+def test_bench_reports_as_one_page(capsys, elsewhere):
+    assert run(capsys, "bench", "run", "relu.forward e100", "--budget", "0.1", "--json", "a.json")[0] == 0
+    code, out, _ = run(capsys, "bench", "report", "a.json", "--output", "out/report.html", "--title", "mine")
+    assert code == 0 and out == "Written to out/report.html\n"
+    assert "relu.forward e100 f32 cpu" in (elsewhere / "out/report.html").read_text()
+    assert [path.name for path in (elsewhere / "out").iterdir()] == ["report.html"]
+
+
+def test_bench_roofline_shows_peaks_and_places_kernels(capsys, elsewhere, monkeypatch):
+    monkeypatch.setattr(machine, "peaks_of", lambda isa, threads: None)
+    code, out, _ = run(capsys, "bench", "roofline", "r: relu.forward e1000", "--budget", "0.1", "--json", "a.json")
+    assert code == 0 and "L1" in out
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("r ")] == [["r", "cpu:direct"]]
+    (row,) = bench.read("a.json")["rows"]
+    assert row["bound"] == "L1" and 0 < row["roofline"] < 1
+
+
+def test_bench_records_csv_and_markdown(capsys, elsewhere):
+    files = ("--json", "a.json", "--csv", "a.csv", "--markdown", "a.md")
+    arguments = ("bench", "run", "a: relu.forward e100", "--budget", "0.1", "--dtype", "float64", "--contender", "pycv")
+    assert run(capsys, *arguments, *files)[0] == 0
+    rows = bench.read("a.json")["rows"]
+    with (elsewhere / "a.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert [float(row["seconds"]) for row in read] == [row["seconds"] for row in rows]
+    assert list(read[0]) == list(rows[0]) and read[0]["problem"] == "relu.forward e100 f64 cpu"
+    assert (elsewhere / "a.md").read_text().startswith("| layer | pycv ms |")
+    code, _, err = run(capsys, *arguments, "--json", "b.json", "--csv", "a.csv")
+    assert code == 2 and "a.csv exists" in err and not (elsewhere / "b.json").exists()
 
 
 def test_the_readme_is_rewritten(capsys, elsewhere):
@@ -184,7 +239,10 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
         (["bork"], "there is no command 'bork': expected one of demo, info, kernels, models, summary, train,"),
         (["kernels", "conv2d.forward", "banana"], "'banana' is not understood"),
         (["kernels", "--op", "conv9d"], "op='conv9d': expected one of"),
-        (["bench", "bork"], "expected one of run, list, report"),
+        (["bench", "bork"], "expected one of list, run"),
+        (["bench", "list", "bork"], "'bork': expected one of ops, kernels, sets, contenders"),
+        (["bench", "run", "relu.forward e1", "--batch", "0"], "--batch 0: expected a whole number"),
+        (["bench", "run", "relu.forward e1", "--precision", "0"], "--precision 0.0: expected more than 0"),
         (["bench", "run"], "nothing to measure"),
         (["bench", "run", "conv2d.forward n1c1h2w2 k1r3s3"], "output size 0x0 must be 1 or more"),
         (["bench", "run", "--set", "nothere"], "problem set 'nothere'"),

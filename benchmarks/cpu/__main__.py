@@ -18,7 +18,7 @@ import torch
 
 from pycv.bench import goals
 from pycv.bench.problems import Case
-from pycv.cli import progress_bar
+from pycv.cli.shared import progress_bar
 
 from . import networks
 from .classes import CLASSES, Class, cases, layers

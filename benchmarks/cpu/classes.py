@@ -236,6 +236,8 @@ def layers() -> list[Case]:
     found: dict[Problem, Case] = {}
     for name in (*NETWORKS, *OTHERS):
         for one in load(name):
+            if name in NETWORKS and isinstance(one.problem, NormProblem):
+                continue  # the set `norms` stands for them
             problem = _without_bias(_batched(one.problem, 1))
             found.setdefault(problem, Case(f"{name} {one.name}", problem))
     return list(found.values())

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import pycv
-from pycv import models
 from pycv.bench import goals
+from pycv.bench.network_worker import FORMATS, unpatched
 from pycv.timing import measure
 
-FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 CONTENDERS = ("torch:nchw", "torch:nhwc", "pycv@nchw", "pycv@nhwc")
 INFERENCE = (("vgg16", goals.Goal("network", 2.0, 2.5)), ("resnet18", goals.Goal("network", 1.5, 2.0)))
 BATCHES, TRAINING_BATCH = (1, 8), 8
@@ -34,20 +33,6 @@ def rows(seconds: float = 20.0, image: int = 224) -> Iterator[goals.Row]:
             yield inference(name, goal, batch, seconds, image)
     for name, goal in TRAINING:
         yield training(name, goal, TRAINING_BATCH, seconds, image)
-
-
-def unpatched(name: str) -> nn.Module:
-    """The network with torch.nn's layers, whose initialisation it keeps."""
-    return on_torch_layers(models.create(name))
-
-
-def on_torch_layers(model: nn.Module) -> nn.Module:
-    """The same model, pycv's layers in it turned into those of torch.nn."""
-    for module in model.modules():
-        twin = next((base for base in type(module).__mro__ if base.__module__.startswith("torch.nn.modules")), None)
-        if type(module).__module__.startswith("pycv.nn") and twin is not None:
-            module.__class__ = twin
-    return model
 
 
 def parts(contender: str) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 from pycv import bench, registry
 from pycv.bench import report
 from pycv.bench.problems import Case
-from pycv.cli import progress_bar
+from pycv.cli.shared import progress_bar
 
 PROBLEMS = Path(__file__).with_name("problems.txt")
 BASELINES = "torch:nchw,torch:nhwc,torch:compiled"

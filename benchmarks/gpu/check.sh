@@ -15,6 +15,7 @@
 #     memcheck, racecheck, initcheck      compute-sanitizer on one small problem per kernel
 #     graphs     capture in CUDA graphs, streams, prepared weights
 #     bench      against cuDNN and cuBLAS: OUT/bench/cold.json, warm.json and table.md
+#     networks   whole networks against cuDNN and torch.compile: OUT/networks/networks.json and networks.md
 #     verified   OUT/verified.json, for pycv/choice: the kernels that came out right, if all of the tests above did
 #
 # --rehearse runs a slice of every stage without a GPU: on a stand-in for one (tests/standin), by host execution.
@@ -22,7 +23,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 rehearsal=
 [[ ${1:-} == --rehearse ]] && { rehearsal=1; shift; }
-all=(build wrappers kernels ops fuzz memcheck racecheck initcheck graphs bench verified)
+all=(build wrappers kernels ops fuzz memcheck racecheck initcheck graphs bench networks verified)
 tests=(build wrappers kernels ops fuzz memcheck racecheck initcheck graphs)
 out=runs/gpu
 [[ $# -gt 0 && ! " ${all[*]} " == *" $1 "* ]] && { out=$1; shift; }
@@ -103,6 +104,16 @@ bench() {
     fi
 }
 
+networks() {
+    rm -rf "$out/networks"
+    if [[ $rehearsal ]]; then
+        "$python" -m tests.standin benchmarks.gpu.networks --output "$out/networks" --network lenet5 --batch 1 \
+            --precision fp32 --contender pycv,cuda,torch:nchw --sampling 0.2
+    else
+        "$python" -m benchmarks.gpu.networks --output "$out/networks"
+    fi
+}
+
 # Only what every kind of test has seen counts.
 verified() {
     local name
@@ -112,7 +123,7 @@ verified() {
     small ${rehearsal:+--only relu} --verified "$out/verified.json"
 }
 
-export -f test_with small build wrappers kernels ops fuzz sanitized memcheck racecheck initcheck graphs bench verified
+export -f test_with small build wrappers kernels ops fuzz sanitized memcheck racecheck initcheck graphs bench networks verified
 export python rehearsal out
 failed=0 summary=()
 for name in "${chosen[@]}"; do

@@ -97,6 +97,11 @@ PYBIND11_MODULE(_cpu, m) {
         [](int threads, int64_t bytes, double seconds) { return measure_peak("read", "f32", bytes, threads, seconds); },
         py::arg("threads"), py::arg("bytes"), py::arg("seconds"),
         "Measured bytes/s of reading a buffer of this size, split over the threads; 0 if it cannot be allocated.");
+    m.def(
+        "copy_bandwidth",
+        [](int threads, int64_t bytes, double seconds) { return measure_peak("copy", "f32", bytes, threads, seconds); },
+        py::arg("threads"), py::arg("bytes"), py::arg("seconds"),
+        "Measured bytes/s read and written by copying one half of a buffer of this size onto the other; 0 as above.");
 
     py::class_<cpu::Cost>(m, "Cost", "What a run of a plan costs: counts (csrc/cpu/plan.h).")
         .def_readonly("multiply_adds", &cpu::Cost::multiply_adds)

@@ -2,7 +2,9 @@
 //
 // "fma": multiply-adds on vectors that never leave their registers, FLOP/s (two per multiply-add; on an instruction
 // set without FMA a multiplication and an addition). "read": each thread sums its share of a buffer again and again,
-// bytes/s; the buffer's size decides which cache level, or memory, answers.
+// bytes/s; the buffer's size decides which cache level, or memory, answers. "copy": each thread copies half of its
+// share onto the other half, bytes read and written per second: a level that loads and stores at once gives more than
+// "read".
 //
 // The team works in rounds between two barriers, so that all threads load the machine at the same moment, and the
 // best round counts: one in which a thread was descheduled is only too slow, never too fast. Rounds are short (a few
@@ -74,6 +76,41 @@ double fma_rate(int threads, double seconds) {
     });
 }
 
+constexpr int64_t kStreamedBytes = 64 << 20;  // a copy this large is written past the caches
+
+template <class T>
+double copy_rate(int64_t bytes, int threads, double seconds) {
+    constexpr int64_t kStep = 8 * lanes<T>, kSize = sizeof(T);
+    const int64_t half = bytes / kSize / threads / 2 / kStep * kStep;
+    T* const data =
+        static_cast<T*>(std::aligned_alloc(64, static_cast<size_t>((2 * half * threads * kSize + 63) & ~63)));
+    if (!data || half == 0) return std::free(data), 0.0;
+    parallel(threads, [&](int thread, int) {
+        for (int64_t i = 0; i < 2 * half; ++i) data[thread * 2 * half + i] = T(1);
+    });
+    const bool past_caches = bytes >= kStreamedBytes;
+    const int64_t block = half > kRoundBytes / kSize ? kRoundBytes / kSize : half;
+    const int64_t blocks = half / block, passes = (kRoundBytes / kSize + block - 1) / block;
+    const double amount = static_cast<double>(2 * block * passes * kSize);
+    const double best = best_rate(threads, seconds, amount, [&](int thread, int64_t round) {
+        const T* const from = data + thread * 2 * half + round % blocks * block;
+        T* const to = data + thread * 2 * half + half + round % blocks * block;
+        for (int64_t pass = 0; pass < passes; ++pass) {
+            for (int64_t at = 0; at < block; at += kStep) {
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) {
+                    const Vec<T> v = load<T>(from + at + i * lanes<T>);
+                    past_caches ? store_streaming<T>(to + at + i * lanes<T>, v) : store<T>(to + at + i * lanes<T>, v);
+                }
+            }
+        }
+        if (past_caches) streamed();
+        keep<T>(load<T>(to));
+    });
+    std::free(data);
+    return best;
+}
+
 template <class T>
 double read_rate(int64_t bytes, int threads, double seconds) {
     constexpr int64_t kStep = 8 * lanes<T>, kSize = sizeof(T);
@@ -113,9 +150,14 @@ double read_peak(const PeakProblem& problem, int threads, double seconds) {
                                        : read_rate<float>(problem.bytes, threads, seconds);
 }
 
+double copy_peak(const PeakProblem& problem, int threads, double seconds) {
+    return copy_rate<float>(problem.bytes, threads, seconds);
+}
+
 }  // namespace
 
 PYCV_KERNEL("peak", "fma", fma_peak);
 PYCV_KERNEL("peak", "read", read_peak);
+PYCV_KERNEL("peak", "copy", copy_peak);
 
 }  // namespace pycv::cpu::PYCV_ISA

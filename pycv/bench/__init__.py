@@ -1,7 +1,8 @@
 """Measures kernels against each other and against torch: ``pycv.bench.run(problems, contenders)`` and ``pycv bench``.
 
 problems (what) and contenders (who) meet in runner; timing says how long, check how exact, machine what the machine
-could do at best, report how it is shown and recorded.
+could do at best, roofline how near to that a kernel is, report how it is shown and recorded, html as a page, compare
+what has changed. sweep makes many problems out of one text, layers the sets of networks; network measures networks.
 """
 
 from .contenders import Contender, Unavailable

@@ -8,8 +8,9 @@ weight once) or, where there is no layer or an epilogue is fused, the function. 
 Every contender computes the same from the same values. ``torch:nchw``, ``torch:nhwc`` and whatever ends in ``@nchw`` or
 ``@nhwc`` lay the tensors out their way beforehand, all others take the problem's layouts. ``onednn:nchw`` and
 ``onednn:nhwc`` are oneDNN with a weight that was reordered once, which torch's eager mode does on every call;
-``onednn:matmul`` and ``numpy:matmul`` (OpenBLAS, as a rule) are other products than torch's. ``torch:compiled`` is the
-forward pass of torch in the problem's layout through torch.compile, which fuses what follows a convolution.
+``onednn:matmul``, ``mkl:matmul`` and ``numpy:matmul`` (OpenBLAS, as a rule) multiply matrices. ``torch:compiled`` is
+the forward pass of torch in the problem's layout through torch.compile, which fuses what follows a convolution;
+``torch:max-autotune`` lets Inductor search besides.
 """
 
 from __future__ import annotations
@@ -51,11 +52,21 @@ DEFAULT = ("pycv", "torch:nchw", "torch:nhwc")
 
 
 def names() -> list[str]:
-    """All contenders: ``pycv`` (whatever it chooses), a backend of it, each of its kernels as ``backend:algorithm``
-    (any of them followed by ``@nchw`` or ``@nhwc``), torch, and oneDNN and NumPy called directly."""
-    kernels = [kernel.name for kernel in registry.kernels() if kernel.backend != "torch"]
-    backends = [name.partition(":")[0] for name in kernels]
-    return ["pycv", *dict.fromkeys([*backends, *kernels]), "torch:nchw", "torch:nhwc", *_DIRECT]
+    """All contenders: ``pycv`` (whatever it chooses), a backend of it, each of its kernels as ``backend:algorithm`` or
+    ``backend:algorithm/variant`` (any of them followed by ``@nchw`` or ``@nhwc``), torch, and other libraries."""
+    return list(descriptions())
+
+
+def descriptions() -> dict[str, str]:
+    """All contenders, and in words what each is."""
+    own = [kernel for kernel in registry.kernels() if kernel.backend != "torch"]
+    found = {"pycv": "whatever pycv chooses"}
+    found |= {kernel.backend: f"whatever pycv chooses among its {kernel.backend} kernels" for kernel in own}
+    for kernel in own:
+        found.setdefault(f"{kernel.backend}:{kernel.algorithm}", "every variant of this algorithm: the best one runs")
+        found[kernel.name] = f"pycv's kernel, numeric class {kernel.numeric_class}"
+    found |= {f"torch:{layout}": f"torch, tensors in {layout}" for layout in _LAYOUTS}
+    return found | {name: words for name, (_, words) in _DIRECT.items()}
 
 
 def contender(name: str) -> Contender:
@@ -65,7 +76,7 @@ def contender(name: str) -> Contender:
         raise ValueError(f"contender {name!r}: expected one of {', '.join(names())}")
     backend, _, algorithm = plain.partition(":")
     if plain in _DIRECT:
-        return Contender(name, _DIRECT[plain])
+        return Contender(name, _DIRECT[plain][0])
     if backend == "torch":
         return Contender(name, partial(_torch, algorithm))
     chosen = {"backend": backend} if backend != "pycv" else {}
@@ -149,6 +160,19 @@ def _onednn_matmul(problem: Problem, data: Data) -> Call:
     return partial(torch.ops.mkldnn._linear_pointwise, a, b.t(), bias, "none", [], "")
 
 
+def _mkl_matmul(problem: Problem, data: Data) -> Call:
+    """torch.mm with oneDNN switched off, which leaves the BLAS that torch was built with."""
+    if not torch.backends.mkl.is_available():
+        raise Unavailable("this torch was built without MKL")
+    a, b, bias = _plain_product(problem, data)
+
+    def run() -> Tensor:
+        with torch.backends.mkldnn.flags(enabled=False):
+            return torch.mm(a, b) if bias is None else torch.addmm(bias, a, b)
+
+    return run
+
+
 def _numpy_matmul(problem: Problem, data: Data) -> Call:
     a, b, bias = _plain_product(problem, data)
     x, y, z = a.numpy(), b.numpy(), None if bias is None else bias.numpy()
@@ -164,12 +188,12 @@ def _plain_product(problem: Problem, data: Data) -> tuple[Tensor, Tensor, Tensor
     return tensors["a"][0], tensors["b"][0], tensors.get("bias")
 
 
-def _compiled(problem: Problem, data: Data) -> Call:
+def _compiled(options: dict[str, Any], problem: Problem, data: Data) -> Call:
     if problem.pass_ != "forward":
         raise Unavailable("torch.compile of a forward pass")
 
     def made(tensors: Data) -> Call:
-        return torch.compile(call(torch.nn, torch.nn.functional, problem, tensors), dynamic=False)
+        return torch.compile(call(torch.nn, torch.nn.functional, problem, tensors), dynamic=False, **options)
 
     try:
         run = _each_weight(problem, data, made)
@@ -179,12 +203,15 @@ def _compiled(problem: Problem, data: Data) -> Call:
     return run
 
 
-_DIRECT: dict[str, Callable[[Problem, Data], Call]] = {
-    "torch:compiled": _compiled,
-    "onednn:nchw": partial(_prepacked, "nchw"),
-    "onednn:nhwc": partial(_prepacked, "nhwc"),
-    "onednn:matmul": _onednn_matmul,
-    "numpy:matmul": _numpy_matmul,
+# Contenders that no backend of pycv is: what prepares the call, and what it is.
+_DIRECT: dict[str, tuple[Callable[[Problem, Data], Call], str]] = {
+    "torch:compiled": (partial(_compiled, {}), "torch through torch.compile (Inductor)"),
+    "torch:max-autotune": (partial(_compiled, {"mode": "max-autotune"}), "torch.compile, Inductor's max-autotune"),
+    "onednn:nchw": (partial(_prepacked, "nchw"), "oneDNN, weight reordered once, tensors in nchw"),
+    "onednn:nhwc": (partial(_prepacked, "nhwc"), "oneDNN, weight reordered once, tensors in nhwc"),
+    "onednn:matmul": (_onednn_matmul, "oneDNN's product of matrices"),
+    "mkl:matmul": (_mkl_matmul, "torch.mm without oneDNN: MKL"),
+    "numpy:matmul": (_numpy_matmul, "NumPy's product of matrices: OpenBLAS, as a rule"),
 }
 
 

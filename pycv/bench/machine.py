@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import math
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..choice import device, files
 from ..info import cores, info
 
 BURST_SECONDS = 0.03
@@ -19,7 +27,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 @dataclass(frozen=True)
 class Level:
-    """One level of memory: what fits in it, for all threads together, and how fast it can be read."""
+    """One level of memory: what fits in it, for all threads together, and how fast it can be read, or copied in."""
 
     name: str
     bytes: float
@@ -40,29 +48,146 @@ class Peaks:
 
     @property
     def memory_bandwidth(self) -> float:
-        """Bytes/s of reading main memory."""
+        """Bytes/s of reading or copying main memory."""
         return self.levels[-1].bandwidth
 
-    def roofline_seconds(self, flops: float, bytes: float, dtype: str = "f32") -> float:
-        """The least time that ``flops`` operations on a working set of ``bytes``, each moved once, can take here.
+    def level_of(self, working_set: float) -> Level:
+        """The smallest level into which so many bytes fit."""
+        return next((level for level in self.levels if working_set <= level.bytes), self.levels[-1])
 
-        The bandwidth is that of the smallest memory level into which the working set fits.
+    def move_seconds(self, bytes: float, working_set: float | None = None) -> float:
+        """The least time in which ``bytes`` out of a working set (if None: of as many) can be moved, each once.
+
+        The bandwidth is that of the level that holds the working set; what of it the next smaller level can hold may
+        still lie there.
         """
-        level = next((level for level in self.levels if bytes <= level.bytes), self.levels[-1])
+        level = self.level_of(bytes if working_set is None else working_set)
+        index = self.levels.index(level)
+        if index == 0:
+            return bytes / level.bandwidth
+        nearer = self.levels[index - 1]
+        near = min(bytes, nearer.bytes)
+        return near / nearer.bandwidth + (bytes - near) / level.bandwidth
+
+    def roofline_seconds(self, flops: float, bytes: float, dtype: str = "f32") -> float:
+        """The least time that ``flops`` operations on a working set of ``bytes``, each moved once, can take here."""
         compute = flops / self.flops[dtype] if dtype in self.flops else 0.0
-        return max(compute, bytes / level.bandwidth)
+        return max(compute, self.move_seconds(bytes))
+
+    def joined(self, other: Peaks) -> Peaks:
+        """The better of two measurements of one machine, rate by rate: others make it slower, never faster."""
+        flops = {dtype: max(rate, other.flops.get(dtype, 0.0)) for dtype, rate in self.flops.items()}
+        bandwidths = {level.name: level.bandwidth for level in other.levels}
+        levels = [replace(one, bandwidth=max(one.bandwidth, bandwidths.get(one.name, 0.0))) for one in self.levels]
+        return replace(self, flops=flops, levels=tuple(levels))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types; the size of main memory is null."""
+        levels = [
+            {"name": one.name, "bytes": None if math.isinf(one.bytes) else one.bytes, "bandwidth": one.bandwidth}
+            for one in self.levels
+        ]
+        return {"threads": self.threads, "isa": self.isa, "flops": dict(self.flops), "levels": levels}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Peaks:
+        """Raises ValueError, TypeError or KeyError for what :meth:`to_json` has not made."""
+        levels = tuple(
+            Level(one["name"], math.inf if one["bytes"] is None else one["bytes"], one["bandwidth"])
+            for one in value["levels"]
+        )
+        found = Peaks(int(value["threads"]), value["isa"], dict(value["flops"]), levels)
+        rates = [*found.flops.values(), *(level.bandwidth for level in levels)]
+        if not levels or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+            raise ValueError("rates must be positive numbers")
+        return found
+
+
+# ----------------------------------------------------------------------------------------------- measured and kept
+
+SCHEMA = 1
 
 
 def peaks(threads: int | None = None) -> Peaks:
-    """The peaks of this machine, measured once per process and thread count (about a second).
+    """The peaks of this machine, measured once (about two seconds) and kept in pycv's cache directory.
 
     ``threads`` is ``torch.get_num_threads()`` if None, and never more than the cores that this process may use.
     Raises RuntimeError where the C++ kernels are not built.
     """
-    return _measure(min(threads or torch.get_num_threads(), cores()))
+    return _peaks(_team(threads))
+
+
+def remeasured(threads: int | None = None) -> Peaks:
+    """Measures again; of what is known and what is found now the better is kept."""
+    team = _team(threads)
+    known, found = recorded(team), _measure(team)
+    better = found if known is None else found.joined(known)
+    _keep(better)
+    _peaks.cache_clear()
+    return better
+
+
+def recorded(threads: int | None = None) -> Peaks | None:
+    """What was measured before on a machine of this class; None if nothing was. Never measures."""
+    try:
+        return _read(device.current()).get(_team(threads))
+    except RuntimeError:  # the C++ kernels are not built
+        return None
+
+
+def peaks_of(isa: str, threads: int | None = None) -> Peaks | None:
+    """The peaks with another instruction set of this build; None where this machine cannot run it."""
+    here, team = device.current(), _team(threads)
+    if isa == here.isa:
+        return peaks(team)
+    known = _read(replace(here, isa=isa)).get(team)
+    if known is not None:
+        return known
+    code = f"import json; from pycv.bench import machine; print(json.dumps(machine.peaks({team}).to_json()))"
+    environment = os.environ | {"PYCV_CPU_ISA": isa}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    return Peaks.from_json(json.loads(done.stdout)) if done.returncode == 0 else None
+
+
+def _team(threads: int | None) -> int:
+    return min(threads or torch.get_num_threads(), cores())
 
 
 @cache
+def _peaks(threads: int) -> Peaks:
+    known = recorded(threads)
+    if known is None:
+        known = _measure(threads)
+        _keep(known)
+    return known
+
+
+def _file(here: device.Device) -> Path:
+    return files.cache_dir() / f"peaks-{here.digest}.json"
+
+
+def _read(here: device.Device) -> dict[int, Peaks]:
+    value = files.read(_file(here), _check)
+    return {} if value is None else {int(count): Peaks.from_json(one) for count, one in value["threads"].items()}
+
+
+def _check(value: Any) -> None:
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise ValueError(f"expected peaks of schema {SCHEMA}")
+    for one in value["threads"].values():
+        Peaks.from_json(one)
+
+
+def _keep(found: Peaks) -> None:
+    here = device.current()
+    try:
+        with files.locked(_file(here)):
+            every = {str(count): one.to_json() for count, one in (_read(here) | {found.threads: found}).items()}
+            files.write(_file(here), {"schema": SCHEMA, "device": asdict(here), "threads": every})
+    except OSError as error:
+        warnings.warn(f"the machine's peaks cannot be kept in {_file(here)}: {error}", stacklevel=2)
+
+
 def _measure(threads: int) -> Peaks:
     try:
         from .. import _cpu
@@ -73,11 +198,13 @@ def _measure(threads: int) -> Peaks:
         return _best(threads, lambda team: _cpu.fma_flops(team, dtype, BURST_SECONDS))
 
     def bandwidth(bytes: int) -> float:
-        return _best(threads, lambda team: _cpu.read_bandwidth(team, bytes, BURST_SECONDS))
+        """Of reading or of copying, whichever is faster: some levels load and store at once."""
+        read = _best(threads, lambda team: _cpu.read_bandwidth(team, bytes, BURST_SECONDS))
+        return max(read, _best(threads, lambda team: _cpu.copy_bandwidth(team, bytes, BURST_SECONDS)))
 
     caches = cache_sizes(threads)
     beyond_caches = min(max([4 * capacity for _, capacity in caches] + [128 << 20]), 512 << 20)
-    levels = [Level("memory", float("inf"), bandwidth(beyond_caches))]
+    levels = [Level("memory", math.inf, bandwidth(beyond_caches))]
     for name, capacity in reversed(caches):
         # Half of a cache: the other half is for whatever else is in it. No cache is slower than what is behind it.
         levels.insert(0, Level(name, capacity, max(bandwidth(capacity // 2), levels[0].bandwidth)))

@@ -7,12 +7,12 @@ are there wherever pycv is installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import registry
-from ..problem import ITEMSIZES, PASSES, ConvProblem, GemmProblem, PoolProblem, Problem, parse
+from ..problem import ITEMSIZES, PASSES, ConvProblem, GemmProblem, PointwiseProblem, PoolProblem, Problem, parse
 
 SETS = Path(__file__).parent / "sets"
 
@@ -28,6 +28,12 @@ class Case:
 def set_names() -> list[str]:
     """The names of the problem sets that come with pycv."""
     return sorted(path.stem for path in SETS.glob("*.txt"))
+
+
+def description(name: str) -> str:
+    """What a set that comes with pycv holds: the comment in its first line."""
+    first = (SETS / f"{name}.txt").read_text().partition("\n")[0]
+    return first.removeprefix("#").strip()
 
 
 def load(name: str | Path) -> list[Case]:
@@ -97,11 +103,18 @@ def checked(problem: Problem) -> Problem:
     return problem
 
 
-def variants(cases: Iterable[Case], passes: Sequence[str] = (), dtypes: Sequence[str] = ()) -> list[Case]:
-    """Each case in each of these passes and dtypes (none given: as it is); passes that its op lacks are left out.
+DTYPE_NAMES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}  # torch's
 
-    The epilogue belongs to the forward pass and is dropped from the others. Raises ValueError for unknown names.
+
+def variants(
+    cases: Iterable[Case], passes: Sequence[str] = (), dtypes: Sequence[str] = (), batches: Sequence[int] = ()
+) -> list[Case]:
+    """Each case in each of these passes, dtypes (f32 or torch's float32) and batch sizes; none given: as it is.
+
+    Passes that its op lacks are left out; products and pointwise functions have no batch size to change. The
+    epilogue belongs to the forward pass and is dropped from the others. Raises ValueError for unknown names.
     """
+    dtypes = [DTYPE_NAMES.get(name, name) for name in dtypes]
     for given, known in ((passes, PASSES), (dtypes, tuple(ITEMSIZES))):
         for name in given:
             if name not in known:
@@ -109,12 +122,26 @@ def variants(cases: Iterable[Case], passes: Sequence[str] = (), dtypes: Sequence
     known_passes = registry.algorithms()
     result = []
     for one in cases:
-        for pass_ in passes or [one.problem.pass_]:
-            for dtype in dtypes or [one.problem.dtype]:
-                if f"{one.problem.op}.{pass_}" in known_passes:
-                    changed = replace(_in_pass(one.problem, pass_), dtype=dtype)
-                    named = one.name != str(one.problem)
-                    result.append(Case(one.name if named else str(changed), changed))
+        has_batch = not isinstance(one.problem, (GemmProblem, PointwiseProblem))
+        for each in (_of_batch(one, batch) for batch in batches) if batches and has_batch else [one]:
+            result += _of_case(each, passes, dtypes, known_passes)
+    return result
+
+
+def _of_batch(one: Case, batch: int) -> Case:
+    changed = replace(one.problem, n=batch)  # type: ignore[arg-type]
+    name = f"{one.name} b{batch}" if one.name != str(one.problem) else str(changed)
+    return Case(name, changed)
+
+
+def _of_case(one: Case, passes: Sequence[str], dtypes: Sequence[str], known: Mapping[str, object]) -> list[Case]:
+    result = []
+    for pass_ in passes or [one.problem.pass_]:
+        for dtype in dtypes or [one.problem.dtype]:
+            if f"{one.problem.op}.{pass_}" in known:
+                changed = replace(_in_pass(one.problem, pass_), dtype=dtype)
+                named = one.name != str(one.problem)
+                result.append(Case(one.name if named else str(changed), changed))
     return result
 
 

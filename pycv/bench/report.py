@@ -1,22 +1,28 @@
 """What was measured, for people and for programs: JSON with a schema, a table for the terminal, a table for Markdown.
 
-A recorded file is a JSON object ``{"schema": 1, "recorded": ISO time, "machine": {...}, "rows": [...]}``. :data:`ROW`
+A recorded file is a JSON object ``{"schema": 2, "recorded": ISO time, "machine": {...}, "peaks": {...}, "rows":
+[...]}``. :data:`ROW`
 and :data:`DOCUMENT` are JSON Schema (draft 2020-12); :func:`validate` checks a document against them.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .machine import describe
+from . import machine
 from .runner import Row
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def _field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]:
@@ -44,7 +50,9 @@ ROW: dict[str, Any] = {
         "disturbed": _field("integer", "samples during which the process lost a processor", True),
         "noisy": _field("boolean", "disturbed samples had to be used, or the precision was not reached", True),
         "gflops": _field("number", "effective rate: flops / seconds / 1e9", True),
+        "algorithm_flops": _field("number", "operations that the algorithm performs; the direct ones if unknown", True),
         "roofline": _field("number", "least time possible on this machine's measured peaks / seconds", True),
+        "bound": _field("string", "what sets that least time: compute, or the level of memory", True),
         "error": _field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
         "unavailable": _field("string", "why the contender cannot run the problem", True),
     },
@@ -71,6 +79,7 @@ DOCUMENT: dict[str, Any] = {
                 "commit": _field("string", "of pycv's checkout, with + if files were changed", True),
             },
         },
+        "peaks": {"type": ["object", "null"], "description": "measured peaks of the machine (bench/machine.py)"},
         "rows": {"type": "array", "items": ROW},
     },
 }
@@ -117,26 +126,85 @@ def document(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their machine and time, as they are recorded."""
     finite = [{key: None if value in (math.inf, -math.inf) else value for key, value in row.items()} for row in rows]
     recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"schema": SCHEMA_VERSION, "recorded": recorded, "machine": describe(), "rows": finite}
+    peaks = machine.recorded(rows[0]["threads"]) if rows else None
+    return {
+        "schema": SCHEMA_VERSION,
+        "recorded": recorded,
+        "machine": machine.describe(),
+        "peaks": peaks.to_json() if peaks else None,
+        "rows": finite,
+    }
+
+
+def as_json(document: Mapping[str, Any]) -> str:
+    """The text of a recorded file."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows under a line of their field names; None is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else list(ROW["properties"]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write(path: str | Path, rows: Sequence[Row]) -> None:
     """Records rows in a new file. Raises FileExistsError rather than overwrite one."""
+    create(path, as_json(document(rows)))
+
+
+def create(path: str | Path, text: str) -> None:
+    """A new file with this text, there as a whole or not at all. Raises FileExistsError rather than overwrite one."""
+    with _temporary(path, text) as temporary:
+        os.link(temporary, path)
+
+
+def replace(path: str | Path, text: str) -> None:
+    """A file with this text, in the place of whatever was there, at no moment half of it."""
+    with _temporary(path, text) as temporary:
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _temporary(path: str | Path, text: str) -> Iterator[str]:
+    """A file beside ``path``, complete and on disk, that is removed if it is still there in the end."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(document(rows), indent=1, allow_nan=False)
-    with path.open("x") as file:
-        file.write(text + "\n")
+    handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """A recorded document. Raises ValueError, naming the file, if it is none of ours, OSError if it cannot be read."""
     try:
-        value = json.loads(Path(path).read_text())
+        value = _upgraded(json.loads(Path(path).read_text()))
         validate(value)
     except ValueError as error:
         raise ValueError(f"{path}: not a recorded benchmark: {error}") from None
     return value
+
+
+def _upgraded(value: Any) -> Any:
+    """A recording of schema 1, which knew neither peaks nor an algorithm's own operations, as one of today."""
+    if not isinstance(value, dict) or value.get("schema") != 1 or not isinstance(value.get("rows"), list):
+        return value
+    unknown = {"algorithm_flops": None, "bound": None}
+    rows = [row | unknown | {"roofline": None} if isinstance(row, dict) else row for row in value["rows"]]
+    return value | {"schema": SCHEMA_VERSION, "peaks": None, "rows": rows}
 
 
 # ------------------------------------------------------------------------------------------------------- tables
@@ -154,6 +222,15 @@ def ratio(row: Row, rows: Sequence[Row]) -> float | None:
     """How many times faster than the baseline of its problem's rows."""
     base = baseline(rows)
     return base["seconds"] / row["seconds"] if base and row["seconds"] else None
+
+
+OTHERS = ("torch", "onednn", "mkl", "numpy")  # libraries: whatever begins with one of these is not pycv's
+
+
+def fastest_rival(rows: Sequence[Row]) -> Row | None:
+    """Of the rows of one problem the fastest that is another library's, whatever its layout."""
+    others = [row for row in rows if row["contender"].partition(":")[0] in OTHERS and row["seconds"]]
+    return min(others, key=lambda row: row["seconds"], default=None)
 
 
 def by_problem(rows: Iterable[Row]) -> list[list[Row]]:
@@ -203,7 +280,7 @@ def _cells(row: Row, times_faster: float | None) -> tuple[str, ...]:
         f"{spread:.0f}",
         "-" if times_faster is None else f"{times_faster:.2f}x",
         f"{row['gflops']:.1f}",
-        "-" if row["roofline"] is None else f"{100 * row['roofline']:.0f} %",
+        "-" if row["roofline"] is None else f"{100 * row['roofline']:.0f} % {row['bound']}",
         "inf" if row["error"] is None else f"{row['error']:.1e}",
     )
 

@@ -12,7 +12,7 @@ import torch
 from .. import registry
 from ..problem import Problem
 from ..timing import Timing, measure
-from . import check, device, machine
+from . import check, device, machine, roofline
 from .contenders import DEFAULT, Call, Contender, Unavailable, contender
 from .data import random_data, require_dtype
 from .problems import Case, case
@@ -20,6 +20,7 @@ from .problems import Case, case
 Row = dict[str, Any]
 Progress = Callable[[int, int, str], None]
 SECONDS_PER_PROBLEM = 2.0
+MEASURED = ("seconds", "low", "high", "q25", "q75", "samples", "disturbed", "noisy")
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
     Returns
     -------
     One dict per problem and contender, described by :data:`pycv.bench.report.ROW`. A contender that cannot run a
-    problem has ``seconds`` None and ``unavailable`` the reason.
+    problem has ``seconds`` None and ``unavailable`` the reason; so has one whose time is above its own roofline.
 
     Raises
     ------
@@ -65,13 +66,13 @@ def run(
     with _threads(threads), torch.no_grad():
         if progress:
             progress(0, len(cases), "this machine's peaks")
-        peaks = _peaks()
+        roof = _Roof(_peaks())
         for done, one in enumerate(cases):
             if progress:
                 progress(done, len(cases), one.name)
             seconds = max(0.0, deadline - time.perf_counter()) / (len(cases) - done)
             with device.fair() if one.problem.device == "cuda" else nullcontext():
-                rows += _measure_case(one, chosen, peaks, seconds, precision, seed, warm)
+                rows += _measure_case(one, chosen, roof, seconds, precision, seed, warm)
         if progress:
             progress(len(cases), len(cases), "done")
     return rows
@@ -80,7 +81,7 @@ def run(
 def _measure_case(
     one: Case,
     contenders: list[Contender],
-    peaks: machine.Peaks | None,
+    roof: _Roof,
     seconds: float,
     precision: float,
     seed: int,
@@ -99,12 +100,14 @@ def _measure_case(
     expected = check.reference(one.problem, random_data(one.problem, seed + 1)) if fresh else None
     rows = []
     for each in contenders:
-        row = _row(one, each.name, timings.get(each.name), peaks)
+        row = _row(one, each.name, timings.get(each.name))
+        row["unavailable"] = reasons.get(each.name)
         if each.name in fresh and expected is not None:
             with registry.record() as log:
                 row["error"] = check.error(fresh[each.name], expected)
-            row["kernel"] = _kernel_that_ran(log, one.problem) or each.name
-        row["unavailable"] = reasons.get(each.name)
+            choice = _choice_that_ran(log, one.problem)
+            row["kernel"] = choice.kernel.name if choice else each.name
+            roof.place(row, one.problem, choice.plan if choice else None)
         rows.append(row)
     return rows
 
@@ -121,14 +124,14 @@ def _prepared(problem: Problem, contenders: list[Contender], seed: int) -> tuple
     return calls, reasons
 
 
-def _kernel_that_ran(log: list[registry.Call], problem: Problem) -> str | None:
+def _choice_that_ran(log: list[registry.Call], problem: Problem) -> registry.Choice | None:
     """Of the recorded calls the one that did this problem's op and pass (a function may run several)."""
-    kernels = [call.choice.kernel for call in log]
-    exact = [kernel.name for kernel in kernels if (kernel.op, kernel.pass_) == (problem.op, problem.pass_)]
-    return next(iter(exact or [kernel.name for kernel in kernels]), None)
+    choices = [call.choice for call in log]
+    exact = [c for c in choices if (c.kernel.op, c.kernel.pass_) == (problem.op, problem.pass_)]
+    return next(iter(exact or choices), None)
 
 
-def _row(one: Case, name: str, timing: Timing | None, peaks: machine.Peaks | None) -> Row:
+def _row(one: Case, name: str, timing: Timing | None) -> Row:
     problem = one.problem
     row: Row = {
         "name": one.name,
@@ -139,13 +142,38 @@ def _row(one: Case, name: str, timing: Timing | None, peaks: machine.Peaks | Non
         "flops": problem.flops,
         "bytes": problem.bytes,
     }
-    measured = ("seconds", "low", "high", "q25", "q75", "samples", "disturbed", "noisy")
-    row |= {field: getattr(timing, field, None) for field in measured}
+    row |= {field: getattr(timing, field, None) for field in MEASURED}
     row["gflops"] = problem.flops / timing.seconds / 1e9 if timing else None
-    row["roofline"] = None
-    if timing and peaks and problem.device == "cpu":
-        row["roofline"] = peaks.roofline_seconds(problem.flops, problem.bytes, problem.dtype) / timing.seconds
-    return row | {"error": None, "unavailable": None}
+    return row | dict.fromkeys(("algorithm_flops", "roofline", "bound", "error", "unavailable"))
+
+
+class _Roof:
+    """What rows are measured by; None where the machine's peaks are not known."""
+
+    def __init__(self, peaks: machine.Peaks | None) -> None:
+        self.peaks = peaks
+        self._again = False  # whether the peaks were measured once more
+
+    def place(self, row: Row, problem: Problem, plan: Any) -> None:
+        """Fills in a measured row's place under the roofline, and refuses one that is above it.
+
+        Before that the peaks are measured again: those that are kept may be of a busy hour.
+        """
+        placed = roofline.place(problem, plan, self.peaks) if self.peaks else None
+        if placed is None or not row["seconds"]:
+            return
+        if placed.share(row["seconds"]) > 1 + roofline.MARGIN and not self._again:
+            self.peaks, self._again = machine.remeasured(), True
+            self.place(row, problem, plan)
+            return
+        share = placed.share(row["seconds"])
+        row |= {"algorithm_flops": placed.flops, "roofline": share, "bound": placed.bound}
+        if share > 1 + roofline.MARGIN:
+            row |= dict.fromkeys((*MEASURED, "gflops", "roofline"))
+            row["unavailable"] = (
+                f"refused: {share:.2f} of its own roofline ({placed.bound}, {1e3 * placed.seconds:.3g} ms at best), "
+                "which cannot be: a bug in the timing, in what its plan counts or in the machine's peaks"
+            )
 
 
 def _peaks() -> machine.Peaks | None:

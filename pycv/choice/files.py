@@ -1,7 +1,7 @@
 """Where pycv keeps what it has measured, and how several processes write there at once.
 
 A file is replaced as a whole, under a lock of its own beside it: a reader sees the old or the new one and needs no
-lock. A file that is not what it should be is a warning that names it, and counts as absent.
+lock. A file that is not what it should be is set aside, with a warning that names it, and counts as absent.
 """
 
 from __future__ import annotations
@@ -30,17 +30,47 @@ def cache_dir() -> Path:
 
 
 def read(path: Path, check: Callable[[Any], None]) -> Any | None:
-    """The JSON value in a file; None if there is no file, or (with a warning) if ``check`` raises on its value."""
+    """The JSON value in a file; None if there is no file, or (with a warning) if ``check`` raises on its value.
+
+    Then the file is renamed to ``NAME.bad``, for whoever wants to know what happened to it.
+    """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        check(value)
+        return _checked(path, check)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
+        warnings.warn(f"{path} is ignored: it cannot be read ({error})", stacklevel=2)
+    except _BAD as error:
+        aside = _set_aside(path, check)
+        where = f"; it was renamed to {aside.name}" if aside is not None else ""
         problem = f"{type(error).__name__}: {error}"
-        warnings.warn(f"{path} is ignored: it is not a file that pycv can use ({problem})", stacklevel=2)
-        return None
+        warnings.warn(f"{path} is ignored: it is not a file that pycv can use ({problem}){where}", stacklevel=2)
+    return None
+
+
+_BAD = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def _checked(path: Path, check: Callable[[Any], None]) -> Any:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    check(value)
     return value
+
+
+def _set_aside(path: Path, check: Callable[[Any], None]) -> Path | None:
+    """Where a bad file lies now; None if it could not be moved, or another process had put a good one in its place."""
+    aside = path.with_name(f"{path.name}.bad")
+    try:
+        os.replace(path, aside)
+        _checked(aside, check)
+    except _BAD:
+        return aside
+    except OSError:
+        return None
+    with suppress(OSError):  # good after all: back it goes, unless there is an even newer one
+        os.link(aside, path)
+    aside.unlink(missing_ok=True)
+    return None
 
 
 def write(path: Path, value: Any) -> None:

@@ -47,7 +47,8 @@ def test_rows_hold_what_was_measured(rows):
         assert row["problem"] == "relu.forward e1000 f32 cpu"
         assert row["low"] <= row["seconds"] <= row["high"]
         assert row["gflops"] == pytest.approx(1000 / row["seconds"] / 1e9)
-        assert row["roofline"] == pytest.approx(8000 / 10e9 / row["seconds"])
+        assert row["roofline"] == pytest.approx((1000 / 50e9 + 7000 / 10e9) / row["seconds"])
+        assert row["bound"] == "memory" and row["algorithm_flops"] == 1000
         assert row["error"] == 0
         assert row["threads"] == 1
 
@@ -126,12 +127,24 @@ def test_every_departure_from_the_schema_is_found(rows):
         lambda d: d["rows"][0].update(threads=True),
         lambda d: d["rows"][0].update(noisy=1),
         lambda d: d["rows"][0].update(problem=None),
-        lambda d: d.update(schema=2),
+        lambda d: d.update(schema=3),
         lambda d: d.update(rows={}),
     ]
     for change in changes:
         with pytest.raises(ValueError, match="document"):
             report.validate(spoiled(change))
+
+
+def test_recordings_of_schema_1_are_still_read(rows, tmp_path):
+    old = report.document(rows) | {"schema": 1}
+    del old["peaks"]
+    for row in old["rows"]:
+        del row["algorithm_flops"], row["bound"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    recorded = bench.read(tmp_path / "old.json")
+    assert recorded["schema"] == 2 and recorded["peaks"] is None
+    assert [row["seconds"] for row in recorded["rows"]] == [row["seconds"] for row in rows]
+    assert all(row["roofline"] is row["bound"] is None for row in recorded["rows"])
 
 
 def test_a_file_that_is_no_recording_is_named(tmp_path):

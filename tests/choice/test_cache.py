@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import threading
+import time
 import warnings
 
 import pytest
@@ -61,8 +62,10 @@ def test_a_corrupt_or_foreign_file_is_a_warning_that_names_it_and_is_ignored():
     cache.path().parent.mkdir(parents=True)
     for text in spoiled_files():
         cache.path().write_text(text)
-        with pytest.warns(UserWarning, match=f"{cache.path().name} is ignored"):
+        with pytest.warns(UserWarning, match=f"{cache.path().name} is ignored.* renamed to {cache.path().name}.bad"):
             assert cache.lookup("a") is None, text
+        assert not cache.path().exists()
+        assert cache.path().with_name(f"{cache.path().name}.bad").read_text() == text
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert cache.lookup("a") is None  # said once
@@ -70,6 +73,38 @@ def test_a_corrupt_or_foreign_file_is_a_warning_that_names_it_and_is_ignored():
             warnings.simplefilter("ignore")
             cache.store("a", ENTRY)  # and replaced by a good one
         assert cache.lookup("a") == ENTRY
+
+
+def test_a_good_file_that_came_in_between_is_not_set_aside():
+    """A reader finds a bad file; before it moves it, a writer has replaced it."""
+    cache.store("a", ENTRY)
+    assert files._set_aside(cache.path(), cache._check) is None
+    cache._loaded.clear()
+    assert cache.lookup("a") == ENTRY
+    assert [path.suffix for path in sorted(cache.path().parent.iterdir())] == [".json", ".lock"]
+
+
+def _spoil_and_read(seconds: float) -> None:
+    """Bad files again and again, among those who write good ones."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        cache.path().write_text("{")
+        cache.lookup("a")
+
+
+@pytest.mark.filterwarnings("ignore:.* is ignored")
+def test_writers_survive_one_who_spoils_the_file(directory):
+    cache.store("first", ENTRY)
+    spoiler = threading.Thread(target=_spoil_and_read, args=(0.3,))
+    spoiler.start()
+    number = 0
+    while spoiler.is_alive():
+        cache.store(f"key {number}", ENTRY)
+        number += 1
+    spoiler.join()
+    cache.store("last", ENTRY)
+    cache._loaded.clear()
+    assert cache.lookup("last") == ENTRY and not list(directory.glob("*.tmp"))
 
 
 def test_other_kernels_forget_silently(monkeypatch):

@@ -9,8 +9,7 @@ import torch
 
 import pycv
 from pycv import cli, registry, tune
-from pycv.bench import machine
-from pycv.choice import cache, device, model
+from pycv.choice import autotune, cache, device, model
 from pycv.problem import parse
 
 FEW = ["conv2d.forward n1c16h12w12 k16r3s3 p1", "conv2d.forward n2c8h20w20 k32r1s1", "gemm.forward m40n30k50",
@@ -21,8 +20,6 @@ FEW = ["conv2d.forward n1c16h12w12 k16r3s3 p1", "conv2d.forward n2c8h20w20 k32r1
 @pytest.fixture(autouse=True)
 def quick(tmp_path, monkeypatch):
     monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(machine, "BURST_SECONDS", 0.001)
-    monkeypatch.setattr(machine, "MAX_BURSTS", 3)
     monkeypatch.setattr(tune, "SECONDS", 0.001)
     model.forget()
     yield
@@ -116,7 +113,7 @@ def test_commands(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bork"], "expected one of machine, show, clear"),
+        (["bork"], "expected one of machine, model, set, show, clear"),
         (["machine", "--threads", "0"], "--threads 0"),
         (["machine", "--only", "bork"], "--only bork"),
     ],
@@ -130,3 +127,30 @@ def test_info_says_where_the_constants_come_from(monkeypatch):
     assert pycv.info().cost_model == model.current().name
     monkeypatch.setattr(model, "_shipped", functools.cache(lambda isa: None))
     assert any("pycv tune machine" in problem for problem in pycv.info().problems)
+
+
+def test_a_network_fills_the_choice_cache(monkeypatch, capsys):
+    monkeypatch.setattr(autotune, "SECONDS", 0.001)
+    assert cli.main(["tune", "model", "lenet5", "--layout", "nchw,nhwc", "--threads", "1"]) == 0
+    tuned = [key.partition(" {")[0] for key in cache.entries()]
+    for layout in ("nchw", "nhwc w=nhwc"):
+        assert f"conv2d.forward n1c6h14w14 k16r5s5 f32 {layout} cpu bias" in tuned
+    assert f"tuned {len(tuned)} choices" in capsys.readouterr().out
+    with pycv.use(autotune=False), torch.no_grad(), registry.record() as log:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        pycv.models.create("lenet5").eval()(torch.randn(1, 1, 32, 32))
+        torch.set_num_threads(threads)
+    assert {call.choice.basis for call in log if call.choice.problem.op == "conv2d"} == {"measured"}
+    found = tune.tune_model("lenet5", threads=1, train=True)
+    assert any(key.startswith("conv2d.grad_weight n1c6h14w14") for key in found)
+
+
+def test_a_set_fills_the_choice_cache(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(autotune, "SECONDS", 0.001)
+    (tmp_path / "mine.txt").write_text("a: relu.forward e100\nb: channel_sum.forward n1c4h3w3\n")
+    assert cli.main(["tune", "set", "--set", str(tmp_path / "mine.txt"), "--dtype", "float64"]) == 0
+    assert [key.partition(" {")[0] for key in cache.entries()] == ["relu.forward e100 f64 cpu"]
+    assert "tuned 1 choices" in capsys.readouterr().out
+    for arguments in (["model", "lenet9"], ["model", "lenet5", "--layout", "chwn"], ["set"]):
+        assert cli.main(["tune", *arguments]) == 2

@@ -1,0 +1,1 @@
+"""pytest-benchmark suites over the problem sets of `pycv bench`."""

@@ -1,0 +1,263 @@
+"""Whole networks: latency, images per second, memory and layers of every contender, each in a process of its own.
+
+The processes take turns: a few samples of each, in rotating order, while the others wait for a line to read, so that
+what disturbs one disturbs all. A turn begins with a call that does not count, after a pause in which the threads of the
+last one have stopped to spin. Every process makes the same weights from one seed and is compared with float64 on images
+that it has not been timed on. ``peak_bytes`` is the largest resident memory of the process, ``base_bytes`` that before
+the network was built: Python, torch and pycv, which the engines of others would not need.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+
+from .. import models
+from ..timing import MAX_SAMPLES
+from . import machine
+from .network_worker import CONTENDERS, ENGINES, REFERENCE, Job
+from .report import aligned_table, markdown_table
+from .runner import MEASURED, Progress
+
+DEFAULT = ("pycv", "pycv@nhwc", "torch:nchw", "torch:nhwc")
+PAUSE_SECONDS = 0.01
+SECONDS = 10.0  # of sampling, per network and batch size, for all contenders
+Row = dict[str, Any]
+
+
+def run(
+    model: str,
+    batches: Sequence[int] = (1,),
+    contenders: Iterable[str] = DEFAULT,
+    *,
+    train: bool = False,
+    size: int | None = None,
+    threads: int | None = None,
+    budget: float = SECONDS,
+    precision: float = 0.02,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Times a network of the zoo under every contender.
+
+    Parameters
+    ----------
+    model : its name (:func:`pycv.models.list_models`).
+    batches : numbers of images.
+    contenders : out of :data:`network_worker.CONTENDERS`; one that is not installed is a row that says so.
+    train : a step of training (forward, backward, SGD with momentum) instead of inference.
+    size : height and width of the images; the model's own if None.
+    threads : of each process; ``torch.get_num_threads()`` if None.
+    budget : seconds of sampling for each batch size; building and checking come on top.
+    precision : half the width of a median's 95 % confidence interval, as a share of it, at which sampling stops.
+
+    Returns
+    -------
+    One dict per batch size and contender: ``model``, ``batch``, ``mode``, ``contender``, ``threads``, the fields of a
+    timing, ``images_per_second``, ``peak_bytes``, ``base_bytes``, ``error``, ``layers`` (or None), ``unavailable``.
+
+    Raises
+    ------
+    ValueError
+        For a model, contender or number that cannot be, before anything is measured.
+    RuntimeError
+        If a process ends without an answer; the message holds the end of what it printed.
+    """
+    chosen = list(dict.fromkeys(contenders))
+    for name in chosen:
+        if name not in CONTENDERS:
+            raise ValueError(f"contender {name!r}: expected one of {', '.join(CONTENDERS)}")
+    models.image_shape(model)
+    for word, value in {"batch": min(batches, default=1), "size": size or 1, "threads": threads or 1}.items():
+        if value < 1:
+            raise ValueError(f"{word}={value}: expected 1 or more")
+    rows = []
+    for batch in batches:
+        with tempfile.TemporaryDirectory(prefix="pycv-bench-") as folder:
+            job = Job(model, REFERENCE, batch, size, train, threads or torch.get_num_threads(), seed, folder)
+            rows += _measured(job, chosen, budget, precision, progress)
+    return rows
+
+
+def _measured(job: Job, chosen: list[str], budget: float, precision: float, progress: Progress | None) -> list[Row]:
+    def tell(done: int, what: str) -> None:
+        if progress:
+            progress(done, len(chosen) + 2, f"{job.model}, batch {job.batch}: {what}")
+
+    workers: dict[str, _Worker] = {}
+    try:
+        tell(0, "float64")
+        engines = [name for name in chosen if name in ENGINES and importlib.util.find_spec(name)]
+        with _Worker(replace(job, onnx=bool(engines) and not job.train)) as reference:
+            reference.answer()
+        started: dict[str, Row] = {}
+        for done, name in enumerate(chosen):
+            tell(done + 1, name)
+            workers[name] = _Worker(replace(job, contender=name))
+            started[name] = workers[name].answer()
+        tell(len(chosen) + 1, "sampling")
+        _sample([workers[name] for name in chosen if "ready" in started[name]], budget, precision)
+        found = {
+            name: workers[name].ask(do="finish", precision=precision) if "ready" in started[name] else started[name]
+            for name in chosen
+        }
+    finally:
+        for worker in workers.values():
+            worker.close()
+    tell(len(chosen) + 2, "done")
+    return [_row(job, name, found[name]) for name in chosen]
+
+
+def _sample(workers: Sequence[_Worker], budget: float, precision: float) -> None:
+    deadline = time.perf_counter() + budget
+    for rounds in range(MAX_SAMPLES if workers else 0):
+        settled = []
+        for i in range(len(workers)):
+            time.sleep(PAUSE_SECONDS)
+            answer = workers[(rounds + i) % len(workers)].ask(do="sample", precision=precision)
+            settled.append(answer["settled"])
+        if all(settled) or (rounds > 0 and time.perf_counter() > deadline):
+            return
+
+
+def _row(job: Job, name: str, found: Mapping[str, Any]) -> Row:
+    timing = found.get("timing") or dict.fromkeys(MEASURED)
+    return {
+        "model": job.model,
+        "batch": job.batch,
+        "mode": "training" if job.train else "inference",
+        "contender": name,
+        "threads": job.threads,
+        **timing,
+        "images_per_second": job.batch / timing["seconds"] if timing["seconds"] else None,
+        "peak_bytes": found.get("peak"),
+        "base_bytes": found.get("base"),
+        "error": found.get("error"),
+        "layers": found.get("layers"),
+        "unavailable": found.get("unavailable"),
+    }
+
+
+class _Worker:
+    """A process and the lines that go to and fro."""
+
+    def __init__(self, job: Job) -> None:
+        self.name = job.contender
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pycv.bench.network_worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+        )  # fmt: skip
+        self._write(asdict(job))
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        self._write(command)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            last = self._errors.read().strip()[-600:]
+            raise RuntimeError(f"the process of {self.name} ended ({self._process.returncode}): {last}")
+        return json.loads(line)
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(value) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: the answer says why
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+# ---------------------------------------------------------------------------------------------- tables, recordings
+
+
+def document(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows with their machine and time, as they are recorded."""
+    recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {
+        "schema": 1, "kind": "networks", "recorded": recorded, "machine": machine.describe(), "rows": list(rows),
+    }  # fmt: skip
+
+
+def table(rows: Sequence[Row], markdown: bool = False) -> str:
+    """One line per row; the ratio is to the fastest contender of others. ``~``: noisy."""
+    lines: list[Sequence[str]] = [
+        ("network", "batch", "contender", "ms", "±%", "images/s", "vs fastest other", "peak MB", "before MB", "error")
+    ]
+    for row in rows:
+        lines.append((f"{row['model']} {row['mode']}", str(row["batch"]), row["contender"], *_cells(row, rows)))
+    text = markdown_table(lines) if markdown else aligned_table(lines, left=(0, 2))
+    absent = [f"{row['contender']}, batch {row['batch']}: {row['unavailable']}" for row in rows if row["unavailable"]]
+    return "\n".join([text, *(["", *absent] if absent else [])])
+
+
+def _cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
+    if not row["seconds"]:
+        return ("-",) * 7
+    others = [
+        r["seconds"] for r in rows
+        if (r["model"], r["batch"], r["mode"]) == (row["model"], row["batch"], row["mode"])
+        and r["seconds"] and not r["contender"].startswith("pycv")
+    ]  # fmt: skip
+    return (
+        f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.2f}",
+        f"{50 * (row['high'] - row['low']) / row['seconds']:.1f}",
+        f"{row['images_per_second']:.1f}",
+        f"{min(others) / row['seconds']:.2f}x" if others else "-",
+        f"{row['peak_bytes'] / 1e6:.0f}",
+        f"{row['base_bytes'] / 1e6:.0f}",
+        "inf" if row["error"] is None else f"{row['error']:.0e}",
+    )
+
+
+def layer_table(rows: Sequence[Row]) -> str:
+    """Milliseconds of each layer of one network, a column per contender; layers that only one of them has (engines fuse
+    and rename) follow, slowest first."""
+    told = [row for row in rows if row["layers"]]
+    if not told:
+        return "no contender tells its layers"
+    seconds = {row["contender"]: _by_layer(row["layers"]) for row in told}
+    names = list(dict.fromkeys(name for found in seconds.values() for name in found))
+    shared = [name for name in names if sum(name in found for found in seconds.values()) > 1 or len(told) == 1]
+    only = sorted((n for n in names if n not in shared), key=lambda n: -max(f.get(n, 0.0) for f in seconds.values()))
+    lines: list[Sequence[str]] = [("layer", *(f"{name} ms" for name in seconds))]
+    for name in shared + only:
+        cells = (f"{1e3 * found[name]:.3f}" if name in found else "-" for found in seconds.values())
+        lines.append((name, *cells))
+    lines.append(("sum", *(f"{1e3 * math.fsum(found.values()):.3f}" for found in seconds.values())))
+    return aligned_table(lines)
+
+
+def _by_layer(layers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for layer in layers:
+        found[layer["layer"]] = found.get(layer["layer"], 0.0) + layer["seconds"]
+    return found

@@ -1,0 +1,86 @@
+"""Every kernel under the roofline: `pycv bench roofline`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .. import registry, settings
+from . import machine
+from .problems import Case
+from .report import aligned_table, by_problem
+from .runner import Progress, Row, run
+
+SET = "roofline"  # problems for every kernel
+SECONDS_PER_KERNEL = 0.2
+
+
+def kernels(one: Case) -> list[str]:
+    """The contenders that force each of pycv's kernels for this problem: those that support it, of its own backend."""
+    backend = "cuda" if one.problem.device == "cuda" else "cpu"
+    found = registry.kernels(one.problem.op, one.problem.pass_)
+    return list(dict.fromkeys(k.name for k in found if k.backend == backend and k.supports(one.problem) is None))
+
+
+def place_all(
+    cases: Iterable[Case], threads: int | None = None, budget: float | None = None, progress: Progress | None = None
+) -> list[Row]:
+    """Rows as of :func:`pycv.bench.run`, for every kernel that supports a problem. ``budget``: seconds for all."""
+    chosen = [(one, names) for one in cases if (names := kernels(one))]
+    count = sum(len(names) for _, names in chosen)
+    each = SECONDS_PER_KERNEL if budget is None else budget / max(count, 1)
+    rows: list[Row] = []
+    for done, (one, names) in enumerate(chosen):
+        if progress:
+            progress(done, len(chosen), one.name)
+        with settings.use(precision="fast"):  # kernels of every numeric class
+            rows += run([one], names, threads=threads, budget=each * len(names))
+    if progress:
+        progress(len(chosen), len(chosen), "done")
+    return rows
+
+
+def peak_table(threads: int | None = None) -> str:
+    """The measured peaks: multiply-adds with each instruction set, and what each level of memory holds and moves.
+
+    Raises RuntimeError where the C++ kernels are not built.
+    """
+    here = machine.peaks(threads)
+    from .. import _cpu  # is there, or there would be no peaks
+
+    lines: list[Sequence[str]] = [("multiply-adds", *(f"{dtype} GFLOP/s" for dtype in here.flops))]
+    for isa in _cpu.compiled_isas():
+        found = machine.peaks_of(isa, threads)
+        rates = [f"{rate / 1e9:.0f}" for rate in found.flops.values()] if found else ["-"] * len(here.flops)
+        lines.append((isa + (" (in use)" if isa == here.isa else ""), *rates))
+    memory: list[Sequence[str]] = [("memory", "holds", "GB/s")]
+    for level in here.levels:
+        size = "-" if level.name == "memory" else f"{level.bytes / 1024:.0f} KB"
+        memory.append((level.name, size, f"{level.bandwidth / 1e9:.0f}"))
+    head = f"{machine.describe()['cpu']}, {here.threads} threads"
+    return f"{head}\n\n{aligned_table(lines)}\n\n{aligned_table(memory)}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line per kernel and problem, with what bounds it: the share of the least time that this allows."""
+    lines: list[Sequence[str]] = [
+        ("problem", "kernel", "ms", "own GFLOP/s", "GB/s", "FLOP/byte", "roofline", "bound by")
+    ]
+    for group in by_problem(rows):
+        for i, row in enumerate(group):
+            lines.append((group[0]["name"] if i == 0 else "", row["contender"], *_cells(row)))
+    text = [aligned_table(lines, left=(0, 1, 7))]
+    text += [f"{row['name']}, {row['contender']}: {row['unavailable']}" for row in rows if row["unavailable"]]
+    return "\n".join(text)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if not row["seconds"] or row["roofline"] is None:
+        return ("-",) * 6
+    return (
+        f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.3f}",
+        f"{row['algorithm_flops'] / row['seconds'] / 1e9:.1f}",
+        f"{row['bytes'] / row['seconds'] / 1e9:.1f}",
+        f"{row['algorithm_flops'] / row['bytes']:.1f}",
+        f"{100 * row['roofline']:.0f} %",
+        row["bound"],
+    )

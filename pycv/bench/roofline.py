@@ -1,0 +1,71 @@
+"""How near a kernel is to what the machine allows: the one definition of a share of the roofline.
+
+The least time of a problem under an algorithm is that of the operations which the algorithm itself performs, at the
+machine's measured peak, or of the fewest bytes that the problem needs, at the bandwidth of the smallest memory that
+holds all of its tensors, whichever is longer. The share is that time over the measured one. So Winograd and FFT, which
+perform fewer operations than the direct sums, are measured by their own; and a share above 1 is no achievement but a
+mistake: in the timing, in what the plan counts, or in the peaks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..problem import ITEMSIZES, ConvProblem, PoolProblem, Problem
+from .machine import Peaks
+
+MARGIN = 0.02  # of a share: the bursts that peaks are measured by agree this well
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a kernel stands under the roof.
+
+    Attributes
+    ----------
+    flops : operations that the algorithm performs; those of the direct sums where no plan counts them.
+    bytes : the fewest that have to move.
+    seconds : the least that both can take on this machine.
+    bound : which of them it is: "compute", or the name of the memory level.
+    """
+
+    flops: float
+    bytes: float
+    seconds: float
+    bound: str
+
+    def share(self, seconds: float) -> float:
+        """Of the roofline, at a measured time."""
+        return self.seconds / seconds
+
+
+def place(problem: Problem, plan: Any, peaks: Peaks) -> Placement | None:
+    """The placement of a problem run by a plan (None for torch and other libraries), at ``peaks.threads`` threads.
+
+    None where no peak is known: another device than the CPU, or another dtype than f32 and f64.
+    """
+    if problem.device != "cpu" or problem.dtype not in peaks.flops:
+        return None
+    flops, moved = algorithm_flops(problem, plan, peaks.threads), fewest_bytes(problem)
+    compute = flops / peaks.flops[problem.dtype]
+    memory = peaks.move_seconds(moved, working_set=problem.bytes)
+    bound = "compute" if compute >= memory else peaks.level_of(problem.bytes).name
+    return Placement(flops, moved, max(compute, memory), bound)
+
+
+def algorithm_flops(problem: Problem, plan: Any, threads: int) -> float:
+    """Two per multiply-add that the plan counts, of the busiest thread, for all threads; else the direct sums'."""
+    cost = getattr(plan, "cost", None)
+    return 2.0 * cost.multiply_adds * threads if cost is not None and cost.multiply_adds else float(problem.flops)
+
+
+def fewest_bytes(problem: Problem) -> int:
+    """Each tensor once, less what of the input no window sees (windows that are smaller than their stride)."""
+    if not isinstance(problem, (ConvProblem, PoolProblem)) or not problem.filter or problem.pass_ == "grad_input":
+        return problem.bytes
+    window = zip(problem.size, problem.output_size, problem.filter, strict=True)
+    seen = math.prod(min(size, out * filter) for size, out, filter in window)
+    unseen = problem.n * problem.c * (math.prod(problem.size) - seen)
+    return problem.bytes - ITEMSIZES.get(problem.dtype, 4) * unseen
