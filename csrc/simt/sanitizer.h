@@ -98,6 +98,17 @@ public:
         if (!checked_) AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
     }
 
+    // As the hardware that copies and multiplies on its own.
+    template <class Access>
+    void by_agent(Access access) {
+        if (!checked_) return access();
+        if (agent_ == nullptr) agent_ = __tsan_create_fiber(0);
+        const Fiber self = races::running();
+        races::switch_to(agent_);
+        access();
+        races::switch_to(self);
+    }
+
     // After threads that did not come to their end.
     void discard() {
         for (Fiber fiber : all_) __tsan_destroy_fiber(fiber);
@@ -107,6 +118,7 @@ public:
 private:
     static constexpr std::size_t max_count = 1024;  // at least one block of any size
     std::vector<Fiber> all_;
+    Fiber agent_ = nullptr;
     std::size_t first_ = 0, used_ = 0;
     bool checked_ = true;
 };
@@ -146,6 +158,10 @@ public:
     Fiber of(std::size_t) const { return nullptr; }
     void begin_thread() const {}
     void end_thread() const {}
+    template <class Access>
+    void by_agent(Access access) {
+        access();
+    }
     void discard() {}
 };
 inline Fiber running() { return nullptr; }

@@ -39,7 +39,8 @@ inline constexpr bool has_mma = true;
         return;               \
     }
 
-struct tf32 {};  // names the type of operands; they are kept as float
+struct tf32 {};                // names the type of operands; they are kept as float
+enum class Major { k, line };  // what a row of a tile in shared memory runs along: lines are rows of a, columns of b
 
 struct FragmentA {
     unsigned of[4];
