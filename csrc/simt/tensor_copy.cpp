@@ -255,6 +255,11 @@ void wait_for_stores(int allowed) {
     races::acquire(&stores);
 }
 
-void fence_async_copies() { execution.shared.show_to_copies(); }
+void fence_async_copies(Site site) {
+    char token;
+    collective(
+        0xffffffffu, "fence_async_copies", [](const Lanes&, Site) { execution.shared.show_to_copies(); }, nullptr,
+        &token, site);
+}
 
 }  // namespace pycv::simt

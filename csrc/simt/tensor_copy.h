@@ -27,6 +27,6 @@ void commit_stores();
 // Until at most `allowed` of the groups of stores that this thread has committed are under way.
 void wait_for_stores(int allowed);
 
-void fence_async_copies();
+void fence_async_copies(Site site);
 
 }  // namespace pycv::simt

@@ -25,7 +25,10 @@ struct alignas(8) Barrier {
     std::uint64_t state;
 };
 
-#if !defined(PYCV_SIMT)
+#if defined(PYCV_SIMT)
+#define PYCV_FIRST_SITE ::pycv::simt::Site site = ::pycv::simt::Site::current()  // of a wrapper without parameters
+#else
+#define PYCV_FIRST_SITE
 __device__ __forceinline__ unsigned shared_address(const void* shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }

@@ -6,8 +6,7 @@
 //
 //     launch(kernel, grid, block, shared_bytes, stream, arguments...)   throws CudaError with the kernel's name
 //     PYCV_SHARED(T, name)    in a kernel: `T* name`, the dynamic shared memory (shared_bytes of the launch)
-//     PYCV_SITE, PYCV_ONLY_SITE, PYCV_SITE_ARGUMENT    of a wrapper, after its parameters or as the only one: where
-//                             its caller stands, which host execution reports
+//     PYCV_SITE, PYCV_SITE_ARGUMENT    of a wrapper: where its caller stands, which host execution reports
 #pragma once
 
 #include <cstddef>
@@ -20,8 +19,7 @@
 #include "../../simt/launch.h"
 
 #define PYCV_SHARED(T, name) T* const name = static_cast<T*>(::pycv::simt::dynamic_shared())
-#define PYCV_ONLY_SITE ::pycv::simt::Site site = ::pycv::simt::Site::current()
-#define PYCV_SITE , PYCV_ONLY_SITE
+#define PYCV_SITE , ::pycv::simt::Site site = ::pycv::simt::Site::current()
 #define PYCV_SITE_ARGUMENT , site
 
 namespace pycv::cuda {
@@ -37,7 +35,6 @@ using simt::launch;
 #define PYCV_SHARED(T, name)                                               \
     extern __shared__ __align__(1024) unsigned char pycv_dynamic_shared[]; \
     T* const name = reinterpret_cast<T*>(pycv_dynamic_shared)
-#define PYCV_ONLY_SITE
 #define PYCV_SITE
 #define PYCV_SITE_ARGUMENT
 

@@ -39,8 +39,7 @@ inline constexpr bool has_mma = true;
         return;               \
     }
 
-struct tf32 {};                // names the type of operands; they are kept as float
-enum class Major { k, line };  // what a row of a tile in shared memory runs along: lines are rows of a, columns of b
+struct tf32 {};  // names the type of operands; they are kept as float
 
 struct FragmentA {
     unsigned of[4];

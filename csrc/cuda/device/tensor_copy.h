@@ -7,8 +7,9 @@
 //                                                       by (dw, dh)
 //     store_tensor(map, shared, c...)                   the other way round
 //     store_commit(), store_wait_read<N>()              until at most N of this thread's groups of stores still read
-//     fence_async_copies()                              what this thread has written to shared memory can be seen by
-//                                                       copies and by products of warp groups, which take another path
+//     fence_async_copies()                              by full warps: what they have written to shared memory can be
+//                                                       seen by copies and by products of warp groups, which take
+//                                                       another path
 //
 // In shared memory a box is dense, in the order of its axes, and then swizzled: in rows of 128 bytes the vector of 16
 // bytes v of row r lies at v ^ r % 8 (64: v ^ r / 2 % 4, 32: v ^ r / 4 % 2), rows counted from a multiple of 1024 bytes
@@ -97,9 +98,9 @@ __device__ __forceinline__ void store_wait_read() {
 #endif
 }
 
-__device__ __forceinline__ void fence_async_copies() {
+__device__ __forceinline__ void fence_async_copies(PYCV_FIRST_SITE) {
 #if defined(PYCV_SIMT)
-    simt::fence_async_copies();
+    simt::fence_async_copies(site);
 #elif defined(PYCV_SM90)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif

@@ -1,22 +1,24 @@
 // Products of warp groups on tensor cores (wgmma, sm_90a): four warps multiply what lies in shared memory, on their
 // own.
 //
-//     shared_matrix(tile, panel)             what names an operand: a tile of lines (rows of a, columns of b) by k in
-//                                            swizzled shared memory, as boxes are copied there (tensor_copy.h)
-//     fence_products()                       what was done to sums before, e.g. setting them to zero, comes first
-//     multiply_async<T, N, A, B>(sums, a, b) sums += a * b of 64 x N, over 32 bytes of k; T = half, bfloat16, tf32
-//     commit_products()                      closes a group
-//     wait_for_products<N>(sums)             until at most N groups are under way; then the sums of the others are
-//     there reallocate_registers<N, More>()        for all threads of a warp group from here on: N of them
+//     shared_matrix(tile, panel)         what names an operand: a tile of lines (rows of a, columns of b) by k in
+//                                        swizzled shared memory, as boxes are copied there (tensor_copy.h)
+//     fence_products()                   what was done to sums before, e.g. setting them to zero, comes first
+//     multiply_async<T, N, A, B>(s, a, b)    s += a * b of 64 x N, over 32 bytes of k; T = half, bfloat16, tf32
+//     commit_products()                  closes a group
+//     wait_for_products<N>(s)            until at most N groups are under way; then the sums of the others are there
+//     reallocate_registers<N, More>()    for all threads of a warp group from here on: N of them
+//     store_matrices(row, registers)     four 8 x 8 matrices of 16 bits to shared memory, by stmatrix (sm_90)
 //
-// Major::k: k runs fastest. A row of 128 bytes is 128 bytes of k of a line, the next row the next line; the operand of
-// a slice of 32 bytes of k begins 32 bytes after the one before. Major::line, 16-bit types only: a row is the 64 lines
-// of one k, the next row the next k; 64 lines on, the next panel begins, `panel` bytes after this one; the operand of a
-// slice of 16 k begins 16 rows after the one before. Tiles and panels begin at multiples of 1024 bytes.
+// GroupMajor::k: k runs fastest. A row of 128 bytes is 128 bytes of k of a line, the next row the next line; the
+// operand of a slice of 32 bytes of k begins 32 bytes after the one before. GroupMajor::line, 16-bit types only: a row
+// is the 64 lines of one k, the next row the next k; 64 lines on, the next panel begins, `panel` bytes after this one;
+// the operand of a slice of 16 k begins 16 rows after the one before. Tiles and panels begin at multiples of 1024
+// bytes.
 //
-// The sums of warp w of the group are rows 16 w to 16 w + 15. With g = lane / 4 and t = lane % 4, sums[4 i] to
-// sums[4 i + 3] are (g, 8 i + 2 t), (g, 8 i + 2 t + 1), and the same of row g + 8. Nobody may touch them, nor the
-// tiles, while products are under way.
+// The sums of warp w of the group are rows 16 w to 16 w + 15. With g = lane / 4 and t = lane % 4, s[4 i] to s[4 i + 3]
+// are (g, 8 i + 2 t), (g, 8 i + 2 t + 1), and the same of row g + 8. Nobody may touch them, nor the tiles, while
+// products are under way.
 //
 // Other code than that for sm_90a has none of this: a kernel begins with PYCV_NEEDS_WGMMA, which traps there and leaves
 // the rest of it out.
@@ -45,6 +47,8 @@ inline constexpr bool has_wgmma = true;
 
 inline constexpr int warp_group_size = 128;
 
+enum class GroupMajor { k, line };
+
 using SharedMatrix = std::uint64_t;
 
 // Bytes between groups of eight rows; between panels.
@@ -65,7 +69,7 @@ __device__ __forceinline__ SharedMatrix shared_matrix(const void* tile, int pane
 // The operand that begins so many bytes after this one.
 __device__ __forceinline__ SharedMatrix advanced(SharedMatrix matrix, int bytes) { return matrix + (bytes >> 4); }
 
-__device__ __forceinline__ void fence_products(PYCV_ONLY_SITE) {
+__device__ __forceinline__ void fence_products(PYCV_FIRST_SITE) {
 #if defined(PYCV_SIMT)
     simt::fence_products(site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -73,7 +77,7 @@ __device__ __forceinline__ void fence_products(PYCV_ONLY_SITE) {
 #endif
 }
 
-__device__ __forceinline__ void commit_products(PYCV_ONLY_SITE) {
+__device__ __forceinline__ void commit_products(PYCV_FIRST_SITE) {
 #if defined(PYCV_SIMT)
     simt::commit_products(site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -123,23 +127,24 @@ __device__ __forceinline__ void reallocate_registers() {
 #define PYCV_SUMS_OF_128 PYCV_SUMS_OF_64, PYCV_SUMS_16(32), PYCV_SUMS_16(48)
 #define PYCV_SUMS_OF_256 PYCV_SUMS_OF_128, PYCV_SUMS_16(64), PYCV_SUMS_16(80), PYCV_SUMS_16(96), PYCV_SUMS_16(112)
 
-template <class T, int N, Major A, Major B>
+template <class T, int N, GroupMajor A, GroupMajor B>
 struct GroupMultiply;
 
 // The operands come after the sums: registers `a` and `b`, for 16-bit types whether lines run fastest in them.
 #define PYCV_WGMMA_16(Type, type, N, a, b, a_lines, b_lines)                                                    \
-    template <Major A, Major B>                                                                                 \
+    template <GroupMajor A, GroupMajor B>                                                                       \
     struct GroupMultiply<Type, N, A, B> {                                                                       \
         static __device__ __forceinline__ void run(float (&s)[N / 2], SharedMatrix of_a, SharedMatrix of_b) {   \
             asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." type "." type " {" PYCV_NAMES_OF_##N \
                          "}, " a ", " b ", 1, 1, 1, " a_lines ", " b_lines ";"                                  \
                          : PYCV_SUMS_OF_##N                                                                     \
-                         : "l"(of_a), "l"(of_b), "n"(A == Major::line ? 1 : 0), "n"(B == Major::line ? 1 : 0)); \
+                         : "l"(of_a), "l"(of_b), "n"(A == GroupMajor::line ? 1 : 0),                            \
+                           "n"(B == GroupMajor::line ? 1 : 0));                                                 \
         }                                                                                                       \
     };
 #define PYCV_WGMMA_TF32(N, a, b)                                                                                      \
     template <>                                                                                                       \
-    struct GroupMultiply<tf32, N, Major::k, Major::k> {                                                               \
+    struct GroupMultiply<tf32, N, GroupMajor::k, GroupMajor::k> {                                                     \
         static __device__ __forceinline__ void run(float (&s)[N / 2], SharedMatrix of_a, SharedMatrix of_b) {         \
             asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32 {" PYCV_NAMES_OF_##N "}, " a ", " b \
                                                                                                        ", 1, 1, 1;"   \
@@ -158,19 +163,19 @@ PYCV_WGMMA_16(bfloat16, "bf16", 256, "%128", "%129", "%130", "%131")
 PYCV_WGMMA_TF32(256, "%128", "%129")
 #endif
 
-template <class T, int N, Major A, Major B>
+template <class T, int N, GroupMajor A, GroupMajor B>
 __device__ __forceinline__ void multiply_async(float (&sums)[N / 2], SharedMatrix a, SharedMatrix b PYCV_SITE) {
     static_assert(N == 64 || N == 128 || N == 256);
-    static_assert(!std::is_same_v<T, tf32> || (A == Major::k && B == Major::k), "tf32 takes operands along k");
+    static_assert(!std::is_same_v<T, tf32> || (A == GroupMajor::k && B == GroupMajor::k),
+                  "tf32 takes operands along k");
 #if defined(PYCV_SIMT)
-    simt::multiply_async({matrix_type<T>, N, A == Major::line, B == Major::line, a, b}, sums, site);
+    simt::multiply_async({matrix_type<T>, N, A == GroupMajor::line, B == GroupMajor::line, a, b}, sums, site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
     GroupMultiply<T, N, A, B>::run(sums, a, b);
 #endif
 }
 
-// Four 8 x 8 matrices of 16 bits to shared memory, by stmatrix (sm_90): what load_matrices (mma.h) loads, the other way
-// round.
+// What load_matrices (mma.h) loads, the other way round.
 __device__ __forceinline__ void store_matrices(void* row, const unsigned (&registers)[4] PYCV_SITE) {
 #if defined(PYCV_SIMT)
     simt::store_fragments(row, registers, site);
