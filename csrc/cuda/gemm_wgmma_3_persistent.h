@@ -21,25 +21,22 @@ struct Persistent {
 
 // relu(alpha * sum + beta * residual + bias) of the sums of a lane, the first of which lies at (row, column).
 template <int N, class T>
-__device__ __forceinline__ void apply_epilogue(float (&sums)[N / 2], const Gemm<T>& g, int64_t batch, int64_t row,
-                                               int64_t column) {
+__device__ __forceinline__ void apply_epilogue(float (&sums)[N / 2], const Gemm<T>& g, int batch, int row, int column) {
     const Epilogue<T>& e = g.epilogue;
     const auto for_each_sum = [&](auto visit) {
 #pragma unroll
         for (int i = 0; i < N / 2; ++i) {
-            const int64_t r = row + i / 2 % 2 * 8, c = column + i / 4 * 8 + i % 2;
-            if (r < g.m && c < g.n) visit(sums[i], r, c);
+            const int r = row + i / 2 % 2 * 8, c = column + i / 4 * 8 + i % 2;
+            if (r < static_cast<int>(g.m) && c < static_cast<int>(g.n)) visit(sums[i], r, c);
         }
     };
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) sums[i] *= e.alpha;
     if (e.residual.data)
-        for_each_sum(
-            [&](float& sum, int64_t r, int64_t c) { sum += e.beta * to_accumulator(*e.residual.at(batch, r, c)); });
+        for_each_sum([&](float& sum, int r, int c) { sum += e.beta * to_accumulator(*e.residual.at(batch, r, c)); });
     if (e.bias)
-        for_each_sum([&](float& sum, int64_t r, int64_t c) {
-            sum += to_accumulator(e.bias[r * e.bias_row + c * e.bias_column]);
-        });
+        for_each_sum(
+            [&](float& sum, int r, int c) { sum += to_accumulator(e.bias[r * e.bias_row + c * e.bias_column]); });
     if (e.relu)
 #pragma unroll
         for (int i = 0; i < N / 2; ++i) sums[i] = sums[i] < 0 ? 0 : sums[i];

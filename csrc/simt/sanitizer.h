@@ -130,6 +130,14 @@ inline void acquire(void* clock) { __tsan_acquire(clock); }
 inline void reads(const void* address, std::size_t bytes) { __tsan_read_range(const_cast<void*>(address), bytes); }
 inline void writes(void* address, std::size_t bytes) { __tsan_write_range(address, bytes); }
 
+// What the running thread does while there is one of these counts for nothing: the runtime copies data of its own,
+// which ThreadSanitizer sees where that takes memcpy.
+struct Unseen {
+    Unseen() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
+    ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+    Unseen(const Unseen&) = delete;
+};
+
 // Earlier accesses to this memory race with nothing any more: it is about to be something else's. ThreadSanitizer
 // forgets memory that is mapped anew, and variables when an interface for garbage collectors says they are allocated.
 inline void forget_pages(void* address, std::size_t bytes) {
@@ -163,6 +171,10 @@ public:
         access();
     }
     void discard() {}
+};
+struct Unseen {
+    Unseen() {}
+    ~Unseen() {}
 };
 inline Fiber running() { return nullptr; }
 inline void switch_to(Fiber) {}

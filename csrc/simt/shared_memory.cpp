@@ -60,7 +60,10 @@ bool SharedMemory::dynamic_contains(const void* address, std::size_t bytes) cons
     return begin >= memory_->dynamic && begin + bytes <= memory_->dynamic + dynamic_bytes_;
 }
 
-void SharedMemory::show_to_copies() const { std::memcpy(memory_->seen_by_copies, memory_->dynamic, dynamic_bytes_); }
+void SharedMemory::show_to_copies() const {
+    const races::Unseen unseen;
+    std::memcpy(memory_->seen_by_copies, memory_->dynamic, dynamic_bytes_);
+}
 
 bool SharedMemory::contains(const void* address, std::size_t bytes) const {
     const auto* begin = static_cast<const std::byte*>(address);

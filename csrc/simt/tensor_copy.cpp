@@ -95,6 +95,7 @@ struct RowPiece {
     std::byte* global = nullptr;
 };
 RowPiece existing_piece(const BoxCopy& copy, std::size_t row) {
+    const races::Unseen unseen;
     const TensorMap& map = copy.map;
     int64_t at[5];
     coordinates_of_row(copy, row, at);
@@ -108,6 +109,13 @@ RowPiece existing_piece(const BoxCopy& copy, std::size_t row) {
     const int64_t bytes = cuda::bytes_of(map.element);
     return {static_cast<std::size_t>((first - at[0]) * bytes), static_cast<std::size_t>((last - first) * bytes),
             global + first * bytes};
+}
+
+template <class See>
+void see_global(const BoxCopy& copy, See see) {
+    if (!races::checked) return;
+    for (std::size_t row = 0; row < row_count(copy.map); row++)
+        if (const RowPiece piece = existing_piece(copy, row); piece.bytes > 0) see(piece.global, piece.bytes);
 }
 
 void round_to_tf32(std::byte* bytes, std::size_t count) {
@@ -125,9 +133,12 @@ void perform_load(const BoxCopy& copy) {
     std::byte row[256 * 4];
     execution.fibers.by_agent([&] {
         races::acquire(&execution.agent_clock);
+        see_global(copy, races::reads);
         races::writes(copy.shared, box_bytes(map));
         races::release(clock_of_barrier(copy.barrier));
+        races::release(&execution.end_clock);
     });
+    const races::Unseen unseen;
     for (std::size_t r = 0; r < row_count(map); r++) {
         std::memset(row, 0, bytes);
         if (const RowPiece piece = existing_piece(copy, r); piece.bytes > 0) {
@@ -152,8 +163,11 @@ void perform_store(const BoxCopy& copy) {
     execution.fibers.by_agent([&] {
         races::acquire(&execution.agent_clock);
         races::reads(copy.shared, box_bytes(map));
+        see_global(copy, races::writes);
         races::release(&copy.issuer->stores);
+        races::release(&execution.end_clock);
     });
+    const races::Unseen unseen;
     for (std::size_t r = 0; r < row_count(map); r++) {
         for (std::size_t i = 0; i < bytes; i += vector_bytes)
             read_as_copies_do(placed(map, copy.shared, r * bytes + i), row + i, *copy.issuer, copy.site);
@@ -173,6 +187,7 @@ BoxCopy box_copy(const void* shared, const TensorMap& map, std::uint64_t* barrie
     if (!execution.shared.dynamic_contains(shared, box_bytes(map)))
         fail("a copy of a box leads outside dynamic shared memory", site);
     if (static_cast<int>(at.size()) != map.rank) fail("coordinates of another rank than the tensor map's", site);
+    const races::Unseen unseen;
     BoxCopy copy{map, static_cast<std::byte*>(const_cast<void*>(shared)), barrier, {}, {}, &running(), site};
     std::copy(at.begin(), at.end(), copy.at);
     return copy;
@@ -183,10 +198,9 @@ void issue_load(const BoxCopy& copy) {
     if (!execution.shared.contains(copy.barrier, sizeof(*copy.barrier)) || !is_barrier(copy.barrier))
         fail("a copy of a box at a barrier that was not initialised", copy.site);
     races::release(&execution.agent_clock);
-    if (execution.configuration.lazy)
-        execution.loads.push_back(copy);
-    else
-        perform_load(copy);
+    if (!execution.configuration.lazy) return perform_load(copy);
+    const races::Unseen unseen;
+    execution.loads.push_back(copy);
 }
 
 }  // namespace
@@ -209,9 +223,9 @@ void read_as_copies_do(const std::byte* shared, std::byte* to, const Thread& rea
 
 bool perform_oldest_load() {
     if (execution.loads.empty()) return false;
-    const BoxCopy copy = execution.loads.front();
+    perform_load(execution.loads.front());
+    const races::Unseen unseen;
     execution.loads.pop_front();
-    perform_load(copy);
     return true;
 }
 
@@ -233,13 +247,13 @@ void load_windows(void* shared, const TensorMap& map, std::uint64_t* barrier, in
 void store_box(const TensorMap& map, const void* shared, std::initializer_list<int> at, Site site) {
     const BoxCopy copy = box_copy(shared, map, nullptr, at, site);
     races::release(&execution.agent_clock);
-    if (execution.configuration.lazy)
-        running().stores.issued.push_back(copy);
-    else
-        perform_store(copy);
+    if (!execution.configuration.lazy) return perform_store(copy);
+    const races::Unseen unseen;
+    running().stores.issued.push_back(copy);
 }
 
 void commit_stores() {
+    const races::Unseen unseen;
     BoxStores& stores = running().stores;
     stores.group_ends.push_back(stores.issued.size());
 }

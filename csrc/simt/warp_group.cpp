@@ -105,6 +105,7 @@ void perform_product(const IssuedProduct& issued) {
             case MatrixType::tf32: perform<MatrixType::tf32>(issued); break;
         }
         races::release(&execution.warps[static_cast<std::size_t>(issued.issuer->warp())].products);
+        races::release(&execution.end_clock);
     });
 }
 
@@ -136,10 +137,9 @@ void issue_lanes(const Lanes& lanes, Site site) {
         if (!same(own.product, issued.product)) fail("the lanes of a warp name different operands of a product", site);
         issued.sums[lane] = own.sums;
     }
-    if (execution.configuration.lazy)
-        products.issued.push_back(issued);
-    else
-        perform_product(issued);
+    if (!execution.configuration.lazy) return perform_product(issued);
+    const races::Unseen unseen;
+    products.issued.push_back(issued);
 }
 
 void fence_lanes(const Lanes& lanes, Site site) {
@@ -149,6 +149,7 @@ void fence_lanes(const Lanes& lanes, Site site) {
 
 void commit_lanes(const Lanes& lanes, Site site) {
     need_all_lanes(lanes, site);
+    const races::Unseen unseen;
     GroupProducts& products = products_of_warp();
     products.fenced = false;
     products.group_ends.push_back(products.issued.size());

@@ -73,7 +73,8 @@ PLAIN = {
     "loads_not_awaited": WRONG,
     "products_not_fenced": r"error: product_kernel: a product without a fence before it \(hopper.cu:LINE, ",
     "products_not_awaited": r"error: product_kernel: a thread ends before its products are done \(hopper.cu:\d+, ",
-    "too_few_bytes_expected": r"error: product_kernel: deadlock: .* 128 threads wait in barrier_wait at hopper.cu:LINE ",
+    "too_few_bytes_expected": r"error: product_kernel: deadlock: .* 128 threads wait in barrier_wait "
+    r"at hopper.cu:LINE ",
     "too_many_arrivals": r"error: product_kernel: deadlock: ",
     "stage_off_alignment": r"error: product_kernel: box in shared memory of 1024 bytes is misaligned by 512 "
     r"\(hopper.cu:LINE, ",
