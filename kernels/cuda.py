@@ -388,8 +388,8 @@ def _conv_wgmma(variant: str):
                 return (
                     f"{name} (layout {layout}, {channels} channels): wgmma takes nhwc, pixels at multiples of 16 bytes"
                 )
-        if prod(p.computed_size) * p.n >= 2**31:
-            return f"{prod(p.computed_size) * p.n} positions: wgmma counts them in 31 bits"
+        if (positions := p.n * max(prod(p.size), prod(p.output_size))) >= 2**31:
+            return f"{positions} positions: wgmma counts them in 31 bits"
         return _windows(p) or _exactly(9, 0)
 
     return answer
@@ -408,8 +408,9 @@ def _windows(p: ConvProblem) -> str | None:
     axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
     for size, out, filter_, stride, padding, dilation in axes:
         reach = (filter_ - 1) * dilation
-        lower = -padding if p.pass_ == "forward" else padding - reach
-        upper = lower + ((out - 1) * stride + 1 - size if p.pass_ == "forward" else size - out)
+        gathers_output = p.pass_ == "grad_input"
+        lower = padding - reach if gathers_output else -padding
+        upper = lower + (size - out if gathers_output else (out - 1) * stride + 1 - size)
         if reach > 255 or stride > 8 or not all(-128 <= corner <= 127 for corner in (lower, upper)):
             return (
                 f"filter {filter_}, stride {stride}, padding {padding}, dilation {dilation}: wgmma's windows reach no "
@@ -484,7 +485,7 @@ KERNELS: list[Kernel] = [
     *_wgmma_entries(["gemm"], ("forward",), _EARLIER_WGMMA, ("", "tf32"), _plan_gemm, _wgmma),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
-    *_wgmma_entries(_CONVS[:2], _GATHERS, ("wgmma",), ("",), _plan_conv, _conv_wgmma),
+    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("",), _plan_conv, _conv_wgmma),
     *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
     *_mma_entries(_CONVS, PASSES, ("3xtf32",), _plan_conv, _conv),

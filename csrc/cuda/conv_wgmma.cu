@@ -1,5 +1,5 @@
-// Convolution on Hopper's tensor cores (sm_90a), forward and unit-stride grad_input: the plans. conv_wgmma.h has the
-// kernel.
+// Convolution on Hopper's tensor cores (sm_90a): the plans of forward and unit-stride grad_input. conv_wgmma.h has the
+// kernel, conv_wgmma_grad_weight.cu that of grad_weight and its plan.
 //
 //     wgmma         f16 and bf16, sums in fp32
 //     wgmma/tf32    f32, operands rounded to the 11 bits of precision of tf32
@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "conv_wgmma.h"
+#include "conv_wgmma_grad_weight.h"
 
 namespace pycv::cuda {
 
@@ -56,16 +57,11 @@ class WgmmaConv final : public ConvPlan {
 
 public:
     explicit WgmmaConv(const ConvProblem& p)
-        : problem_(p),
-          forward_(p.pass == Pass::forward),
-          unaligned_(find_kernel("conv", sizeof(T) == 4 ? "mma_sync/tf32" : "mma_sync")->conv(p, 0)) {
+        : problem_(p), forward_(p.pass == Pass::forward), unaligned_(plan_conv_mma(p, 0)) {
         const Geometry geometry = geometry_of(p);
         if (geometry.phase_count() == 0) return;
         const Gather gather = geometry.phase(0);
-        const int64_t tap_channels = forward_ ? p.c : p.k;
-        constexpr int64_t depth = 128 / sizeof(T);
-        windows_ = {WindowAxis::of(gather.h), WindowAxis::of(gather.w),
-                    static_cast<int>(ceil_div(tap_channels, depth))};
+        windows_ = ConvWindows(gather);
         positions_ = p.n * gather.positions();
         columns_ = choose_columns(positions_, forward_ ? p.k : p.c);
     }
@@ -115,7 +111,8 @@ private:
     GroupColumns columns_ = GroupColumns::thin;
 };
 
-ConvPlan* plan_16_bits(const ConvProblem& problem, int64_t) {
+ConvPlan* plan_16_bits(const ConvProblem& problem, int64_t workspace_limit) {
+    if (problem.pass == Pass::grad_weight) return plan_wgmma_grad_weight(problem, workspace_limit);
     if (problem.dtype == DType::f16) return new WgmmaConv<HalfArithmetic>(problem);
     return new WgmmaConv<BfloatArithmetic>(problem);
 }

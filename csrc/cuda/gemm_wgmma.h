@@ -11,6 +11,7 @@
 #include "device/tensor_copy.h"
 #include "device/wgmma.h"
 #include "gemm_tiles.h"
+#include "mma_plans.h"
 #include "mma_tile.h"
 
 namespace pycv::cuda {
@@ -166,9 +167,7 @@ class WgmmaGemm final : public GemmPlan {
 
 public:
     explicit WgmmaGemm(const GemmProblem& p)
-        : problem_(p),
-          transpose_(p.out.column != 1 && p.out.row == 1),
-          unaligned_(find_kernel("gemm", sizeof(T) == 4 ? "mma_sync/tf32" : "mma_sync")->gemm(p, 0)) {}
+        : problem_(p), transpose_(p.out.column != 1 && p.out.row == 1), unaligned_(plan_gemm_mma(p, 0)) {}
 
     int64_t workspace_bytes() const override { return unaligned_->workspace_bytes(); }
 

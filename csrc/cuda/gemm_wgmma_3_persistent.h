@@ -121,11 +121,9 @@ struct PersistentTile {
 
 // All tiles of a block, with Persistent<Shape>::shared_bytes of shared memory from `ring` on. feed.loader(tile) gives
 // the function that loads one stage after the other (group_pipeline.h); each tile takes `steps`.
-template <class Arithmetic, class Shape, class TileA, class TileB, class Feed>
-__device__ __forceinline__ void run_persistent(unsigned char* ring, RingBarriers<Shape>& barriers,
-                                               const Gemm<typename Arithmetic::T>& g, const Feed& feed,
-                                               const TensorMap& out, int64_t tiles, int steps) {
-    using T = typename Arithmetic::T;
+template <class Arithmetic, class Shape, class TileA, class TileB, class T, class Feed>
+__device__ __forceinline__ void run_persistent(unsigned char* ring, RingBarriers<Shape>& barriers, const Gemm<T>& g,
+                                               const Feed& feed, const TensorMap& out, int64_t tiles, int steps) {
     if (threadIdx.x == 0) barriers.init();
     __syncthreads();
     RingPlace<Shape> at;
@@ -183,17 +181,18 @@ __global__ void __launch_bounds__(Shape::threads, 1)
 }
 
 // Of the boxes that store_results() stores.
-template <class Arithmetic>
-TensorMap result_map(const Gemm<typename Arithmetic::T>& g) {
-    constexpr TensorElement element =
-        sizeof(typename Arithmetic::T) == 4 ? TensorElement::f32 : kTensorElement<Arithmetic>;
+template <class T>
+TensorMap result_map(const Gemm<T>& g) {
+    constexpr TensorElement element = sizeof(T) == 4                ? TensorElement::f32
+                                      : std::is_same_v<T, bfloat16> ? TensorElement::bf16
+                                                                    : TensorElement::f16;
     return matrix_map(g.out, element, g.n, g.m, g.batch, g.out_strides.row, g.out_strides.batch, 64);
 }
 
 template <class Arithmetic, class Shape>
 void launch_wgmma_3(const Gemm<typename Arithmetic::T>& g, Stream stream) {
     const int64_t tiles = ceil_div<int64_t>(g.m, Shape::rows) * ceil_div<int64_t>(g.n, Shape::columns) * g.batch;
-    const TensorMap out = result_map<Arithmetic>(g);
+    const TensorMap out = result_map(g);
     with_majors<Arithmetic>(g, [&]<Major A, Major B>() {
         using TileA = GroupTile<Arithmetic, A, Shape::rows>;
         using TileB = GroupTile<Arithmetic, B, Shape::columns>;

@@ -4,6 +4,7 @@ import pytest
 
 from pycv import registry
 from pycv.kernels import cuda
+from pycv.problem import PASSES
 from pycv.problem import parse as parse_as_it_is
 
 from ..backend import parse
@@ -53,6 +54,23 @@ def test_one_dimension(pass_):
     right(f"conv1d.{pass_} n3c16w70 k24s5 p2 d2 bf16 nhwc", kinds=["normal"])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "text",
+    ["n3c72h9w11 k72r3s3 p1", "n2c16h7w10 k136r2s3 p0x1 u2x1", "n1c8h12w13 k16r3s3 p2x3 d2x3", "n5c24h5w5 k8r1s1"],
+)
+def test_grad_weight(text, order):
+    """Several positions of the filter to a tile, parts of the positions, rows that begin within a step."""
+    right(f"conv2d.grad_weight {text} bf16 nhwc", orders=[order])
+
+
+def test_grad_weight_within_the_workspace():
+    """As many parts as fit; the weight in either layout; one dimension."""
+    for limit in (0, 2 * 8 * 9 * 64 * 4, 2**28):
+        right("conv2d.grad_weight n4c24h9w9 k8r3s3 p1 f16 nhwc w=nhwc", kinds=["normal"], workspace_limit=limit)
+    right("conv1d.grad_weight n3c16w70 k24s5 p2 d2 f16 nhwc", kinds=["normal"])
+
+
 def test_residual_and_wide_pixels():
     """Pixels that are parts of wider ones."""
     right("conv2d.forward n2c24h6w7 k16r3s3 p1 f16 nhwc/1344/32>nhwc/1008/24 res=nhwc bias+residual+relu")
@@ -65,7 +83,8 @@ def test_wider_tiles(channels):
 
 
 def test_addresses_off_alignment():
-    right("conv2d.forward n2c16h7w7 k8r3s3 p1 bf16 nhwc", offset=1)
+    for pass_ in PASSES:
+        right(f"conv2d.{pass_} n2c16h7w7 k8r3s3 p1 bf16 nhwc", offset=1)
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
