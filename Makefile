@@ -1,6 +1,6 @@
 # What one does with a checkout. PYTHON names the interpreter, PIP_ARGS goes to pip (e.g. a CPU-only index).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-native test-isa test-cuda test-torch211 bench lint format clean
+.PHONY: help demo test test-full test-native test-isa test-cuda test-numba test-torch211 bench lint format clean
 export PYTHON PIP_ARGS
 
 help:  ## this list
@@ -14,7 +14,7 @@ test:  ## install, build and run the tests (about 6 minutes on two cores)
 	@tools/setup.sh test
 	@$(PYTEST)
 
-test-full: test test-native test-isa test-cuda test-torch211  ## everything, however long (an hour and more)
+test-full: test test-native test-isa test-cuda test-numba test-torch211  ## everything, however long (an hour and more)
 	@$(PYTEST) -m full
 	@.venv/bin/python -m tests.mutants
 	@.venv/bin/python -m tests.fuzz --n 20000
@@ -30,11 +30,18 @@ test-isa:  ## the tests of the kernels and ops with each instruction set of this
 	@for isa in $$(.venv/bin/python -c 'from tools import native; print(*[i.name for i in native.runnable()])'); do \
 	    echo "== PYCV_CPU_ISA=$$isa"; PYCV_CPU_ISA=$$isa $(PYTEST) tests/cpu tests/ops tests/nn || exit 1; done
 
-test-cuda:  ## the op tests on the CUDA kernels, which the CPU executes, also on a stand-in for a GPU; their race check
+test-cuda:  ## the op tests and every model on the CUDA kernels, which the CPU executes; a stand-in for a GPU; a race check
 	@tools/setup.sh test
 	@PYCV_CUDA_HOST=1 $(PYTEST) tests/ops
+	@PYCV_CUDA_HOST=1 $(PYTEST) $(MODELS)
 	@PYCV_TEST_DEVICE=standin $(PYTEST) tests/ops tests/cuda
 	@.venv/bin/python -m tests.simt races tests/cuda/test_gemm.py tests/cuda/test_relu.py
+
+test-numba:  ## the op tests on the Numba kernels, every model, and the fuzzer
+	@tools/setup.sh test
+	@PYCV_TEST_BACKEND=numba $(PYTEST) tests/ops tests/concurrency
+	@PYCV_TEST_BACKEND=numba $(PYTEST) $(MODELS)
+	@PYCV_TEST_BACKEND=numba .venv/bin/python -m tests.fuzz --n 5000
 
 test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
 	@VENV=.venv-torch211 CONSTRAINTS=$< tools/setup.sh test
@@ -46,7 +53,9 @@ build/constraints-torch211.txt: constraints.txt
 	@mkdir -p build
 	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/' $< > $@
 
-PYTEST = .venv/bin/python -m pytest -n 2
+PYTEST = .venv/bin/python -m pytest -n 2 --dist worksteal
+# Forward and backward pass of every model, at reduced size, on the backend under test.
+MODELS = tests/models/test_behaviour.py -k gradients -m "full or not full"
 
 bench:  ## compare 20 ResNet and VGG layers with torch on this machine (under 2 minutes)
 	@tools/setup.sh demo

@@ -1,8 +1,9 @@
-"""Builds pycv._cpu, and pycv._cuda where there is a GPU, with pybind11 and no torch.
+"""Builds pycv._cpu, and pycv._cuda where there is a GPU, with pybind11 and no torch; with PYCV_NATIVE=0 neither.
 
 tools/native.py says how the C++ is compiled, tools/cuda.py when and how the CUDA is.
 """
 
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -44,8 +45,9 @@ def build_cpu(target: Path) -> None:
     toolchain.link(objects, target, ["-shared"])
 
 
-BUILDS = {"pycv._cpu": build_cpu}
-if cuda.wanted():
+NATIVE = os.environ.get("PYCV_NATIVE") != "0"
+BUILDS = {"pycv._cpu": build_cpu} if NATIVE else {}
+if NATIVE and cuda.wanted():
     if cuda.home() or cuda.forced():
         BUILDS["pycv._cuda"] = cuda.build
     else:

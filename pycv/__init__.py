@@ -1,5 +1,6 @@
 """Hand-written convolution, pooling, normalisation and GEMM kernels as drop-in PyTorch layers."""
 
+from . import registry as _registry
 from . import settings as _settings
 from .explain import explain
 from .info import info
@@ -7,7 +8,7 @@ from .listing import kernels
 from .nn.enable import enable
 from .nn.patch import patch
 from .nn.prepared import invalidate
-from .registry import UnsupportedError
+from .registry import UnsupportedError, register
 
 use = _settings.use
 set_default = _settings.set_default
@@ -21,6 +22,9 @@ __all__ = [
     "invalidate",
     "kernels",
     "patch",
+    "register",
     "set_default",
     "use",
 ]
+
+_registry.load_named()

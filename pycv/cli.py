@@ -9,9 +9,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .train import Observer, Recipe
 
 USAGE = """usage: pycv COMMAND [OPTIONS]
 
@@ -20,6 +25,9 @@ USAGE = """usage: pycv COMMAND [OPTIONS]
   kernels   the registered kernels; with a problem: which would run it, and why
   models    the architectures, with their parameters and multiply-accumulates
   summary   a model layer by layer: output size, activation memory, parameters, MACs, receptive field
+  train     train a network by a recipe; go on with a run that was interrupted
+  eval      evaluate trained networks, several as an ensemble
+  predict   what trained networks see in picture files
   tune      measure this machine for the choice among kernels (`tune machine`, 3 to 5 minutes); see what was tuned
   bench     measure kernels; without options: 20 ResNet and VGG layers against torch, in under two minutes
 
@@ -143,6 +151,189 @@ def _summary(arguments: list[str]) -> int:
     except (TypeError, ValueError, RuntimeError) as error:  # the model's own objections to size and classes
         raise UsageError(f"{options.model}: {error}") from None
     print(json.dumps(found.to_json(), indent=1) if options.json else f"{options.model}\n{found}")
+    return 0
+
+
+# -------------------------------------------------------------------------------------------------------- train
+
+
+def _train(arguments: list[str]) -> int:
+    parser = _train_parser()
+    options = parser.parse_args(arguments)
+    train = _training()
+    if options.list:
+        for name in train.recipe.names():
+            shipped = train.recipe.load(name)
+            print(f"{name:<18} {shipped.model.name} on {shipped.data.name}, {shipped.epochs} epochs")
+        return 0
+    with _user_input():
+        if (options.recipe is None) == (options.resume is None):
+            raise ValueError("expected either --recipe NAME (pycv train --list) or --resume RUN")
+        run = None if options.resume is None else Path(options.resume)
+        wanted = train.recipe.load(options.recipe if run is None else run / "recipe.toml")
+        if options.synthetic is not None:
+            wanted = train.on_synthetic_data(wanted, options.synthetic)
+        wanted = train.recipe.override(wanted, [*_shorthands(options), *options.set])
+        run = run or Path(options.run or _free_name(Path("runs") / wanted.name))
+    if options.vs is None:
+        return _run_training(wanted, run, options.resume is not None)
+    beside = run.with_name(f"{run.name}-{options.vs}")
+    with _user_input():
+        on_torch = train.recipe.override(wanted, ["kernels.backend=torch", "kernels.algorithm=none"])
+    code = _run_training(on_torch, beside, resume=beside.exists())
+    return code or _run_training(wanted, run, options.resume is not None, vs=beside)
+
+
+def _training() -> ModuleType:
+    """pycv.train, which needs more than pycv itself does."""
+    try:
+        from . import train
+    except ImportError as error:
+        raise UsageError(f'{error}: pip install "pycv[train]"') from None
+    return train
+
+
+def _run_training(wanted: Recipe, run: Path, resume: bool, vs: Path | None = None) -> int:
+    """Trains, reports, and says how it ended; ``vs`` is the run to be set beside this one."""
+    train = _training()
+    from .data import DataError
+    from .registry import UnsupportedError
+
+    with ExitStack() as stack:
+        try:
+            with _user_input():
+                session = stack.enter_context(train.prepared(wanted, run, resume=resume, observers=_observers))
+            outcome = session.train()
+        except DataError as error:
+            raise UsageError(f"{error}; what was reached is kept in {run}") from None
+        except UnsupportedError as error:
+            raise UsageError(str(error)) from None
+        except train.Interrupted as error:
+            print(f"pycv: {error}. Go on: pycv train --resume {session.run}", file=sys.stderr)
+            return 130
+        except train.TrainError as error:
+            print(f"pycv: error: {error}", file=sys.stderr)
+            return 1
+        if session.trainer.group.main:
+            print(f"best validation top-1 {outcome.best_top1:.2%} (epoch {outcome.best_epoch})")
+            if outcome.test is not None:
+                print(f"test top-1 {outcome.test.top1:.2%}, loss {outcome.test.loss:.4f}, looked at once")
+            print(f"report: {session.report(vs)}")
+    return 0
+
+
+def _observers(run: Path) -> list[Observer]:
+    """A progress bar, or lines where there is no terminal; and TensorBoard where it is installed."""
+    from .train.progress import progress
+    from .train.tensorboard import TensorBoard
+
+    found: list[Observer] = [progress()]
+    with suppress(ImportError):
+        found.append(TensorBoard(run))
+    return found
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "pycv train",
+        description="Trains a network by a recipe: pycv train --recipe alexnet --data FOLDER --set optim.lr=0.02. "
+        "Ctrl-C saves and ends; --resume goes on to the same weights.",
+        epilog="On several GPUs or machines: torchrun --nproc-per-node 8 -m pycv.cli train ... (docs/training.md).",
+    )
+    add = parser.add_argument
+    add("--recipe", metavar="NAME", help="one of pycv's (--list), or a TOML file")
+    add("--list", action="store_true", help="the recipes that come with pycv")
+    add("--run", metavar="FOLDER", help="where everything is written; default: runs/NAME, with a number if taken")
+    add("--resume", metavar="FOLDER", help="go on with this run from its newest whole checkpoint")
+    add(
+        "--vs", choices=("torch",), help="train the same seed on torch's layers first, in FOLDER-torch, and report both"
+    )
+    add("--synthetic", type=int, metavar="N", help="smoke run: so many generated pictures in place of the data")
+    _add_recipe_options(parser)
+    return parser
+
+
+def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Options that stand for keys of a recipe."""
+    add = parser.add_argument
+    add("--data", metavar="PATH", help="folder or archive of the data: data.path")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe: optim.lr=0.02")
+    add("--seed", type=int, help="of initialisation, order, augmentation and splits: seed")
+    add("--backend", help="only kernels of this backend: kernels.backend")
+    add("--algorithm", help="only this algorithm, or conv2d.forward=NAME,...: kernels.algorithm")
+    add("--precision", help="the loosest numeric class of kernels: kernels.precision")
+
+
+def _shorthands(options: argparse.Namespace) -> list[str]:
+    """The assignments that the shorthand options stand for."""
+    keys = {
+        "data.path": options.data,
+        "seed": options.seed,
+        "kernels.backend": options.backend,
+        "kernels.algorithm": options.algorithm,
+        "kernels.precision": options.precision,
+    }
+    return [f"{key}={value}" for key, value in keys.items() if value is not None]
+
+
+def _free_name(path: Path) -> Path:
+    """The path itself, or the first of ``path-2``, ``path-3`` ... that is not there."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def _eval(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "pycv eval", description="Evaluates the best weights of runs; those of several as an ensemble."
+    )
+    add = parser.add_argument
+    add("run", nargs="+", help="folders of runs, or best.pt files; data and pictures are those of the first")
+    add("--split", default="validation", choices=("train", "validation", "test"), help="default: %(default)s")
+    add("--crops", type=int, default=1, help="test-time crops, 1, 2, 5 or 10 (default: %(default)s)")
+    add("--json", action="store_true", help="as JSON, with the confusion matrix")
+    _add_recipe_options(parser)
+    options = parser.parse_args(arguments)
+    train = _training()
+    with _user_input():
+        trained = [train.load(path) for path in options.run]
+        wanted = train.recipe.override(trained[0].recipe, [*_shorthands(options), *options.set])
+        found = train.evaluate_runs(trained, wanted, options.split, options.crops)
+    classes = trained[0].classes
+    if options.json:
+        measured = found.record() | {"samples": len(found.index), "classes": classes}
+        counted = {"per_class": found.per_class.tolist(), "confusion": found.confusion.tolist()}
+        print(json.dumps(measured | counted))
+        return 0
+    print(f"{options.split}: {len(found.index)} pictures, loss {found.loss:.4f}, top-1 {found.top1:.2%}, "
+          f"top-5 {found.top5:.2%}, {found.images_per_second:.0f} pictures/s")  # fmt: skip
+    for name, share in zip(classes, found.per_class, strict=True):
+        print(f"  {name:<20} {share:.2%}")
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("pycv predict", description="What trained networks see in picture files.")
+    add = parser.add_argument
+    add("run", help="folder of a run, or a best.pt; several apart by commas are an ensemble")
+    add("picture", nargs="+", help="JPEG, PNG, WebP, BMP, GIF, PPM or TIFF files")
+    add("--top", type=int, default=5, help="classes to name (default: %(default)s)")
+    add("--crops", type=int, default=1, help="test-time crops, 1, 2, 5 or 10 (default: %(default)s)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add("--json", action="store_true", help="as JSON, one object per picture")
+    options = parser.parse_args(arguments)
+    train = _training()
+    with _user_input():
+        trained = [train.load(path) for path in _names(options.run)]
+        found = train.predict(trained, options.picture, options.crops, options.device)
+    for picture, probabilities in zip(options.picture, found, strict=True):
+        named = dict(list(probabilities.items())[: options.top])
+        if options.json:
+            print(json.dumps({"picture": picture, "probabilities": named}))
+        else:
+            print(f"{picture}: " + ", ".join(f"{name} {share:.1%}" for name, share in named.items()))
     return 0
 
 
@@ -337,6 +528,9 @@ _COMMANDS = {
     "kernels": _kernels,
     "models": _models,
     "summary": _summary,
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
     "tune": _tune,
     "bench": _bench,
 }

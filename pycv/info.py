@@ -20,6 +20,7 @@ from .choice import cache as tuned_choices
 from .choice import model, verified
 from .choice.device import cores, cpu_model
 from .kernels import cuda
+from .kernels import numba as numba_kernels
 
 BUILD_HINT = (
     "In a checkout: python setup.py build_ext --inplace (needs g++ >= 11 and the Python headers; Debian and Ubuntu: "
@@ -50,6 +51,7 @@ class Info:
     cost_model : where the constants come from by which kernels are chosen.
     tuned : number of problems for which the choice was measured on this machine.
     found : for each optional tool its version, or None.
+    numba : what Numba has compiled on this machine so far, how long it took and where it lies; or why it runs nothing.
     cuda : architectures that the CUDA kernels were compiled for, with the version of CUDA; or why they are not there.
     verified : GPUs on which pycv's GPU kernels have been verified.
     problems : what is wrong or missing, each with what to do about it.
@@ -71,6 +73,7 @@ class Info:
     cost_model: str
     tuned: int
     found: dict[str, str | None]
+    numba: str
     cuda: str
     verified: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
@@ -84,11 +87,12 @@ class Info:
             ("platform", self.platform),
             ("CPU", f"{self.cpu}, {self.cores} cores, {self.threads} threads"),
             ("built for", ", ".join(self.isas) + (f" ({self.compiler})" if self.compiler else "") or "nothing"),
-            ("in use", self.isa or "none: torch runs everything"),
+            ("in use", self.isa or f"none: {_stand_in()}"),
             ("OpenMP", openmp),
             ("kernels", ", ".join(f"{count} {backend}" for backend, count in self.kernels.items())),
             ("choice", f"cost model {self.cost_model}; {self.tuned} problems tuned"),
             *((name, version or "not found") for name, version in self.found.items()),
+            ("Numba kernels", self.numba),
             ("CUDA kernels", self.cuda),
             ("GPU kernels", "verified on " + ", ".join(self.verified) if self.verified else _gpu_state(self.kernels)),
         ]
@@ -104,6 +108,8 @@ def info() -> Info:
     isas, isa, compiler, build_problem = _build()
     openmp = _openmp_runtimes()
     problems = [build_problem] if build_problem else []
+    if build_problem:
+        problems[0] += f" Until then {_stand_in()}."
     if openmp and len(openmp) > 1:
         problems.append(
             f"{len(openmp)} OpenMP runtimes in one process fight over the cores and give wrong thread counts; import "
@@ -114,7 +120,8 @@ def info() -> Info:
     if isa and not cost_model.measured:
         problems.append("This device class was never measured, so that torch runs everything: pycv tune machine.")
     found = _found()
-    problems += _missing_tools(kernels, found)
+    needed = {backend: count for backend, count in kernels.items() if backend != "numba" or not isa}
+    problems += _missing_tools(needed, found)
     if found["GPU"] and (reason := cuda.unusable()):
         problems.append(f"There is a GPU, but torch runs everything on it: {reason}. {CUDA_HINT}")
     return Info(
@@ -134,6 +141,7 @@ def info() -> Info:
         cost_model=cost_model.name,
         tuned=len(tuned_choices.entries()),
         found=found,
+        numba=numba_kernels.state(),
         cuda=_cuda_build(),
         verified=tuple(sorted({verification.device for verification in verified.records()})),
         problems=tuple(problems),
@@ -157,6 +165,11 @@ def _build() -> tuple[tuple[str, ...], str | None, str | None, str | None]:
         return isas, _cpu.isa(), compiler, None
     except RuntimeError as error:
         return isas, None, compiler, f"{error}. Unset PYCV_CPU_ISA, or name one of {', '.join(isas)} that this CPU has."
+
+
+def _stand_in() -> str:
+    """What runs where the C++ kernels do not."""
+    return "the Numba kernels stand in" if registry.own_backend() == "numba" else "torch runs everything"
 
 
 def _openmp_runtimes() -> tuple[str, ...] | None:

@@ -9,12 +9,16 @@ that settings and support allow it takes the one that was measured to be the fas
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,9 +28,10 @@ from .choice import cache as tuned_choices
 from .kernels import Kernel
 from .kernels import cpu as _cpu_backend
 from .kernels import cuda as _cuda_backend
+from .kernels import numba as _numba_backend
 from .kernels import torch as _vendor
 from .problem import Problem
-from .settings import NUMERIC_CLASSES, Settings
+from .settings import BACKENDS, NUMERIC_CLASSES, Settings
 
 
 class UnsupportedError(NotImplementedError):
@@ -50,10 +55,46 @@ class Choice:
     basis: str = ""
 
 
+_registered: list[Kernel] = []
+
+
+def register(kernel: Kernel) -> None:
+    """Adds a kernel of your own for an op and pass that are there: listed, tested and chosen like those of pycv.
+
+    Calls whose kernel was chosen before keep it: register first.
+
+    Raises
+    ------
+    ValueError
+        For an op or pass that does not exist, a backend that pycv does not know, or a name that is taken.
+    """
+    there = _by_op().get((kernel.op, kernel.pass_))
+    if there is None:
+        raise ValueError(f"register: there is no {kernel.op}.{kernel.pass_}; pycv.kernels() lists what there is")
+    if kernel.backend not in BACKENDS or kernel.backend == "torch":
+        raise ValueError(f"register: backend={kernel.backend!r}: expected one of {', '.join(BACKENDS[:-1])}")
+    if kernel.name in [other.name for other in there]:
+        raise ValueError(f"register: {kernel.op}.{kernel.pass_} has a kernel {kernel.name} already")
+    _registered.append(kernel)
+    _by_op.cache_clear()
+    algorithms.cache_clear()
+
+
+def load_named() -> None:
+    """Runs the Python files that PYCV_KERNELS names, which register their kernels."""
+    for name in filter(None, os.environ.get("PYCV_KERNELS", "").split(os.pathsep)):
+        path = Path(name).resolve()
+        spec = spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ImportError(f"PYCV_KERNELS={name}: there is no such Python file")
+        module = sys.modules[path.stem] = module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
 @cache
 def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     table: dict[tuple[str, str], list[Kernel]] = {}
-    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS):
+    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS, *_numba_backend.KERNELS, *_registered):
         table.setdefault((kernel.op, kernel.pass_), []).append(kernel)
     for (op, pass_), kernels in table.items():
         kernels.append(_vendor.entry(op, pass_))
@@ -72,6 +113,14 @@ def algorithms() -> dict[str, set[str]]:
         f"{op}.{pass_}": {name for k in ks for name in (k.algorithm, k.full_algorithm)}
         for (op, pass_), ks in _by_op().items()
     }
+
+
+def own_backend() -> str | None:
+    """The backend of pycv's own kernels on this CPU: ``cpu``, or ``numba`` where the C++ kernels are not built; None
+    where neither can run, so that torch runs everything."""
+    if _cpu_backend._cpu is not None:
+        return "cpu"
+    return None if _numba_backend.missing() else "numba"
 
 
 TORCH_MARGIN = 1.05  # torch runs what it is predicted to run this many times faster,
@@ -101,9 +150,11 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     wanted = settings.wanted(settings.prefer, problem.op, problem.pass_)
     trusted = [kernel for kernel in allowed if verified.trusted(kernel, problem)]
     preferred = _named(wanted, trusted) or _named(wanted, allowed)
-    if len(candidates := preferred or trusted or allowed) == 1:
+    standing_in = [kernel for kernel in allowed if kernel.backend == "numba"]
+    if len(candidates := preferred or standing_in or trusted or allowed) == 1:
         asked_for = (settings.backend, settings.algorithm) != (None, None)
         alone = "the only one that supports it" if len(allowed) == 1 else "the GPU kernels were never verified here"
+        alone = "it stands in for the C++ kernels, which are not built" if standing_in else alone
         reason = "preferred" if preferred else "asked for" if asked_for else alone
         return Choice(problem, candidates[0], _plan(candidates[0], problem, settings, threads), reason, tuple(rejected))
     verdict = _tuned(candidates, problem, settings, threads, kept) or _default(
@@ -130,7 +181,7 @@ class _Verdict(NamedTuple):
 
 def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict | None:
     """What was measured, now or (with the same result for as long as the kernels are the same) earlier."""
-    if any(kernel.on_gpu for kernel in candidates) or all(kernel.plan is None for kernel in candidates):
+    if not any(kernel.backend == "cpu" for kernel in candidates):  # nothing else is measured
         return None
     key = _tuning_key(candidates, problem, settings, threads, kept)
     entry = tuned_choices.lookup(key)
@@ -206,12 +257,26 @@ def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None
     has_it = wanted in algorithms()[f"{problem.op}.{problem.pass_}"]
     if wanted is not None and has_it and wanted not in (kernel.algorithm, kernel.full_algorithm):
         return f"algorithm={wanted!r} was asked for"
+    if kernel.backend == "numba" and _stands_back(kernel, problem, settings):
+        return "it stands in for the C++ kernels, which are built"
     loosest = settings.precision or "default"
     if NUMERIC_CLASSES.index(kernel.numeric_class) > NUMERIC_CLASSES.index(loosest):
         return f"numeric class {kernel.numeric_class} is looser than precision={loosest!r}"
     if _deterministic(settings) and not kernel.deterministic:
         return "not deterministic"
     return kernel.supports(problem)
+
+
+def _stands_back(kernel: Kernel, problem: Problem, settings: Settings) -> bool:
+    """A Numba kernel runs where the C++ ones are not built, or is asked for by a name that they do not have."""
+    if settings.backend is not None or _cpu_backend._cpu is None:
+        return False
+    others = [other for other in _by_op()[problem.op, problem.pass_] if other.backend == "cpu"]
+    for choice in (settings.algorithm, settings.prefer):
+        wanted = settings.wanted(choice, problem.op, problem.pass_)
+        if _named(wanted, [kernel]) and not _named(wanted, others):
+            return False
+    return True
 
 
 def _deterministic(settings: Settings) -> bool:

@@ -77,7 +77,8 @@ def problems() -> list[Problem]:
 
 
 def _kernels(p: Problem):
-    return registry.kernels(p.op, p.pass_)
+    """Those among which the cost model chooses: Numba's stand in for the C++ kernels, never beside them."""
+    return [kernel for kernel in registry.kernels(p.op, p.pass_) if kernel.backend != "numba"]
 
 
 def _convolutions() -> Iterator[ConvProblem]:

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 import torch
 
-from pycv import registry
+from pycv import registry, settings
 from pycv.choice import model, verified
 from pycv.kernels import cuda
 from pycv.ops import _workspace
@@ -43,6 +43,14 @@ def pytest_collection_modifyitems(items) -> None:
     on_host = cuda.on_host() or backend.STANDIN or any("tests/cuda" in str(item.path) for item in items)
     if on_host and backend.BY_HOST:
         simt.build(progress=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _preferred():
+    """PYCV_TEST_PREFER names the algorithm that the op tests are to run, where a backend has several."""
+    if name := os.environ.get("PYCV_TEST_PREFER"):
+        settings.set_default(prefer=name)
+    yield
 
 
 @pytest.fixture(autouse=True)

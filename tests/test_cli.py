@@ -181,7 +181,7 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bork"], "there is no command 'bork': expected one of demo, info, kernels, models, summary, tune, bench"),
+        (["bork"], "there is no command 'bork': expected one of demo, info, kernels, models, summary, train,"),
         (["kernels", "conv2d.forward", "banana"], "'banana' is not understood"),
         (["kernels", "--op", "conv9d"], "op='conv9d': expected one of"),
         (["bench", "bork"], "expected one of run, list, report"),

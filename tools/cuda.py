@@ -143,17 +143,22 @@ def kernel_jobs(root: Path = native.ROOT) -> list[native.Job]:
 
 def build(target: Path) -> None:
     """Compiles and links pycv._cuda. Raises native.BuildError; ValueError where the architectures make no sense."""
-    import pybind11
-
     folder = home()
     if folder is None:
         raise native.BuildError(f"no nvcc in $CUDA_HOME, $CUDA_PATH, /usr/local/cuda or on PATH: {INSTALL}")
     names = architectures()
-    nvcc, host = Nvcc(folder, names), native.Toolchain(flags=HOST_FLAGS)
+    nvcc = Nvcc(folder, names)
+    link(target, nvcc, names, nvcc.compile(kernel_jobs()))
+
+
+def link(target: Path, nvcc: Nvcc, names: str, kernels: Sequence[Path]) -> None:
+    """pycv._cuda from the objects of the kernels; ``names`` are the architectures that it will say it has."""
+    import pybind11
+
+    host = native.Toolchain(flags=HOST_FLAGS)
     includes = tuple(
-        f"-I{path}" for path in (sysconfig.get_path("include"), pybind11.get_include(), folder / "include")
+        f"-I{path}" for path in (sysconfig.get_path("include"), pybind11.get_include(), nvcc.home / "include")
     )
     macro = f'-DPYCV_CUDA_ARCHITECTURES="{names}"'
     bindings = native.Job("csrc/bindings/cuda.cpp", sysconfig.get_config_var("SOABI"), (*includes, macro, "-O1"))
-    objects = [*host.compile([bindings]), *nvcc.compile(kernel_jobs())]
-    host.link(objects, target, ["-shared", *nvcc.libraries])
+    host.link([*host.compile([bindings]), *kernels], target, ["-shared", *nvcc.libraries])

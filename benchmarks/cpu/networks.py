@@ -38,7 +38,11 @@ def rows(seconds: float = 20.0, image: int = 224) -> Iterator[goals.Row]:
 
 def unpatched(name: str) -> nn.Module:
     """The network with torch.nn's layers, whose initialisation it keeps."""
-    model = models.create(name)
+    return on_torch_layers(models.create(name))
+
+
+def on_torch_layers(model: nn.Module) -> nn.Module:
+    """The same model, pycv's layers in it turned into those of torch.nn."""
     for module in model.modules():
         twin = next((base for base in type(module).__mro__ if base.__module__.startswith("torch.nn.modules")), None)
         if type(module).__module__.startswith("pycv.nn") and twin is not None:

@@ -288,7 +288,7 @@ def _errors(goal: Goal, problem: Problem, names: Sequence[str], seed: int) -> di
 def accuracy(
     cases: Iterable[Case], seed: int = 0, progress: Callable[[int, int, str], None] | None = None
 ) -> list[Row]:
-    """The error of every kernel of pycv, and of torch, on every problem: max|error| / max|float64|."""
+    """The error of every C++ kernel of pycv, and of torch, on every problem: max|error| / max|float64|."""
     rows = []
     cases = list(cases)
     with torch.no_grad():
@@ -297,7 +297,8 @@ def accuracy(
                 progress(done, len(cases), one.name)
             data = random_data(one.problem, seed)
             expected = check.reference(one.problem, data)
-            kernels = [k.name for k in registry.kernels(one.problem.op, one.problem.pass_) if k.backend != "torch"]
+            registered = registry.kernels(one.problem.op, one.problem.pass_)
+            kernels = [k.name for k in registered if k.backend not in ("torch", "numba")]
             for name in [*kernels, "torch:nchw"]:
                 rows += _accuracy_row(one, name, data, expected)
     return rows

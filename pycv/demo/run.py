@@ -22,7 +22,7 @@ import torch
 
 import pycv
 
-from .. import bench
+from .. import bench, registry
 from ..bench import report
 from ..explain import Explanation
 from .data import upsampled
@@ -133,7 +133,7 @@ def _explained(outcome: Outcome) -> Explanation:
     """What runs in the network for a batch of 64, warm."""
     model, x = outcome.trained.model, upsampled(outcome.split.train.images[:64])
     model(x)
-    with pycv.use(backend="cpu"):  # as it was trained
+    with pycv.use(backend=registry.own_backend()):  # as it was trained
         return pycv.explain(model, x)
 
 
@@ -143,7 +143,7 @@ def _pictures(outcome: Outcome) -> dict[str, bytes]:
 
     model, test, logits = outcome.trained.model, outcome.split.test, outcome.test_logits
     surest = int(logits.softmax(1).gather(1, test.labels[:, None]).argmax())
-    with figures.style(), pycv.use(backend="cpu"):
+    with figures.style(), pycv.use(backend=registry.own_backend()):
         drawn = {
             "curves": figures.curves(outcome.trained),
             "filters": figures.filters(model),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as torch_functional
 
-from .. import settings
+from .. import registry, settings
 from ..models.lenet import LeNet5
 from .data import Augmentation, Digits, Split, augmented, load_digits, split_digits, upsampled
 
@@ -83,6 +83,8 @@ class Outcome:
 def learn_digits(recipe: Recipe, seed: int, report: Report = _silent) -> Outcome:
     """Split, initialise and train LeNet-5 from one seed on pycv's CPU kernels alone, then read the test digits once.
 
+    Those are the C++ kernels, or where they are not built Numba's; without either everything runs on torch.
+
     On one thread: the layers of LeNet-5 take microseconds, which a second thread hardly shortens, and waiting for it on
     a busy machine would take most of the time; and the outcome does not depend on how many cores there are.
 
@@ -92,7 +94,7 @@ def learn_digits(recipe: Recipe, seed: int, report: Report = _silent) -> Outcome
         If a layer has no kernel of pycv's.
     """
     split = split_digits(load_digits(), seed)
-    with torch.random.fork_rng(devices=[]), _one_thread(), settings.use(backend="cpu"):
+    with torch.random.fork_rng(devices=[]), _one_thread(), settings.use(backend=registry.own_backend()):
         torch.manual_seed(seed)
         model = LeNet5()
         start = time.perf_counter()

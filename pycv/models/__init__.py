@@ -27,6 +27,7 @@ from .resnet import (
     wide_resnet50_2,
     wide_resnet101_2,
 )
+from .resnet_cifar import CifarResNet, resnet20
 from .shufflenet_v1 import ShuffleNetV1, shufflenet_v1_g3, shufflenet_v1_g8
 from .shufflenet_v2 import ShuffleNetV2, shufflenet_v2_x0_5, shufflenet_v2_x1_0, shufflenet_v2_x1_5, shufflenet_v2_x2_0
 from .squeezenet import SqueezeNet, squeezenet1_0, squeezenet1_1
@@ -42,6 +43,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "AlexNetOriginal",
+    "CifarResNet",
     "DarkNet",
     "DenseNet",
     "EfficientNet",
@@ -98,6 +100,7 @@ __all__ = [
     "receptive_field",
     "replace_head",
     "resnet18",
+    "resnet20",
     "resnet34",
     "resnet50",
     "resnet101",

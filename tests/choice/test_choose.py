@@ -252,7 +252,7 @@ def test_plans_take_no_memory_and_little_time():
     """Every candidate of a miss is planned: a plan must not hold anything the size of a weight."""
     problem = parse("conv2d.forward n1c2048h9w9 k2048r3s3 p1")
     for each in registry.kernels("conv2d", "forward"):
-        if each.plan is not None and each.supports(problem) is None:
+        if each.backend != "numba" and each.plan is not None and each.supports(problem) is None:
             start = time.perf_counter()
             before = _resident()
             plans = [each.plan(problem, 2, 2**28) for _ in range(20)]

@@ -40,7 +40,7 @@ def test_a_machine_is_measured_recorded_and_used():
     model.check(recorded)
     groups = recorded["threads"]["1"]
     for kernel in registry.kernels("conv2d", "forward"):
-        if kernel.backend == "torch" or kernel.supports(parse(FEW[0])) is None:
+        if kernel.backend == "torch" or (kernel.backend != "numba" and kernel.supports(parse(FEW[0])) is None):
             assert any(name.startswith(f"conv.forward {kernel.name} ") for name in groups), kernel.name
     assert any(name.startswith("gemm.forward cpu:") and " kept " in name for name in groups)
     table = model.current()

@@ -1,14 +1,17 @@
 """Convolution on Hopper's tensor cores: rows and images that tiles cross, edges, steps, and what is refused."""
 
 import pytest
+import torch
 
-from pycv import registry
+from pycv import functional, registry, use
 from pycv.kernels import cuda
 from pycv.problem import PASSES
 from pycv.problem import parse as parse_as_it_is
 
 from ..backend import parse
-from .execution import ORDERS, assert_right, kernels
+from .execution import ORDERS, assert_right, kernels, on_hopper
+
+pytestmark = on_hopper
 
 GATHERS = ("forward", "grad_input")
 
@@ -69,6 +72,20 @@ def test_grad_weight_within_the_workspace():
     for limit in (0, 2 * 8 * 9 * 64 * 4, 2**28):
         right("conv2d.grad_weight n4c24h9w9 k8r3s3 p1 f16 nhwc w=nhwc", kinds=["normal"], workspace_limit=limit)
     right("conv1d.grad_weight n3c16w70 k24s5 p2 d2 f16 nhwc", kinds=["normal"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_layers_of_16_bits_reach_these_kernels(dtype):
+    """In every pass, without a copy of what is nhwc already."""
+    x = torch.randn(2, 24, 6, 7, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = torch.randn(32, 24, 3, 3, dtype=dtype, requires_grad=True)
+    with use(backend="cuda"), registry.record() as calls:
+        y = functional.conv2d(x, w, padding=1)
+        y.backward(torch.ones_like(y).contiguous(memory_format=torch.channels_last))
+    ran = {call.choice.problem.pass_: call.choice.kernel.algorithm for call in calls}
+    assert ran == dict.fromkeys(PASSES, "wgmma") and y.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), padding=1)
+    assert (y - expected).abs().max() <= 2**-6 * expected.abs().max()
 
 
 def test_residual_and_wide_pixels():

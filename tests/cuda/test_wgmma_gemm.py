@@ -7,7 +7,9 @@ from pycv.kernels import cuda
 from pycv.problem import parse as parse_as_it_is
 
 from ..backend import parse
-from .execution import ORDERS, assert_right, kernels
+from .execution import ORDERS, assert_right, kernels, on_hopper
+
+pytestmark = on_hopper
 
 STEPS = ("wgmma_1_simple", "wgmma_2_specialized", "wgmma_3_persistent")
 

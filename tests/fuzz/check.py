@@ -37,8 +37,12 @@ def variants() -> Iterator[Variant]:
 
 def kernels(problem: Problem) -> list[Kernel]:
     """The kernels of the backend under test that support a problem."""
+    return kernels_of(BACKEND, problem)
+
+
+def kernels_of(backend: str, problem: Problem) -> list[Kernel]:
     entries = registry.kernels(problem.op, problem.pass_)
-    return [kernel for kernel in entries if kernel.backend == BACKEND and kernel.supports(problem) is None]
+    return [kernel for kernel in entries if kernel.backend == backend and kernel.supports(problem) is None]
 
 
 def trial(problem: Problem, kernel: Kernel, variant: Variant) -> str | None:

@@ -24,6 +24,19 @@ def test_num_classes(name):
     assert list(shapes)[-1] in changed
 
 
+def test_resnets_for_small_pictures():
+    """He et al., section 4.2: {16, 32, 64} maps of size {32, 16, 8}; 6n + 2 layers; shortcuts without parameters."""
+    model = models.create("resnet20").eval()
+    found = models.features(model, torch.randn(1, 3, 32, 32), ["layer1", "layer2", "layer3"])
+    assert [tuple(maps.shape[1:]) for maps in found.values()] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    assert sum(isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) for layer in model.modules()) == 20
+    x = torch.randn(2, 16, 7, 5)
+    y = model.layer2[0].downsample(x)
+    assert torch.equal(y[:, :16], x[:, :, ::2, ::2]) and y.shape == (2, 32, 4, 3) and not y[:, 16:].any()
+    small = models.create("resnet20", blocks=1, in_channels=1, width=8, num_classes=5)
+    assert small(torch.randn(2, 1, 9, 16)).shape == (2, 5)
+
+
 def map_sizes(model: torch.nn.Module, x: torch.Tensor) -> dict[str, int]:
     """Height of what each layer of ``model.features`` gives."""
     sizes = {}

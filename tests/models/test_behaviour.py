@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import pycv
 from pycv import models
+from tests.backend import BACKEND
 from tests.seed import sliced
 
 from .golden import fill
@@ -67,7 +68,7 @@ def test_gradients_are_those_of_torchs_kernels(name):
     model, x = model.double(), x.double()
     with pycv.use(backend="torch"):
         expected = gradients(model, x)
-    with pycv.use(backend="cpu"):
+    with pycv.use(backend=BACKEND):
         result = gradients(model, x)
     total = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
     for key, gradient in expected.items():

@@ -17,9 +17,9 @@ from .golden import calibrate
 SIZES = {
     "lenet5": 32, "lenet5_original": 32, "perceptron": 28, "mlp": 28, "maxout_mlp": 28,
     "alexnet_original": 227, "alexnet": 67, "zfnet": 224, "vgg11": 32, "googlenet": 64, "inception_v3": 139,
-    "resnet18": 64, "resnext50_32x4d": 64, "densenet121": 64, "squeezenet1_0": 67, "squeezenet1_1": 67, "xception": 75,
-    "mobilenet_v1": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64, "shufflenet_v1_g3": 64, "shufflenet_v2_x0_5": 64,
-    "efficientnet_b0": 64, "darknet53": 64, "vit_b_16": 224,
+    "resnet18": 64, "resnet20": 32, "resnext50_32x4d": 64, "densenet121": 64, "squeezenet1_0": 67, "squeezenet1_1": 67,
+    "xception": 75, "mobilenet_v1": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64, "shufflenet_v1_g3": 64,
+    "shufflenet_v2_x0_5": 64, "efficientnet_b0": 64, "darknet53": 64, "vit_b_16": 224,
 }  # fmt: skip
 QUICK = ("squeezenet1_1",)
 

@@ -46,6 +46,7 @@ SHEET = {
     "resnet50": Figures(25_557_032, 4_089_184_256, 320),
     "resnet101": Figures(44_549_160, 7_801_405_440, 626),
     "resnet152": Figures(60_192_808, 11_513_626_624, 932),
+    "resnet20": Figures(269_722, 40_551_040, 116),
     "resnext50_32x4d": Figures(25_028_904, None, 320),
     "resnext101_32x8d": Figures(88_791_336, None, 626),
     "resnext101_64x4d": Figures(83_455_272, None, 626),

@@ -1,4 +1,4 @@
-"""Breaks the C++ in small ways, one at a time, and expects the tests to notice.
+"""Breaks the kernels in small ways, one at a time, and expects the tests to notice.
 
     python -m tests.mutants               all of them
     python -m tests.mutants -k gemm       those whose file or edit contains a word
@@ -56,7 +56,7 @@ class Workshop:
         objects = native.ROOT / "build/mutants"
         if objects.exists():
             copy_tree(objects, root / "build/objects")
-        if not all(map(is_on_host, targets)):
+        if not all(is_on_host(target) or is_python(target) for target in targets):
             self.toolchain.compile([self.selftest, self.bindings, *native.kernel_jobs([self.isa])], root)
         if any(map(is_on_host, targets)):
             simt.build(root)
@@ -67,6 +67,8 @@ class Workshop:
         """Builds what the target needs in a tree and runs it: whether it failed, and the line that says how."""
         if is_on_host(target):
             return self.is_red_on_host(tree, target)
+        if is_python(target):
+            return self.fails([*PYTEST, *target.split()], tree)
         host = self.selftest if target == SELFTEST else self.bindings
         try:
             objects = self.toolchain.compile([host, *native.kernel_jobs([self.isa])], tree, progress=False)
@@ -111,6 +113,11 @@ class Workshop:
 def is_on_host(target: str) -> bool:
     """Whether a test runs CUDA kernels by host execution, and needs nothing else compiled."""
     return target.startswith(("tests/cuda", "tests/simt"))
+
+
+def is_python(target: str) -> bool:
+    """Whether a test runs Numba's kernels only: nothing is compiled here, and the extension is not there."""
+    return target.startswith("tests/numba")
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -51,6 +51,7 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
 )
 PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
 SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py::test_right_kernels"
+NUMBA = "kernels/numba/"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
@@ -73,6 +74,15 @@ CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
     ),
 )
 CUDA_MMA_PARTS = "tests/cuda/test_mma_conv.py::test_parts_of_the_depth"
+WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_FILTERS = (
+    "csrc/cuda/group_pipeline.h",
+    "csrc/cuda/gemm_wgmma_3_persistent.h",
+    "csrc/cuda/conv_windows.h",
+    "csrc/cuda/conv_wgmma_grad_weight.cu",
+)
+WGMMA_GEMM_TESTS = "tests/cuda/test_wgmma_gemm.py::test_more_tiles_than_stages_and_blocks"
+WGMMA_CONV_TESTS = "tests/cuda/test_wgmma_conv.py::test_windows"
+WGMMA_FILTER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
 CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
@@ -98,6 +108,12 @@ CUDA_FFT, CUDA_FFT_TILE, CUDA_FFT_AXES, CUDA_FFT_CONV, CUDA_FFT_TESTS = (
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
+
+
+def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
+    """Noticed by one problem (tests/numba/test_kernels.py, CASES)."""
+    return Mutant(NUMBA + file, original, replacement, f"tests/numba/test_kernels.py::test_case[{case}] -m full")
+
 
 MUTANTS = [
     # relu: the tail, the mask, NaN
@@ -336,7 +352,7 @@ MUTANTS = [
     Mutant(CUDA_PIPELINE, "async_copy_wait<0>();", "async_copy_wait<1>();", CUDA_GEMM_TESTS),
     Mutant(CUDA_PIPELINE, "        __syncthreads();\n        fetch(stage", "        fetch(stage", CUDA_GEMM_TESTS),
     Mutant(CUDA_WARPS, "for (int part = 1; part < count;", "for (int part = 2; part < count;", CUDA_GEMM_TESTS),
-    Mutant(CUDA_WARPS, "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
+    Mutant("csrc/cuda/gemm.h", "within % height) * rows", "within % kStrip) * rows", CUDA_GEMM_TESTS),
     Mutant("csrc/cuda/gemm.h", "std::swap(epilogue.bias_row, epilogue.bias_column);", "", CUDA_GEMM_TESTS),
     # pooling: rows that windows share, the first window of an element, divisors at the edge, ties, rows of a thread
     Mutant(CUDA_POOL, "if (j >= h[r].begin && j < h[r].end) folds[r]", "folds[r]", CUDA_POOL_TESTS),
@@ -414,6 +430,13 @@ MUTANTS = [
         CUDA_FFT_TESTS,
     ),
     Mutant(CUDA_FFT_CONV, "tiles, gradients, sums, begin > 0)", "tiles, gradients, sums, false)", CUDA_FFT_TESTS),
+    # Numba: rows left over, the tap's channel, the stride of a gradient, NaN, the mean's lost digits, the mask of relu
+    _numba("product.py", "first = whole_depth if i < whole_rows else 0", "first = whole_depth", "product"),
+    _numba("conv_gather.py", "start += -(origin + start * step) % every", "start += 0", "strided"),
+    _numba("conv_gather.py", "if met < count:", "if met == 0:", "im2col"),
+    _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
+    _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
+    _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
     # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
     Mutant(CUDA_MMA, "async_copy_wait<kStages - 2>();", "async_copy_wait<kStages - 1>();", CUDA_MMA_GEMM_TESTS),
     Mutant(CUDA_MMA, "kStages - 2>();\n        __syncthreads();", "kStages - 2>();", CUDA_MMA_GEMM_TESTS),
@@ -431,4 +454,11 @@ MUTANTS = [
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
     Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
+    # Hopper: phases, stages given back early, results overwritten while they are stored, the fence, windows, parts
+    Mutant(WGMMA_RING, "at.parity ^ 1);", "at.parity);", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_RING, "wait_for_products<1>(sums);\n        if (step > 0", "if (step > 0", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_GEMM, "store_wait_read<buffers - 1>();", "store_wait_read<buffers>();", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_GEMM, "        fence_async_copies();\n", "", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_WINDOWS, "w.shift + s * w.by_tap", "s * w.by_tap", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
 ]

@@ -24,6 +24,7 @@ from ..seed import SEED
 SELFTEST = "tests/native/selftest.cpp"
 SANITIZE = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 PROGRAMS = native.ROOT / "build/native"
+VARIANTS, FAILURES = 12, 10  # of a problem; to stop at
 
 
 def build(toolchain: native.Toolchain, sets, name: str, link=()) -> Path:
@@ -32,9 +33,10 @@ def build(toolchain: native.Toolchain, sets, name: str, link=()) -> Path:
     return toolchain.link(toolchain.compile(jobs), PROGRAMS / name, link)
 
 
-def run(program: Path, isa: str, variants: int | None, emulator=()) -> bool:
+def run(program: Path, isa: str, variants: int, emulator=(), part: int = 0, parts: int = 1) -> bool:
+    """``part`` of so many equal ones of the kernels."""
     environment = {**os.environ, "PYCV_CPU_ISA": isa, "OMP_WAIT_POLICY": "passive"}
-    command = [*emulator, str(program), *([str(variants)] if variants else [])]
+    command = [*emulator, program, *map(str, (variants, FAILURES, part, parts))]
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(result.stdout, end="", flush=True)
     return result.returncode == 0
@@ -45,7 +47,7 @@ def main() -> int:
     parser.add_argument("--sanitize", action="store_true", help="build with AddressSanitizer and UBSan")
     parser.add_argument("--drawn", action="store_true", help="one instruction set, drawn by PYCV_SEED or the commit")
     parser.add_argument("--target", choices=["aarch64"], help="cross-compile for this machine and run under qemu-user")
-    parser.add_argument("--variants", type=int, help="variants per problem (more: slower and more thorough)")
+    parser.add_argument("--variants", type=int, help=f"variants per problem (default: {VARIANTS})")
     options = parser.parse_args()
     started = time.monotonic()
     if options.target:
@@ -69,8 +71,14 @@ def main() -> int:
             sets = [sets[SEED % len(sets)]]
             print(f"seed {SEED}: {sets[0].name}", flush=True)
         program = build(native.Toolchain(flags=flags), sets, name)
+        parts = max(1, native.worker_count() // len(sets))
         with ThreadPoolExecutor(native.worker_count()) as pool:
-            passed = all(list(pool.map(lambda isa: run(program, isa.name, options.variants), sets)))
+            runs = [
+                pool.submit(run, program, isa.name, options.variants or VARIANTS, (), part, parts)
+                for isa in sets
+                for part in range(parts)
+            ]
+        passed = all(each.result() for each in runs)
     print(f"native self-test {'passed' if passed else 'FAILED'} in {time.monotonic() - started:.0f} s")
     return 0 if passed else 1
 

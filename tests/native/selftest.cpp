@@ -4,7 +4,7 @@
 // It walks the table of kernels, so that a new algorithm of a known op is tested without an edit here. Each problem
 // runs in a number of variants (dtype, layout, epilogue, threads, side of the guard page) drawn from a fixed seed.
 //
-//     selftest [variants per problem [failures to stop at]]       PYCV_CPU_ISA picks the instruction set
+//     selftest [variants per problem [failures to stop at [part parts]]]     PYCV_CPU_ISA picks the instruction set
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -581,7 +581,8 @@ void test_relu(const KernelEntry& entry, int) {
 int main(int count, char** arguments) {
     const int variants = count > 1 ? std::atoi(arguments[1]) : 12;
     if (count > 2) failures_allowed = std::atoi(arguments[2]);
-    int kernels = 0;
+    const int part = count > 4 ? std::atoi(arguments[3]) : 0, parts = count > 4 ? std::atoi(arguments[4]) : 1;
+    int kernels = 0, seen = 0;
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_set_death_callback(tell_current);
 #else
@@ -589,7 +590,7 @@ int main(int count, char** arguments) {
     std::signal(SIGBUS, crashed);
 #endif
     for (const KernelEntry* e = __start_pycv_kernels; e != __stop_pycv_kernels; ++e) {
-        if (e->isa != current_isa()) continue;
+        if (e->isa != current_isa() || seen++ % parts != part) continue;
         const std::string op = e->op;
         const int before = runs;
         if (op == "conv") test_conv(*e, variants);

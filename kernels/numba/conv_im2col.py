@@ -1,0 +1,216 @@
+"""Convolution as a matrix product (im2col): of the weight, a row per computed channel and a column per term (channel
+and tap), and of the gathered elements, a row per term and a column per position.
+
+The product is never whole in memory: a thread computes a tile of channels and positions at a time, from panels of
+gathered elements that stay in its L2 cache, and writes it where it belongs with bias, residual and relu. Gathering
+costs a read and a write of each element and tap for every ROWS channels. grad_input is the same with the roles of input
+and output exchanged; where the stride is not 1 most of what it gathers is 0. In grad_weight the gradient's elements are
+the left matrix, and terms the columns.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import prange
+
+from .compiled import inner, kernel
+from .conv_gather import gather, locate
+from .product import clear, multiply
+from .sharing import share
+
+ROWS, DEPTH, COLUMNS = 512, 256, 256  # of a tile and its panel
+PITCH = 16  # elements that a row of a tile is longer than it needs to be: rows 4 KB apart would share few cache lines
+
+
+class Tiling(NamedTuple):
+    """Sizes of a tile and its panel, and how many tiles there are along each side."""
+
+    rows: int
+    depth: int
+    columns: int
+    row_blocks: int
+    column_blocks: int
+
+
+class Residual(NamedTuple):
+    """Strides of the residual."""
+
+    n: int
+    c: int
+    d: int
+    h: int
+    w: int
+
+
+@kernel
+def image(threads, x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual, tiling):
+    """forward and grad_input. ``bias`` and ``residual`` are empty where there is none. A thread uses
+    (rows + depth) * (columns + PITCH) elements of the workspace."""
+    tiles = g.groups * tiling.row_blocks * tiling.column_blocks
+    for thread in prange(threads):
+        begin, end = share(tiles, thread, threads)
+        _tiles(begin, end, thread, x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual, tiling)
+
+
+@inner
+def _tiles(begin, end, thread, x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual, tiling):
+    pitch = tiling.columns + PITCH
+    tile = thread * (tiling.rows + tiling.depth) * pitch
+    panel = tile + tiling.rows * pitch
+    positions = g.images * g.depth * g.height * g.width
+    terms = g.channels * g.taps_d * g.taps_h * g.taps_w
+    for item in range(begin, end):
+        row = item % tiling.row_blocks * tiling.rows
+        position = item // tiling.row_blocks % tiling.column_blocks * tiling.columns
+        group = item // tiling.row_blocks // tiling.column_blocks
+        rows, columns = min(tiling.rows, g.rows - row), min(tiling.columns, positions - position)
+        clear(workspace, tile, rows * pitch)
+        for term in range(0, terms, tiling.depth):
+            depth = min(tiling.depth, terms - term)
+            gather(x, g, group, term, depth, position, columns, workspace, panel, pitch, 1)
+            at = group * at_weight.group + row * at_weight.row + term * at_weight.term
+            multiply(weight, at, at_weight.row, at_weight.term, rows, workspace, panel, pitch, depth, workspace, tile,
+                     pitch, columns)  # fmt: skip
+        channel = group * g.rows + row
+        _write(workspace, tile, pitch, channel, rows, position, columns, y, bias, residual, relu, g, at_residual)
+
+
+@inner
+def _write(tiles, tile, pitch, channel, rows, position, columns, y, bias, residual, relu, g, at_residual):
+    n, d, h, w = locate(position, g)
+    j = 0
+    while j < columns:
+        count = min(g.width - w, columns - j)
+        at = n * g.at_n + channel * g.at_c + d * g.at_d + h * g.at_h + w * g.at_w
+        other = n * at_residual.n + channel * at_residual.c + d * at_residual.d + h * at_residual.h + w * at_residual.w
+        if residual.size > 0:
+            _add_residual(tiles, tile + j, pitch, rows, count, residual, other, at_residual.c, at_residual.w)
+        if bias.size > 0:
+            _add_bias(tiles, tile + j, pitch, rows, count, bias, channel)
+        _store(tiles, tile + j, pitch, rows, count, relu, y, at, g.at_c, g.at_w)
+        j += count
+        w = 0
+        h += 1
+        if h == g.height:
+            h = 0
+            d += 1
+            if d == g.depth:
+                d = 0
+                n += 1
+
+
+@inner
+def _add_bias(tiles, tile, pitch, rows, count, bias, channel):
+    for i in range(rows):
+        row = tiles[tile + i * pitch : tile + i * pitch + count]
+        for j in range(count):
+            row[j] += bias[channel + i]
+
+
+@inner
+def _add_residual(tiles, tile, pitch, rows, count, residual, at, row_step, step):
+    for i in range(rows):
+        row = tiles[tile + i * pitch : tile + i * pitch + count]
+        for j in range(count):
+            row[j] += residual[at + i * row_step + j * step]
+
+
+@inner
+def _store(tiles, tile, pitch, rows, count, relu, y, at, row_step, step):
+    """Along whichever index is contiguous in memory."""
+    zero = y.dtype.type(0)
+    if step == 1:
+        for i in range(rows):
+            row = tiles[tile + i * pitch : tile + i * pitch + count]
+            target = y[at + i * row_step : at + i * row_step + count]
+            for j in range(count):
+                target[j] = zero if relu and row[j] < zero else row[j]
+    else:
+        for j in range(count):
+            for i in range(rows):
+                value = tiles[tile + i * pitch + j]
+                y[at + i * row_step + j * step] = zero if relu and value < zero else value
+
+
+@kernel
+def grad_weight(threads, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling):
+    """``tiling``: rows and columns of out (channels of the gradient, terms) per tile; depth, positions per panel. A
+    thread uses rows * (columns + depth + 2 * PITCH) + depth * (columns + PITCH) elements of the workspace."""
+    tiles = g.groups * tiling.row_blocks * tiling.column_blocks
+    for thread in prange(threads):
+        begin, end = share(tiles, thread, threads)
+        _weight_tiles(begin, end, thread, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling)
+
+
+@inner
+def _weight_tiles(begin, end, thread, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling):
+    pitch, left_pitch = tiling.columns + PITCH, tiling.depth + PITCH
+    tile = thread * (tiling.rows * (pitch + left_pitch) + tiling.depth * pitch)
+    left = tile + tiling.rows * pitch
+    panel = left + tiling.rows * left_pitch
+    positions = g.images * g.depth * g.height * g.width
+    taps = g.taps_d * g.taps_h * g.taps_w
+    for item in range(begin, end):
+        row = item % tiling.row_blocks * tiling.rows
+        term = item // tiling.row_blocks % tiling.column_blocks * tiling.columns
+        group = item // tiling.row_blocks // tiling.column_blocks
+        rows, columns = min(tiling.rows, g.rows - row), min(tiling.columns, g.channels * taps - term)
+        clear(workspace, tile, rows * pitch)
+        for position in range(0, positions, tiling.depth):
+            depth = min(tiling.depth, positions - position)
+            _gather_gradient(grad, g, group * g.rows + row, rows, position, depth, workspace, left, left_pitch)
+            gather(x, g, group, term, columns, position, depth, workspace, panel, 1, pitch)
+            multiply(workspace, left, left_pitch, 1, rows, workspace, panel, pitch, depth, workspace, tile, pitch,
+                     columns)  # fmt: skip
+        for j in range(columns):
+            s = (term + j) % g.taps_w
+            r = (term + j) // g.taps_w % g.taps_h
+            t = (term + j) // g.taps_w // g.taps_h % g.taps_d
+            c = (term + j) // taps
+            at = (group * g.rows + row) * out_row + c * out_channel + t * out_d + r * out_h + s * out_w
+            for i in range(rows):
+                out[at + i * out_row] = workspace[tile + i * pitch + j]
+
+
+@inner
+def _gather_gradient(grad, g, channel, rows, position, columns, panel, panel_at, pitch):
+    """The gradient's elements at consecutive positions, a row per channel."""
+    for i in range(rows):
+        n, d, h, w = locate(position, g)
+        j = 0
+        while j < columns:
+            count = min(g.width - w, columns - j)
+            at = n * g.at_n + (channel + i) * g.at_c + d * g.at_d + h * g.at_h + w * g.at_w
+            row = panel[panel_at + i * pitch + j : panel_at + i * pitch + j + count]
+            if g.at_w == 1:
+                source = grad[at : at + count]
+                for k in range(count):
+                    row[k] = source[k]
+            else:
+                for k in range(count):
+                    row[k] = grad[at + k * g.at_w]
+            j += count
+            w = 0
+            h += 1
+            if h == g.height:
+                h = 0
+                d += 1
+                if d == g.depth:
+                    d = 0
+                    n += 1
+
+
+@kernel
+def arrange(threads, weight, prepared, groups, rows, channels, d, h, w, at_group, at_row, at_channel, at_d, at_h, at_w):
+    """The weight as the product reads it: (group, row, term), dense."""
+    for thread in prange(threads):
+        begin, end = share(groups * rows, thread, threads)
+        for row in range(begin, end):
+            from_ = row // rows * at_group + row % rows * at_row
+            for c in range(channels):
+                for i in range(d):
+                    for j in range(h):
+                        for k in range(w):
+                            to = (((row * channels + c) * d + i) * h + j) * w + k
+                            prepared[to] = weight[from_ + c * at_channel + i * at_d + j * at_h + k * at_w]

@@ -1,0 +1,228 @@
+"""Plans of the convolution kernels: geometry, tiling and workspace of a problem."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from pycv.problem import ITEMSIZES, ConvProblem, Layout, Sizes
+
+from . import conv_direct, conv_im2col
+from .conv_gather import Gather, Weight
+from .conv_im2col import PITCH, Residual, Tiling
+from .memory import View, is_row, spatial, strides_of
+from .plans import Cost, Launch, image_view
+from .sharing import round_up, worthwhile
+
+
+def plan(algorithm: str, p: ConvProblem, team: int, workspace_limit: int) -> Any:
+    """A plan as csrc/bindings has them: workspace_bytes, prepared_weight_bytes, prepare_weight, run and launch."""
+    elements = workspace_limit // ITEMSIZES[p.dtype]
+    if p.pass_ == "grad_weight":
+        return DirectGradWeight(p, team) if algorithm == "direct" else Im2colGradWeight(p, team, elements)
+    return DirectImage(p, team) if algorithm == "direct" else Im2colImage(p, team, elements)
+
+
+# -------------------------------------------------------------------------------------------------------- geometry
+
+
+def _geometry(p: ConvProblem, *others: Sizes) -> Gather:
+    """What the pass reads where (conv_gather.py). ``others``: strides of further images of the positions."""
+    size, out, taps = spatial(p.size, 1), spatial(p.output_size, 1), spatial(p.filter, 1)
+    stride, padding, dilation = spatial(p.stride, 1), spatial(p.padding, 0), spatial(p.dilation, 1)
+    inputs, outputs = strides_of(p.input, p.c, p.size), strides_of(p.output, p.k, p.output_size)
+    c, k, ones = p.c // p.groups, p.k // p.groups, (1, 1, 1)
+    if p.pass_ == "grad_input":
+        back = tuple(-d for d in dilation)
+        fields = (c, k, p.n, *size, *out, *taps, *ones, *back, *padding, *stride, *outputs, *inputs)
+    else:
+        before = tuple(-pad for pad in padding)
+        fields = (k, c, p.n, *out, *size, *taps, *stride, *dilation, *before, *ones, *inputs, *outputs)
+    g = Gather._make((p.groups, *fields))
+    same = (taps, stride, padding, size) == (ones, ones, (0, 0, 0), out)
+    if not same or not all(is_row(size, strides[2:]) for strides in (inputs, outputs, *others)):
+        return g
+    count = prod(size)  # every element is read once, in the order of memory: images are single rows
+    return g._replace(depth=1, height=1, width=count, source_depth=1, source_height=1, source_width=count)
+
+
+def _weight_view(p: ConvProblem) -> View:
+    return image_view(p.weight, p.k, p.c // p.groups, p.filter, p.dtype)
+
+
+class _Plan:
+    """What the ops read of every plan."""
+
+    workspace_bytes = 0
+    prepared_weight_bytes = 0
+    cost: Cost
+    _launch: Launch
+
+    def run(
+        self, input: int, weight: int, output: int, bias: int = 0, residual: int = 0, workspace: int = 0,
+        input_scale: int = 0, input_shift: int = 0, plain_weight: bool = False,
+    ) -> None:  # fmt: skip
+        self.launch(input, weight, output, bias, residual, workspace)
+
+    def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------------ forward and grad_input
+
+
+class _Image(_Plan):
+    """One image from another and the weight."""
+
+    def __init__(self, p: ConvProblem) -> None:
+        self._forward = p.pass_ == "forward"
+        channels, size = (p.k, p.output_size) if self._forward else (p.c, p.size)
+        strides = None if p.residual is None else strides_of(p.residual, channels, size)
+        self._g = _geometry(p, *([strides] if strides else []))
+        self._terms = self._g.channels * prod(p.filter)
+        self._positions = p.n * prod(size)
+        input, output = (
+            image_view(p.input, p.n, p.c, p.size, p.dtype),
+            image_view(p.output, p.n, p.k, p.output_size, p.dtype),
+        )
+        source, computed = (input, output) if self._forward else (output, input)
+        weight, at_weight = self._weight(p)
+        others = (
+            View(channels, p.dtype),
+            image_view(p.residual or Layout(), p.n if strides else 0, channels, size, p.dtype),
+        )
+        self._views = (source, weight, computed, *others)
+        self._numbers = ("relu" in p.epilogue, self._g, at_weight, Residual(*(strides or (0,) * 5)))
+
+    def _weight(self, p: ConvProblem) -> tuple[View, Weight]:
+        """The weight as the kernel reads it, where possible as it is: one stride must lead through all terms."""
+        g, taps, view = self._g, spatial(p.filter, 1), _weight_view(p)
+        k, c, *others = strides_of(p.weight, p.c // p.groups, p.filter)
+        steps = tuple(others)
+        row, channel = (k, c) if self._forward else (c, k)
+        group, count = k * (p.k // p.groups), prod(taps)
+        if count == 1:
+            return view, Weight(group, row, channel)
+        if is_row(taps, steps) and steps[2] in (1, channel) and (g.channels == 1 or channel == count * steps[2]):
+            return view, Weight(group, row, steps[2])
+        dense = View(p.groups * g.rows * self._terms, p.dtype)
+        self.prepared_weight_bytes = p.groups * g.rows * self._terms * ITEMSIZES[p.dtype]
+        numbers = (p.groups, g.rows, g.channels, *taps, group, row, channel, *steps)
+        self._prepare = Launch(conv_im2col.arrange, 1, (view, dense), numbers)
+        return dense, Weight(g.rows * self._terms, self._terms, 1)
+
+    def prepare_weight(self, weight: int, prepared: int) -> None:
+        self._prepare((weight, prepared))
+
+    def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
+        source, computed = (input, output) if self._forward else (output, input)
+        self._launch((source, weight, computed, bias, residual, workspace))
+
+
+class Im2colImage(_Image):
+    def __init__(self, p: ConvProblem, team: int, elements: int) -> None:
+        super().__init__(p)
+        g, itemsize = self._g, ITEMSIZES[p.dtype]
+        products = self._positions * self._terms * g.groups * g.rows
+        team = worthwhile(team, products // 8, max(1, self._positions))
+        self._tiling = _tiling(g.groups, g.rows, self._terms, self._positions, team, elements)
+        team = max(1, min(team, g.groups * self._tiling.row_blocks * self._tiling.column_blocks))
+        workspace = team * (self._tiling.rows + self._tiling.depth) * (self._tiling.columns + PITCH)
+        self.workspace_bytes = workspace * itemsize
+        gathered = self._positions * self._terms * g.groups * self._tiling.row_blocks
+        self.cost = Cost(products / team, gathered / team, p.bytes)
+        views = (*self._views, View(workspace, p.dtype))
+        self._launch = Launch(conv_im2col.image, team, views, (*self._numbers, self._tiling))
+
+
+def _tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
+    """Tiles of positions that fall evenly to the threads; tiles of rows where there are too few positions. Smaller
+    ones where the workspace would exceed so many elements."""
+    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, terms))
+    blocks = round_up(max(1, -(-positions // conv_im2col.COLUMNS)), team)
+    columns = max(1, min(positions, round_up(-(-positions // blocks), 16)))
+    if groups * -(-rows // height) * -(-positions // columns) < team:
+        height = max(1, min(height, round_up(-(-rows // team), 4)))
+    while team * (height + depth) * (columns + PITCH) > elements and max(height, depth, columns) > 16:
+        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
+    return Tiling(height, depth, columns, -(-rows // height), -(-positions // columns))
+
+
+class DirectImage(_Image):
+    def __init__(self, p: ConvProblem, team: int) -> None:
+        super().__init__(p)
+        g = self._g
+        products = self._positions * self._terms * g.groups * g.rows
+        team = worthwhile(team, products, max(1, p.n * g.groups * g.rows * g.depth * g.height))
+        self.workspace_bytes = team * g.width * ITEMSIZES[p.dtype]
+        self.cost = _direct_cost(products, team, p, g)
+        views = (*self._views, View(team * g.width, p.dtype))
+        self._launch = Launch(conv_direct.image, team, views, self._numbers)
+
+
+def _direct_cost(products: int, team: int, p: ConvProblem, g: Gather) -> Cost:
+    """Three times what a product in registers takes; where rows do not lie as vectors, a cache line for each."""
+    contiguous = g.source_w * g.step_w == 1 and g.every_w == 1
+    return Cost(3 * products / team, 0.0 if contiguous else products / team, p.bytes)
+
+
+# ----------------------------------------------------------------------------------------------------- grad_weight
+
+
+class Im2colGradWeight(_Plan):
+    def __init__(self, p: ConvProblem, team: int, elements: int) -> None:
+        g = _geometry(p)
+        terms, positions = g.channels * prod(p.filter), p.n * prod(p.output_size)
+        products = terms * positions * g.groups * g.rows
+        team = worthwhile(team, products // 8, max(1, g.groups * g.rows * terms))
+        tiling = _weight_tiling(g.groups, g.rows, terms, positions, team, elements)
+        team = max(1, min(team, g.groups * tiling.row_blocks * tiling.column_blocks))
+        pitch = tiling.columns + PITCH
+        workspace = team * (tiling.rows * (pitch + tiling.depth + PITCH) + tiling.depth * pitch)
+        self.workspace_bytes = workspace * ITEMSIZES[p.dtype]
+        gathered = positions * g.groups * (terms * tiling.row_blocks + g.rows * tiling.column_blocks)
+        self.cost = Cost(products / team, gathered / team, p.bytes)
+        input, grad = (
+            image_view(p.input, p.n, p.c, p.size, p.dtype),
+            image_view(p.output, p.n, p.k, p.output_size, p.dtype),
+        )
+        numbers = (g, *strides_of(p.weight, p.c // p.groups, p.filter), tiling)
+        views = (input, grad, _weight_view(p), View(workspace, p.dtype))
+        self._launch = Launch(conv_im2col.grad_weight, team, views, numbers)
+
+    def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
+        self._launch((input, output, weight, workspace))
+
+
+def _weight_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
+    """Tiles of terms, and of rows where those are too few for the threads. A tile of many rows gathers little."""
+    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, positions))
+    columns = max(1, min(conv_im2col.COLUMNS, terms))
+    if groups * -(-rows // height) * -(-terms // columns) < team:
+        if terms >= 32 * team:
+            columns = round_up(-(-terms // team), 16)
+        else:
+            height = max(1, min(height, round_up(-(-rows // team), 4)))
+    while team * (height * (columns + depth + 2 * PITCH) + depth * (columns + PITCH)) > elements:
+        if max(height, depth, columns) <= 16:
+            break
+        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
+    return Tiling(height, depth, columns, -(-rows // height), -(-terms // columns))
+
+
+class DirectGradWeight(_Plan):
+    def __init__(self, p: ConvProblem, team: int) -> None:
+        g = _geometry(p)
+        sums = g.groups * g.rows * g.channels * prod(p.filter)
+        products = sums * p.n * prod(p.output_size)
+        team = worthwhile(team, products, max(1, sums))
+        self.cost = _direct_cost(products, team, p, g)
+        input, grad = (
+            image_view(p.input, p.n, p.c, p.size, p.dtype),
+            image_view(p.output, p.n, p.k, p.output_size, p.dtype),
+        )
+        numbers = (g, *strides_of(p.weight, p.c // p.groups, p.filter))
+        self._launch = Launch(conv_direct.grad_weight, team, (input, grad, _weight_view(p)), numbers)
+
+    def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
+        self._launch((input, output, weight))

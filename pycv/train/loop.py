@@ -1,0 +1,364 @@
+"""The training loop.
+
+A run is a sequence of steps; between two of them everything that decides the rest of it can be saved, and is: at the
+end of every epoch, every ``loop.checkpoint_every`` steps, and when somebody asks it to stop. What goes wrong inside a
+step (a loss that is no number) ends the run before the weights change; the last checkpoint stays the last.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from ..data import Batch, EvalLoader, TrainLoader
+from . import optimizers
+from .average import Average
+from .checkpoints import Checkpoints
+from .distributed import Group
+from .errors import DiskFull, Diverged, Interrupted
+from .evaluate import Evaluation, evaluate
+from .files import Records
+from .interrupt import Wish
+from .losses import Loss
+from .placement import Placement
+from .recipe import Recipe, dump
+from .schedules import Schedule
+
+
+class Observer(Protocol):
+    """Watches a run: a progress bar, TensorBoard."""
+
+    def start(self, total_steps: int, done_steps: int) -> None: ...
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Hears every line of metrics.jsonl."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Progress:
+    """How far a run has come, in plain numbers; part of every checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    records: int = 0  # lines of metrics.jsonl
+    window: list[float] = field(default_factory=lambda: [0.0] * 4)  # since the last: Σ loss, top 1, top 5; pictures
+    best: list[float] = field(default_factory=list)  # top1 and -loss of the best validation, its step and epoch
+    waited: int = 0  # epochs since
+
+
+@dataclass
+class Trainer:
+    """Everything that a run consists of. ``run()`` goes on from wherever ``progress`` and ``loader`` stand."""
+
+    recipe: Recipe
+    model: nn.Module  # itself; what is called in training may be wrapped around it
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    loader: TrainLoader
+    validation: EvalLoader
+    classes: tuple[str, ...]
+    placement: Placement
+    group: Group
+    checkpoints: Checkpoints
+    kernels: dict[str, Any]  # in force; kept with every checkpoint
+    wish: Wish
+    evaluated: Callable[[Evaluation], None]  # hears of every best validation
+    say: Callable[[str], None]  # takes lines that the user should read
+    records: Records | None = None  # of process 0
+    observers: Sequence[Observer] = ()
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        loop = self.recipe.loop
+        self.scaler = self.placement.scaler()
+        self.average = Average(self.model, loop.ema) if loop.ema else None
+        self._parallel = parallel(self.model, self.group) if self.group.world > 1 else None
+        called = self.model if self._parallel is None else self._parallel
+        self._called: Callable[[Tensor], Any] = torch.compile(called) if loop.compile else called
+        self._clock = time.perf_counter()
+
+    # ------------------------------------------------------------------------------------------------- the run
+
+    def run(self) -> None:
+        """Trains to the end of the last epoch, or until there is nothing more to gain.
+
+        Raises
+        ------
+        Diverged
+            If a loss or gradient is not finite, or the gradient's norm above ``loop.max_norm``.
+        Interrupted
+            If a signal asked for it; the state is saved.
+        DiskFull
+            If a checkpoint does not fit.
+        """
+        self._clock = time.perf_counter()
+        for observer in self.observers:
+            observer.start(self.total_steps, self.progress.step)
+        if self.progress.step == 0:
+            self._save()
+        while not self._finished():
+            epoch = self.loader.epoch + 1
+            self._epoch(epoch)
+            self._validate(epoch)
+            self._save()
+
+    @property
+    def total_steps(self) -> int:
+        steps = self.recipe.epochs * len(self.loader)
+        return min(steps, self.recipe.loop.max_steps or steps)
+
+    def _finished(self) -> bool:
+        patience = self.recipe.loop.patience
+        stopped_early = patience is not None and self.progress.waited > patience
+        return stopped_early or self.loader.epoch >= self.recipe.epochs or self.progress.step >= self.total_steps
+
+    def _epoch(self, epoch: int) -> None:
+        """What is left of an epoch."""
+        loop, progress = self.recipe.loop, self.progress
+        self.model.train()
+        for batch in self.loader:
+            for reason in batch.skipped:
+                self.say(f"skipped: {reason}")
+            self._step(batch, epoch)
+            if progress.step % loop.log_every == 0:
+                self._record_window(epoch)
+            self._grant_wish()
+            if progress.step >= self.total_steps:
+                break
+            if loop.checkpoint_every and progress.step % loop.checkpoint_every == 0:
+                self._save()
+        if progress.window[3]:
+            self._record_window(epoch)
+
+    def _grant_wish(self) -> None:
+        """Saves and ends if any process was asked to; all learn of it at the same step."""
+        (wishes,) = self.group.sum([float(self.wish.stop)])
+        if wishes:
+            self._save()
+            raise Interrupted(f"interrupted after step {self.progress.step} of {self.total_steps}; everything is saved")
+
+    # --------------------------------------------------------------------------------------------------- a step
+
+    def _step(self, batch: Batch, epoch: int) -> None:
+        """One step of the optimizer, on a batch in one or several parts."""
+        progress, optim, loop = self.progress, self.recipe.optim, self.recipe.loop
+        rate = optim.lr * self.schedule.share(progress.step)
+        optimizers.set_rate(self.optimizer, rate)
+        where = f"step {progress.step + 1} (epoch {epoch}, learning rate {rate:.3g})"
+        sums = self._backward(batch)
+        self._require_finite(sums[0] / max(1, sums[3]), where)
+        self.scaler.unscale_(self.optimizer)
+        if optim.l1:
+            optimizers.add_l1(self.optimizer, optim.l1)
+        parameters = optimizers.trained(self.optimizer)
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self._require_small(norm.item(), where)
+        if loop.clip_norm:
+            clip_grads_with_norm_(parameters, loop.clip_norm, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        progress.step += 1
+        if self.average is not None:
+            self.average.follow(self.model, progress.step)
+        progress.window = [total + value for total, value in zip(progress.window, sums, strict=True)]
+
+    def _backward(self, batch: Batch) -> list[float]:
+        """Gradients of the mean loss of all processes' batches; this one's Σ loss, top-1 and top-5 hits, pictures."""
+        count = len(batch.labels)
+        # Of the mean over all processes each contributes in proportion to its pictures: some may have been skipped.
+        share = 1.0
+        if self.recipe.data.on_corrupt == "skip":
+            share = count * self.group.world / self.group.sum([count])[0]
+        parts = min(self.recipe.loop.accumulate, count)
+        pieces = zip(*(part.tensor_split(parts) for part in (batch.images, batch.targets, batch.labels)), strict=True)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.placement.device)
+        for number, (images, targets, labels) in enumerate(pieces, 1):
+            last = number == parts
+            with nullcontext() if last else self._without_exchange():
+                with self.placement.autocast():
+                    outputs = self._called(self.placement.images(images))
+                    loss = self.loss(outputs, self.placement.targets(targets))
+                self.scaler.scale(loss * (share * len(images) / count)).backward()
+            scores = self.loss.scores(outputs).detach()
+            sums[0] += loss.detach().double() * len(images)
+            sums[1:] += hits(scores, self.placement.targets(labels))
+        return [*sums.tolist(), float(count)]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return self.recipe.optim.lr * self.schedule.share(max(0, self.progress.step - 1))
+
+    def _without_exchange(self) -> AbstractContextManager:
+        """Around all parts of a batch but the last: gradients are averaged over the processes once."""
+        return self._parallel.no_sync() if self._parallel is not None else nullcontext()
+
+    def _require_finite(self, loss: float, where: str) -> None:
+        """Every process hears of it, before any changes its weights."""
+        (wrong,) = self.group.sum([float(not math.isfinite(loss))])
+        if wrong:
+            raise Diverged(f"the loss is {loss} at {where}; {self._kept()}. A lower optim.lr, a schedule.warm_up or "
+                           "loop.clip_norm may help")  # fmt: skip
+
+    def _require_small(self, norm: float, where: str) -> None:
+        if not math.isfinite(norm) and not self.scaler.is_enabled():  # of fp16 the scaler skips such steps
+            raise Diverged(f"the gradient's norm is {norm} at {where}; {self._kept()}. A lower optim.lr may help")
+        most = self.recipe.loop.max_norm
+        if most is not None and math.isfinite(norm) and norm > most:
+            raise Diverged(f"the gradient's norm is {norm:.3g}, above loop.max_norm={most:g}, at {where}; "
+                           f"{self._kept()}. A lower optim.lr or loop.clip_norm may help")  # fmt: skip
+
+    def _kept(self) -> str:
+        """Where one can go on from."""
+        paths = self.checkpoints.paths()
+        return f"metrics are kept, and {paths[-1]}" if paths else "metrics are kept"
+
+    # ----------------------------------------------------------------------------------- what is told and saved
+
+    def _record_window(self, epoch: int) -> None:
+        """A line for the steps since the last one."""
+        now = time.perf_counter()
+        loss, top1, top5, count = self.group.sum(self.progress.window)
+        self.progress.window = [0.0] * 4
+        seconds, self._clock = now - self._clock, now
+        self.progress.seconds += seconds
+        means = {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}
+        self._record("step", epoch, means | {"images_per_second": count / seconds})
+
+    def _validate(self, epoch: int) -> None:
+        """Evaluates what is to be kept; keeps it if it is the best so far."""
+        network = self.model if self.average is None else self.average.model
+        found = evaluate([network], self.validation, self.loss, len(self.classes), self.placement, self.group)
+        self.schedule.validated(found.loss)
+        self.progress.seconds += time.perf_counter() - self._clock
+        self._clock = time.perf_counter()
+        self._record("validation", epoch, found.record())
+        rank = [found.top1, -found.loss]
+        if not self.progress.best or rank > self.progress.best[:2]:
+            self.progress.best, self.progress.waited = [*rank, self.progress.step, epoch], 0
+            self._save_best(network, found, epoch)
+        else:
+            self.progress.waited += 1
+
+    def _record(self, kind: str, epoch: int, values: dict[str, float]) -> None:
+        record = {
+            "kind": kind, "epoch": epoch, "step": self.progress.step, **values,
+            "learning_rate": self.rate, "seconds": self.progress.seconds,
+        }  # fmt: skip
+        self.tell(record)
+
+    def tell(self, record: dict[str, Any]) -> None:
+        """Writes a line of metrics.jsonl, and lets the observers hear it."""
+        if self.records is not None:
+            self.records.write(record)
+            self.progress.records = self.records.count
+        for observer in self.observers:
+            observer.record(record)
+
+    def _save_best(self, network: nn.Module, found: Evaluation, epoch: int) -> None:
+        if not self.group.main:
+            return
+        self.evaluated(found)
+        self.checkpoints.save_best(
+            {
+                "model": network.state_dict(),
+                "classes": list(self.classes),
+                "recipe": self.recipe_text,
+                "step": self.progress.step,
+                "epoch": epoch,
+                "validation": found.record(),
+            }
+        )
+
+    def _save(self) -> None:
+        """Writes a checkpoint; process 0 does, with the random numbers of all."""
+        random = self.group.gather(random_state(self.placement.device))
+        if not self.group.main:
+            return
+        if self.records is not None:
+            self.records.sync()
+        state = self.state_dict() | {"random": random}
+        try:
+            self.checkpoints.save(self.progress.step, state)
+        except DiskFull as error:
+            raise DiskFull(f"{error}; {self._kept()}. Make room and go on with --resume") from None
+
+    # -------------------------------------------------------------------------------------------------- state
+
+    @property
+    def recipe_text(self) -> str:
+        return dump(self.recipe)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the random numbers of other processes, in tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loader": self.loader.state_dict(),
+            "progress": asdict(self.progress),
+            "kernels": self.kernels,
+            "recipe": self.recipe_text,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a checkpoint; says where the rest may differ from what would have followed."""
+        self.model.load_state_dict(state["model"])
+        if self.average is not None and state["average"] is not None:
+            self.average.model.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.loader.load_state_dict(state["loader"])
+        self.progress = Progress(**state["progress"])
+        for name, value in self.kernels.items():
+            if (before := state["kernels"].get(name)) != value:
+                self.say(f"{name} was {before!r}, now it is {value!r}: the same weights to rounding only")
+        if len(state["random"]) == self.group.world:
+            set_random_state(state["random"][self.group.rank], self.placement.device)
+        else:
+            self.say(f"{len(state['random'])} processes before, {self.group.world} now: dropout draws other numbers")
+
+
+def parallel(model: nn.Module, group: Group) -> DistributedDataParallel:
+    """The model around which processes exchange gradients."""
+    device_ids = [group.device.index] if group.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids)
+
+
+@torch.no_grad()
+def hits(scores: Tensor, labels: Tensor) -> Tensor:
+    """int64 (2,): how many labels are the class of the highest score, and among the five highest."""
+    ranked = scores.topk(min(5, scores.shape[1]), 1).indices == labels[:, None]
+    return torch.stack([ranked[:, 0].sum(), ranked.sum()])
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Of torch's generators, which draw for dropout."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Takes up what :func:`random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

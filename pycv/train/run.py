@@ -1,0 +1,407 @@
+"""A run from its recipe to its report, as ``pycv train`` and Python call it.
+
+``runs/NAME/`` has ``recipe.toml`` (every key), ``environment.json``, ``metrics.jsonl``, ``checkpoints/``,
+``evaluation.npz`` (of the best weights, on the test data where there are any) and the report.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import models, settings
+from ..data import EvalLoader, ImageDataset, Subset, TrainLoader, decode
+from ..info import info
+from ..registry import UnsupportedError
+from . import inputs, losses, optimizers, recipe, schedules
+from .checkpoints import BEST, Checkpoints, read
+from .distributed import Group, choose_device, joined, synchronised
+from .evaluate import Evaluation, evaluate, scores_of
+from .files import Records, write_whole
+from .inputs import Parts
+from .interrupt import noted
+from .loop import Observer, Trainer
+from .losses import Loss
+from .placement import Placement
+from .recipe import Kernels, Recipe
+from .report import write_report
+
+EVALUATION = "evaluation.npz"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to: its folder, the best validation, and the evaluation of those weights on the test data
+    (None without such data)."""
+
+    run: Path
+    best_top1: float
+    best_epoch: int
+    test: Evaluation | None
+
+
+@dataclass
+class Session:
+    """A run that is ready to train."""
+
+    trainer: Trainer
+    run: Path
+    parts: Parts
+
+    def train(self) -> Outcome:
+        """Trains, then evaluates the best weights on the test data, once.
+
+        Raises
+        ------
+        TrainError
+            If the run ends before its time: Diverged, DiskFull, Interrupted. The message says what is kept.
+        DataError
+            If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
+        """
+        self.trainer.run()
+        trainer, group, best = self.trainer, self.trainer.group, self.trainer.progress.best
+        group.barrier()  # process 0 has written the best weights
+        trainer.model.load_state_dict(read(self.run / "checkpoints" / BEST)["model"])
+        test = None if self.parts.test is None else self._tested(self.parts.test)
+        return Outcome(self.run, best[0], int(best[3]), test)
+
+    def report(self, vs: Path | None = None) -> Path:
+        """Writes the run's report, of the best weights, after :meth:`train`; in process 0. It times the layers, which
+        takes some seconds. ``vs`` is the folder of a run to be set beside it: of the same seed on torch's layers."""
+        shown = self.parts.validation if self.parts.test is None else self.parts.test
+        return write_report(
+            self.run, self.trainer.model.eval(), self.parts.classes, lambda index: np.asarray(shown.image(index)), vs
+        )
+
+    def _tested(self, dataset: ImageDataset) -> Evaluation:
+        trainer, best = self.trainer, self.trainer.progress.best
+        loader = evaluation_loader(trainer.recipe, dataset, trainer.group)
+        arguments = (trainer.loss, len(trainer.classes), trainer.placement, trainer.group)
+        found = evaluate([trainer.model], loader, *arguments)
+        rate, seconds = trainer.rate, trainer.progress.seconds
+        record = {"kind": "test", "epoch": int(best[3]), "step": int(best[2]), **found.record()}
+        trainer.tell(record | {"learning_rate": rate, "seconds": seconds})
+        if trainer.group.main:
+            found.save(self.run / EVALUATION)
+        return found
+
+
+def train(wanted: Recipe, run: str | Path, **options: Any) -> Outcome:
+    """Train as a recipe says, from the start or from where it was left; arguments and errors as :func:`prepared` and
+    :meth:`Session.train`."""
+    with prepared(wanted, run, **options) as session:
+        return session.train()
+
+
+@contextmanager
+def prepared(
+    wanted: Recipe,
+    run: str | Path,
+    *,
+    resume: bool = False,
+    observers: Callable[[Path], Sequence[Observer]] = lambda run: (),
+    model: nn.Module | None = None,
+    data: Parts | None = None,
+    loss: Loss | None = None,
+    say: Callable[[str], None] = print,
+) -> Iterator[Session]:
+    """Everything up to the first step; under torchrun every process calls it.
+
+    Parameters
+    ----------
+    run
+        The run's folder, made if it is not there; of several processes what process 0 says counts.
+    resume
+        Go on from the newest whole checkpoint of the folder, from the start if there is none. Without it a folder with
+        checkpoints is refused.
+    observers
+        Makes what watches the run from its folder; called in process 0.
+    model, data, loss
+        Of your own, in place of the recipe's: then resuming, too, needs them.
+    say
+        Takes lines that the user should read.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, DataError
+        For what the recipe, the paths or the data do not give, before anything is written.
+    TrainError
+        If there are checkpoints, but none is whole.
+    pycv.UnsupportedError
+        If kernels were asked for that cannot run a layer.
+    """
+    with ExitStack() as stack:
+        group = stack.enter_context(joined(wanted.loop.device))
+        stack.enter_context(threads(wanted.loop.threads))
+        stack.enter_context(settings.use(**kernel_settings(wanted.kernels)))
+        wish = stack.enter_context(noted())
+        say = say if group.main else _silent
+        path, resume = group.gather((str(run), resume))[0]
+        run = Path(path)
+        checkpoints = Checkpoints(run / "checkpoints", wanted.loop.keep_last)
+        if group.main and checkpoints.paths() and not resume:
+            raise ValueError(f"{run}: has checkpoints; go on with --resume {run}, or take another name")
+        parts = inputs.parts(wanted.data, wanted.seed) if data is None else data
+        torch.manual_seed(wanted.seed)
+        model = build_model(wanted.model, len(parts.classes)) if model is None else model
+        loss = losses.build(wanted.loss) if loss is None else loss
+        loader = training_loader(wanted, parts.train, group)
+        trainer = Trainer(
+            wanted, *_placed(wanted, model, loss, len(loader), group), loader,
+            evaluation_loader(wanted, parts.validation, group), parts.classes, Placement.of(wanted.loop, group.device),
+            group, checkpoints, kernels_in_force(), wish, lambda found: found.save(run / EVALUATION), say,
+        )  # fmt: skip
+        check_outputs(trainer, parts.train)
+        torch.manual_seed((wanted.seed << 16) + group.rank + 1)  # dropout differs between processes
+        if group.main:
+            checkpoints.prepare()
+        group.barrier()
+        state = checkpoints.newest(say) if resume else None
+        if state is not None:
+            trainer.load_state_dict(state)
+            say(f"going on after step {trainer.progress.step} of {trainer.total_steps}")
+        if group.main:
+            write_whole(run / "recipe.toml", recipe.dump(wanted).encode())
+            write_whole(run / "environment.json", (json.dumps(environment(group), indent=1) + "\n").encode())
+            trainer.records = Records(run / "metrics.jsonl", trainer.progress.records)
+            stack.callback(trainer.records.close)
+            trainer.observers = tuple(observers(run))
+            for observer in trainer.observers:
+                stack.callback(observer.close)
+        yield Session(trainer, run, parts)
+
+
+def _silent(line: str) -> None:
+    """What processes other than the first have to say."""
+
+
+def _placed(
+    wanted: Recipe, model: nn.Module, loss: Loss, steps: int, group: Group
+) -> tuple[nn.Module, Loss, torch.optim.Optimizer, schedules.Schedule]:
+    """The model where it is trained, and what trains it."""
+    if wanted.loop.sync_batchnorm:
+        model = synchronised(model, group.device)
+    model = Placement.of(wanted.loop, group.device).model(model)
+    return model, loss, optimizers.build(wanted.optim, model), schedules.build(wanted.schedule, wanted.epochs, steps)
+
+
+# ------------------------------------------------------------------------------------------------ the parts of a run
+
+
+def build_model(wanted: recipe.Model, classes: int) -> nn.Module:
+    """The network that a recipe names; ValueError if it refuses the arguments."""
+    arguments = {"num_classes": classes, **wanted.arguments}
+    try:
+        model = models.create(wanted.name, weights=wanted.weights, **arguments)
+    except TypeError as error:
+        raise ValueError(f"model.arguments={wanted.arguments}: {error}") from None
+    if wanted.freeze is not None:
+        models.freeze(model, None if wanted.freeze == "head" else wanted.freeze)
+    return model
+
+
+def training_loader(wanted: Recipe, dataset: ImageDataset, group: Group) -> TrainLoader:
+    """Batches to train on, this process's share of each."""
+    return TrainLoader(
+        dataset,
+        wanted.batch_size,
+        inputs.training_transform(wanted.augment),
+        seed=wanted.seed,
+        mix=inputs.mix(wanted.augment),
+        workers=wanted.data.workers,
+        rank=group.rank,
+        world=group.world,
+        on_corrupt=wanted.data.on_corrupt,
+        pin_memory=group.device.type == "cuda",
+    )
+
+
+def evaluation_loader(wanted: Recipe, dataset: ImageDataset, group: Group, crops: int = 1) -> EvalLoader:
+    """Every sample once, this process's share of them."""
+    return EvalLoader(
+        dataset,
+        wanted.loop.evaluation_batch,
+        inputs.evaluation_transform(wanted.augment, crops),
+        workers=wanted.data.workers,
+        rank=group.rank,
+        world=group.world,
+        on_corrupt=wanted.data.on_corrupt,
+        pin_memory=group.device.type == "cuda",
+    )
+
+
+@torch.no_grad()
+def check_outputs(trainer: Trainer, dataset: ImageDataset) -> None:
+    """Asks the network about some pictures: it takes such pictures, and has an output for every label.
+
+    Raises
+    ------
+    ValueError
+        If not; the message says what is at odds.
+    """
+    wanted = trainer.recipe
+    some = Subset(dataset, range(min(len(dataset), 8)))  # of which not all should be damaged
+    transform = inputs.evaluation_transform(wanted.augment)
+    (batch,) = EvalLoader(some, len(some), transform, on_corrupt=wanted.data.on_corrupt)
+    trainer.model.eval()
+    try:
+        scores = trainer.loss.scores(trainer.model(trainer.placement.images(batch.images)))
+    except UnsupportedError:
+        raise
+    except RuntimeError as error:
+        shape = "×".join(map(str, batch.images.shape[1:]))
+        raise ValueError(f"model.name={wanted.model.name!r} does not take the {shape} pictures of the data: {error}"
+                         ) from None  # fmt: skip
+    highest = int(dataset.labels.max())
+    if scores.shape[1] <= highest:
+        sample = dataset.name(int(dataset.labels.argmax()))
+        raise ValueError(f"{sample}: label {highest} is out of range for a network of {scores.shape[1]} outputs")
+    if scores.shape[1] != len(dataset.classes):
+        raise ValueError(f"the network has {scores.shape[1]} outputs, the data {len(dataset.classes)} classes")
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads for the kernels, if a number is given."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def kernel_settings(kernels: Kernels) -> dict[str, Any]:
+    """The arguments of pycv.use; ValueError for a name that is none."""
+    chosen = {name: value for name, value in asdict(kernels).items() if value is not None}
+    if "=" in chosen.get("algorithm", ""):
+        pairs = [pair.partition("=") for pair in chosen["algorithm"].split(",")]
+        chosen["algorithm"] = {op.strip(): name.strip() for op, _, name in pairs}
+    return chosen
+
+
+def kernels_in_force() -> dict[str, Any]:
+    """What decides which kernels run, beside the problem; bit-identical results need all of it to be the same."""
+    here = info()
+    return {
+        "settings": settings.current_text(),
+        "threads": torch.get_num_threads(),
+        "instruction set": here.isa or "none",
+        "cost model": here.cost_model,
+        "torch": str(here.torch),  # a class of its own, which weights_only refuses
+        "pycv": here.version,
+    }
+
+
+def environment(group: Group) -> dict[str, Any]:
+    """What ran, where and how it was called."""
+    called = {"command": sys.argv, "processes": group.world, "device": str(group.device)}
+    return called | {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | asdict(info())
+
+
+# --------------------------------------------------------------------------------------- using what was trained
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its best weights, and what it was trained as."""
+
+    path: Path
+    model: nn.Module
+    recipe: Recipe
+    classes: tuple[str, ...]
+
+
+def load(path: str | Path) -> Trained:
+    """The best weights of a run's folder, or those of a ``best.pt``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none.
+    ValueError
+        If the file is damaged.
+    """
+    path = Path(path)
+    file = path / "checkpoints" / BEST if path.is_dir() else path
+    content = read(file)
+    if "classes" not in content:
+        raise ValueError(f"{file}: holds the state of a run; its best weights are in {file.with_name(BEST)}")
+    wanted = recipe.parse(content["recipe"])
+    bare = replace(wanted.model, weights=None, freeze=None)
+    model = build_model(bare, len(content["classes"]))
+    model.load_state_dict(content["model"])
+    return Trained(file, model.eval(), wanted, tuple(content["classes"]))
+
+
+def evaluate_runs(
+    trained: Sequence[Trained], wanted: Recipe, split: str = "validation", crops: int = 1, data: Parts | None = None
+) -> Evaluation:
+    """Evaluate networks, several as an ensemble whose probabilities are averaged; under torchrun on shares of the data.
+
+    Parameters
+    ----------
+    wanted
+        Whose data, pictures, device and kernels: usually ``trained[0].recipe``.
+    split
+        ``train``, ``validation`` or ``test``.
+    crops
+        Test-time crops: 1, 2, 5 or 10.
+
+    Raises
+    ------
+    ValueError
+        If the networks were trained on other classes than the data has, or there is no such part.
+    """
+    with (
+        joined(wanted.loop.device) as group,
+        threads(wanted.loop.threads),
+        settings.use(**kernel_settings(wanted.kernels)),
+    ):
+        dataset = (inputs.parts(wanted.data, wanted.seed) if data is None else data).by_name(split)
+        for each in trained:
+            if each.classes != dataset.classes:
+                raise ValueError(f"{each.path}: trained on other classes ({', '.join(each.classes[:5])} ...) than the "
+                                 f"data have ({', '.join(dataset.classes[:5])} ...)")  # fmt: skip
+        placement = Placement.of(wanted.loop, group.device)
+        loader = evaluation_loader(wanted, dataset, group, crops)
+        networks = [placement.model(each.model) for each in trained]
+        return evaluate(networks, loader, losses.build(wanted.loss), len(dataset.classes), placement, group)
+
+
+@torch.no_grad()
+def predict(
+    trained: Sequence[Trained], files: Sequence[str | Path], crops: int = 1, device: str = "auto"
+) -> list[dict[str, float]]:
+    """For each picture file the probability of every class, the likeliest first; of several networks together.
+
+    Raises
+    ------
+    FileNotFoundError, CorruptImage
+        If a file is not there or no picture.
+    ValueError
+        If the networks were trained on different classes.
+    """
+    wanted, classes = trained[0].recipe, trained[0].classes
+    if any(each.classes != classes for each in trained):
+        raise ValueError("the networks were trained on different classes")
+    transform = inputs.evaluation_transform(wanted.augment, crops)
+    placement = Placement.of(wanted.loop, choose_device(device))
+    networks, loss = [placement.model(each.model).eval() for each in trained], losses.build(wanted.loss)
+    found = []
+    for file in files:
+        image = transform(decode(Path(file), str(file), inputs.picture_mode(wanted)), np.random.default_rng(0))
+        scores = scores_of(networks, image[None], loss, placement)
+        (probabilities,) = loss.probabilities(scores).tolist()
+        found.append(dict(sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])))
+    return found

@@ -1,0 +1,66 @@
+"""The Numba kernels against the reference: one family of operations, drawn by the seed; all of them in the full run.
+
+Compiling takes longer than running: in the default run there is one family, in float32.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from pycv.problem import parse
+
+from .. import draw
+from ..fuzz import check
+from ..seed import SEED
+
+FAMILIES = [
+    ("conv",),
+    ("gemm", "relu"),
+    ("max_pool", "adaptive_max_pool", "avg_pool", "adaptive_avg_pool"),
+    ("batch_norm", "local_response_norm", "channel_sum"),
+]
+
+
+def assert_right(ops, count: int, dtypes) -> None:
+    ran = 0
+    for i in range(count):
+        source = draw.Generator(f"{SEED}.numba.{i}")
+        problem = draw.problem(source, ops)
+        variant = check.Variant(
+            source.pick(draw.KINDS), i, source.pick((1, 2, 3)), source.pick((2**28, 0)), i % 4, i % 2 > 0
+        )
+        for dtype in dtypes:
+            typed = replace(problem, dtype=dtype)
+            for kernel in check.kernels_of("numba", typed):
+                message = check.trial(typed, kernel, variant)
+                assert message is None, f'PYCV_TEST_BACKEND=numba python -m tests.fuzz --problem "{typed}": {message}'
+                ran += 1
+    assert ran >= count // 3
+
+
+def test_a_family():
+    assert_right(FAMILIES[SEED % len(FAMILIES)], 20, ("f32",))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ops", FAMILIES, ids="+".join)
+def test_families(ops):
+    assert_right(ops, 300, ("f32", "f64"))
+
+
+# One per kernel that the mutants break: small, with every edge.
+CASES = {
+    "product": "gemm.forward m7n37k9 f32 b=col cpu bias+relu",
+    "im2col": "conv2d.forward n2c3h7w9 k5r3s3 u2x1 p1 f32 nchw cpu bias",
+    "strided": "conv2d.grad_input n1c3h8w9 k4r3s3 u2 p1 f32 nchw cpu",
+    "max_pool": "max_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu indices",
+    "batch_norm": "batch_norm.grad_input n3c5h4w5 f32 nhwc cpu training+relu",
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", CASES)
+def test_case(name):
+    problem = parse(CASES[name])
+    for kernel in check.kernels_of("numba", problem):
+        assert check.fails(problem, kernel) is None

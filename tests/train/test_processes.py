@@ -1,0 +1,90 @@
+"""Two processes are one, to rounding, at the same global batch; batches in parts are whole ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import partial
+
+import numpy as np
+import pytest
+
+from pycv.train import distributed
+
+from . import small
+
+WITHOUT_CHANCE = {"dropout": 0.0, "norm": False}  # dropout draws per process, batch normalisation sees its share
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def as_process(rank: int, world: int, port: int, run) -> None:
+    """What torchrun says to each."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    run()
+
+
+def together(world: int, run) -> list[int]:
+    """Runs in so many processes; their exit codes."""
+    port = free_port()
+    children = [small.forked(partial(as_process, rank, world, port, run)) for rank in range(world)]
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    path = tmp_path_factory.mktemp("alone") / "run"
+    small.run(path, model=small.network(**WITHOUT_CHANCE))
+    return path
+
+
+def assert_equal_to_rounding(one, other) -> None:
+    ours, theirs = small.records(one), small.records(other)
+    assert len(ours) == len(theirs) == 10
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.pop("kind") == b.pop("kind") and a == pytest.approx(b, rel=1e-5)
+    weights, others = small.newest(one)["model"], small.newest(other)["model"]
+    for key, value in weights.items():
+        np.testing.assert_allclose(value, others[key], rtol=1e-4, atol=1e-6)
+    with np.load(one / "evaluation.npz") as a, np.load(other / "evaluation.npz") as b:
+        assert np.array_equal(a["index"], np.arange(18)) and np.array_equal(b["index"], a["index"])
+        assert np.array_equal(a["target"], b["target"]) and np.array_equal(a["prediction"], b["prediction"])
+
+
+def test_two_processes_are_one(alone, tmp_path):
+    """The last batch of an evaluation has two samples where five were asked for: nobody repeats or loses one."""
+    path = tmp_path / "two"
+    codes = together(2, lambda: small.run(path, "loop.accumulate=2", model=small.network(**WITHOUT_CHANCE)))
+    assert codes == [0, 0]
+    assert_equal_to_rounding(path, alone)
+    assert len(small.newest(path)["random"]) == 2
+
+
+def test_one_goes_on_where_two_were(alone, tmp_path):
+    path, said = tmp_path / "run", []
+    begin = partial(small.run, path, "loop.max_steps=9", model=small.network(**WITHOUT_CHANCE))
+    assert together(2, begin) == [0, 0]
+    small.run(path, resume=True, model=small.network(**WITHOUT_CHANCE), say=said.append)
+    assert any("2 processes before, 1 now" in line for line in said)
+    weights, others = small.newest(path)["model"], small.newest(alone)["model"]
+    for key, value in weights.items():
+        np.testing.assert_allclose(value, others[key], rtol=1e-4, atol=1e-6)
+
+
+def test_batches_in_parts_are_whole_ones(alone, tmp_path):
+    small.run(tmp_path / "run", "loop.accumulate=3", model=small.network(**WITHOUT_CHANCE))
+    assert_equal_to_rounding(tmp_path / "run", alone)
+
+
+def test_what_only_a_gpu_has(tmp_path):
+    with pytest.raises(ValueError, match=r"loop.sync_batchnorm=true: torch has it on GPUs only, this runs on cpu"):
+        small.run(tmp_path / "run", "loop.sync_batchnorm=true")
+    with pytest.raises(ValueError, match=r"loop.device='cuda': torch finds no GPU here"):
+        distributed.choose_device("cuda")
+    assert not (tmp_path / "run").exists()

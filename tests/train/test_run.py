@@ -1,0 +1,319 @@
+"""Whole runs: what is refused before they begin, what they can be told to do, and what trained networks are for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import pycv
+from pycv import cli, models
+from pycv.data import ArrayImages, CorruptImage, DataError, EvalLoader
+from pycv.train import Parts, checkpoints, evaluate_runs, inputs, load, predict, recipe, train
+from pycv.train.distributed import Group
+from pycv.train.evaluate import evaluate
+from pycv.train.losses import CrossEntropy, MultiTask, Task
+from pycv.train.placement import Placement
+
+from . import small
+
+CPU = Placement(torch.device("cpu"))
+ALONE = Group(0, 1, torch.device("cpu"))
+DIGITS = (
+    *("epochs=2", "loop.device=cpu", "loop.max_steps=12", "optim.lr=0.01", "augment.preset=plain"),
+    *("schedule.name=constant",),
+)
+
+
+@pytest.fixture(scope="module")
+def lenet(tmp_path_factory):
+    """Two LeNets after 12 steps on the digits, with different seeds but one split."""
+    folder = tmp_path_factory.mktemp("lenet")
+    wanted = recipe.override(recipe.load("lenet-digits"), DIGITS)
+    for name in ("one", "two"):
+        train(replace(wanted, seed=1), folder / name, model=models.create("lenet5"))
+    return folder
+
+
+# -------------------------------------------------------------------------------------------- what is refused
+
+
+def test_a_label_out_of_range(tmp_path):
+    with pytest.raises(ValueError, match=r"made\[3\]: label 3 is out of range for a network of 3 outputs"):
+        small.run(tmp_path / "run", model=small.network(outputs=3))
+    with pytest.raises(ValueError, match="the network has 7 outputs, the data 4 classes"):
+        small.run(tmp_path / "run", model=small.network(outputs=7))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_class():
+    labels = np.array([0] * 9 + [1])
+    rare = ArrayImages(np.zeros((10, 4, 4), np.uint8), labels, ("many", "few"))
+    with pytest.raises(DataError, match="class 'few' has no sample in"):
+        inputs.split(rare, 0, 0.2, 0.2)
+    with pytest.raises(DataError, match="no sample of class 'none'"):
+        ArrayImages(np.zeros((10, 4, 4), np.uint8), labels, ("many", "few", "none"))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "error", "message"),
+    [
+        (("data.name=mnist", "data.path=nowhere"), FileNotFoundError, "path='nowhere': no such file or folder"),
+        (("data.name=mnis",), ValueError, "no such dataset; did you mean mnist"),
+        (("data.options.sise=3",), ValueError, "data.options={'sise': 3}: .*unexpected keyword"),
+        (("data.folds=3", "data.fold=3"), ValueError, "data.fold=3: expected less than data.folds=3"),
+        (("data.validation_share=0",), ValueError, "nothing to validate with"),
+        (("model.name=lenet",), ValueError, "no such model; did you mean lenet5"),
+        (("model.arguments.depth=3",), ValueError, "model.arguments={'depth': 3}: "),
+        (("augment.size=24",), ValueError, "'lenet5' does not take the 1×24×24 pictures of the data: "),
+        (("batch_size=5000",), ValueError, "batch_size=5000: more than the"),
+        (("kernels.backend=gpu",), ValueError, "backend='gpu': expected one of cpu"),
+        (("kernels.algorithm=magic",), ValueError, "algorithm='magic': known are"),
+        (("model.freeze=c9",), ValueError, "layer 'c9': LeNet5 has none of that name"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_refused_before_anything_is_written(assignments, error, message, tmp_path):
+    wanted = recipe.override(recipe.load("lenet-digits"), ["loop.device=cpu", *assignments])
+    with pytest.raises(error, match=message):
+        train(wanted, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------------------------------- what it can be told
+
+
+def test_early_stopping(tmp_path):
+    """With a rate of next to nothing no epoch is better than the first."""
+    small.run(tmp_path / "run", "loop.patience=1", "epochs=9", "optim.lr=1e-30", "schedule.warm_up=0", "loop.ema=0",
+              model=nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))  # fmt: skip
+    validated = [line["epoch"] for line in small.records(tmp_path / "run") if line["kind"] == "validation"]
+    assert validated == [1, 2, 3]
+
+
+WAYS = [
+    ("loop.amp=bf16",),
+    ("loop.amp=fp16",),
+    ("loop.channels_last=true",),
+    ("augment.mixup=0.4",),
+    ("augment.cutmix=1", "augment.mixup=0.2"),
+    ("loop.clip_norm=0.1", "optim.l1=1e-4"),
+    ("data.workers=1",),
+]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=",".join)
+def test_ways_of_training(options, tmp_path):
+    outcome = small.run(tmp_path / "run", "loop.max_steps=3", *options)
+    assert outcome.test is not None and np.isfinite(outcome.test.loss)
+
+
+@pytest.mark.full
+def test_compiled(tmp_path):
+    small.run(tmp_path / "compiled", "loop.max_steps=3", "loop.compile=true", model=small.network(0.0))
+    small.run(tmp_path / "plain", "loop.max_steps=3", model=small.network(0.0))
+    for ours, theirs in zip(small.records(tmp_path / "compiled"), small.records(tmp_path / "plain"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_a_frozen_backbone_stays_as_it_was(tmp_path):
+    wanted = recipe.override(recipe.load("lenet-digits"), [*DIGITS, "loop.max_steps=2", "model.freeze=head"])
+    train(wanted, tmp_path / "run")
+    torch.manual_seed(wanted.seed)
+    start, found = models.create("lenet5").state_dict(), small.newest(tmp_path / "run")["model"]
+    changed = {key for key in start if not torch.equal(start[key], found[key])}
+    assert changed == {"output.weight", "output.bias"}
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.side, self.axis = nn.Linear(64, 4), nn.Linear(64, 2)
+
+    def forward(self, x):
+        return {"side": self.side(x.flatten(1)), "axis": self.axis(x.flatten(1))}
+
+
+def test_several_heads_train_together(tmp_path):
+    tasks = MultiTask({"side": Task(CrossEntropy()), "axis": Task(CrossEntropy(), 0.5, torch.tensor([0, 0, 1, 1]))})
+    model = TwoHeads()
+    start = model.axis.weight.detach().clone()
+    outcome = small.run(tmp_path / "run", loss=tasks, model=model)
+    assert not torch.equal(model.axis.weight, start) and outcome.test.confusion.shape == (4, 4)
+
+
+class Damaged(ArrayImages):
+    """The samples 40 and 41 cannot be decoded."""
+
+    def image(self, index):
+        if index in (40, 41):
+            raise CorruptImage(f"{self.name(index)}: truncated")
+        return super().image(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
+    train_data = small.PARTS.train
+    parts = replace(small.PARTS, train=Damaged(train_data.images, train_data.labels, train_data.classes, "made"))
+    with pytest.raises(CorruptImage, match=r"made\[4[01]\]: truncated"):
+        small.run(tmp_path / "run", data=parts)
+    assert small.newest(tmp_path / "run")["progress"]["step"] < 6
+    said: list[str] = []
+    small.run(tmp_path / "skip", "data.on_corrupt=skip", f"data.workers={workers}", "epochs=1", "schedule.warm_up=0",
+              data=parts, say=said.append)  # fmt: skip
+    assert sorted(said) == ["skipped: made[40]: truncated", "skipped: made[41]: truncated"]
+
+
+def test_folds_and_shares_of_data():
+    data = replace(recipe.load("lenet-digits").data, folds=5, fold=1)
+    parts = [inputs.parts(replace(data, fold=fold), 0) for fold in range(5)]
+    tested = np.concatenate([part.test.indices for part in parts])
+    assert np.array_equal(np.sort(tested), np.arange(1797))
+    for part in parts:
+        assert len(part.train) + len(part.validation) + len(part.test) == 1797
+        assert np.bincount(part.validation.labels).min() >= 10
+
+
+# -------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_does_not_depend_on_the_batch():
+    network, loss = small.network().eval(), CrossEntropy(0.1)
+    transform = inputs.evaluation_transform(small.small().augment)
+    found = [
+        evaluate([network], EvalLoader(small.PARTS.test, size, transform), loss, 4, CPU, ALONE) for size in (1, 7, 18)
+    ]
+    images = torch.stack([transform(small.PARTS.test.image(i), None) for i in range(18)])
+    with torch.no_grad():
+        scores = network(images)
+    labels = torch.from_numpy(small.PARTS.test.labels)
+    for each in found:
+        assert each.loss == pytest.approx(nn.functional.cross_entropy(scores, labels).item(), rel=1e-5)
+        assert np.array_equal(each.prediction, scores.argmax(1)) and each.top5 == 1.0
+        assert np.allclose(each.probability, scores.softmax(1).max(1).values, atol=1e-6)
+
+
+def test_crops_are_where_they_should_be():
+    picture = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6))
+    identity = inputs.Crops(4, 10, lambda window, random: torch.from_numpy(np.array(window))[None])
+    found = identity(picture, None)
+    assert found.shape == (10, 1, 4, 4)
+    assert [int(crop[0, 0, 0]) for crop in found[:5]] == [7, 0, 2, 12, 14]
+    assert torch.equal(found[5:], found[:5].flip(3))
+    with pytest.raises(ValueError, match="crops=3: expected one of 1, 2, 5, 10"):
+        inputs.Crops(4, 3, lambda window, random: window)
+
+
+def test_ensembles_and_crops(lenet):
+    trained = [load(lenet / "one"), load(lenet / "two" / "checkpoints" / "best.pt")]
+    wanted = trained[0].recipe
+    alone = [evaluate_runs([each], wanted, "test") for each in trained]
+    both, cropped = evaluate_runs(trained, wanted, "test"), evaluate_runs(trained[:1], wanted, "test", crops=5)
+    with np.load(lenet / "one/evaluation.npz") as kept:
+        assert np.array_equal(kept["prediction"], alone[0].prediction)
+    assert both.loss < max(each.loss for each in alone) and len(cropped.index) == len(both.index)
+    assert not np.array_equal(alone[0].probability, both.probability)
+    with pytest.raises(ValueError, match="trained on other classes"):
+        evaluate_runs(trained, wanted, data=small.PARTS)
+
+
+def test_what_cannot_be_loaded(lenet, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="holds the state of a run; its best weights are in"):
+        load(next((lenet / "one/checkpoints").glob("step*")))
+
+
+# --------------------------------------------------------------------------------------------- the command line
+
+
+def command(capsys, *arguments):
+    code = cli.main(list(map(str, arguments)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_train_eval_and_predict_as_commands(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = [option for assignment in DIGITS for option in ("--set", assignment)]
+    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--seed", 3, "--backend", "cpu", *options)
+    assert code == 0 and "test top-1" in out and "report: runs/lenet-digits/report.html" in out, err
+    written = recipe.load("runs/lenet-digits/recipe.toml")
+    assert written.seed == 3 and written.kernels.backend == "cpu"
+    state = small.newest(tmp_path / "runs/lenet-digits")
+    assert json.loads(state["kernels"]["settings"]) == {"backend": "cpu"}
+
+    code, out, _ = command(capsys, "eval", "runs/lenet-digits", "--split", "test", "--json")
+    found, lines = json.loads(out), small.records(tmp_path / "runs/lenet-digits")
+    assert code == 0 and found["top1"] == lines[-1]["top1"] and found["loss"] == pytest.approx(lines[-1]["loss"])
+    code, out, _ = command(capsys, "eval", "runs/lenet-digits")
+    assert code == 0 and out.startswith("validation: ") and len(out.splitlines()) == 11
+
+    picture = inputs.parts(written.data, 3).test.image(0)
+    picture.save("digit.png")
+    code, out, _ = command(capsys, "predict", "runs/lenet-digits", "digit.png", "--json", "--top", 3)
+    probabilities = json.loads(out)["probabilities"]
+    with np.load("runs/lenet-digits/evaluation.npz") as kept:
+        assert next(iter(probabilities.items())) == (
+            str(kept["prediction"][0]), pytest.approx(float(kept["probability"][0]), abs=1e-5),
+        )  # fmt: skip
+    assert len(probabilities) == 3
+    code, out, _ = command(capsys, "predict", "runs/lenet-digits", "digit.png")
+    assert out.startswith("digit.png: ") and "%" in out
+
+
+def test_beside_torch(tmp_path, capsys, monkeypatch):
+    """The same start, the same data; the curves differ by rounding."""
+    monkeypatch.chdir(tmp_path)
+    options = [option for assignment in (*DIGITS, "loop.max_steps=3") for option in ("--set", assignment)]
+    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--run", "here", "--vs", "torch", *options)
+    assert code == 0 and "report: here-torch/report.html" in out and "report: here/report.html" in out, err
+    ours, theirs = small.records(tmp_path / "here"), small.records(tmp_path / "here-torch")
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-4)
+    assert recipe.load("here-torch/recipe.toml").kernels.backend == "torch"
+    assert "here-torch" in (tmp_path / "here/report.html").read_text()
+
+
+def test_ensemble_of_one_is_it(lenet, tmp_path):
+    trained = load(lenet / "one")
+    Image.new("L", (20, 30), 128).save(tmp_path / "grey.png")
+    (one,) = predict([trained], [tmp_path / "grey.png"])
+    (two,) = predict([trained, trained], [tmp_path / "grey.png"])
+    assert list(one) == list(two) and sum(one.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train",), "expected either --recipe NAME"),
+        (("train", "--recipe", "lenet"), "no such recipe; did you mean"),
+        (("train", "--recipe", "lenet-mnist", "--data", "nowhere"), "path='nowhere': no such file or folder"),
+        (("train", "--recipe", "lenet-digits", "--set", "optim.lr=0"), "optim.lr=0.0: expected a number above 0"),
+        (("train", "--resume", "nowhere"), "nowhere/recipe.toml"),
+        (("train", "--recipe", "alexnet", "--synthetic", "5"), "class"),
+        (("eval", "nowhere"), "nowhere"),
+        (("predict", "nowhere", "x.png"), "nowhere"),
+    ],
+)
+def test_commands_that_are_refused(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(capsys, *arguments)
+    assert code == 2 and err.startswith("pycv: error: ") and message in err and len(err.splitlines()) == 1
+
+
+def test_list_of_recipes(capsys):
+    code, out, _ = command(capsys, "train", "--list")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == recipe.names()
+
+
+def test_patched_networks_train_too(tmp_path):
+    """Plain torch layers, put onto pycv's kernels."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 4))
+    pycv.patch(model)
+    small.run(tmp_path / "run", "loop.max_steps=2", "kernels.backend=cpu", model=model)
+    assert checkpoints.read(tmp_path / "run/checkpoints/best.pt")["classes"] == list(small.CLASSES)
+    assert isinstance(small.PARTS, Parts)
