@@ -2,7 +2,7 @@
 
     python -m tests.mutants               all of them
     python -m tests.mutants -k gemm       those whose file or edit contains a word
-    python -m tests.mutants --drawn       every eighth one, drawn by the seed of the tests
+    python -m tests.mutants --drawn       every tenth one, drawn by the seed of the tests
 
 Each mutant is applied in a copy of the tree, what includes it is compiled again for one instruction set, and the test
 that the mutant names runs: the native self-test, or a target of pytest. A mutant that no test notices survives, and
@@ -56,6 +56,8 @@ class Workshop:
         objects = native.ROOT / "build/mutants"
         if objects.exists():
             copy_tree(objects, root / "build/objects")
+        elif any(map(is_on_host, targets)):
+            copy_objects(simt.jobs(), root)  # the tests have compiled them with the same flags
         if not all(is_on_host(target) or is_python(target) for target in targets):
             self.toolchain.compile([self.selftest, self.bindings, *native.kernel_jobs([self.isa])], root)
         if any(map(is_on_host, targets)):
@@ -130,6 +132,15 @@ def copy_tree(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def copy_objects(jobs: list[native.Job], root: Path) -> None:
+    """Those that the checkout has, one folder for each set of options."""
+    objects = native.ROOT / "build/objects"
+    paths = [native.Toolchain().object_path(job).relative_to(objects) for job in jobs]
+    for folder in {path.parts[0] for path in paths}:
+        if (objects / folder).exists():
+            copy_tree(objects / folder, root / "build/objects" / folder)
+
+
 def telling_line(output: str) -> str:
     words = ("FAILED", "while running", "ERROR", "terminate", "Error")
     lines = [line for line in output.splitlines() if any(word in line for word in words)]
@@ -139,13 +150,13 @@ def telling_line(output: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
     parser.add_argument("-k", default="", help="only the mutants whose file, edit or test contains this")
-    parser.add_argument("--drawn", action="store_true", help="every eighth one, drawn by PYCV_SEED or the commit")
+    parser.add_argument("--drawn", action="store_true", help="every tenth one, drawn by PYCV_SEED or the commit")
     options = parser.parse_args()
     word = options.k
     chosen = [m for m in MUTANTS if word in f"{m.file} {m.original} {m.replacement} {m.test}"]
     if options.drawn:
-        print(f"seed {SEED}: every eighth mutant", flush=True)
-        chosen = chosen[SEED % 8 :: 8]
+        print(f"seed {SEED}: every tenth mutant", flush=True)
+        chosen = chosen[SEED % 10 :: 10]
     started = time.monotonic()
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
