@@ -2,8 +2,8 @@
 
 PYCV_TEST_DEVICE=cuda puts every tensor on the GPU and forces the CUDA kernels there; ``standin`` does the same with a
 stand-in for a GPU (tests/standin). With PYCV_CUDA_HOST=1 the tensors stay those of the CPU, which executes the CUDA
-kernels. By default both are the CPU's; PYCV_TEST_BACKEND names other kernels for its tensors (``numba``, or
-``triton`` with TRITON_INTERPRET=1).
+kernels. By default both are the CPU's. PYCV_TEST_BACKEND names other kernels: ``numba`` for the CPU, ``triton`` for a
+GPU, or for the CPU with TRITON_INTERPRET=1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if _asked not in ("cpu", "cuda", "standin"):
 
 STANDIN = _asked == "standin"
 DEVICE = "cpu" if _asked == "cpu" else "cuda"
-BACKEND = "cuda" if DEVICE == "cuda" or cuda.on_host() else os.environ.get("PYCV_TEST_BACKEND", "cpu")
+BACKEND = "cuda" if cuda.on_host() else os.environ.get("PYCV_TEST_BACKEND", DEVICE)
 FOR_GPUS = BACKEND in ("cuda", "triton")  # written for GPUs: they take the storage types of 16 bits, too
 BY_HOST = DEVICE == "cpu" or STANDIN  # pycv._simt executes the CUDA kernels
 
@@ -49,7 +49,7 @@ def missing() -> str | None:
         return None
     if not torch.cuda.is_available():
         return "PYCV_TEST_DEVICE=cuda: torch sees no GPU here"
-    reason = cuda.unusable()
+    reason = cuda.unusable() if BACKEND == "cuda" else None
     return reason and f"PYCV_TEST_DEVICE=cuda: {reason}"
 
 

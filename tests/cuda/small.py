@@ -64,7 +64,7 @@ def main() -> int:
     right, failed = [], 0
     for kernel in registry.kernels():
         name = f"{kernel.op}.{kernel.pass_} {kernel.name}"
-        if kernel.backend != "cuda" or options.only not in name:
+        if kernel.backend != backend.BACKEND or options.only not in name:
             continue
         if message := wrong(kernel):
             failed += 1
