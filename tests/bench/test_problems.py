@@ -22,8 +22,8 @@ def test_every_shipped_set_reads_and_round_trips(name):
 
 def test_the_sets_say_what_their_networks_are():
     others = {
-        "demo", "depthwise", "edge_cases", "gemm", "kernel_sizes", "large_kernels", "norms", "pools", "resnet_vgg", "roofline",
-        "skinny", "squares",
+        "demo", "depthwise", "edge_cases", "gemm", "kernel_sizes", "large_kernels", "norms", "pools", "resnet_vgg",
+        "roofline", "skinny", "squares",
     }  # fmt: skip
     assert set(problems.set_names()) == {*models.list_models(), *others}
     vgg = [c.problem for c in problems.load("vgg16") if isinstance(c.problem, ConvProblem)]
