@@ -1,6 +1,6 @@
 # What one does with a checkout. PYTHON names the interpreter, PIP_ARGS goes to pip (e.g. a CPU-only index).
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-native test-isa test-cuda test-numba test-torch211 bench lint format clean
+.PHONY: help demo test test-full test-native test-isa test-cuda test-numba test-triton test-torch211 bench lint format clean
 export PYTHON PIP_ARGS
 
 help:  ## this list
@@ -14,7 +14,7 @@ test:  ## install, build and run the tests (about 6 minutes on two cores)
 	@tools/setup.sh test
 	@$(PYTEST)
 
-test-full: test test-native test-isa test-cuda test-numba test-torch211  ## everything, however long (an hour and more)
+test-full: test test-native test-isa test-cuda test-numba test-triton test-torch211  ## everything, however long (an hour and more)
 	@$(PYTEST) -m full
 	@.venv/bin/python -m tests.mutants
 	@.venv/bin/python -m tests.fuzz --n 20000
@@ -42,6 +42,12 @@ test-numba:  ## the op tests on the Numba kernels, every model, and the fuzzer
 	@PYCV_TEST_BACKEND=numba $(PYTEST) tests/ops tests/concurrency
 	@PYCV_TEST_BACKEND=numba $(PYTEST) $(MODELS)
 	@PYCV_TEST_BACKEND=numba .venv/bin/python -m tests.fuzz --n 5000
+
+test-triton:  ## the op tests on the Triton kernels, in its interpreter, the fuzzer, and all that it compiles for GPUs
+	@tools/setup.sh test
+	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton $(PYTEST) tests/ops
+	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton .venv/bin/python -m tests.fuzz --n 500
+	@$(PYTEST) -m "full or not full" tests/triton
 
 test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
 	@VENV=.venv-torch211 CONSTRAINTS=$< tools/setup.sh test

@@ -18,7 +18,17 @@ from typing import Any
 
 import torch
 
-from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
+from pycv.problem import (
+    PASSES,
+    ConvProblem,
+    GemmProblem,
+    Layout,
+    Matrix,
+    NormProblem,
+    PointwiseProblem,
+    PoolProblem,
+    Sizes,
+)
 
 from . import Kernel, _fields, _geometry
 
@@ -327,6 +337,108 @@ def _before(major: int, minor: int) -> str | None:
     return "capability {}.{}: it needs {}.{} or newer".format(*present, major, minor)
 
 
+def _wgmma(variant: str):
+    """What the GEMMs of Hopper take: rows that begin at multiples of 16 bytes."""
+
+    def answer(p: GemmProblem) -> str | None:
+        if (reason := _supports(p)) is not None:
+            return reason
+        if p.dtype not in (dtypes := _MMA_DTYPES[variant]):
+            return f"dtype {p.dtype}: {'/'.join(filter(None, ('wgmma', variant)))} takes {', '.join(dtypes)}"
+        for name, rows, columns in (("a", p.m, p.k), ("b", p.k, p.n), ("out", p.m, p.n)):
+            along = "" if p.dtype != "f32" else {"a": "row", "b": "col"}.get(name, "")
+            if not _rows_aligned(getattr(p, name), p.batch, rows, columns, _ELEMENTS[p.dtype], along):
+                whose = f"rows of {name} (layout {getattr(p, name)})"
+                return f"{whose} do not begin at multiples of 16 bytes{' along k' if along else ''}"
+        return _exactly(9, 0)
+
+    return answer
+
+
+_ELEMENTS = {"f16": 8, "bf16": 8, "f32": 4}  # of 16 bytes
+
+
+def _rows_aligned(matrix: Matrix, batch: int, rows: int, columns: int, step: int, along: str) -> bool:
+    """Whether rows, or without ``along`` columns, are contiguous and begin every multiple of ``step`` elements."""
+    of_batch, row, column = matrix.strides(rows, columns)
+    if batch > 1 and of_batch % step != 0:
+        return False
+    by_rows = column == 1 and (rows == 1 or (row > 0 and row % step == 0))
+    by_columns = row == 1 and column != 1 and (columns == 1 or (column > 0 and column % step == 0))
+    return (by_rows and along != "col") or (by_columns and along != "row")
+
+
+def _conv_wgmma(variant: str):
+    """What the convolutions of Hopper take: windows that im2col copies can walk through."""
+
+    def answer(p: ConvProblem) -> str | None:
+        if (reason := _conv(p)) is not None:
+            return reason
+        if p.dtype not in (dtypes := _MMA_DTYPES[variant]):
+            return f"dtype {p.dtype}: {'/'.join(filter(None, ('wgmma', variant)))} takes {', '.join(dtypes)}"
+        if p.groups != 1:
+            return f"groups {p.groups}: wgmma is for one"
+        if p.pass_ == "grad_input" and set(p.stride) != {1}:
+            return f"stride {'x'.join(map(str, p.stride))}: the gradient of wgmma is for 1"
+        tensors = [("input", p.input, p.c, p.size), ("output", p.output, p.k, p.output_size)]
+        if p.residual is not None:
+            tensors.append(("residual", p.residual, p.k if p.pass_ == "forward" else p.c, p.computed_size))
+        for name, layout, channels, size in tensors:
+            if not _dense_pixels(layout, p.n, channels, size, _ELEMENTS[p.dtype]):
+                return (
+                    f"{name} (layout {layout}, {channels} channels): wgmma takes nhwc, pixels at multiples of 16 bytes"
+                )
+        if (positions := p.n * max(prod(p.size), prod(p.output_size))) >= 2**31:
+            return f"{positions} positions: wgmma counts them in 31 bits"
+        return _windows(p) or _exactly(9, 0)
+
+    return answer
+
+
+def _dense_pixels(layout: Layout, n: int, channels: int, size: Sizes, step: int) -> bool:
+    """Whether images lie one after the other, with pixels that begin every multiple of ``step`` elements."""
+    if layout.name != "nhwc":
+        return False
+    batch, _, *spatial = layout.strides(channels, size)
+    return spatial[-1] % step == 0 and (n == 1 or batch == spatial[-1] * prod(size))
+
+
+def _windows(p: ConvProblem) -> str | None:
+    """What of the filter is beyond the limits of im2col copies."""
+    axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
+    for size, out, filter_, stride, padding, dilation in axes:
+        reach = (filter_ - 1) * dilation
+        gathers_output = p.pass_ == "grad_input"
+        lower = padding - reach if gathers_output else -padding
+        upper = lower + (size - out if gathers_output else (out - 1) * stride + 1 - size)
+        if reach > 255 or stride > 8 or not all(-128 <= corner <= 127 for corner in (lower, upper)):
+            return (
+                f"filter {filter_}, stride {stride}, padding {padding}, dilation {dilation}: wgmma's windows reach no "
+                "further than 255, begin no more than 128 beyond the image, and step by at most 8"
+            )
+    return None
+
+
+def _exactly(major: int, minor: int) -> str | None:
+    """Why what only this capability has cannot run here. Host execution has all of it."""
+    if on_host() or (present := capability()) == (major, minor):
+        return None
+    return "capability {}.{}: it is for {}.{} alone".format(*present, major, minor)
+
+
+def _wgmma_entries(ops, passes, algorithms, variants, plan, supports) -> list[Kernel]:
+    return [
+        Kernel(
+            op, pass_, "cuda", algorithm, supports(variant), plan(f"{algorithm}/{variant}".rstrip("/")),
+            _MMA_CLASSES[variant], variant=variant,
+        )
+        for op in ops
+        for pass_ in passes
+        for algorithm in algorithms
+        for variant in variants
+    ]  # fmt: skip
+
+
 def _mma_entries(ops, passes, variants, plan, supports) -> list[Kernel]:
     return [
         Kernel(
@@ -343,6 +455,8 @@ _RANKS = ("1d", "2d", "3d")
 _CONVS = [f"conv{rank}" for rank in _RANKS]
 _GATHERS = ("forward", "grad_input")
 _POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in _RANKS]
+
+_LAST_WGMMA, _EARLIER_WGMMA = ("wgmma_3_persistent",), ("wgmma_2_specialized", "wgmma_1_simple")
 
 # The ladder of GEMMs before its last step, which is the one to use.
 _EARLIER_GEMMS = (
@@ -362,14 +476,21 @@ KERNELS: list[Kernel] = [
     *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm),
     *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm, _local_response_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
+    *_wgmma_entries(["gemm"], ("forward",), _LAST_WGMMA, ("",), _plan_gemm, _wgmma),
     *_mma_entries(["gemm"], ("forward",), ("",), _plan_gemm, _supports),
     *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
-    *_mma_entries(["gemm"], ("forward",), ("3xtf32", "tf32"), _plan_gemm, _supports),
+    *_mma_entries(["gemm"], ("forward",), ("3xtf32",), _plan_gemm, _supports),
+    *_wgmma_entries(["gemm"], ("forward",), _LAST_WGMMA, ("tf32",), _plan_gemm, _wgmma),
+    *_mma_entries(["gemm"], ("forward",), ("tf32",), _plan_gemm, _supports),
+    *_wgmma_entries(["gemm"], ("forward",), _EARLIER_WGMMA, ("", "tf32"), _plan_gemm, _wgmma),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
+    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("",), _plan_conv, _conv_wgmma),
     *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
-    *_mma_entries(_CONVS, PASSES, ("3xtf32", "tf32"), _plan_conv, _conv),
+    *_mma_entries(_CONVS, PASSES, ("3xtf32",), _plan_conv, _conv),
+    *_wgmma_entries(_CONVS[:2], _GATHERS, ("wgmma",), ("tf32",), _plan_conv, _conv_wgmma),
+    *_mma_entries(_CONVS, PASSES, ("tf32",), _plan_conv, _conv),
     *_winograd_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _im2col),

@@ -120,7 +120,8 @@ def info() -> Info:
     if isa and not cost_model.measured:
         problems.append("This device class was never measured, so that torch runs everything: pycv tune machine.")
     found = _found()
-    needed = {backend: count for backend, count in kernels.items() if backend != "numba" or not isa}
+    of_use = {"numba": not isa, "triton": bool(found["GPU"])}
+    needed = {backend: count for backend, count in kernels.items() if of_use.get(backend, True)}
     problems += _missing_tools(needed, found)
     if found["GPU"] and (reason := cuda.unusable()):
         problems.append(f"There is a GPU, but torch runs everything on it: {reason}. {CUDA_HINT}")

@@ -15,6 +15,7 @@ from . import registry, settings
 from .choice import verified
 from .kernels import Kernel
 from .kernels import cuda as _cuda_backend
+from .kernels import triton as _triton_backend
 from .problem import Problem, parse
 
 _COLUMNS = (
@@ -67,7 +68,8 @@ def _gpu_state(kernel: Kernel) -> str:
     if not kernel.on_gpu:
         return ""
     devices = [f"verified on {v.device} ({v.date}, {v.commit})" for v in verified.of(kernel)]
-    return ", ".join([*_cuda_backend.state(kernel), *(devices or ["not verified on a device"])])
+    backend = _cuda_backend if kernel.backend == "cuda" else _triton_backend
+    return ", ".join([*backend.state(kernel), *(devices or ["not verified on a device"])])
 
 
 def small_problem(kernel: Kernel, dtype: str, layout: str, device: str) -> str:

@@ -30,6 +30,7 @@ from .kernels import cpu as _cpu_backend
 from .kernels import cuda as _cuda_backend
 from .kernels import numba as _numba_backend
 from .kernels import torch as _vendor
+from .kernels import triton as _triton_backend
 from .problem import Problem
 from .settings import BACKENDS, NUMERIC_CLASSES, Settings
 
@@ -94,7 +95,8 @@ def load_named() -> None:
 @cache
 def _by_op() -> dict[tuple[str, str], tuple[Kernel, ...]]:
     table: dict[tuple[str, str], list[Kernel]] = {}
-    for kernel in (*_cpu_backend.KERNELS, *_cuda_backend.KERNELS, *_numba_backend.KERNELS, *_registered):
+    backends = (_cpu_backend, _cuda_backend, _triton_backend, _numba_backend)
+    for kernel in (*(kernel for backend in backends for kernel in backend.KERNELS), *_registered):
         table.setdefault((kernel.op, kernel.pass_), []).append(kernel)
     for (op, pass_), kernels in table.items():
         kernels.append(_vendor.entry(op, pass_))

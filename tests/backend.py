@@ -2,7 +2,8 @@
 
 PYCV_TEST_DEVICE=cuda puts every tensor on the GPU and forces the CUDA kernels there; ``standin`` does the same with a
 stand-in for a GPU (tests/standin). With PYCV_CUDA_HOST=1 the tensors stay those of the CPU, which executes the CUDA
-kernels. By default both are the CPU's; PYCV_TEST_BACKEND names other kernels for its tensors (``numba``).
+kernels. By default both are the CPU's; PYCV_TEST_BACKEND names other kernels for its tensors (``numba``, or
+``triton`` with TRITON_INTERPRET=1).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if _asked not in ("cpu", "cuda", "standin"):
 STANDIN = _asked == "standin"
 DEVICE = "cpu" if _asked == "cpu" else "cuda"
 BACKEND = "cuda" if DEVICE == "cuda" or cuda.on_host() else os.environ.get("PYCV_TEST_BACKEND", "cpu")
+FOR_GPUS = BACKEND in ("cuda", "triton")  # written for GPUs: they take the storage types of 16 bits, too
 BY_HOST = DEVICE == "cpu" or STANDIN  # pycv._simt executes the CUDA kernels
 
 for_cpu = pytest.mark.skipif(DEVICE == "cuda", reason="about tensors of the CPU and its kernels")

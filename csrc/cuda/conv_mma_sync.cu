@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "conv_mma.h"
+#include "mma_plans.h"
 #include "transpose.h"
 
 namespace pycv::cuda {
@@ -195,6 +196,11 @@ ConvPlan* plan_f32(const ConvProblem& problem, int64_t workspace_limit) {
 }
 
 }  // namespace
+
+ConvPlan* plan_conv_mma(const ConvProblem& problem, int64_t workspace_limit) {
+    if (problem.dtype == DType::f32) return plan_f32<Tf32Arithmetic>(problem, workspace_limit);
+    return plan_16_bits(problem, workspace_limit);
+}
 
 PYCV_KERNEL("conv", "mma_sync", plan_16_bits);
 PYCV_KERNEL("conv", "mma_sync/3xtf32", plan_f32<Tf32x3Arithmetic>);

@@ -7,6 +7,7 @@
 // Bound by the tensor cores where m, n and k are large: a tile of 128 x 128 reads 2 / 128 elements of L2 for each
 // multiply-add.
 #include "gemm_mma.h"
+#include "mma_plans.h"
 
 namespace pycv::cuda {
 
@@ -63,6 +64,11 @@ GemmPlan* plan_f32(const GemmProblem& problem, int64_t workspace_limit) {
 }
 
 }  // namespace
+
+GemmPlan* plan_gemm_mma(const GemmProblem& problem, int64_t workspace_limit) {
+    if (problem.dtype == DType::f32) return plan_f32<Tf32Arithmetic>(problem, workspace_limit);
+    return plan_16_bits(problem, workspace_limit);
+}
 
 PYCV_KERNEL("gemm", "mma_sync", plan_16_bits);
 PYCV_KERNEL("gemm", "mma_sync/3xtf32", plan_f32<Tf32x3Arithmetic>);

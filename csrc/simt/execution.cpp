@@ -47,7 +47,8 @@ namespace {
 }
 
 Thread& next_thread() {
-    if (execution.ready.empty()) fail_deadlocked();
+    while (execution.ready.empty())
+        if (!perform_oldest_load() && !complete_products()) fail_deadlocked();
     return execution.configuration.order == Order::random ? *execution.ready.pop_any(execution.random)
                                                           : *execution.ready.pop();
 }
@@ -84,6 +85,12 @@ Thread* end_thread(Thread& self) {
     execution.alive--;
     execution.warps[self.warp()].ended |= 1u << self.lane();
     races::release(&execution.end_clock);
+    const GroupProducts& products = execution.warps[self.warp()].products;
+    if (self.stores.performed < self.stores.issued.size())
+        fail_as(self, "a thread ends before its stores of boxes have read shared memory",
+                self.stores.issued.back().site);
+    if (products.performed < products.issued.size())
+        fail_as(self, "a thread ends before its products are done", products.issued.back().site);
     if (execution.barrier.arrived > 0)
         fail_as(self, "divergent barrier: this thread ends, others wait", execution.barrier.site);
     return execution.alive == 0 ? nullptr : &next_thread();
@@ -123,6 +130,7 @@ void begin_thread(Thread& thread, unsigned rank) {
     thread.rank = rank;
     thread.context = nullptr;
     thread.copies.clear();
+    thread.stores.clear();
     thread.fiber = execution.fibers.of(rank);
 }
 
@@ -140,7 +148,9 @@ void run_block(uint3 index) {
     execution.alive = static_cast<unsigned>(execution.threads.size());
     execution.barrier.arrived = 0;
     for (unsigned warp = 0; warp * warp_size < execution.alive; warp++)
-        execution.warps[warp].waiting = execution.warps[warp].ended = 0;
+        execution.warps[warp].waiting = execution.warps[warp].ended = 0, execution.warps[warp].products.clear();
+    for (NamedBarrier& barrier : execution.named_barriers) barrier.arrived = 0;
+    execution.loads.clear();
     execution.fibers.begin_block(execution.alive);
     for (unsigned rank = 0; rank < execution.alive; rank++) begin_thread(execution.threads[rank], rank);
     execution.ready.clear();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <deque>
 #include <random>
 #include <string>
 #include <vector>
@@ -28,7 +29,9 @@ struct Execution {
     unsigned alive = 0;           // threads that have not ended
     ReadyQueue ready;
     Barrier barrier;
+    std::array<NamedBarrier, 16> named_barriers;
     std::array<Warp, max_warps> warps;
+    std::deque<BoxCopy> loads;  // that have been issued and not performed
     SharedMemory shared;
 
     Stacks stacks;
@@ -38,6 +41,7 @@ struct Execution {
     races::Fibers fibers;
     // Threads come after what the host did before their block, and the host comes after all of them.
     char begin_clock = 0, end_clock = 0;
+    char agent_clock = 0;  // who copies and multiplies on its own comes after those who have issued anything
     long long switches = 0;
 };
 extern Execution execution;
@@ -64,6 +68,14 @@ void make_ready(unsigned begin, unsigned end, Waits waits) {
         execution.ready.push(&thread);
     }
 }
+
+// What happens on its own when no thread can go on: the oldest load, or the products that a warp waits for. False:
+// none.
+bool perform_oldest_load();
+bool complete_products();
+
+// 16 bytes of dynamic shared memory, as copies and products see them; fails if threads see something else.
+void read_as_copies_do(const std::byte* shared, std::byte* to, const Thread& reader, Site site);
 
 // Runs the threads of a block from begin to end, or until one of them fails.
 void run_block(uint3 index);

@@ -98,6 +98,17 @@ public:
         if (!checked_) AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
     }
 
+    // As the hardware that copies and multiplies on its own.
+    template <class Access>
+    void by_agent(Access access) {
+        if (!checked_) return access();
+        if (agent_ == nullptr) agent_ = __tsan_create_fiber(0);
+        const Fiber self = races::running();
+        races::switch_to(agent_);
+        access();
+        races::switch_to(self);
+    }
+
     // After threads that did not come to their end.
     void discard() {
         for (Fiber fiber : all_) __tsan_destroy_fiber(fiber);
@@ -107,6 +118,7 @@ public:
 private:
     static constexpr std::size_t max_count = 1024;  // at least one block of any size
     std::vector<Fiber> all_;
+    Fiber agent_ = nullptr;
     std::size_t first_ = 0, used_ = 0;
     bool checked_ = true;
 };
@@ -117,6 +129,14 @@ inline void acquire(void* clock) { __tsan_acquire(clock); }
 
 inline void reads(const void* address, std::size_t bytes) { __tsan_read_range(const_cast<void*>(address), bytes); }
 inline void writes(void* address, std::size_t bytes) { __tsan_write_range(address, bytes); }
+
+// What the running thread does while there is one of these counts for nothing: the runtime copies data of its own,
+// which ThreadSanitizer sees where that takes memcpy.
+struct Unseen {
+    Unseen() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
+    ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+    Unseen(const Unseen&) = delete;
+};
 
 // Earlier accesses to this memory race with nothing any more: it is about to be something else's. ThreadSanitizer
 // forgets memory that is mapped anew, and variables when an interface for garbage collectors says they are allocated.
@@ -146,7 +166,15 @@ public:
     Fiber of(std::size_t) const { return nullptr; }
     void begin_thread() const {}
     void end_thread() const {}
+    template <class Access>
+    void by_agent(Access access) {
+        access();
+    }
     void discard() {}
+};
+struct Unseen {
+    Unseen() {}
+    ~Unseen() {}
 };
 inline Fiber running() { return nullptr; }
 inline void switch_to(Fiber) {}

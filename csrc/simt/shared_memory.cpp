@@ -34,11 +34,13 @@ void SharedMemory::begin_launch(std::span<const std::span<std::byte>> variables,
     dynamic_bytes_ = dynamic_bytes;
     addresses::forbid(memory_, sizeof(Memory));
     addresses::allow(memory_->dynamic, dynamic_bytes);
+    addresses::allow(memory_->seen_by_copies, dynamic_bytes);
 }
 
 void SharedMemory::begin_block() {
     if (dynamic_bytes_ > 0) races::forget_pages(memory_, sizeof(Memory));
     fill({memory_->dynamic, dynamic_bytes_}, poison);
+    fill({memory_->seen_by_copies, dynamic_bytes_}, poison);
     if (!addresses::checked) {
         fill(lower_canary(), canary);
         fill(upper_canary(), canary);
@@ -51,6 +53,16 @@ void SharedMemory::begin_block() {
 
 bool SharedMemory::intact() const {
     return addresses::checked || (all_equal(lower_canary(), canary) && all_equal(upper_canary(), canary));
+}
+
+bool SharedMemory::dynamic_contains(const void* address, std::size_t bytes) const {
+    const auto* begin = static_cast<const std::byte*>(address);
+    return begin >= memory_->dynamic && begin + bytes <= memory_->dynamic + dynamic_bytes_;
+}
+
+void SharedMemory::show_to_copies() const {
+    const races::Unseen unseen;
+    std::memcpy(memory_->seen_by_copies, memory_->dynamic, dynamic_bytes_);
 }
 
 bool SharedMemory::contains(const void* address, std::size_t bytes) const {

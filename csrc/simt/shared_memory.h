@@ -24,6 +24,13 @@ public:
     std::byte* dynamic() const { return memory_->dynamic; }
     std::size_t dynamic_bytes() const { return dynamic_bytes_; }
     bool contains(const void* address, std::size_t bytes) const;
+    bool dynamic_contains(const void* address, std::size_t bytes) const;
+
+    // Dynamic shared memory as asynchronous copies and products see it: threads' writes not before show_to_copies().
+    std::byte* seen_by_copies(const std::byte* dynamic_address) const {
+        return memory_->seen_by_copies + (dynamic_address - memory_->dynamic);
+    }
+    void show_to_copies() const;
 
 private:
     static constexpr std::size_t alignment = 1024;
@@ -32,6 +39,7 @@ private:
     struct Memory {
         std::byte before[alignment];
         std::byte dynamic[max_bytes + alignment];
+        std::byte seen_by_copies[max_bytes];
     };
 
     std::span<std::byte> lower_canary() const { return {memory_->dynamic - canary_bytes, canary_bytes}; }

@@ -12,6 +12,8 @@
 #include "runtime.h"
 #include "sanitizer.h"
 #include "stacks.h"
+#include "tensor_copy.h"
+#include "warp_group.h"
 
 namespace pycv::simt {
 
@@ -58,7 +60,61 @@ struct AsyncCopies {
     }
 };
 
-enum class State : std::uint8_t { ready, at_barrier, at_collective, ended };
+struct Thread;
+
+// A copy of a box between global and shared memory, in either direction.
+struct BoxCopy {
+    TensorMap map;
+    std::byte* shared;
+    std::uint64_t* barrier;  // of a load
+    int64_t at[5];
+    int64_t shift[2];  // of im2col
+    Thread* issuer;
+    Site site;
+};
+
+// The stores of one thread in the order of issue, in groups as those of AsyncCopies.
+struct BoxStores {
+    std::vector<BoxCopy> issued;
+    std::vector<std::size_t> group_ends;
+    std::size_t performed = 0;
+
+    void clear() {
+        issued.clear();
+        group_ends.clear();
+        performed = 0;
+    }
+};
+
+// A product of a warp group as one of its warps has issued it, and where the lanes keep their sums.
+struct IssuedProduct {
+    GroupProduct product;
+    std::array<float*, warp_size> sums;
+    const Thread* issuer;
+    Site site;
+};
+
+// Those of one warp in the order of issue, in groups.
+struct GroupProducts {
+    std::vector<IssuedProduct> issued;
+    std::vector<std::size_t> group_ends;
+    std::size_t performed = 0;
+    bool fenced = false;
+
+    void clear() {
+        issued.clear();
+        group_ends.clear();
+        performed = 0;
+        fenced = false;
+    }
+};
+
+struct StoredFragments {
+    void* row;
+    unsigned registers[4];
+};
+
+enum class State : std::uint8_t { ready, at_barrier, at_named_barrier, at_phase, at_collective, at_products, ended };
 
 struct Thread : Position {
     State state;
@@ -66,6 +122,7 @@ struct Thread : Position {
     Stack* stack;
     Wait wait;
     AsyncCopies copies;
+    BoxStores stores;
     races::Fiber fiber;
 
     int lane() const { return static_cast<int>(rank % warp_size); }
@@ -75,11 +132,17 @@ struct Thread : Position {
 struct Warp {
     unsigned waiting = 0, ended = 0;          // lanes
     std::array<Meeting, warp_size> meetings;  // by the first lane of the mask
+    GroupProducts products;
 };
 
 struct Barrier {
     unsigned arrived = 0;
     Site site;
+    Meeting meeting;
+};
+
+struct NamedBarrier {
+    int arrived = 0, threads = 0;
     Meeting meeting;
 };
 

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Iterable
 
 import numpy as np
+import pytest
+import torch
 
 from pycv import registry
 from pycv.kernels import Kernel, cuda
@@ -18,6 +20,11 @@ from .. import compare, draw, raw
 from ..backend import BY_HOST, parse
 
 ORDERS = ("forward", "reverse") if BY_HOST else ("the device's",)  # in which threads run between two waits
+
+
+on_hopper = pytest.mark.skipif(
+    not BY_HOST and torch.cuda.get_device_capability() != (9, 0), reason="for GPUs of capability 9.0 alone"
+)
 
 
 def schedule(order: str, asynchronous: str = "lazy") -> None:

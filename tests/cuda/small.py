@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ def problem_for(kernel: Kernel) -> str:
     """A problem that the kernel takes; where it takes none, the last one tried."""
     flag = {"max_pool": "indices", "batch_norm": "training"}.get(kernel.op.removeprefix("adaptive_").rstrip("123d"), "")
     text = ""
-    for dtype in ("f32", "bf16", "f16"):
-        text = f"{small_problem(kernel, dtype, 'nchw', backend.DEVICE)} {flag}"
+    for layout, dtype in product(("nchw", "nhwc"), ("f32", "bf16", "f16")):
+        text = f"{small_problem(kernel, dtype, layout, backend.DEVICE)} {flag}"
         if kernel.supports(backend.parse(text)) is None:
             break
     return text

@@ -1,6 +1,7 @@
 """What nvcc makes of csrc/cuda: it compiles for every architecture, tuned kernels spill nothing, the module loads.
 
-With PYCV_DRAWN=1, as in CI, every file is compiled for one of the architectures, drawn by the seed.
+With PYCV_DRAWN=1, as in CI, every file is compiled for one of the architectures, drawn by the seed; those for Hopper's
+tensor cores for Hopper.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from tools import cuda, native
 from ..seed import SEED
 
 JOBS = cuda.kernel_jobs()
-PLANS_ONLY = {"gemm_mma_sync.cu"}  # the kernels that they launch are in a file of each arithmetic
+# The kernels that they launch are in a file of each arithmetic.
+PLANS_ONLY = {"gemm_mma_sync.cu", "gemm_wgmma_3_persistent.cu", "conv_wgmma.cu"}
 
 
 def architectures(job: native.Job) -> list[str]:
     """Those that the tests compile a file for."""
     every = cuda.DEFAULT_ARCHITECTURES.split(";")
-    return [random.Random(f"{SEED}.{job.source}").choice(every)] if os.environ.get("PYCV_DRAWN") == "1" else every
+    if os.environ.get("PYCV_DRAWN") != "1":
+        return every
+    return ["9.0a"] if "_wgmma" in job.source else [random.Random(f"{SEED}.{job.source}").choice(every)]
 
 
 def nvcc_for(job: native.Job) -> cuda.Nvcc:
@@ -70,6 +74,16 @@ def test_compiles_everywhere_and_tuned_kernels_spill_nothing(job):
         assert [entry for entry in found if entry[2]] == []
 
 
+def machine_code(job: native.Job, architecture: str) -> list[str]:
+    """Of each kernel of a file, by cuobjdump; its name comes first."""
+    cuobjdump = cuda.cuobjdump()
+    if cuobjdump is None:
+        pytest.skip("no cuobjdump, neither of the toolkit nor of triton")
+    command = [cuobjdump, "-sass", "-arch", architecture, compiled(job)]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.split(r"\n\s*Function : ", code)[1:]
+
+
 MMA_JOBS = [job for job in JOBS if re.search(r"_mma_\w*(f16|f32)\.cu$", job.source)]
 
 
@@ -81,16 +95,33 @@ MMA_JOBS = [job for job in JOBS if re.search(r"_mma_\w*(f16|f32)\.cu$", job.sour
 )
 def test_products_are_those_of_tensor_cores(job, architecture):
     """In the machine code: products (HMMA), matrices (LDSM) and asynchronous copies of 16 bytes (LDGSTS)."""
-    cuobjdump = cuda.cuobjdump()
-    if cuobjdump is None:
-        pytest.skip("no cuobjdump, neither of the toolkit nor of triton")
-    command = [cuobjdump, "-sass", "-arch", architecture, compiled(job)]
-    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     product = "HMMA.1688.F32.TF32" if "tf32" in job.source else "HMMA.16816.F32"
-    for function in re.split(r"\n\s*Function : ", code)[1:]:
+    functions = machine_code(job, architecture)
+    for function in functions:
         if "add_parts" not in function.split(maxsplit=1)[0]:
             assert product in function and re.search(r"LDGSTS\S*\.128", function)
-    assert "LDSM" in code
+    assert any("LDSM" in function for function in functions)
+
+
+WGMMA_JOBS = [job for job in JOBS if "_wgmma" in job.source and Path(job.source).name not in PLANS_ONLY]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "job", [job for job in WGMMA_JOBS if "9.0a" in architectures(job)], ids=lambda job: Path(job.source).name
+)
+def test_hopper_multiplies_and_copies_on_its_own(job):
+    """In the machine code: products of warp groups (HGMMA), loads of boxes (UTMALDG) and, where results leave as boxes,
+    stores (UTMASTG). ptxas tells where it has products wait for each other that could go on together."""
+    functions = {f.split(maxsplit=1)[0]: f for f in machine_code(job, "sm_90a")}
+    multiplying = {name: code for name, code in functions.items() if "add_filter_sums" not in name}
+    assert multiplying
+    for name, code in multiplying.items():
+        assert "HGMMA.64x" in code and "UTMALDG" in code
+        assert "conv_wgmma" not in name or re.search(r"UTMALDG\S*IM2COL", code)
+        if "conv_wgmma" in name or "3_persistent" in name:
+            assert "UTMASTG" in code and ("Tf32" in name or "grad_weight" in name or "STSM" in code)
+    assert "serialized" not in cuda.report_of(compiled(job)).read_text()
 
 
 def test_some_file_is_tuned():

@@ -116,8 +116,8 @@ def is_on_host(target: str) -> bool:
 
 
 def is_python(target: str) -> bool:
-    """Whether a test runs Numba's kernels only: nothing is compiled here, and the extension is not there."""
-    return target.startswith("tests/numba")
+    """Whether a test runs kernels in Python only: nothing is compiled here, and the extension is not there."""
+    return target.startswith(("tests/numba", "tests/triton"))
 
 
 def copy_tree(source: Path, target: Path) -> None:

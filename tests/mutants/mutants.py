@@ -74,6 +74,15 @@ CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
     ),
 )
 CUDA_MMA_PARTS = "tests/cuda/test_mma_conv.py::test_parts_of_the_depth"
+WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_FILTERS = (
+    "csrc/cuda/group_pipeline.h",
+    "csrc/cuda/gemm_wgmma_3_persistent.h",
+    "csrc/cuda/conv_windows.h",
+    "csrc/cuda/conv_wgmma_grad_weight.cu",
+)
+WGMMA_GEMM_TESTS = "tests/cuda/test_wgmma_gemm.py::test_more_tiles_than_stages_and_blocks"
+WGMMA_CONV_TESTS = "tests/cuda/test_wgmma_conv.py::test_windows"
+WGMMA_FILTER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
 CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
@@ -104,6 +113,12 @@ POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py
 def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
     """Noticed by one problem (tests/numba/test_kernels.py, CASES)."""
     return Mutant(NUMBA + file, original, replacement, f"tests/numba/test_kernels.py::test_case[{case}] -m full")
+
+
+def _triton(file: str, original: str, replacement: str, case: str) -> Mutant:
+    """Noticed by one problem in Triton's interpreter (tests/triton/test_kernels.py, CASES)."""
+    test = f"tests/triton/test_kernels.py::test_case[{case}] -m full"
+    return Mutant(f"kernels/triton/{file}", original, replacement, test)
 
 
 MUTANTS = [
@@ -445,4 +460,18 @@ MUTANTS = [
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
     Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
+    # Triton: the end of a sum, the stride of a gradient, parts, equal values, merged squares, the end of a part
+    _triton("gemm.py", "depth[:, None] < k - first", "depth[:, None] <= k - first", "gemm"),
+    _triton("gather.py", "(value % EVERY == 0) & ", "", "conv_strided"),
+    _triton("conv_implicit.py", "first = part * part_positions", "first = 0 * part", "conv_parts"),
+    _triton("max_pool.py", "(value > best) |", "(value >= best) |", "max_pool"),
+    _triton("batch_norm.py", "distance * distance * count * share", "distance * distance * share", "batch_norm_parts"),
+    _triton("windows.py", "size + out - 1) // out", "size) // out", "adaptive"),
+    # Hopper: phases, stages given back early, results overwritten while they are stored, the fence, windows, parts
+    Mutant(WGMMA_RING, "at.parity ^ 1);", "at.parity);", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_RING, "wait_for_products<1>(sums);\n        if (step > 0", "if (step > 0", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_GEMM, "store_wait_read<buffers - 1>();", "store_wait_read<buffers>();", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_GEMM, "        fence_async_copies();\n", "", WGMMA_GEMM_TESTS),
+    Mutant(WGMMA_WINDOWS, "w.shift + s * w.by_tap", "s * w.by_tap", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
 ]

@@ -13,10 +13,10 @@ from pycv import functional as PF
 from pycv import registry
 from pycv.ops import conv as conv_op
 
-from ..backend import BACKEND, DEVICE, for_cpu, inductor
+from ..backend import BACKEND, DEVICE, FOR_GPUS, for_cpu, inductor
 
 D = dict(dtype=torch.float64, requires_grad=True)
-ALGORITHMS = ("direct", "im2col", *(("implicit_gemm",) if BACKEND == "cuda" else ()))  # of any geometry
+ALGORITHMS = ("direct", "im2col", *(("implicit_gemm",) if FOR_GPUS else ()))  # of any geometry
 
 
 def operands(transposed=False):
@@ -215,7 +215,7 @@ def test_other_dtypes_run_in_torch_and_the_log_says_so(dtype):
     assert torch.equal(y, F.conv2d(x, w, padding=1))
     assert [call.choice.kernel.backend for call in calls] == ["torch"]
     assert any("dtype" in reason for reason in calls[0].choice.rejected)
-    if BACKEND == "cuda" and dtype in (torch.bfloat16, torch.float16):
+    if FOR_GPUS and dtype in (torch.bfloat16, torch.float16):
         return  # its kernels take them where somebody asks
     with pytest.raises(pycv.UnsupportedError, match="dtype"), pycv.use(backend=BACKEND):
         PF.conv2d(x, w, padding=1)

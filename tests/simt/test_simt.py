@@ -15,7 +15,7 @@ import pytest
 from tools import native
 
 FOLDER = Path(__file__).parent.relative_to(native.ROOT).as_posix()
-SOURCES = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu", "planted.cu", "tensor_core.cu")]
+SOURCES = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu", "planted.cu", "tensor_core.cu", "hopper.cu")]
 BUILDS = {build.name: build for build in (native.SIMT_PLAIN, native.SIMT_ADDRESSES, native.SIMT_RACES)}
 ORDERS = [(order, when) for order in ("forward", "reverse", "random:1") for when in ("eager", "lazy")]
 MANY_BLOCKS = ("grid_y", "grid_z")  # too many for a sanitizer
@@ -68,6 +68,23 @@ PLAIN = {
     "operand_not_rounded": WRONG,
     "fragments_before_they_arrive": WRONG + "-?nan",
     "stage_reused_early": WRONG,
+    "stage_released_early": WRONG,
+    "wrong_phase": r"error: product_kernel: deadlock: 1 threads wait in barrier_wait at hopper.cu:LINE, 128 threads ",
+    "loads_not_awaited": WRONG,
+    "products_not_fenced": r"error: product_kernel: a product without a fence before it \(hopper.cu:LINE, ",
+    "products_not_awaited": r"error: product_kernel: a thread ends before its products are done \(hopper.cu:\d+, ",
+    "too_few_bytes_expected": r"error: product_kernel: deadlock: .* 128 threads wait in barrier_wait "
+    r"at hopper.cu:LINE ",
+    "too_many_arrivals": r"error: product_kernel: deadlock: ",
+    "stage_off_alignment": r"error: product_kernel: box in shared memory of 1024 bytes is misaligned by 512 "
+    r"\(hopper.cu:LINE, ",
+    "results_not_fenced": r"error: product_kernel: reads byte 32768 of shared memory, which a thread has written "
+    r"without fence_async_copies \(hopper.cu:LINE, ",
+    "stores_not_awaited": WRONG,
+    "another_thread_awaits_stores": WRONG,
+    "barrier_not_initialised": r"error: no_init_kernel<false>: a barrier that was not initialised \(hopper.cu:LINE, ",
+    "named_barrier_counts_differ": r"error: named_kernel<false>: a named barrier of 32 threads, others wait for 64 "
+    r"\(hopper.cu:LINE, ",
     "shared_bytes_together": r"error: static_shared_kernel<1024>: launched with 1024 \+ 231425 bytes of shared memory",
 }
 ADDRESSES = {
@@ -89,6 +106,8 @@ ALSO_RACES = {
     "dropped_warp_barrier": r"data race .*planted.cu:\d+ in warp_exchange_kernel<false>",
     "tile_overwritten": r"data race .*planted.cu:\d+ in rounds_kernel<false>",
     "wrong_stage": r"data race",
+    "loads_not_awaited": r"data race",
+    "stores_not_awaited": r"data race",
 }
 
 

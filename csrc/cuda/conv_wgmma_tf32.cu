@@ -1,0 +1,9 @@
+// The kernels of conv's wgmma in tf32: conv_wgmma.h.
+// Tuned: no kernel of this file may spill registers.
+#include "conv_wgmma.h"
+
+namespace pycv::cuda {
+
+PYCV_CONV_WGMMA(Tf32Arithmetic)
+
+}  // namespace pycv::cuda

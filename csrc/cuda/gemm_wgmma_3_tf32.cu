@@ -1,0 +1,9 @@
+// The kernels of wgmma_3_persistent in tf32: gemm_wgmma_3_persistent.h.
+// Tuned: no kernel of this file may spill registers.
+#include "gemm_wgmma_3_persistent.h"
+
+namespace pycv::cuda {
+
+PYCV_GEMM_WGMMA_3(Tf32Arithmetic)
+
+}  // namespace pycv::cuda

@@ -1,0 +1,233 @@
+"""The registry entries of the Triton kernels: the same operations in Python, compiled for a GPU when first needed.
+
+They take tensors of a GPU and run on torch's current stream. With TRITON_INTERPRET=1 in the environment (from before
+Triton is imported) they take CPU tensors instead, on which Triton's interpreter executes them: slow, for tests. Triton
+itself is imported with the first plan.
+
+Nothing predicts times on a GPU yet: of the entries of an op and pass that support a problem, the first is preferred.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from math import prod
+
+import torch
+
+from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
+
+from .. import Kernel, _fields
+
+_DTYPES = ("f32", "f64", "f16", "bf16")
+_POSITIONS = 2**31 - 2**12  # and a block more, in 31 bits
+_LONGEST_AXIS = 2**30  # coordinates, padding and all
+
+
+@cache
+def missing() -> str | None:
+    """Why none of these kernels can run in this installation; None if they can."""
+    return None if find_spec("triton") is not None else "Triton is not installed: pip install triton"
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter is to execute the kernels, on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def state(kernel: Kernel) -> list[str]:
+    """How far a kernel of this backend has come in this installation."""
+    return [] if missing() else ["interpreted", "compiled when needed"]
+
+
+# ------------------------------------------------------------------------------------------ what can run here
+
+
+def _supports(problem) -> str | None:
+    """What holds for every kernel of this backend."""
+    if reason := missing():
+        return reason
+    if interpreted():
+        if problem.device != "cpu":
+            return f"device {problem.device}: with TRITON_INTERPRET=1 the Triton kernels run on CPU tensors"
+    elif problem.device != "cuda":
+        return f"device {problem.device}: the Triton kernels run on a GPU, on CPU tensors only with TRITON_INTERPRET=1"
+    elif reason := _unusable():
+        return reason
+    if problem.dtype not in _DTYPES:
+        return f"dtype {problem.dtype}: the Triton kernels take {', '.join(_DTYPES)}"
+    blocked = next((layout for layout in _fields.layouts(problem) if layout.block > 1), None)
+    return None if blocked is None else f"layout {blocked}: the Triton kernels take nchw and nhwc"
+
+
+def _unusable() -> str | None:
+    """Why no Triton kernel can run on torch's current GPU, in words; None if they can."""
+    if not torch.cuda.is_available():
+        return "no CUDA device that torch can use"
+    if (present := torch.cuda.get_device_capability()) < (8, 0):
+        return "capability {}.{}: the Triton kernels need 8.0 or newer".format(*present)
+    return None
+
+
+def _spatial(problem) -> str | None:
+    """What holds for kernels that count positions."""
+    largest = max(prod(problem.size), prod(getattr(problem, "output_size", ())))
+    if isinstance(problem, ConvProblem):
+        largest *= problem.n
+    if largest >= _POSITIONS:
+        return f"{largest} positions: the Triton kernels count them in 31 bits"
+    if getattr(problem, "stride", ()):
+        p = problem
+        axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
+        if any(max(i, o * u + f * d) + pad >= _LONGEST_AXIS for i, o, f, u, pad, d in axes):
+            return f"an axis of 2^30 or more positions (size {p.size}, output {p.output_size})"
+    return _supports(problem)
+
+
+def _conv(p: ConvProblem) -> str | None:
+    if p.prologue:
+        return f"prologue {'+'.join(p.prologue)}: the Triton kernels have none"
+    return _spatial(p)
+
+
+_THIN_GROUP, _FEW_CHANNELS = 16, 4
+
+
+def _thin_conv(p: ConvProblem) -> str | None:
+    c, k = p.c // p.groups, p.k // p.groups
+    if max(c, k) > _THIN_GROUP and not (p.groups == 1 and c <= _FEW_CHANNELS):
+        return (
+            f"{c} and {k} channels per group: direct is for groups of up to {_THIN_GROUP} channels "
+            f"and for images of up to {_FEW_CHANNELS}"
+        )
+    return _conv(p)
+
+
+def _im2col(p: ConvProblem) -> str | None:
+    if p.pass_ == "grad_weight" and p.dtype in ("f16", "bf16"):
+        return f"dtype {p.dtype}: im2col would round the sums of this gradient between its steps"
+    return _conv(p)
+
+
+DESCRIPTOR_ALIGNMENT = 16  # bytes, of addresses and of the distance between rows
+
+
+def _persistent(p: GemmProblem) -> str | None:
+    """What tensor descriptors ask of the operands."""
+    if p.dtype not in ("f16", "bf16"):
+        return f"dtype {p.dtype}: persistent takes f16 and bf16"
+    if p.batch != 1 or 0 in (p.m, p.n, p.k):
+        return f"b{p.batch}m{p.m}n{p.n}k{p.k}: persistent multiplies one matrix, none of whose sizes is 0"
+    for name, matrix, rows, columns in (("a", p.a, p.m, p.k), ("b", p.b, p.k, p.n)):
+        _, row, column = matrix.strides(rows, columns)
+        leading, length = (column, rows) if matrix.kind == "col" else (row, columns)
+        if matrix.kind == "any" or leading < length or leading * 2 % DESCRIPTOR_ALIGNMENT:
+            return f"{name}={matrix}: its rows or columns must be contiguous and begin at multiples of 16 bytes"
+    if (reason := _supports(p)) is not None:
+        return reason
+    if not interpreted() and (present := torch.cuda.get_device_capability()) < (9, 0):
+        return "capability {}.{}: persistent needs 9.0 or newer".format(*present)
+    return None
+
+
+def _tensor_cores(supports):
+    """What the variants of f32 that round their operands take of the problems that ``supports`` lets through."""
+
+    def answer(problem) -> str | None:
+        if problem.dtype != "f32":
+            return f"dtype {problem.dtype}: tf32 and 3xtf32 are ways to multiply f32"
+        return supports(problem)
+
+    return answer
+
+
+# ------------------------------------------------------------------------------------------------------- plans
+
+
+def _plan_conv(algorithm: str, precision: str = "ieee"):
+    def plan(p: ConvProblem, threads: int, workspace_limit: int):
+        from . import conv_plans
+
+        return conv_plans.plan(algorithm, p, workspace_limit, precision)
+
+    return plan
+
+
+def _plan_gemm(algorithm: str, precision: str = "ieee"):
+    def plan(p: GemmProblem, threads: int, workspace_limit: int):
+        from .plans import Gemm
+
+        return Gemm(p, precision)
+
+    return plan
+
+
+def _plan_persistent(p: GemmProblem, threads: int, workspace_limit: int):
+    from .plans import PersistentGemm
+    from .tiles import PROCESSORS
+
+    if interpreted() or not torch.cuda.is_available():
+        return PersistentGemm(p, 2 if interpreted() else PROCESSORS)
+    return PersistentGemm(p, torch.cuda.get_device_properties().multi_processor_count)
+
+
+def _plan_pool(p: PoolProblem, threads: int, workspace_limit: int):
+    from .plans import Pooling
+
+    return Pooling(p)
+
+
+def _plan_norm(p: NormProblem, threads: int, workspace_limit: int):
+    from .norm_plans import NORMS
+
+    return NORMS[p.op](p)
+
+
+def _plan_pointwise(p: PointwiseProblem, threads: int, workspace_limit: int):
+    from .plans import Relu
+
+    return Relu(p)
+
+
+# ----------------------------------------------------------------------------------------------------- entries
+
+
+def _entries(ops, passes, algorithm, plan, supports=_supports) -> list[Kernel]:
+    return [Kernel(op, pass_, "triton", algorithm, supports, plan) for op in ops for pass_ in passes]
+
+
+_PRECISIONS = {"3xtf32": ("tf32x3", "default"), "tf32": ("tf32", "fast")}  # as Triton calls them; numeric class
+
+
+def _rounding_entries(ops, passes, algorithm, plan, supports) -> list[Kernel]:
+    """The variants of f32 on tensor cores."""
+    return [
+        Kernel(
+            op, pass_, "triton", algorithm, _tensor_cores(supports), plan(algorithm, precision), numeric_class,
+            variant=variant,
+        )
+        for op in ops
+        for pass_ in passes
+        for variant, (precision, numeric_class) in _PRECISIONS.items()
+    ]  # fmt: skip
+
+
+_RANKS = ("1d", "2d", "3d")
+_CONVS = [f"conv{rank}" for rank in _RANKS]
+_POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for rank in _RANKS]
+_GATHERS = ("forward", "grad_input")
+
+KERNELS: list[Kernel] = [
+    *_entries(["gemm"], ("forward",), "tiled", _plan_gemm("tiled")),
+    *_entries(["gemm"], ("forward",), "persistent", _plan_persistent, _persistent),
+    *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _supports),
+    *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _thin_conv),
+    *_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv("implicit_gemm"), _conv),
+    *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv, _conv),
+    *_entries(_CONVS, PASSES, "im2col", _plan_conv("im2col"), _im2col),
+    *_entries(_POOLS, _GATHERS, "direct", _plan_pool, _spatial),
+    *_entries(["batch_norm", "local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),
+    *_entries(["channel_sum"], ("forward",), "direct", _plan_norm, _spatial),
+    *_entries(["relu"], _GATHERS, "direct", _plan_pointwise),
+]

@@ -1,0 +1,206 @@
+"""Plans of the Triton kernels: all that follows from a problem, ready to be launched on addresses.
+
+As the C++ plans (csrc/cpu/plan.h): immutable, shared between threads; ``run`` takes addresses and keeps no state.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from pycv.problem import GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
+
+from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu
+from .launch import Block, Launch, bits, ceil_div, power_of_2, sum_type
+from .tiles import GROUP, tile_of
+
+# ------------------------------------------------------------------------------------------------------- pointwise
+
+
+class Relu:
+    """csrc/bindings: run(input, grad_output, output)."""
+
+    def __init__(self, p: PointwiseProblem) -> None:
+        self._forward = p.pass_ == "forward"
+        kernel, names = (relu.forward, ("x", "y")) if self._forward else (relu.gradient, ("y", "grad", "out"))
+        self.launches = (
+            Launch(
+                kernel, ceil_div(p.count, relu.BLOCK), dict.fromkeys(names, p.dtype),
+                count=p.count, ACC=sum_type(p.dtype), BLOCK=relu.BLOCK, num_warps=8,
+            ),
+        )  # fmt: skip
+
+    def run(self, input: int, grad_output: int, output: int) -> None:
+        if self._forward:
+            self.launches[0](x=input, y=output)
+        else:
+            self.launches[0](y=input, grad=grad_output, out=output)
+
+    launch = run
+
+
+# ------------------------------------------------------------------------------------------------------------ gemm
+
+
+class Gemm:
+    """csrc/bindings: run(a, b, out, bias, residual, alpha, beta, workspace, b_prepared)."""
+
+    workspace_bytes = 0
+    prepared_weight_bytes = 0
+
+    def __init__(self, p: GemmProblem, precision: str) -> None:
+        tile = tile_of(p.m, p.n, p.k, p.dtype, precision, p.batch)
+        strides = {
+            "a": p.a.strides(p.m, p.k), "b": p.b.strides(p.k, p.n), "out": p.out.strides(p.m, p.n),
+            "residual": p.residual.strides(p.m, p.n) if p.residual is not None else (0, 0, 0),
+        }  # fmt: skip
+        self.launches = (
+            Launch(
+                gemm.product, p.batch * tile.covering(p.m, p.n),
+                dict.fromkeys(("a", "b", "out", "bias", "residual"), p.dtype),
+                m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
+                **{f"{x}_{axis}": stride for x in strides for axis, stride in zip(_AXES, strides[x], strict=True)},
+                ACC=sum_type(p.dtype), PRECISION=precision, GROUP=GROUP, **tile.constants(),
+            ),
+        )  # fmt: skip
+
+    def run(
+        self, a: int, b: int, out: int, bias: int = 0, residual: int = 0, alpha: float = 1.0, beta: float = 1.0,
+        workspace: int = 0, b_prepared: bool = False,
+    ) -> None:  # fmt: skip
+        """With beta 0 the residual is not read."""
+        self.launches[0](_scaled(alpha, beta), a=a, b=b, out=out, bias=bias, residual=residual if beta != 0 else 0)
+
+    def launch(self, a: int, b: int, out: int, bias: int, residual: int, workspace: int, b_prepared: bool) -> None:
+        self.run(a, b, out, bias, residual)
+
+
+class PersistentGemm:
+    """As Gemm. Addresses that no descriptor takes are left to a plan of that kind."""
+
+    workspace_bytes = 0
+    prepared_weight_bytes = 0
+
+    def __init__(self, p: GemmProblem, processors: int) -> None:
+        tile = tile_of(p.m, p.n, p.k, p.dtype, "ieee")
+        programs = min(processors, tile.covering(p.m, p.n))
+        out, residual = p.out.strides(p.m, p.n), (p.residual or p.out).strides(p.m, p.n)
+        pointers: dict[str, str | Block] = {
+            "a": _block(p.a, p.dtype, p.m, p.k, (tile.rows, tile.depth)),
+            "b": _block(p.b, p.dtype, p.k, p.n, (tile.depth, tile.columns)),
+            **dict.fromkeys(("out", "bias", "residual"), p.dtype),
+        }  # fmt: skip
+        self.launches = (
+            Launch(
+                gemm_persistent.product, programs, pointers,
+                m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
+                out_row=out[1], out_column=out[2], residual_row=residual[1], residual_column=residual[2],
+                A_IS_COLUMNS=p.a.kind == "col", B_IS_COLUMNS=p.b.kind == "col", PROGRAMS=programs,
+                ACC=sum_type(p.dtype), PRECISION="ieee", GROUP=GROUP, **tile.constants(),
+            ),
+        )  # fmt: skip
+        self._tiled = Gemm(p, "ieee")
+
+    def run(
+        self, a: int, b: int, out: int, bias: int = 0, residual: int = 0, alpha: float = 1.0, beta: float = 1.0,
+        workspace: int = 0, b_prepared: bool = False,
+    ) -> None:  # fmt: skip
+        """With beta 0 the residual is not read."""
+        if (a | b) % DESCRIPTOR_ALIGNMENT:
+            self._tiled.run(a, b, out, bias, residual, alpha, beta)
+            return
+        self.launches[0](_scaled(alpha, beta), a=a, b=b, out=out, bias=bias, residual=residual if beta != 0 else 0)
+
+    def launch(self, a: int, b: int, out: int, bias: int, residual: int, workspace: int, b_prepared: bool) -> None:
+        self.run(a, b, out, bias, residual)
+
+
+def _block(matrix: Matrix, dtype: str, rows: int, columns: int, block: tuple[int, int]) -> Block:
+    _, row, column = matrix.strides(rows, columns)
+    if matrix.kind == "col":
+        return Block(dtype, (columns, rows), column, (block[1], block[0]))
+    return Block(dtype, (rows, columns), row, block)
+
+
+def _scaled(alpha: float, beta: float) -> dict[str, int | bool] | None:
+    if alpha == 1 and beta == 1:
+        return None
+    return {"alpha": bits(alpha), "beta": bits(beta), "SCALED": True}
+
+
+_AXES = ("batch", "row", "column")
+
+
+# ------------------------------------------------------------------------------------------------------------ pool
+
+
+def spatial(values: Sizes, fill: int) -> Sizes:
+    """One, two or three axes as (depth, height, width)."""
+    return (fill,) * (3 - len(values)) + tuple(values)
+
+
+def strides_of(name: str, layout: Layout, c: int, size: Sizes) -> dict[str, int]:
+    """Those of image, channel and position, as the kernels name them: the positions of an image are evenly spaced."""
+    n, channel, *axes = layout.strides(c, size)
+    return {f"{name}_n": n, f"{name}_c": channel, f"{name}_p": axes[-1] if axes else 0}
+
+
+def per_axis(name: str, values: Sizes, ending: str = "dhw") -> dict[str, int]:
+    return {f"{name}_{axis}": value for axis, value in zip(ending, values, strict=True)}
+
+
+class Pooling:
+    """csrc/bindings: run(input, output, indices)."""
+
+    def __init__(self, p: PoolProblem) -> None:
+        self._max, self._forward = "max" in p.op, p.pass_ == "forward"
+        adaptive = p.op.startswith("adaptive")
+        size, out = spatial(p.size, 1), spatial(p.output_size, 1)
+        stride, padding, dilation = spatial(p.stride, 1), spatial(p.padding, 0), spatial(p.dilation, 1)
+        extent = tuple(d * (f - 1) + 1 for d, f in zip(dilation, spatial(p.filter, 1), strict=True))
+        if self._forward:
+            kernel = max_pool.forward if self._max else avg_pool.forward
+            names = ("x", "y")
+            taps = tuple(map(_longest_part, size, out)) if adaptive else spatial(p.filter, 1)
+            loops, layout, positions = per_axis("taps", taps), p.output, prod(out)
+        else:
+            kernel = max_pool.gradient if self._max else avg_pool.gradient
+            names = ("grad", "out")
+            met = map(_longest_part, out, size) if adaptive else map(_windows, extent, stride)
+            loops, layout, positions = per_axis("windows", tuple(met)), p.input, prod(size)
+        numbers = {"depth": size[0], "height": size[1], "width": size[2]}
+        numbers |= {"out_depth": out[0], "out_height": out[1], "out_width": out[2]} | loops
+        numbers |= strides_of("x", p.input, p.c, p.size) | strides_of("y", p.output, p.c, p.output_size)
+        constants = per_axis("STRIDE", stride, "DHW") | per_axis("PADDING", padding, "DHW")
+        constants |= per_axis("EXTENT", extent, "DHW")
+        pointers = dict.fromkeys(names, p.dtype)
+        if self._max:
+            pointers["indices"] = "i64"
+            constants |= per_axis("DILATION", dilation, "DHW") if self._forward else {}
+        else:
+            constants |= {"DIVISOR": p.divisor, "PADDED": p.count_include_pad and not adaptive}
+        count = p.n * p.c * positions
+        block = power_of_2(count, 32, 512)
+        self.launches = (
+            Launch(
+                kernel, ceil_div(count, block), pointers, count=count, channels=p.c, positions=positions,
+                **numbers, **constants, ADAPTIVE=adaptive, ACC=sum_type(p.dtype), BLOCK=block,
+                CHANNELS_LAST=layout.name == "nhwc", WIDE=count + block >= 2**31, num_warps=4,
+            ),
+        )  # fmt: skip
+
+    def run(self, input: int, output: int, indices: int = 0) -> None:
+        first, second = (input, output) if self._forward else (output, input)
+        tensors = {"x": first, "y": second} if self._forward else {"grad": first, "out": second}
+        self.launches[0](**tensors, **({"indices": indices} if self._max else {}))
+
+    launch = run
+
+
+def _longest_part(size: int, parts: int) -> int:
+    """The most elements that a part has where adaptive pooling splits ``size`` into ``parts``."""
+    return 0 if parts == 0 else min(size, (size + parts - 2) // parts + 1)
+
+
+def _windows(extent: int, stride: int) -> int:
+    """The most windows that an element lies in."""
+    return (extent - 1) // stride + 1

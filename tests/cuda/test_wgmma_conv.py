@@ -1,0 +1,140 @@
+"""Convolution on Hopper's tensor cores: rows and images that tiles cross, edges, steps, and what is refused."""
+
+import pytest
+import torch
+
+from pycv import functional, registry, use
+from pycv.kernels import cuda
+from pycv.problem import PASSES
+from pycv.problem import parse as parse_as_it_is
+
+from ..backend import parse
+from .execution import ORDERS, assert_right, kernels, on_hopper
+
+pytestmark = on_hopper
+
+GATHERS = ("forward", "grad_input")
+
+
+def right(text: str, algorithm: str = "wgmma", **how) -> None:
+    assert_right(f"{text} cpu", algorithm, **{"kinds": ["integers"], "orders": ["forward"], **how})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("pass_", GATHERS)
+def test_tiles_across_rows_and_images(pass_, order):
+    """Two tiles and a half of positions over three images, 72 channels on each side: a block and a short one."""
+    epilogue = "bias+relu" if pass_ == "forward" else ""
+    right(f"conv2d.{pass_} n3c72h9w11 k72r3s3 p1 bf16 nhwc {epilogue}", orders=[order])
+
+
+@pytest.mark.parametrize("pass_", GATHERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n2c16h7w10 k24r2s3 p0x1", "n1c8h12w13 k16r3s3 p2x3 d2x3", "n5c24h5w5 k8r1s1", "n2c8h6w6 k136r5s1 p2x0",
+        "n1c8h4w4 k8r4s4 p5",
+    ],
+)  # fmt: skip
+def test_windows(text, pass_):
+    right(f"conv2d.{pass_} {text} f16 nhwc", kinds=["normal"])
+
+
+@pytest.mark.parametrize(
+    "text", ["n2c16h11w14 k24r3s3 u2 p1", "n2c8h17w19 k16r5s4 u3x4 p2x0 d1x2", "n1c8h9w9 k8r1s1 u2"]
+)
+def test_steps_of_windows(text):
+    right(f"conv2d.forward {text} bf16 nhwc", kinds=["normal"])
+
+
+@pytest.mark.parametrize("pass_", GATHERS)
+def test_tf32(pass_):
+    right(f"conv2d.{pass_} n2c36h8w9 k20r3s3 p1 f32 nhwc", "wgmma/tf32", kinds=["normal"])
+
+
+@pytest.mark.parametrize("pass_", GATHERS)
+def test_one_dimension(pass_):
+    right(f"conv1d.{pass_} n3c16w70 k24s5 p2 d2 bf16 nhwc", kinds=["normal"])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "text",
+    ["n3c72h9w11 k72r3s3 p1", "n2c16h7w10 k136r2s3 p0x1 u2x1", "n1c8h12w13 k16r3s3 p2x3 d2x3", "n5c24h5w5 k8r1s1"],
+)
+def test_grad_weight(text, order):
+    """Several positions of the filter to a tile, parts of the positions, rows that begin within a step."""
+    right(f"conv2d.grad_weight {text} bf16 nhwc", orders=[order])
+
+
+def test_grad_weight_within_the_workspace():
+    """As many parts as fit; the weight in either layout; one dimension."""
+    for limit in (0, 2 * 8 * 9 * 64 * 4, 2**28):
+        right("conv2d.grad_weight n4c24h9w9 k8r3s3 p1 f16 nhwc w=nhwc", kinds=["normal"], workspace_limit=limit)
+    right("conv1d.grad_weight n3c16w70 k24s5 p2 d2 f16 nhwc", kinds=["normal"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_layers_of_16_bits_reach_these_kernels(dtype):
+    """In every pass, without a copy of what is nhwc already."""
+    x = torch.randn(2, 24, 6, 7, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = torch.randn(32, 24, 3, 3, dtype=dtype, requires_grad=True)
+    with use(backend="cuda"), registry.record() as calls:
+        y = functional.conv2d(x, w, padding=1)
+        y.backward(torch.ones_like(y).contiguous(memory_format=torch.channels_last))
+    ran = {call.choice.problem.pass_: call.choice.kernel.algorithm for call in calls}
+    assert ran == dict.fromkeys(PASSES, "wgmma") and y.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.conv2d(x.double(), w.double(), padding=1)
+    assert (y - expected).abs().max() <= 2**-6 * expected.abs().max()
+
+
+def test_residual_and_wide_pixels():
+    """Pixels that are parts of wider ones."""
+    right("conv2d.forward n2c24h6w7 k16r3s3 p1 f16 nhwc/1344/32>nhwc/1008/24 res=nhwc bias+residual+relu")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("channels", [128, 256])
+def test_wider_tiles(channels):
+    right(f"conv2d.forward n2c8h92w92 k{channels}r1s1 bf16 nhwc")
+
+
+def test_addresses_off_alignment():
+    for pass_ in PASSES:
+        right(f"conv2d.{pass_} n2c16h7w7 k8r3s3 p1 bf16 nhwc", offset=1)
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def reason(text: str) -> str | None:
+    problem = parse(f"{text} cpu")
+    named = [k for k in registry.kernels(problem.op, problem.pass_) if k.full_algorithm == "wgmma"]
+    return named[0].supports(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("conv2d.forward n1c8h9w9 k8r3s3 bf16", "input (layout nchw, 8 channels): wgmma takes nhwc"),
+        ("conv2d.forward n1c3h9w9 k8r3s3 bf16 nhwc", "input (layout nhwc, 3 channels): wgmma takes nhwc"),
+        ("conv2d.forward n1c8h9w9 k12r3s3 bf16 nhwc", "output (layout nhwc, 12 channels): wgmma takes nhwc"),
+        ("conv2d.forward n1c16h9w9 k16r3s3 g2 bf16 nhwc", "groups 2: wgmma is for one"),
+        ("conv2d.grad_input n1c8h9w9 k8r3s3 u2 bf16 nhwc", "stride 2x2: the gradient of wgmma is for 1"),
+        ("conv2d.forward n1c8h99w99 k8r3s3 u9 bf16 nhwc", "filter 3, stride 9, padding 0, dilation 1: wgmma's windows"),
+        ("conv1d.forward n1c8w999 k8s3 d130 bf16 nhwc", "filter 3, stride 1, padding 0, dilation 130: wgmma's windows"),
+        ("conv1d.forward n1c8w99 k8s3 p129 bf16 nhwc", "filter 3, stride 1, padding 129, dilation 1: wgmma's windows"),
+    ],
+)  # fmt: skip
+def test_refused_in_words(text, start):
+    answer = reason(text)
+    assert answer is not None and answer.startswith(start)
+
+
+@pytest.mark.parametrize(("capability", "refused"), [((8, 0), True), ((9, 0), False), ((10, 0), True)])
+def test_on_hopper_alone(monkeypatch, capability, refused):
+    monkeypatch.setenv("PYCV_CUDA_HOST", "0")
+    monkeypatch.setattr(cuda, "unusable", lambda: None)
+    monkeypatch.setattr(cuda, "capability", lambda: capability)
+    answer = kernels(parse_as_it_is("conv2d.forward n1c8h9w9 k8r3s3 f16 nhwc cuda"), "wgmma")
+    assert len(answer) == (not refused)

@@ -1,0 +1,100 @@
+"""GEMM on Hopper's tensor cores: every step of the ladder, edges of tiles, how operands lie, and what is refused."""
+
+import pytest
+
+from pycv import registry
+from pycv.kernels import cuda
+from pycv.problem import parse as parse_as_it_is
+
+from ..backend import parse
+from .execution import ORDERS, assert_right, kernels, on_hopper
+
+pytestmark = on_hopper
+
+STEPS = ("wgmma_1_simple", "wgmma_2_specialized", "wgmma_3_persistent")
+
+
+def right(text: str, algorithm: str, **how) -> None:
+    """With integers, where each sum is exact, unless ``kinds`` says otherwise; one thread order, lazy."""
+    assert_right(text, algorithm, **{"kinds": ["integers"], "orders": ["forward"], **how})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("step", STEPS)
+def test_tiles_that_the_matrices_do_not_fill(step, order):
+    """Several tiles down and across, the last ones ragged, over two steps of k of which the second is short."""
+    right("gemm.forward m131n259k72 bf16 b=row/264/0 out=row/264/0 cpu bias+relu", step, orders=[order])
+
+
+@pytest.mark.parametrize("majors", ["a=col b=col", "a=col", "b=col out=col"])
+@pytest.mark.parametrize("step", STEPS)
+def test_how_operands_lie(step, majors):
+    right(f"gemm.forward m72n80k136 f16 {majors} cpu bias", step, kinds=["normal"])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_tf32(step):
+    right("gemm.forward m70n84k100 f32 b=col cpu bias", f"{step}/tf32", kinds=["normal"])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_batches(step):
+    right("gemm.forward b3m24n16k40 bf16 res=row cpu bias+residual+relu", step, kinds=["normal"])
+    right("gemm.forward b2m9n24k16 f16 a=row/16/0 b=row/24/0 cpu", step)
+
+
+def test_more_tiles_than_stages_and_blocks():
+    """The ring goes on from tile to tile; blocks have different numbers of tiles."""
+    right("gemm.forward m400n264k456 bf16 cpu", "wgmma_3_persistent")
+
+
+def test_wide_tiles():
+    right("gemm.forward b17m128n1024k8 bf16 cpu", "wgmma_3_persistent")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_nothing_to_multiply_and_addresses_off_alignment(step):
+    """These run as mma_sync does."""
+    right("gemm.forward m8n16k0 bf16 a=row/8/0 cpu bias", step)
+    right("gemm.forward m24n16k40 bf16 b=col cpu bias", step, offset=1)
+    right("gemm.forward m0n16k8 bf16 cpu", step)
+
+
+def test_nonfinite_values_spread_as_in_the_reference():
+    right("gemm.forward m34n72k40 f16 a=col/40/0 cpu relu", "wgmma_3_persistent", kinds=["nonfinite"])
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def reason(text: str, algorithm: str = "wgmma_3_persistent") -> str | None:
+    (kernel,) = [k for k in registry.kernels("gemm") if k.full_algorithm == algorithm]
+    return kernel.supports(parse(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "tensor"),
+    [
+        ("m9n16k12 bf16", "a (layout row)"), ("m16n12k16 bf16", "b (layout row)"),
+        ("m16n12k16 bf16 b=col", "out (layout row)"), ("m16n16k16 f16 a=any/32/2/0", "a (layout any/32/2/0)"),
+        ("b2m16n16k16 f16 a=row/16/260", "a (layout row/16/260)"), ("m16n16k16 f16 a=row/0/0", "a (layout row/0/0)"),
+    ],
+)  # fmt: skip
+def test_rows_off_alignment_are_refused(text, tensor):
+    assert reason(f"gemm.forward {text} cpu") == f"rows of {tensor} do not begin at multiples of 16 bytes"
+    assert kernels(parse(f"gemm.forward {text} cpu"), "mma_sync")
+
+
+def test_tf32_runs_along_k():
+    for text, tensor in (("m16n16k16 f32", "b (layout row)"), ("m16n16k16 f32 a=col b=col", "a (layout col)")):
+        expected = f"rows of {tensor} do not begin at multiples of 16 bytes along k"
+        assert reason(f"gemm.forward {text} cpu", "wgmma_3_persistent/tf32") == expected
+
+
+@pytest.mark.parametrize(("capability", "refused"), [((8, 0), True), ((9, 0), False), ((10, 0), True)])
+def test_on_hopper_alone(monkeypatch, capability, refused):
+    monkeypatch.setenv("PYCV_CUDA_HOST", "0")
+    monkeypatch.setattr(cuda, "unusable", lambda: None)
+    monkeypatch.setattr(cuda, "capability", lambda: capability)
+    answer = kernels(parse_as_it_is("gemm.forward m8n8k8 f16 cuda"), "wgmma_3_persistent")
+    assert len(answer) == (not refused)

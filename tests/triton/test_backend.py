@@ -1,0 +1,111 @@
+"""The Triton backend as a whole: where it runs, what it refuses, what is said where Triton is missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import pycv
+from pycv import registry
+from pycv.choice import verified
+from pycv.kernels import triton as backend
+from pycv.problem import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def in_a_new_process(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=os.environ | environment, cwd=ROOT, capture_output=True,
+        text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_triton_is_installed():
+    """Here its absence is a failure: nothing of this backend would be tested."""
+    assert backend.missing() is None
+
+
+def test_what_it_refuses(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    found = (kernel for kernel in registry.kernels("conv2d", "forward") if kernel.backend == "triton")
+    entries = {kernel.full_algorithm: kernel for kernel in found}
+    text = "conv2d.forward n1c3h9w9 k4r3s3 {} nchw {}"
+    assert "only with TRITON_INTERPRET=1" in entries["im2col"].supports(parse(text.format("f32", "cpu")))
+    if not torch.cuda.is_available():
+        assert "no CUDA device" in entries["im2col"].supports(parse(text.format("f32", "cuda")))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "on CPU tensors" in entries["im2col"].supports(parse(text.format("f32", "cuda")))
+    assert entries["im2col"].supports(parse(text.format("f32", "cpu"))) is None
+    assert "dtype i64" in entries["im2col"].supports(parse(text.format("i64", "cpu")))
+    assert "multiply f32" in entries["implicit_gemm/tf32"].supports(parse(text.format("bf16", "cpu")))
+    wide = parse("conv2d.forward n1c32h9w9 k40r3s3 f32 nchw cpu")
+    assert "32 and 40 channels per group" in entries["direct"].supports(wide)
+    assert "prologue" in entries["im2col"].supports(parse(text.format("f32", "cpu") + " pre=relu"))
+    long = "conv1d.forward n2c1w1073741824 k1s1 f32 nchw cpu"
+    (kernel,) = (k for k in registry.kernels("conv1d", "forward") if k.name == "triton:im2col")
+    assert "2147483648 positions" in kernel.supports(parse(long))
+
+
+def test_it_is_not_chosen_by_default():
+    """Not where the interpreter could run it, nor on a device on which it was never verified."""
+    assert not any(verified.of(kernel) for kernel in registry.kernels() if kernel.backend == "triton")
+    out = in_a_new_process(
+        "import torch, pycv, pycv.functional as F\n"
+        "with pycv.registry.record() as calls: F.relu(torch.ones(3))\n"
+        "print(calls[0].choice.kernel.backend)",
+        TRITON_INTERPRET="1",
+    )
+    assert out != "triton\n"
+
+
+def test_a_layer_in_the_interpreter():
+    """Forward and gradients, in f32 and bf16, from two threads at once."""
+    out = in_a_new_process(
+        "import torch, pycv, pycv.functional as F\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def once(dtype):\n"
+        "    x, w, b = torch.randn(2, 3, 6, 7), torch.randn(5, 3, 3, 3), torch.randn(5)\n"
+        "    x, w, b = (t.to(dtype).requires_grad_() for t in (x, w, b))\n"
+        "    with pycv.use(backend='triton'):\n"
+        "        y = F.conv2d(x, w, b, padding=1)\n"
+        "        ours = y, *torch.autograd.grad(y.float().sum(), (x, w, b))\n"
+        "    y = torch.nn.functional.conv2d(x, w, b, padding=1)\n"
+        "    theirs = y, *torch.autograd.grad(y.float().sum(), (x, w, b))\n"
+        "    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)\n"
+        "with pycv.registry.record() as calls, ThreadPoolExecutor(2) as pool:\n"
+        "    list(pool.map(once, [torch.float32, torch.bfloat16]))\n"
+        "print(*sorted({call.choice.kernel.backend for call in calls} - {'torch', 'cpu'}))",
+        TRITON_INTERPRET="1",
+    )
+    assert out == "triton\n"
+
+
+def test_without_triton():
+    out = in_a_new_process(
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'triton' else find(name, *a)\n"
+        "import torch, pycv\n"
+        "try:\n"
+        "    with pycv.use(backend='triton'): pycv.functional.relu(torch.ones(3))\n"
+        "except pycv.UnsupportedError as error: print(error)\n"
+        "print(pycv.info())",
+        TRITON_INTERPRET="1",
+    )
+    assert "Triton is not installed: pip install triton" in out
+    assert "Triton" in out and "not found" in out
+
+
+@pytest.mark.full
+def test_the_package_imports_no_triton():
+    assert in_a_new_process("import sys, pycv; pycv.kernels(); print('triton' in sys.modules)") == "False\n"
+
+
+def test_registering_beside_them():
+    with pytest.raises(ValueError, match="has a kernel triton:direct already"):
+        pycv.register(next(kernel for kernel in registry.kernels("relu", "forward") if kernel.backend == "triton"))

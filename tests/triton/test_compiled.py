@@ -1,0 +1,100 @@
+"""What Triton makes of the kernels for GPUs that are not there: everything compiles, products are those of tensor
+cores, and nothing spills registers to memory."""
+
+import pytest
+
+from pycv.kernels import triton as backend
+from pycv.problem import parse
+
+from ..seed import SEED
+from . import ahead
+
+pytestmark = pytest.mark.skipif(backend.interpreted(), reason="TRITON_INTERPRET=1: nothing is compiled")
+
+ARCHITECTURES = (80, 90)
+# Sizes of networks, for which tiles are as large as they get. Which of them multiply on tensor cores: all but those of
+# f32 without rounding.
+PRODUCTS = (
+    ("gemm.forward m2048n2048k2048 bf16 res=row cuda bias+residual+relu", "tiled"),
+    ("gemm.forward m4096n4096k4096 bf16 cuda", "persistent"),
+    ("gemm.forward m2048n2048k2048 f16 a=col b=col cuda bias", "persistent"),
+    ("gemm.forward m2048n2048k2048 f32 cuda bias", "tiled"),
+    ("gemm.forward m2048n2048k2048 f32 cuda bias", "tiled/3xtf32"),
+    ("gemm.forward m2048n2048k2048 f32 b=col cuda", "tiled/tf32"),
+    ("gemm.forward m512n512k512 f64 cuda", "tiled"),
+    ("conv2d.forward n32c64h56w56 k64r3s3 p1 f16 nhwc cuda bias+relu", "implicit_gemm"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 bf16 nchw cuda", "implicit_gemm"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nchw cuda", "implicit_gemm"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nhwc cuda", "implicit_gemm/3xtf32"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
+    ("conv2d.forward n32c3h224w224 k64r7s7 u2 p3 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 bf16 nchw cuda", "implicit_gemm"),
+    ("conv3d.grad_weight n8c32d16h28w28 k32t3r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
+    ("conv2d.forward n4c64h56w56 k64r3s3 p1 f16 nhwc cuda bias", "im2col"),
+    ("conv2d.grad_weight n4c64h56w56 k64r3s3 p1 f32 nhwc cuda", "im2col"),
+)
+OTHERS = tuple(
+    (text, "direct")
+    for text in (
+        "conv2d.forward n32c128h56w56 k128r3s3 p1 g128 bf16 nhwc cuda",
+        "conv2d.forward n32c128h56w56 k128r3s3 p1 g128 f32 nchw cuda bias",
+        "conv2d.forward n32c3h224w224 k64r3s3 p1 f32 nchw cuda",
+        "conv2d.grad_weight n32c128h56w56 k128r3s3 p1 g128 f32 nchw cuda",
+        "max_pool2d.forward n32c64h112w112 r3s3 u2 p1 bf16 nhwc cuda indices",
+        "max_pool2d.grad_input n32c64h112w112 r3s3 u2 p1 bf16 nchw cuda indices",
+        "avg_pool2d.forward n32c64h112w112 r3s3 u2 p1 f32 nchw cuda exclude_pad",
+        "avg_pool2d.grad_input n32c64h112w112 r3s3 u2 p1 f32 nchw cuda",
+        "adaptive_avg_pool2d.forward n32c64h112w112 o7 f32 nchw cuda",
+        "adaptive_max_pool2d.grad_input n32c64h112w112 o7 f32 nchw cuda indices",
+        "batch_norm.forward n32c64h56w56 bf16 nhwc cuda training+relu",
+        "batch_norm.grad_input n32c64h56w56 f32 nchw cuda training+relu",
+        "batch_norm.forward n32c64h56w56 f32 nchw cuda",
+        "local_response_norm.forward n32c64h56w56 l5 f32 nchw cuda",
+        "local_response_norm.grad_input n32c64h56w56 l5 f64 nchw cuda",
+        "channel_sum.forward n32c64h56w56 bf16 nchw cuda",
+        "relu.forward e1000000 bf16 cuda",
+        "relu.grad_input e1000000 f64 cuda",
+    )
+)
+EVERY = (*PRODUCTS, *OTHERS)
+
+
+def assert_compiles_well(text, algorithm, capability, folder):
+    problem = parse(text)
+    if algorithm == "persistent" and capability < 90:
+        return  # refused there
+    with ahead.pretending(capability):
+        binaries = ahead.compiled(problem, algorithm)
+    code = "".join(binary.asm["ptx"] for binary in binaries)
+    on_tensor_cores = algorithm != "direct" and (problem.dtype != "f32" or "tf32" in algorithm)
+    assert ("mma.sync" in code or "wgmma.mma_async" in code) == on_tensor_cores
+    for binary in binaries:
+        assert ahead.spilled(binary, capability, folder) == 0, binary.metadata.name
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_some(capability, tmp_path):
+    for count, cases in ((2, PRODUCTS), (1, OTHERS)):
+        for i in range(count):
+            assert_compiles_well(*cases[(SEED // 2 + i) % len(cases)], capability, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize(("text", "algorithm"), EVERY)
+def test_every_kernel(text, algorithm, capability, tmp_path):
+    assert_compiles_well(text, algorithm, capability, tmp_path)
+
+
+def test_every_entry_is_compiled():
+    """An op, pass and algorithm that the lists above forget shows here; ranks share their kernels."""
+    from pycv import registry
+
+    def family(op):
+        return op.rstrip("123d").removeprefix("adaptive_")
+
+    there = {(family(k.op), k.algorithm) for k in registry.kernels() if k.backend == "triton"}
+    listed = {(family(parse(text).op), algorithm.split("/")[0]) for text, algorithm in EVERY}
+    assert there <= listed, there - listed
