@@ -1,5 +1,7 @@
 """batch_norm, local_response_norm and channel_sum against torch and float64."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from pycv import registry
 from pycv.ops.channel_sum import channel_sum
 
 from ..backend import BACKEND, DEVICE
+from ..seed import sliced
 
 OPS = {op.name.removeprefix("nn.functional."): op for op in op_db}
 DTYPES = (torch.float32, torch.float64)
@@ -70,9 +73,7 @@ def test_batch_norm_is_close_to_float64(shape, channels_last, training):
     assert y.stride() == x.stride() or not channels_last
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("training", "affine", "channels_last"), sliced(product(*[(True, False)] * 3), 4))
 def test_batch_norm_gradients_of_gradients(training, affine, channels_last):
     x = torch.randn(3, 4, 5, 6, dtype=torch.float64)
     x = (x.to(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
