@@ -345,6 +345,8 @@ def _wgmma(variant: str):
             return reason
         if p.dtype not in (dtypes := _MMA_DTYPES[variant]):
             return f"dtype {p.dtype}: {'/'.join(filter(None, ('wgmma', variant)))} takes {', '.join(dtypes)}"
+        if max(p.m, p.n, p.k) >= 2**31:
+            return f"{p.m} x {p.n} x {p.k}: wgmma's copies count rows and columns in 31 bits"
         for name, rows, columns in (("a", p.m, p.k), ("b", p.k, p.n), ("out", p.m, p.n)):
             along = "" if p.dtype != "f32" else {"a": "row", "b": "col"}.get(name, "")
             if not _rows_aligned(getattr(p, name), p.batch, rows, columns, _ELEMENTS[p.dtype], along):

@@ -132,7 +132,7 @@ void perform_load(const BoxCopy& copy) {
     const std::size_t bytes = row_bytes(map);
     std::byte row[256 * 4];
     execution.fibers.by_agent([&] {
-        races::acquire(&execution.agent_clock);
+        races::acquire(copy.clock);
         see_global(copy, races::reads);
         races::writes(copy.shared, box_bytes(map));
         races::release(clock_of_barrier(copy.barrier));
@@ -161,7 +161,7 @@ void perform_store(const BoxCopy& copy) {
     const std::size_t bytes = row_bytes(map);
     std::byte row[256 * 4];
     execution.fibers.by_agent([&] {
-        races::acquire(&execution.agent_clock);
+        races::acquire(copy.clock);
         races::reads(copy.shared, box_bytes(map));
         see_global(copy, races::writes);
         races::release(&copy.issuer->stores);
@@ -188,8 +188,9 @@ BoxCopy box_copy(const void* shared, const TensorMap& map, std::uint64_t* barrie
         fail("a copy of a box leads outside dynamic shared memory", site);
     if (static_cast<int>(at.size()) != map.rank) fail("coordinates of another rank than the tensor map's", site);
     const races::Unseen unseen;
-    BoxCopy copy{map, static_cast<std::byte*>(const_cast<void*>(shared)), barrier, {}, {}, &running(), site};
+    BoxCopy copy{map, static_cast<std::byte*>(const_cast<void*>(shared)), barrier, {}, {}, &running(), site, nullptr};
     std::copy(at.begin(), at.end(), copy.at);
+    copy.clock = &execution.copy_clocks[execution.copies++ % execution.copy_clocks.size()];
     return copy;
 }
 
@@ -197,7 +198,7 @@ void issue_load(const BoxCopy& copy) {
     check_aligned(copy.barrier, sizeof(*copy.barrier), "barrier", copy.site);
     if (!execution.shared.contains(copy.barrier, sizeof(*copy.barrier)) || !is_barrier(copy.barrier))
         fail("a copy of a box at a barrier that was not initialised", copy.site);
-    races::release(&execution.agent_clock);
+    races::release(copy.clock);
     if (!execution.configuration.lazy) return perform_load(copy);
     const races::Unseen unseen;
     execution.loads.push_back(copy);
@@ -246,7 +247,7 @@ void load_windows(void* shared, const TensorMap& map, std::uint64_t* barrier, in
 
 void store_box(const TensorMap& map, const void* shared, std::initializer_list<int> at, Site site) {
     const BoxCopy copy = box_copy(shared, map, nullptr, at, site);
-    races::release(&execution.agent_clock);
+    races::release(copy.clock);
     if (!execution.configuration.lazy) return perform_store(copy);
     const races::Unseen unseen;
     running().stores.issued.push_back(copy);

@@ -71,6 +71,7 @@ struct BoxCopy {
     int64_t shift[2];  // of im2col
     Thread* issuer;
     Site site;
+    char* clock;  // of the race check: when it was issued
 };
 
 // The stores of one thread in the order of issue, in groups as those of AsyncCopies.

@@ -98,7 +98,7 @@ void perform(const IssuedProduct& issued) {
 
 void perform_product(const IssuedProduct& issued) {
     execution.fibers.by_agent([&] {
-        races::acquire(&execution.agent_clock);
+        races::acquire(&execution.product_clock);
         switch (issued.product.type) {
             case MatrixType::f16: perform<MatrixType::f16>(issued); break;
             case MatrixType::bf16: perform<MatrixType::bf16>(issued); break;
@@ -210,7 +210,7 @@ void fence_products(Site site) {
 
 void multiply_async(const GroupProduct& product, float* sums, Site site) {
     LaneProduct lane{product, sums};
-    races::release(&execution.agent_clock);
+    races::release(&execution.product_clock);
     collective(all_lanes, "product of a warp group", issue_lanes, &lane, &lane, site);
 }
 

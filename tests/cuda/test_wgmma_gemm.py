@@ -85,6 +85,12 @@ def test_rows_off_alignment_are_refused(text, tensor):
     assert kernels(parse(f"gemm.forward {text} cpu"), "mma_sync")
 
 
+def test_more_rows_than_copies_can_count():
+    assert reason(f"gemm.forward m{2**31}n8k8 bf16 cpu") == (
+        f"{2**31} x 8 x 8: wgmma's copies count rows and columns in 31 bits"
+    )
+
+
 def test_tf32_runs_along_k():
     for text, tensor in (("m16n16k16 f32", "b (layout row)"), ("m16n16k16 f32 a=col b=col", "a (layout col)")):
         expected = f"rows of {tensor} do not begin at multiples of 16 bytes along k"

@@ -106,7 +106,6 @@ ALSO_RACES = {
     "dropped_warp_barrier": r"data race .*planted.cu:\d+ in warp_exchange_kernel<false>",
     "tile_overwritten": r"data race .*planted.cu:\d+ in rounds_kernel<false>",
     "wrong_stage": r"data race",
-    "loads_not_awaited": r"data race",
     "stores_not_awaited": r"data race",
 }
 

@@ -106,11 +106,4 @@ __device__ __forceinline__ void fence_async_copies(PYCV_FIRST_SITE) {
 #endif
 }
 
-// Fetches a map ahead of its first use.
-__device__ __forceinline__ void prefetch_map([[maybe_unused]] const TensorMap& map) {
-#if defined(PYCV_SM90)
-    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-#endif
-}
-
 }  // namespace pycv::cuda
