@@ -30,7 +30,8 @@ def test_help_and_version(capsys):
     for arguments in ([], ["--help"]):
         code, out, _ = run(capsys, *arguments)
         assert code == 0 and all(
-            command in out for command in ("demo", "info", "kernels", "models", "summary", "tune", "bench")
+            command in out
+            for command in ("demo", "info", "kernels", "models", "summary", "train", "eval", "predict", "tune", "bench")
         )
     assert run(capsys, "--version")[1].strip() == pycv.__version__
 
