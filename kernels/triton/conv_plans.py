@@ -8,7 +8,7 @@ from typing import Any
 from pycv.problem import ITEMSIZES, ConvProblem, GemmProblem, Matrix, Sizes
 
 from . import conv_direct, conv_im2col, conv_implicit
-from .launch import Launch, ceil_div, power_of_2, sum_dtype, sum_type
+from .launch import Launch, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import Gemm, per_axis, spatial, strides_of
 from .tiles import GROUP, PROCESSORS, tile_of
 
@@ -113,7 +113,7 @@ class _Image(_Plan):
 
     def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
         source, computed = (input, output) if self._forward else (output, input)
-        self.launches[0](source=source, weight=weight, out=computed, bias=bias, residual=residual)
+        self.launches[0](source=present(source), weight=present(weight), out=computed, bias=bias, residual=residual)
 
 
 class ImplicitImage(_Image):
@@ -265,7 +265,7 @@ class ImplicitGradWeight(_GradWeight):
         self.launches = (product, add) if split else (product,)
 
     def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
-        self.launches[0](x=input, grad=output, out=workspace if self._parts > 1 else weight)
+        self.launches[0](x=present(input), grad=present(output), out=workspace if self._parts > 1 else weight)
         if self._parts > 1:
             self.launches[1](parts=workspace, out=weight)
 
@@ -286,7 +286,7 @@ class DirectGradWeight(_GradWeight):
         )  # fmt: skip
 
     def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
-        self.launches[0](x=input, grad=output, out=weight)
+        self.launches[0](x=present(input), grad=present(output), out=weight)
 
 
 class Im2colGradWeight(_GradWeight):

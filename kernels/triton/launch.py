@@ -60,10 +60,21 @@ class _Address:
         return self._address
 
 
+_EMPTY = -1
+_nothing = ctypes.create_string_buffer(64)
+
+
+def present(address: int) -> int:
+    """The address of an operand that is always there: torch gives 0 for an empty one, of which nothing is read."""
+    return address or _EMPTY
+
+
 def _pointer(address: int, dtype: str) -> Any:
     if not address:
         return None
     kind = DTYPES[dtype]
+    if address == _EMPTY:
+        address = ctypes.addressof(_nothing) if interpreted() else 0
     if not interpreted():
         return _Address(address, kind)
     return torch.frombuffer((ctypes.c_char * kind.itemsize).from_address(address), dtype=kind, count=1)
@@ -107,7 +118,7 @@ class Launch:
             with _interpreting:
                 self._kernel[self._grid](**arguments)
         else:
-            with _device_of(next(filter(None, addresses.values()), 0)):
+            with _device_of(next((address for address in addresses.values() if address > 0), 0)):
                 self._kernel[self._grid](**arguments)
 
     def compiled(self, absent: frozenset[str] | set[str] = frozenset()) -> Any:

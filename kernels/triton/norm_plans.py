@@ -9,7 +9,7 @@ from typing import Any
 from pycv.problem import ITEMSIZES, NormProblem
 
 from . import batch_norm, channel_sum, local_response_norm
-from .launch import Launch, bits, ceil_div, power_of_2, sum_dtype, sum_type
+from .launch import Launch, bits, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import strides_of
 from .tiles import PROCESSORS
 
@@ -184,7 +184,7 @@ class ChannelSum(_Norm):
 
     def run(self, input=0, output=0, workspace=0, **others: Any) -> None:
         self.launches[0](x=input, parts=workspace)
-        self.launches[1](parts=workspace, out=output)
+        self.launches[1](parts=present(workspace), out=output)
 
 
 NORMS = {"batch_norm": BatchNorm, "local_response_norm": LocalResponseNorm, "channel_sum": ChannelSum}

@@ -10,7 +10,7 @@ from math import prod
 from pycv.problem import GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
 
 from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu
-from .launch import Block, Launch, bits, ceil_div, power_of_2, sum_type
+from .launch import Block, Launch, bits, ceil_div, power_of_2, present, sum_type
 from .tiles import GROUP, tile_of
 
 # ------------------------------------------------------------------------------------------------------- pointwise
@@ -68,7 +68,8 @@ class Gemm:
         workspace: int = 0, b_prepared: bool = False,
     ) -> None:  # fmt: skip
         """With beta 0 the residual is not read."""
-        self.launches[0](_scaled(alpha, beta), a=a, b=b, out=out, bias=bias, residual=residual if beta != 0 else 0)
+        operands = {"a": present(a), "b": present(b), "bias": bias, "residual": residual if beta != 0 else 0}
+        self.launches[0](_scaled(alpha, beta), out=out, **operands)
 
     def launch(self, a: int, b: int, out: int, bias: int, residual: int, workspace: int, b_prepared: bool) -> None:
         self.run(a, b, out, bias, residual)

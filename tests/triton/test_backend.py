@@ -71,6 +71,8 @@ def test_a_layer_in_the_interpreter():
         "with pycv.registry.record() as calls, ThreadPoolExecutor(2) as pool:\n"
         "    list(pool.map(once, [torch.float32, torch.bfloat16]))\n"
         "print(*sorted({call.choice.kernel.backend for call in calls}))\n"
+        "with pycv.use(backend='triton'):\n"  # torch's empty tensors have no address
+        "    assert torch.equal(F.mm(torch.empty(3, 0), torch.empty(0, 4)), torch.zeros(3, 4))\n"
         "with pycv.registry.record() as calls: F.relu(torch.ones(3))\n"
         "print(calls[0].choice.kernel.backend == 'triton')",
         TRITON_INTERPRET="1",
