@@ -33,7 +33,8 @@ if [[ ! -x $venv/bin/pip ]]; then
     "$python" -m venv --clear "$venv"
 fi
 python=$venv/bin/python
-install=("$python" -m pip install --disable-pip-version-check -c "$constraints" "${pip_args[@]}")
+# Byte code comes with the first import, of what is imported.
+install=("$python" -m pip install --no-compile --disable-pip-version-check -c "$constraints" "${pip_args[@]}")
 
 # A stamp is newer than all that decides what it stands for.
 fresh() {

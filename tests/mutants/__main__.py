@@ -2,7 +2,7 @@
 
     python -m tests.mutants               all of them
     python -m tests.mutants -k gemm       those whose file or edit contains a word
-    python -m tests.mutants --drawn       every tenth one, drawn by the seed of the tests
+    python -m tests.mutants --drawn       one in fourteen, drawn by the seed of the tests
 
 Each mutant is applied in a copy of the tree, what includes it is compiled again for one instruction set, and the test
 that the mutant names runs: the native self-test, or a target of pytest. A mutant that no test notices survives, and
@@ -150,13 +150,13 @@ def telling_line(output: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
     parser.add_argument("-k", default="", help="only the mutants whose file, edit or test contains this")
-    parser.add_argument("--drawn", action="store_true", help="every tenth one, drawn by PYCV_SEED or the commit")
+    parser.add_argument("--drawn", action="store_true", help="one in fourteen, drawn by PYCV_SEED or the commit")
     options = parser.parse_args()
     word = options.k
     chosen = [m for m in MUTANTS if word in f"{m.file} {m.original} {m.replacement} {m.test}"]
     if options.drawn:
-        print(f"seed {SEED}: every tenth mutant", flush=True)
-        chosen = chosen[SEED % 10 :: 10]
+        print(f"seed {SEED}: one mutant in fourteen", flush=True)
+        chosen = chosen[SEED % 14 :: 14]
     started = time.monotonic()
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
