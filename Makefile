@@ -54,10 +54,10 @@ test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest sup
 	@.venv-torch211/bin/python -m pytest -n 2 tests/ops tests/nn
 	@PYTHON=.venv-torch211/bin/python benchmarks/gpu/check.sh --rehearse runs/gpu-rehearsal
 
-# torch 2.11 excludes newer versions of setuptools.
-build/constraints-torch211.txt: constraints.txt
+# torch 2.11 excludes newer versions of setuptools and Triton.
+build/constraints-torch211.txt: constraints.txt Makefile
 	@mkdir -p build
-	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/' $< > $@
+	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/; s/^triton==.*/triton==3.6.0/' $< > $@
 
 PYTEST = .venv/bin/python -m pytest -n 2 --dist worksteal
 # Forward and backward pass of every model, at reduced size, on the backend under test.
