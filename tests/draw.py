@@ -243,10 +243,14 @@ def pool(source: Source, op: str, budget: int) -> PoolProblem:
     if not valid(drawn):
         drawn = replace(drawn, padding=(0,) * rank, size=_unpadded(drawn))
     blocked = source.integer(0, 5) == 0
+    input = layout(source, c, drawn.size, forward, blocked)
+    output = layout(source, c, drawn.output_size, not forward, blocked)
+    if drawn.indices and output.name == "nhwc" and output.outer[-1:] == (0,):
+        output = Layout("nhwc")  # windows with the same index: it would lie outside of some
     return replace(
         drawn,
-        input=layout(source, c, drawn.size, forward, blocked),
-        output=layout(source, c, drawn.output_size, not forward, blocked),
+        input=input,
+        output=output,
     )
 
 
