@@ -30,7 +30,7 @@ from pycv.problem import (
     Sizes,
 )
 
-from . import Kernel, _fields, _geometry
+from . import Kernel, _fields, _geometry, _limits
 
 try:
     from pycv import _cuda
@@ -68,10 +68,7 @@ def _supports(problem) -> str | None:
         return f"device {problem.device}: the CUDA kernels run on a GPU"
     elif reason := unusable():
         return reason
-    if problem.dtype not in _DTYPES:
-        return f"dtype {problem.dtype}: the CUDA kernels take {', '.join(_DTYPES)}"
-    blocked = next((layout for layout in _fields.layouts(problem) if layout.block > 1), None)
-    return None if blocked is None else f"layout {blocked}: the CUDA kernels take nchw and nhwc"
+    return _limits.dtype_or_layout(problem, _DTYPES, "CUDA")
 
 
 def unusable() -> str | None:
@@ -238,30 +235,13 @@ def _local_response_norm(p: NormProblem) -> str | None:
     return _supports(p)
 
 
-_LONGEST_AXIS = 2**30  # what the kernels hold in 32 bits: coordinates along an axis, padding and all
-
-
 def _conv(p: ConvProblem) -> str | None:
     """What holds for every convolution kernel."""
-    if p.prologue:
-        return f"prologue {'+'.join(p.prologue)}: the CUDA kernels have none"
-    axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
-    if any(max(i, o * u + f * d) + pad >= _LONGEST_AXIS for i, o, f, u, pad, d in axes):
-        return f"an axis of 2^30 or more positions (size {p.size}, output {p.output_size})"
-    return _supports(p)
+    return _limits.prologue(p, "CUDA") or _limits.long_axis(p) or _supports(p)
 
 
-_THIN_GROUP, _FEW_CHANNELS = 16, 4
-
-
-def _thin_conv(p: ConvProblem) -> str | None:
-    c, k = p.c // p.groups, p.k // p.groups
-    if max(c, k) > _THIN_GROUP and not (p.groups == 1 and c <= _FEW_CHANNELS):
-        return (
-            f"{c} and {k} channels per group: direct is for groups of up to {_THIN_GROUP} channels "
-            f"and for images of up to {_FEW_CHANNELS}"
-        )
-    return _conv(p)
+def _direct_conv(p: ConvProblem) -> str | None:
+    return _limits.many_channels(p) or _conv(p)
 
 
 def _im2col(p: ConvProblem) -> str | None:
@@ -486,7 +466,7 @@ KERNELS: list[Kernel] = [
     *_mma_entries(["gemm"], ("forward",), ("tf32",), _plan_gemm, _supports),
     *_wgmma_entries(["gemm"], ("forward",), _EARLIER_WGMMA, ("", "tf32"), _plan_gemm, _wgmma),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
-    *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _thin_conv),
+    *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _direct_conv),
     *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("",), _plan_conv, _conv_wgmma),
     *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),

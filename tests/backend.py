@@ -53,6 +53,11 @@ def missing() -> str | None:
     return reason and f"PYCV_TEST_DEVICE=cuda: {reason}"
 
 
+def device_name() -> str:
+    """What runs the kernels under test."""
+    return torch.cuda.get_device_name() if DEVICE == "cuda" else "this CPU, by host execution"
+
+
 def on_device(p: Any) -> Any:
     """The same problem with its tensors on the device under test."""
     return replace(p, device=DEVICE)

@@ -18,13 +18,16 @@
 #     networks   whole networks against cuDNN and torch.compile: OUT/networks/networks.json and networks.md
 #     verified   OUT/verified.json, for pycv/choice: the kernels that came out right, if all of the tests above did
 #
-# --rehearse runs a slice of every stage without a GPU: on a stand-in for one (tests/standin), by host execution.
+# --rehearse runs a slice of every stage without a GPU: on a stand-in for one (tests/standin), by host execution. The
+# stand-in has no room beside torch's own CUDA library: with a CUDA build of torch the kernels get tensors of the CPU,
+# and the stages about a device are left out.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 rehearsal=
 [[ ${1:-} == --rehearse ]] && { rehearsal=1; shift; }
 all=(build wrappers kernels ops fuzz memcheck racecheck initcheck graphs bench networks verified)
 tests=(build wrappers kernels ops fuzz memcheck racecheck initcheck graphs)
+about_a_device=(graphs bench networks verified)
 out=runs/gpu
 [[ $# -gt 0 && ! " ${all[*]} " == *" $1 "* ]] && { out=$1; shift; }
 chosen=("${@:-${all[@]}}")
@@ -35,7 +38,15 @@ mkdir -p "$out/stages"
 out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
 export PYCV_TEST_DEVICE=cuda
-[[ $rehearsal ]] && export PYCV_TEST_DEVICE=standin
+if [[ $rehearsal ]] && "$python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then
+    export PYCV_TEST_DEVICE=cpu PYCV_CUDA_HOST=1
+    echo "a CUDA build of torch: rehearsed on tensors of the CPU, without the stages ${about_a_device[*]}"
+    remaining=()
+    for name in "${chosen[@]}"; do [[ " ${about_a_device[*]} " == *" $name "* ]] || remaining+=("$name"); done
+    chosen=("${remaining[@]}")
+elif [[ $rehearsal ]]; then
+    export PYCV_TEST_DEVICE=standin
+fi
 export CUBLAS_WORKSPACE_CONFIG=:4096:8 # tests ask torch for deterministic algorithms
 
 test_with() { "$python" -m pytest -q -p no:cacheprovider "$@"; }

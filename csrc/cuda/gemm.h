@@ -110,15 +110,18 @@ __device__ __forceinline__ TileOrigin tile_origin(int64_t n, int tile_rows, int 
     return {blockIdx.x / across * tile_rows, blockIdx.x % across * tile_columns};
 }
 
-// The same, walking through the tiles in strips of a few tile rows, column by column: blocks that run at the same time
-// read few different tiles of b.
+// The tile of that number, walking through the tiles in strips of a few tile rows, column by column: blocks that run at
+// the same time read few different tiles of b.
 constexpr int kStrip = 8;
-__device__ __forceinline__ TileOrigin tile_in_strips(int64_t m, int64_t n, int rows, int columns) {
+__device__ __forceinline__ TileOrigin tile_in_strips(int64_t index, int64_t m, int64_t n, int rows, int columns) {
     const int64_t down = ceil_div<int64_t>(m, rows), across = ceil_div<int64_t>(n, columns);
-    const int64_t strip = blockIdx.x / (kStrip * across);
+    const int64_t strip = index / (kStrip * across);
     const int64_t height = down - strip * kStrip < kStrip ? down - strip * kStrip : kStrip;
-    const int64_t within = blockIdx.x - strip * kStrip * across;
+    const int64_t within = index - strip * kStrip * across;
     return {(strip * kStrip + within % height) * rows, within / height * columns};
+}
+__device__ __forceinline__ TileOrigin tile_in_strips(int64_t m, int64_t n, int rows, int columns) {
+    return tile_in_strips(blockIdx.x, m, n, rows, columns);
 }
 
 // x: tiles of the result, z: the batch.

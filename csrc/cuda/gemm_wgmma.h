@@ -23,9 +23,6 @@ constexpr TensorElement kTensorElement = std::is_same_v<typename Arithmetic::Ope
 
 // ----------------------------------------------------------------------------------------------------- operands
 
-template <Major major>
-constexpr GroupMajor kGroupMajor = major == Major::k ? GroupMajor::k : GroupMajor::line;
-
 // A matrix of lines (rows of a, columns of b) by k, as tensor maps see it.
 struct GroupMatrix {
     const void* data;

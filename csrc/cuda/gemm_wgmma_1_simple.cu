@@ -50,10 +50,8 @@ __global__ void __launch_bounds__(warp_group_size)
 #pragma unroll
         for (int slice = 0; slice < Of::TileA::slices; ++slice) {
             const SharedMatrix b = Of::TileB::slice(b_tile, 0, slice);
-            multiply_async<Operand, kColumns, kGroupMajor<A>, kGroupMajor<B>>(upper, Of::TileA::slice(a_tile, 0, slice),
-                                                                              b);
-            multiply_async<Operand, kColumns, kGroupMajor<A>, kGroupMajor<B>>(lower,
-                                                                              Of::TileA::slice(a_tile, 64, slice), b);
+            multiply_async<Operand, kColumns, A, B>(upper, Of::TileA::slice(a_tile, 0, slice), b);
+            multiply_async<Operand, kColumns, A, B>(lower, Of::TileA::slice(a_tile, 64, slice), b);
         }
         commit_products();
         wait_for_products<0>(upper);

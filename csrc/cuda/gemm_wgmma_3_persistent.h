@@ -98,15 +98,6 @@ __device__ __forceinline__ void store_results(const float (&sums)[Shape::columns
     }
 }
 
-// The tile of that number, in strips (gemm.h).
-__device__ __forceinline__ TileOrigin tile_in_strips(int64_t index, int64_t m, int64_t n, int rows, int columns) {
-    const int64_t down = ceil_div<int64_t>(m, rows), across = ceil_div<int64_t>(n, columns);
-    const int64_t strip = index / (kStrip * across);
-    const int64_t height = down - strip * kStrip < kStrip ? down - strip * kStrip : kStrip;
-    const int64_t within = index - strip * kStrip * across;
-    return {(strip * kStrip + within % height) * rows, within / height * columns};
-}
-
 // Tile number `index` of the batch.
 struct PersistentTile {
     int batch, row, column;

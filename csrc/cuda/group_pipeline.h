@@ -77,7 +77,7 @@ __device__ __forceinline__ void consume(float (&sums)[Shape::columns / 2], const
         fence_products();
 #pragma unroll
         for (int slice = 0; slice < TileA::slices; ++slice)
-            multiply_async<Operand, Shape::columns, kGroupMajor<TileA::major>, kGroupMajor<TileB::major>>(
+            multiply_async<Operand, Shape::columns, TileA::major, TileB::major>(
                 sums, TileA::slice(tiles, group * 64, slice), TileB::slice(tiles + Shape::a_bytes, 0, slice));
         commit_products();
         wait_for_products<1>(sums);

@@ -15,8 +15,6 @@
 
 namespace pycv::cuda {
 
-enum class Major { k, line };  // what a row of a tile runs along
-
 template <class T, Major major_, int Lines, int Depth>
 struct SwizzledTile {
     static constexpr Major major = major_;

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from .. import Kernel, _fields
+from .. import Kernel, _limits
 from . import forks as forks  # so that it sees every fork from here on
 
 
@@ -38,16 +38,11 @@ def _supports(problem) -> str | None:
         return reason
     if problem.device != "cpu":
         return f"device {problem.device}: the Numba kernels run on the CPU"
-    if problem.dtype not in ("f32", "f64"):
-        return f"dtype {problem.dtype}: the Numba kernels take f32 and f64"
-    blocked = next((layout for layout in _fields.layouts(problem) if layout.block > 1), None)
-    return None if blocked is None else f"layout {blocked}: the Numba kernels take nchw and nhwc"
+    return _limits.dtype_or_layout(problem, ("f32", "f64"), "Numba")
 
 
 def _conv(p: ConvProblem) -> str | None:
-    if p.prologue:
-        return f"prologue {'+'.join(p.prologue)}: the Numba kernels have none"
-    return _supports(p)
+    return _limits.prologue(p, "Numba") or _supports(p)
 
 
 def _plan_conv(algorithm: str):

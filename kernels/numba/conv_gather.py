@@ -97,6 +97,16 @@ def locate(position, g):
 
 
 @inner
+def next_row(n, d, h, g):
+    """(image, depth, height) of the row of positions after that one."""
+    if h + 1 < g.height:
+        return n, d, h + 1
+    if d + 1 < g.depth:
+        return n, d + 1, 0
+    return n + 1, 0, 0
+
+
+@inner
 def tap_of(term, g):
     """(channel, tap along each axis) of a term."""
     s = term % g.taps_w
@@ -132,14 +142,8 @@ def gather(x, g, group, first_term, terms, first_position, positions, panel, pan
                 to += start * position_step
                 _copy(x, from_, g.step_w * g.source_w, panel, to, g.every_w * position_step, met)
             j += count
+            n, d, h = next_row(n, d, h, g)
             w = 0
-            h += 1
-            if h == g.height:
-                h = 0
-                d += 1
-                if d == g.depth:
-                    d = 0
-                    n += 1
 
 
 @inner

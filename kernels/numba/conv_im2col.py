@@ -15,7 +15,7 @@ from typing import NamedTuple
 from numba import prange
 
 from .compiled import inner, kernel
-from .conv_gather import gather, locate
+from .conv_gather import gather, locate, next_row
 from .product import clear, multiply
 from .sharing import share
 
@@ -90,14 +90,8 @@ def _write(tiles, tile, pitch, channel, rows, position, columns, y, bias, residu
             _add_bias(tiles, tile + j, pitch, rows, count, bias, channel)
         _store(tiles, tile + j, pitch, rows, count, relu, y, at, g.at_c, g.at_w)
         j += count
+        n, d, h = next_row(n, d, h, g)
         w = 0
-        h += 1
-        if h == g.height:
-            h = 0
-            d += 1
-            if d == g.depth:
-                d = 0
-                n += 1
 
 
 @inner
@@ -191,14 +185,8 @@ def _gather_gradient(grad, g, channel, rows, position, columns, panel, panel_at,
                 for k in range(count):
                     row[k] = grad[at + k * g.at_w]
             j += count
+            n, d, h = next_row(n, d, h, g)
             w = 0
-            h += 1
-            if h == g.height:
-                h = 0
-                d += 1
-                if d == g.depth:
-                    d = 0
-                    n += 1
 
 
 @kernel

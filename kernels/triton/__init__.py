@@ -18,11 +18,10 @@ import torch
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from .. import Kernel, _fields
+from .. import Kernel, _limits
 
 _DTYPES = ("f32", "f64", "f16", "bf16")
 _POSITIONS = 2**31 - 2**12  # and a block more, in 31 bits
-_LONGEST_AXIS = 2**30  # coordinates, padding and all
 
 
 @cache
@@ -55,10 +54,7 @@ def _supports(problem) -> str | None:
         return f"device {problem.device}: the Triton kernels run on a GPU, on CPU tensors only with TRITON_INTERPRET=1"
     elif reason := _unusable():
         return reason
-    if problem.dtype not in _DTYPES:
-        return f"dtype {problem.dtype}: the Triton kernels take {', '.join(_DTYPES)}"
-    blocked = next((layout for layout in _fields.layouts(problem) if layout.block > 1), None)
-    return None if blocked is None else f"layout {blocked}: the Triton kernels take nchw and nhwc"
+    return _limits.dtype_or_layout(problem, _DTYPES, "Triton")
 
 
 def _unusable() -> str | None:
@@ -77,31 +73,16 @@ def _spatial(problem) -> str | None:
         largest *= problem.n
     if largest >= _POSITIONS:
         return f"{largest} positions: the Triton kernels count them in 31 bits"
-    if getattr(problem, "stride", ()):
-        p = problem
-        axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
-        if any(max(i, o * u + f * d) + pad >= _LONGEST_AXIS for i, o, f, u, pad, d in axes):
-            return f"an axis of 2^30 or more positions (size {p.size}, output {p.output_size})"
-    return _supports(problem)
+    has_windows = bool(getattr(problem, "stride", ()))
+    return (_limits.long_axis(problem) if has_windows else None) or _supports(problem)
 
 
 def _conv(p: ConvProblem) -> str | None:
-    if p.prologue:
-        return f"prologue {'+'.join(p.prologue)}: the Triton kernels have none"
-    return _spatial(p)
+    return _limits.prologue(p, "Triton") or _spatial(p)
 
 
-_THIN_GROUP, _FEW_CHANNELS = 16, 4
-
-
-def _thin_conv(p: ConvProblem) -> str | None:
-    c, k = p.c // p.groups, p.k // p.groups
-    if max(c, k) > _THIN_GROUP and not (p.groups == 1 and c <= _FEW_CHANNELS):
-        return (
-            f"{c} and {k} channels per group: direct is for groups of up to {_THIN_GROUP} channels "
-            f"and for images of up to {_FEW_CHANNELS}"
-        )
-    return _conv(p)
+def _direct_conv(p: ConvProblem) -> str | None:
+    return _limits.many_channels(p) or _conv(p)
 
 
 def _im2col(p: ConvProblem) -> str | None:
@@ -222,7 +203,7 @@ KERNELS: list[Kernel] = [
     *_entries(["gemm"], ("forward",), "tiled", _plan_gemm("tiled")),
     *_entries(["gemm"], ("forward",), "persistent", _plan_persistent, _persistent),
     *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _supports),
-    *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _thin_conv),
+    *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _direct_conv),
     *_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv("implicit_gemm"), _conv),
     *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv, _conv),
     *_entries(_CONVS, PASSES, "im2col", _plan_conv("im2col"), _im2col),

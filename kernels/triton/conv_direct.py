@@ -11,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .conv_epilogue import finish
 from .gather import axes_of, locate, source_of
 from .language import put
 
@@ -54,14 +55,10 @@ def image(
             factor = tl.load(filters + c * weight_channel + tl.cast(tap, tl.int64) * weight_tap, mask=there, other=0)
             sums += value * factor.to(ACC)
     at_position = position.to(tl.int64) - n * depth * height * width
-    if bias is not None:
-        sums += tl.load(bias + channel, mask=there, other=0).to(ACC)
-    if residual is not None:
-        at = residual + n * residual_n + channel * residual_c + at_position * residual_p
-        sums += tl.load(at, mask=here & there, other=0).to(ACC)
-    if RELU:
-        sums = tl.where(sums < 0, 0.0, sums)
-    put(out + n * out_n + channel * out_c + at_position * out_p, sums, here & there)
+    finish(
+        sums, out, bias, residual, n, channel, at_position, here, there, out_n, out_c, out_p,
+        residual_n, residual_c, residual_p, RELU,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -14,6 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .conv_epilogue import finish
 from .gather import axes_of, locate, place, source_of
 from .language import grouped, multiply_add, put
 from .windows import elements
@@ -69,14 +70,10 @@ def image(
         sums = multiply_add(left, right, sums, PRECISION)
     at_channel = group * rows + row
     at_position = position.to(tl.int64) - n * depth * height * width
-    if bias is not None:
-        sums += tl.load(bias + at_channel, mask=there, other=0).to(ACC)
-    if residual is not None:
-        at = residual + n * residual_n + at_channel * residual_c + at_position * residual_p
-        sums += tl.load(at, mask=here & there, other=0).to(ACC)
-    if RELU:
-        sums = tl.where(sums < 0, 0.0, sums)
-    put(out + n * out_n + at_channel * out_c + at_position * out_p, sums, here & there)
+    finish(
+        sums, out, bias, residual, n, at_channel, at_position, here, there, out_n, out_c, out_p,
+        residual_n, residual_c, residual_p, RELU,
+    )  # fmt: skip
 
 
 @triton.jit

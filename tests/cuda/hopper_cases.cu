@@ -315,12 +315,12 @@ constexpr TensorElement kElement = std::is_same_v<T, half>       ? TensorElement
                                                                  : TensorElement::tf32;
 
 // A tile of so many lines and `Depth` bytes along k: boxes of `Span` bytes across.
-template <class T, GroupMajor major, int Lines, Swizzle Span>
+template <class T, Major major, int Lines, Swizzle Span>
 struct Tile {
     static constexpr int bytes = sizeof(Stored<T>), width = static_cast<int>(Span) / bytes;
     static constexpr int depth = 128 / bytes;
-    static constexpr int across = (major == GroupMajor::k ? depth : Lines) / width;  // panels
-    static constexpr int height = major == GroupMajor::k ? Lines : depth;
+    static constexpr int across = (major == Major::k ? depth : Lines) / width;  // panels
+    static constexpr int height = major == Major::k ? Lines : depth;
     static constexpr int panel = height * static_cast<int>(Span);
 
     static TensorMap map(const void* data) {
@@ -338,22 +338,21 @@ struct Tile {
     static __device__ SharedMatrix slice(const unsigned char* tile, int first_line, int slice) {
         const SharedMatrix whole = shared_matrix<Span>(tile, panel);
         constexpr int slices = static_cast<int>(Span) / 32;  // of a panel
-        if (major == GroupMajor::k)
+        if (major == Major::k)
             return advanced(whole, slice / slices * panel + first_line * static_cast<int>(Span) + slice % slices * 32);
         return advanced(whole, first_line / width * panel + slice * 16 * static_cast<int>(Span));
     }
     static cases::Values<Stored<T>> fill(int (*number)(int, int)) {
         cases::Values<Stored<T>> data(Lines * depth);
         for (int i = 0; i < Lines * depth; i++)
-            data[i] = major == GroupMajor::k
-                          ? from_accumulator<Stored<T>>(static_cast<float>(number(i / depth, i % depth)))
-                          : from_accumulator<Stored<T>>(static_cast<float>(number(i % Lines, i / Lines)));
+            data[i] = major == Major::k ? from_accumulator<Stored<T>>(static_cast<float>(number(i / depth, i % depth)))
+                                        : from_accumulator<Stored<T>>(static_cast<float>(number(i % Lines, i / Lines)));
         return data;
     }
 };
 
 // Two warp groups, each with 64 rows.
-template <class T, int N, GroupMajor A, GroupMajor B, Swizzle Span>
+template <class T, int N, Major A, Major B, Swizzle Span>
 __global__ void multiply_kernel(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
                                 float* out) {
     PYCV_NEEDS_WGMMA
@@ -384,7 +383,7 @@ __global__ void multiply_kernel(const __grid_constant__ TensorMap map_a, const _
     for (int i = 0; i < N / 2; i++) out[(row + i / 2 % 2 * 8) * N + i / 4 * 8 + lane % 4 * 2 + i % 2] = sums[i];
 }
 
-template <class T, int N, GroupMajor A, GroupMajor B, Swizzle Span>
+template <class T, int N, Major A, Major B, Swizzle Span>
 void check_multiply() {
     using TileA = Tile<T, A, 128, Span>;
     using TileB = Tile<T, B, N, Span>;
@@ -402,10 +401,10 @@ void check_multiply() {
 
 template <class T, int N, Swizzle Span>
 void check_majors() {
-    check_multiply<T, N, GroupMajor::k, GroupMajor::k, Span>();
-    check_multiply<T, N, GroupMajor::k, GroupMajor::line, Span>();
-    check_multiply<T, N, GroupMajor::line, GroupMajor::k, Span>();
-    check_multiply<T, N, GroupMajor::line, GroupMajor::line, Span>();
+    check_multiply<T, N, Major::k, Major::k, Span>();
+    check_multiply<T, N, Major::k, Major::line, Span>();
+    check_multiply<T, N, Major::line, Major::k, Span>();
+    check_multiply<T, N, Major::line, Major::line, Span>();
 }
 
 CASE(products_of_bfloat16) {
@@ -424,9 +423,9 @@ CASE(products_of_narrow_swizzles) {
 }
 CASE(products_of_tf32) {
     if (!is_hopper()) return;
-    check_multiply<tf32, 64, GroupMajor::k, GroupMajor::k, Swizzle::bytes_128>();
-    check_multiply<tf32, 128, GroupMajor::k, GroupMajor::k, Swizzle::bytes_64>();
-    check_multiply<tf32, 256, GroupMajor::k, GroupMajor::k, Swizzle::bytes_32>();
+    check_multiply<tf32, 64, Major::k, Major::k, Swizzle::bytes_128>();
+    check_multiply<tf32, 128, Major::k, Major::k, Swizzle::bytes_64>();
+    check_multiply<tf32, 256, Major::k, Major::k, Swizzle::bytes_32>();
 }
 
 // Lane l holds elements 2 * (l % 4) and the next of row l / 4 of each of four matrices, one below the other.

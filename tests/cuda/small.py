@@ -14,7 +14,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pycv import registry
 from pycv.info import commit
@@ -76,7 +75,7 @@ def main() -> int:
             print(f"{name}: {message}")
         else:
             right.append(kernel)
-    print(f"{len(right)} kernels right, {failed} wrong, on {torch.cuda.get_device_name()}")
+    print(f"{len(right)} kernels right, {failed} wrong, on {backend.device_name()}")
     if options.verified:
         options.verified.write_text(record(right))
     return 1 if failed or not right else 0
@@ -84,7 +83,7 @@ def main() -> int:
 
 def record(kernels: list[Kernel]) -> str:
     """The entries of verified.json."""
-    where = {"device": torch.cuda.get_device_name(), "date": str(datetime.date.today()), "commit": commit() or "?"}
+    where = {"device": backend.device_name(), "date": str(datetime.date.today()), "commit": commit() or "?"}
     entries = [{"op": k.op, "pass_": k.pass_, "kernel": k.name, **where} for k in kernels]
     return '{"kernels": [\n' + ",\n".join(json.dumps(entry) for entry in entries) + "\n]}\n"
 

@@ -51,7 +51,7 @@ __device__ void multiply_stages(float (&sums)[side / 2], const unsigned char* ri
         const SharedMatrix b = advanced(a, tile_bytes);
         if (bug != Bug::products_not_fenced) fence_products();
         for (int slice = 0; slice < 4; slice++)
-            multiply_async<bfloat16, side, GroupMajor::k, GroupMajor::k>(  // line: products_not_fenced
+            multiply_async<bfloat16, side, Major::k, Major::k>(  // line: products_not_fenced
                 sums, advanced(a, slice * 32), advanced(b, slice * 32));
         commit_products();
         if (bug == Bug::stage_released_early) barrier_arrive(empty + stage);

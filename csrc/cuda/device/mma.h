@@ -39,6 +39,8 @@ inline constexpr bool has_mma = true;
         return;               \
     }
 
+enum class Major { k, line };  // what a row of a tile of an operand runs along
+
 struct tf32 {};  // names the type of operands; they are kept as float
 
 struct FragmentA {

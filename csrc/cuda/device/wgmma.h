@@ -10,8 +10,8 @@
 //     reallocate_registers<N, More>()    for all threads of a warp group from here on: N of them
 //     store_matrices(row, registers)     four 8 x 8 matrices of 16 bits to shared memory, by stmatrix (sm_90)
 //
-// GroupMajor::k: k runs fastest. A row of 128 bytes is 128 bytes of k of a line, the next row the next line; the
-// operand of a slice of 32 bytes of k begins 32 bytes after the one before. GroupMajor::line, 16-bit types only: a row
+// Major::k: k runs fastest. A row of 128 bytes is 128 bytes of k of a line, the next row the next line; the
+// operand of a slice of 32 bytes of k begins 32 bytes after the one before. Major::line, 16-bit types only: a row
 // is the 64 lines of one k, the next row the next k; 64 lines on, the next panel begins, `panel` bytes after this one;
 // the operand of a slice of 16 k begins 16 rows after the one before. Tiles and panels begin at multiples of 1024
 // bytes.
@@ -46,8 +46,6 @@ inline constexpr bool has_wgmma = true;
     }
 
 inline constexpr int warp_group_size = 128;
-
-enum class GroupMajor { k, line };
 
 using SharedMatrix = std::uint64_t;
 
@@ -127,24 +125,23 @@ __device__ __forceinline__ void reallocate_registers() {
 #define PYCV_SUMS_OF_128 PYCV_SUMS_OF_64, PYCV_SUMS_16(32), PYCV_SUMS_16(48)
 #define PYCV_SUMS_OF_256 PYCV_SUMS_OF_128, PYCV_SUMS_16(64), PYCV_SUMS_16(80), PYCV_SUMS_16(96), PYCV_SUMS_16(112)
 
-template <class T, int N, GroupMajor A, GroupMajor B>
+template <class T, int N, Major A, Major B>
 struct GroupMultiply;
 
 // The operands come after the sums: registers `a` and `b`, for 16-bit types whether lines run fastest in them.
 #define PYCV_WGMMA_16(Type, type, N, a, b, a_lines, b_lines)                                                    \
-    template <GroupMajor A, GroupMajor B>                                                                       \
+    template <Major A, Major B>                                                                                 \
     struct GroupMultiply<Type, N, A, B> {                                                                       \
         static __device__ __forceinline__ void run(float (&s)[N / 2], SharedMatrix of_a, SharedMatrix of_b) {   \
             asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." type "." type " {" PYCV_NAMES_OF_##N \
                          "}, " a ", " b ", 1, 1, 1, " a_lines ", " b_lines ";"                                  \
                          : PYCV_SUMS_OF_##N                                                                     \
-                         : "l"(of_a), "l"(of_b), "n"(A == GroupMajor::line ? 1 : 0),                            \
-                           "n"(B == GroupMajor::line ? 1 : 0));                                                 \
+                         : "l"(of_a), "l"(of_b), "n"(A == Major::line ? 1 : 0), "n"(B == Major::line ? 1 : 0)); \
         }                                                                                                       \
     };
 #define PYCV_WGMMA_TF32(N, a, b)                                                                                      \
     template <>                                                                                                       \
-    struct GroupMultiply<tf32, N, GroupMajor::k, GroupMajor::k> {                                                     \
+    struct GroupMultiply<tf32, N, Major::k, Major::k> {                                                               \
         static __device__ __forceinline__ void run(float (&s)[N / 2], SharedMatrix of_a, SharedMatrix of_b) {         \
             asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32 {" PYCV_NAMES_OF_##N "}, " a ", " b \
                                                                                                        ", 1, 1, 1;"   \
@@ -163,13 +160,12 @@ PYCV_WGMMA_16(bfloat16, "bf16", 256, "%128", "%129", "%130", "%131")
 PYCV_WGMMA_TF32(256, "%128", "%129")
 #endif
 
-template <class T, int N, GroupMajor A, GroupMajor B>
+template <class T, int N, Major A, Major B>
 __device__ __forceinline__ void multiply_async(float (&sums)[N / 2], SharedMatrix a, SharedMatrix b PYCV_SITE) {
     static_assert(N == 64 || N == 128 || N == 256);
-    static_assert(!std::is_same_v<T, tf32> || (A == GroupMajor::k && B == GroupMajor::k),
-                  "tf32 takes operands along k");
+    static_assert(!std::is_same_v<T, tf32> || (A == Major::k && B == Major::k), "tf32 takes operands along k");
 #if defined(PYCV_SIMT)
-    simt::multiply_async({matrix_type<T>, N, A == GroupMajor::line, B == GroupMajor::line, a, b}, sums, site);
+    simt::multiply_async({matrix_type<T>, N, A == Major::line, B == Major::line, a, b}, sums, site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
     GroupMultiply<T, N, A, B>::run(sums, a, b);
 #endif
