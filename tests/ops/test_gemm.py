@@ -338,7 +338,9 @@ def test_backward_runs_under_the_settings_of_forward():
     x, w = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     with pycv.use(backend="torch"):
         y = PF.linear(x, w)
-    algorithm = next(kernel.algorithm for kernel in registry.kernels("gemm") if kernel.backend == BACKEND)
+    with pycv.use(backend=BACKEND), registry.record() as calls:
+        PF.linear(x, w)
+    algorithm = calls[0].choice.kernel.algorithm
     with pycv.use(backend=BACKEND, algorithm=algorithm, workspace_limit=12345):
         z = PF.linear(x, w)
     (gx,) = torch.autograd.grad(z.sum(), x, create_graph=True)

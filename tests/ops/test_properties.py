@@ -14,7 +14,7 @@ import pycv
 from pycv import functional as PF
 
 from .. import draw
-from ..backend import BACKEND
+from ..backend import BACKEND, FOR_GPUS
 from ..fuzz import check
 from ..seed import properties
 from .agreement import assert_agrees
@@ -108,7 +108,8 @@ def conv_case(source: draw.Source, memory: str | None = None) -> dict:
 
 def settings_of(source: draw.Source) -> dict:
     algorithm, limit = source.pick(("direct", "im2col", None)), source.pick((2**28, 0))
-    return {"backend": BACKEND, "algorithm": algorithm, "workspace_limit": limit}
+    # On GPUs direct is for few channels.
+    return {"backend": BACKEND, "prefer" if FOR_GPUS else "algorithm": algorithm, "workspace_limit": limit}
 
 
 @pytest.mark.parametrize("memory", MEMORY)
