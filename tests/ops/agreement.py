@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
 
 from pycv import registry
 
 from .. import compare
+from ..backend import INTERPRETED
 
 DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -23,6 +25,11 @@ def run(function: Callable, tensors: Sequence[Tensor | None], grad_output: Tenso
         return [y.detach()]
     given = [leaf for leaf in leaves if leaf is not None]
     return [y.detach(), *torch.autograd.grad(y, given, grad_output)]
+
+
+def gradients_hold(function: Callable, inputs: Sequence[Tensor]) -> bool:
+    """torch's gradcheck and gradgradcheck; along random directions only where a kernel is interpreted."""
+    return gradcheck(function, inputs, fast_mode=INTERPRETED) and gradgradcheck(function, inputs, fast_mode=INTERPRETED)
 
 
 def exact_copy(t: Tensor) -> Tensor:
