@@ -159,7 +159,7 @@ def test_conv_with_epilogue(data):
     case = conv_case(source)
     name, dtype = f"conv{case['rank']}d", case["tensors"][0].dtype
     x, w, bias = case["tensors"]
-    shape = tuple(getattr(F, name)(x.double(), w.double(), None, **case["arguments"]).shape)
+    shape = tuple(getattr(F, name)(x.cpu().double(), w.cpu().double(), None, **case["arguments"]).shape)
     residual = tensor(source, shape, dtype) if source.integer(0, 2) else None
     activation = source.pick((None, "relu"))
 
@@ -201,7 +201,7 @@ def test_conv_spreads_nonfinite_input_as_torch_does(data):
 def test_conv_keeps_torchs_memory_format(name, input_format, weight_format):
     x = torch.randn(2, 5, 7, 6).to(memory_format=input_format)
     w = torch.randn(5, 5, 3, 2).to(memory_format=weight_format)
-    assert getattr(PF, name)(x, w).stride() == getattr(F, name)(x, w).stride()
+    assert getattr(PF, name)(x, w).stride() == getattr(F, name)(x.cpu(), w.cpu()).stride()
 
 
 @given(st.data())
