@@ -33,8 +33,12 @@ def gradients_hold(function: Callable, inputs: Sequence[Tensor]) -> bool:
 
 
 def exact_copy(t: Tensor) -> Tensor:
-    """The same values in float64 on the CPU, where torch's sums of small integers are exact."""
-    return t.to("cpu", torch.float64)
+    """The same values in float64 on the CPU, where torch's sums of small integers are exact.
+
+    Contiguous: torch 2.13 gets grad_weight wrong where, in two groups, an input (1, 4, 1, 2) has the strides
+    (1, 1, 4, 4) and the weight (2, 2, 1, 1) has (2, 1, 2, 2).
+    """
+    return t.to("cpu", torch.float64).contiguous()
 
 
 def assert_agrees(
