@@ -25,7 +25,8 @@ from .runner import Row
 SCHEMA_VERSION = 2
 
 
-def _field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]:
+def field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]:
+    """The schema of a value."""
     return {"type": [kind, "null"] if nullable else kind, "description": description}
 
 
@@ -34,27 +35,27 @@ ROW: dict[str, Any] = {
     "description": "One contender on one problem. Measured values are null where it could not run it.",
     "additionalProperties": False,
     "properties": {
-        "name": _field("string", "what the problem set calls the problem; its text if it has no name"),
-        "problem": _field("string", "text of the problem (pycv/problem.py)"),
-        "contender": _field("string", "its name: pycv, backend:algorithm, torch:nchw, ..."),
-        "kernel": _field("string", "what really ran, as recorded: backend:algorithm, or the contender's name", True),
-        "threads": _field("integer", "threads that torch and pycv were given"),
-        "flops": _field("integer", "floating-point operations of the direct algorithm"),
-        "bytes": _field("integer", "the fewest bytes that have to move: each tensor once"),
-        "seconds": _field("number", "median time of a call", True),
-        "low": _field("number", "lower end of the median's 95 % confidence interval, seconds", True),
-        "high": _field("number", "its upper end", True),
-        "q25": _field("number", "lower quartile of the samples, seconds per call", True),
-        "q75": _field("number", "upper quartile", True),
-        "samples": _field("integer", "samples used", True),
-        "disturbed": _field("integer", "samples during which the process lost a processor", True),
-        "noisy": _field("boolean", "disturbed samples had to be used, or the precision was not reached", True),
-        "gflops": _field("number", "effective rate: flops / seconds / 1e9", True),
-        "algorithm_flops": _field("number", "operations that the algorithm performs; the direct ones if unknown", True),
-        "roofline": _field("number", "least time possible on this machine's measured peaks / seconds", True),
-        "bound": _field("string", "what sets that least time: compute, or the level of memory", True),
-        "error": _field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
-        "unavailable": _field("string", "why the contender cannot run the problem", True),
+        "name": field("string", "what the problem set calls the problem; its text if it has no name"),
+        "problem": field("string", "text of the problem (pycv/problem.py)"),
+        "contender": field("string", "its name: pycv, backend:algorithm, torch:nchw, ..."),
+        "kernel": field("string", "what really ran, as recorded: backend:algorithm, or the contender's name", True),
+        "threads": field("integer", "threads that torch and pycv were given"),
+        "flops": field("integer", "floating-point operations of the direct algorithm"),
+        "bytes": field("integer", "the fewest bytes that have to move: each tensor once"),
+        "seconds": field("number", "median time of a call", True),
+        "low": field("number", "lower end of the median's 95 % confidence interval, seconds", True),
+        "high": field("number", "its upper end", True),
+        "q25": field("number", "lower quartile of the samples, seconds per call", True),
+        "q75": field("number", "upper quartile", True),
+        "samples": field("integer", "samples used", True),
+        "disturbed": field("integer", "samples during which the process lost a processor", True),
+        "noisy": field("boolean", "disturbed samples had to be used, or the precision was not reached", True),
+        "gflops": field("number", "effective rate: flops / seconds / 1e9", True),
+        "algorithm_flops": field("number", "operations that the algorithm performs; the direct ones if unknown", True),
+        "roofline": field("number", "least time possible on this machine's measured peaks / seconds", True),
+        "bound": field("string", "what sets that least time: compute, or the level of memory", True),
+        "error": field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
+        "unavailable": field("string", "why the contender cannot run the problem", True),
     },
 }
 ROW["required"] = list(ROW["properties"])
@@ -64,19 +65,19 @@ DOCUMENT: dict[str, Any] = {
     "additionalProperties": False,
     "properties": {
         "schema": {"const": SCHEMA_VERSION},
-        "recorded": _field("string", "when, ISO 8601, UTC"),
+        "recorded": field("string", "when, ISO 8601, UTC"),
         "machine": {
             "type": "object",
             "properties": {
-                "cpu": _field("string", "its name"),
-                "cores": _field("integer", "cores the process could use"),
-                "isa": _field("string", "instruction set of pycv's kernels", True),
-                "compiler": _field("string", "of pycv's kernels", True),
-                "platform": _field("string", "system"),
-                "python": _field("string", "version"),
-                "torch": _field("string", "version"),
-                "version": _field("string", "of pycv"),
-                "commit": _field("string", "of pycv's checkout, with + if files were changed", True),
+                "cpu": field("string", "its name"),
+                "cores": field("integer", "cores the process could use"),
+                "isa": field("string", "instruction set of pycv's kernels", True),
+                "compiler": field("string", "of pycv's kernels", True),
+                "platform": field("string", "system"),
+                "python": field("string", "version"),
+                "torch": field("string", "version"),
+                "version": field("string", "of pycv"),
+                "commit": field("string", "of pycv's checkout, with + if files were changed", True),
             },
         },
         "peaks": {"type": ["object", "null"], "description": "measured peaks of the machine (bench/machine.py)"},
@@ -191,10 +192,15 @@ def _umask() -> int:
 def read(path: str | Path) -> dict[str, Any]:
     """A recorded document. Raises ValueError, naming the file, if it is none of ours, OSError if it cannot be read."""
     try:
-        value = _upgraded(json.loads(Path(path).read_text()))
-        validate(value)
+        return checked(json.loads(Path(path).read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"{path}: not a recorded benchmark: {error}") from None
+        raise ValueError(f"{path}: not a recorded benchmark of problems: {error}") from None
+
+
+def checked(value: Any) -> dict[str, Any]:
+    """A document as one of today. Raises ValueError where it departs from the schema."""
+    value = _upgraded(value)
+    validate(value)
     return value
 
 
@@ -224,11 +230,12 @@ def ratio(row: Row, rows: Sequence[Row]) -> float | None:
     return base["seconds"] / row["seconds"] if base and row["seconds"] else None
 
 
-OTHERS = ("torch", "onednn", "mkl", "numpy")  # libraries: whatever begins with one of these is not pycv's
+# Libraries: whatever begins with one of these is not pycv's.
+OTHERS = ("torch", "onednn", "mkl", "numpy", "onnxruntime", "openvino")
 
 
 def fastest_rival(rows: Sequence[Row]) -> Row | None:
-    """Of the rows of one problem the fastest that is another library's, whatever its layout."""
+    """Of rows that compete the fastest that is another library's, whatever its layout."""
     others = [row for row in rows if row["contender"].partition(":")[0] in OTHERS and row["seconds"]]
     return min(others, key=lambda row: row["seconds"], default=None)
 

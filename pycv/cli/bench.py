@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -131,13 +132,7 @@ def _run(arguments: list[str]) -> int:
             progress=progress,
         )
     print(report.table(rows))
-    document = report.document(rows)
-    report.create(output, report.as_json(document))
-    if options.csv:
-        report.create(options.csv, report.as_csv(rows))
-    if options.markdown:
-        report.create(options.markdown, report.markdown(document))
-    print(f"Recorded in {output}")
+    _record(report.document(rows), output, options.csv, options.markdown)
     return 0
 
 
@@ -282,7 +277,7 @@ def _model(arguments: list[str]) -> int:
     parser.add_argument("--markdown", metavar="FILE", help="the table once more, in Markdown")
     options = parser.parse_args(arguments)
     from .. import models
-    from ..bench import report
+    from ..bench import network_report
 
     with user_input():
         models.image_shape(options.model)
@@ -301,15 +296,10 @@ def _model(arguments: list[str]) -> int:
             )  # fmt: skip
     except RuntimeError as error:  # a process that died: images too small for the model, too little memory
         raise UsageError(str(error).splitlines()[-1]) from None
-    print(network.table(rows))
-    for batch in batches if options.layers else ():
-        print(f"\nbatch {batch}\n{network.layer_table([row for row in rows if row['batch'] == batch])}")
-    report.create(output, report.as_json(network.document(rows)))
-    if options.csv:
-        report.create(options.csv, report.as_csv([{k: v for k, v in row.items() if k != "layers"} for row in rows]))
-    if options.markdown:
-        report.create(options.markdown, network.table(rows, markdown=True) + "\n")
-    print(f"Recorded in {output}")
+    print(network_report.table(rows))
+    if options.layers:
+        print("\n" + network_report.layer_tables(rows))
+    _record(network_report.document(rows), output, options.csv, options.markdown)
     return 0
 
 
@@ -326,12 +316,12 @@ def _compare(arguments: list[str]) -> int:
     parser.add_argument("after", help="another")
     parser.add_argument("--fail-over", default="0%", metavar="PERCENT", help="5%%; default: whatever is slower fails")
     options = parser.parse_args(arguments)
-    from ..bench import report
+    from ..bench import recording
     from ..bench.compare import compare
 
     with user_input():
         tolerance = _percent("--fail-over", options.fail_over)
-        found = compare(report.read(options.before), report.read(options.after), tolerance)
+        found = compare(recording.read(options.before), recording.read(options.after), tolerance)
     print(found)
     return 1 if found.failed else 0
 
@@ -386,9 +376,12 @@ def _report(arguments: list[str]) -> int:
     )
     parser.add_argument("--output", metavar="FILE", help="one HTML file that needs nothing else; replaces an older one")
     parser.add_argument("--title", default="pycv benchmark", help="of the HTML page")
+    parser.add_argument("--csv", metavar="FILE", help="the rows as CSV, those of networks without their layers")
+    parser.add_argument("--markdown", metavar="FILE", help="the tables in Markdown")
+    parser.add_argument("--layers", action="store_true", help="print what each layer of a network takes")
     parser.add_argument("--readme", action="store_true", help="rewrite the ratio table in ./README.md instead")
     options = parser.parse_args(arguments)
-    from ..bench import html, readme, report
+    from ..bench import html, network_report, readme, recording, report
 
     with user_input():
         if options.readme:
@@ -398,17 +391,38 @@ def _report(arguments: list[str]) -> int:
             return 0
         if not options.file:
             raise ValueError("report: which file? (pycv bench report FILE)")
-        recordings = [(name, report.read(name)) for name in options.file]
-        if options.output:
-            report.replace(options.output, html.page(recordings, options.title))
-            print(f"Written to {options.output}")
-            return 0
-    for _, document in recordings:
-        print(report.table(document["rows"]))
+        recordings = [(name, recording.read(name)) for name in options.file]
+        if options.csv and len({recording.of_networks(document) for _, document in recordings}) > 1:
+            raise ValueError(f"--csv {options.csv}: problems and networks have different columns: report them apart")
+        wanted: list[tuple[str | None, Callable[[], str]]] = [
+            (options.output, lambda: html.page(recordings, options.title)),
+            (options.csv, lambda: recording.together(recordings)),
+            (options.markdown, lambda: "\n".join(recording.markdown(document) for _, document in recordings)),
+        ]
+        files = [(path, text()) for path, text in wanted if path]
+        for path, text in files:
+            report.replace(path, text)
+            print(f"Written to {path}")
+    for _, document in () if files else recordings:
+        print(recording.table(document))
+        if options.layers and recording.of_networks(document):
+            print("\n" + network_report.layer_tables(document["rows"]))
     return 0
 
 
 # ------------------------------------------------------------------------------------------------- what they share
+
+
+def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: str | None) -> None:
+    """Writes what was measured into new files."""
+    from ..bench import recording, report
+
+    report.create(output, report.as_json(document))
+    if csv:
+        report.create(csv, recording.as_csv(document))
+    if markdown:
+        report.create(markdown, recording.markdown(document))
+    print(f"Recorded in {output}")
 
 
 def _new_result(suffix: str = ".json") -> Path:
