@@ -181,7 +181,8 @@ def _roofline(file: str, document: Mapping[str, Any]) -> str:
             series.setdefault(row["contender"], []).append((row["algorithm_flops"] / row["bytes"], rate, words))
     if not series:
         return ""
-    title = f"Roofline, {document['machine']['cpu']}, {peaks.threads} threads, {peaks.isa} (f32)"
+    where = peaks.gpu or f"{document['machine']['cpu']}, {peaks.threads} threads, {peaks.isa}"
+    title = f"Roofline, {where}"
     return f'<figure data-file="{escape(file)}">{plots.roofline(peaks, series, title)}</figure>'
 
 

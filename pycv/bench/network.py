@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -78,18 +78,22 @@ def run(
         if value < 1:
             raise ValueError(f"{word}={value}: expected 1 or more")
     rows = []
-    for batch in batches:
+    steps = len(chosen) + 2
+    for number, batch in enumerate(batches):
+
+        def tell(done: int, what: str, number: int = number, batch: int = batch) -> None:
+            if progress:
+                progress(number * steps + done, len(batches) * steps, f"{model}, batch {batch}: {what}")
+
         with tempfile.TemporaryDirectory(prefix="pycv-bench-") as folder:
             job = Job(model, REFERENCE, batch, size, train, threads or torch.get_num_threads(), seed, folder)
-            rows += _measured(job, chosen, budget, precision, progress)
+            rows += _measured(job, chosen, budget, precision, tell)
     return rows
 
 
-def _measured(job: Job, chosen: list[str], budget: float, precision: float, progress: Progress | None) -> list[Row]:
-    def tell(done: int, what: str) -> None:
-        if progress:
-            progress(done, len(chosen) + 2, f"{job.model}, batch {job.batch}: {what}")
-
+def _measured(
+    job: Job, chosen: list[str], budget: float, precision: float, tell: Callable[[int, str], None]
+) -> list[Row]:
     workers: dict[str, _Worker] = {}
     try:
         tell(0, "float64")

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import machine, report
-from .report import Row, aligned_table, fastest_rival, field, markdown_table
+from .report import Row, aligned_table, fastest_rival, field, grouped_table, markdown_table, reasons
 
 KIND = "networks"
 SCHEMA_VERSION = 1
@@ -99,7 +99,7 @@ HEADER = ("network", "contender", "ms", "±%", "images/s", "vs fastest other", "
 
 def table(rows: Sequence[Row]) -> str:
     """For the terminal: one line per row; the ratio is to the fastest contender that is not pycv's. ``~``: noisy."""
-    return "\n".join([aligned_table(_lines(rows), left=(0, 1)), *_absent(rows)])
+    return "\n".join([grouped_table(HEADER, _groups(rows)), *reasons(rows, setting)])
 
 
 def markdown(recorded: Mapping[str, Any]) -> str:
@@ -111,20 +111,20 @@ def markdown(recorded: Mapping[str, Any]) -> str:
         f"{where['version']} ({where['commit']}), {recorded['recorded'][:10]}. Median times; a ratio above 1 means "
         "that the contender is faster than the fastest that is not pycv's; ~ marks what was measured under disturbance."
     )
-    parts = [markdown_table(_lines(rows)), *(f"- {line}" for line in _absent(rows)), "", told]
+    lines: list[Sequence[str]] = [HEADER, *((name, *cells) for name, group in _groups(rows) for cells in group)]
+    parts = [markdown_table(lines), "", *(f"- {why}" for why in reasons(rows, setting)), "", told]
     for group in by_setting(rows):
-        if lines := layer_lines(group):
-            parts += ["", f"Layers of {setting(group[0])}:", "", markdown_table(lines)]
+        if of_layers := layer_lines(group):
+            parts += ["", f"Layers of {setting(group[0])}:", "", markdown_table(of_layers)]
     return "\n".join(parts) + "\n"
 
 
-def _lines(rows: Sequence[Row]) -> list[Sequence[str]]:
-    lines: list[Sequence[str]] = [HEADER]
+def _groups(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    groups = []
     for group in by_setting(rows):
         rival = fastest_rival(group)
-        for i, row in enumerate(group):
-            lines.append((setting(row) if i == 0 else "", row["contender"], *_cells(row, rival)))
-    return lines
+        groups.append((setting(group[0]), [(row["contender"], *_cells(row, rival)) for row in group]))
+    return groups
 
 
 def _cells(row: Row, rival: Row | None) -> tuple[str, ...]:
@@ -139,19 +139,6 @@ def _cells(row: Row, rival: Row | None) -> tuple[str, ...]:
         f"{row['base_bytes'] / 1e6:.0f}",
         "inf" if row["error"] is None else f"{row['error']:.0e}",
     )
-
-
-def _absent(rows: Sequence[Row]) -> list[str]:
-    """Why contenders were not measured, once each."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row["unavailable"]:
-            reasons.setdefault((row["contender"], row["unavailable"]), []).append(setting(row))
-    count = len(by_setting(rows))
-    return [
-        f"{contender}: {reason}" + ("" if len(settings) == count else f" ({'; '.join(settings)})")
-        for (contender, reason), settings in reasons.items()
-    ]
 
 
 def layers(rows: Sequence[Row]) -> dict[str, dict[str, float]]:

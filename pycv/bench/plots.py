@@ -58,10 +58,10 @@ def _axis(values: Sequence[float], start: float, end: float, logarithmic: bool, 
 
 
 def roofline(peaks: Peaks, series: Mapping[str, Points], title: str) -> str:
-    """Rates in GFLOP/s over operations per byte: ``series`` by contender, under the roofs of ``peaks`` (f32)."""
+    """Rates in GFLOP/s over operations per byte: ``series`` by contender, under the roofs of ``peaks``."""
     points = [point for found in series.values() for point in found]
-    peak = peaks.flops["f32"] / 1e9
-    xs = [x for x, _, _ in points] + [peaks.flops["f32"] / level.bandwidth for level in peaks.levels]
+    peak = max(peaks.flops.values()) / 1e9
+    xs = [x for x, _, _ in points] + [1e9 * peak / level.bandwidth for level in peaks.levels]
     ys = [y for _, y, _ in points] + [peak]
     x, y = _axis(xs, LEFT, WIDTH - RIGHT, True, 2), _axis(ys, HEIGHT - BOTTOM, TOP, True, 1.6)
     roofs = []
@@ -71,9 +71,10 @@ def roofline(peaks: Peaks, series: Mapping[str, Points], title: str) -> str:
         if first < last:
             roofs.append(_line(x.at(first), y.at(first * rate), x.at(last), y.at(last * rate), "roof"))
             roofs.append(_along(x, y, first, rate, f"{level.name} {rate:.0f} GB/s"))
-    ridge = min(peak / (peaks.levels[0].bandwidth / 1e9), x.high)
-    roofs.append(_line(x.at(ridge), y.at(peak), x.at(x.high), y.at(peak), "roof"))
-    roofs.append(_text(x.at(x.high) - 4, y.at(peak) - 5, f"{peak:.0f} GFLOP/s", "note end"))
+    for dtype, flops in peaks.flops.items():
+        ridge = min(flops / peaks.levels[0].bandwidth, x.high)
+        roofs.append(_line(x.at(ridge), y.at(flops / 1e9), x.at(x.high), y.at(flops / 1e9), "roof"))
+        roofs.append(_text(x.at(x.high) - 4, y.at(flops / 1e9) - 5, f"{dtype} {flops / 1e9:.0f} GFLOP/s", "note end"))
     return _figure(title, x, y, "operations of the algorithm per byte", "GFLOP/s", roofs, series, joined=False)
 
 

@@ -13,13 +13,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import machine
+from ..problem import parse
+from . import gpu, machine
 from .runner import Row
 
 SCHEMA_VERSION = 2
@@ -51,7 +52,7 @@ ROW: dict[str, Any] = {
         "disturbed": field("integer", "samples during which the process lost a processor", True),
         "noisy": field("boolean", "disturbed samples had to be used, or the precision was not reached", True),
         "gflops": field("number", "effective rate: flops / seconds / 1e9", True),
-        "algorithm_flops": field("number", "operations that the algorithm performs; the direct ones if unknown", True),
+        "algorithm_flops": field("number", "operations that the algorithm performs; null if unknown", True),
         "roofline": field("number", "least time possible on this machine's measured peaks / seconds", True),
         "bound": field("string", "what sets that least time: compute, or the level of memory", True),
         "error": field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
@@ -127,11 +128,12 @@ def document(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their machine and time, as they are recorded."""
     finite = [{key: None if value in (math.inf, -math.inf) else value for key, value in row.items()} for row in rows]
     recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    peaks = machine.recorded(rows[0]["threads"]) if rows else None
+    on_gpu = bool(rows) and parse(rows[0]["problem"]).device == "cuda"
+    peaks = gpu.recorded() if on_gpu else machine.recorded(rows[0]["threads"]) if rows else None
     return {
         "schema": SCHEMA_VERSION,
         "recorded": recorded,
-        "machine": machine.describe(),
+        "machine": machine.describe() | ({"gpu": gpu.name(), "gpu state": gpu.state()} if on_gpu else {}),
         "peaks": peaks.to_json() if peaks else None,
         "rows": finite,
     }
@@ -259,22 +261,22 @@ def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
 
 def table(rows: Sequence[Row]) -> str:
     """For the terminal: one line per row, then the geometric means. Noisy rows are marked ``~``."""
-    lines = [HEADER]
-    for group in by_problem(rows):
-        for i, row in enumerate(group):
-            lines.append((group[0]["name"] if i == 0 else "", row["contender"], *_cells(row, ratio(row, group))))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-    text.insert(1, "-" * max(map(len, text)))
-    for group in by_problem(rows):
-        text += [f"{row['name']}, {row['contender']}: {row['unavailable']}" for row in group if row["unavailable"]]
+    groups = [
+        (group[0]["name"], [(row["contender"], *_cells(row, ratio(row, group))) for row in group])
+        for group in by_problem(rows)
+    ]
     means = ", ".join(f"{name} {value:.2f}x" for name, value in geometric_means(rows).items())
-    return "\n".join([*text, f"Geometric mean of the ratios to torch in the problem's layout: {means or 'none'}"])
+    means = f"Geometric mean of the ratios to torch in the problem's layout: {means or 'none'}"
+    return "\n".join([grouped_table(HEADER, groups, left=(0, 1, 2)), *reasons(rows), means])
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    padded = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
-    return padded + [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
+def reasons(rows: Iterable[Row], name: Callable[[Row], str] = lambda row: row["name"]) -> list[str]:
+    """Why contenders were not measured: each reason once, with what it holds for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["unavailable"]:
+            found.setdefault((row["contender"], row["unavailable"]), []).append(name(row))
+    return [f"{contender}: {why} ({'; '.join(which)})" for (contender, why), which in found.items()]
 
 
 def _cells(row: Row, times_faster: float | None) -> tuple[str, ...]:
@@ -300,6 +302,24 @@ def aligned_table(lines: Sequence[Sequence[str]], left: Sequence[int] = (0,)) ->
         for line in lines
     ]
     return "\n".join([text[0].rstrip(), "-" * max(map(len, text)), *(line.rstrip() for line in text[1:])])
+
+
+LONG = 30  # characters of a name that leave room for the rest of a line in a terminal
+
+
+def grouped_table(
+    header: Sequence[str], groups: Iterable[tuple[str, Sequence[Sequence[str]]]], left: Sequence[int] = (0, 1)
+) -> str:
+    """The same of groups of lines, each with a name: before its first line, or above it where the name is long."""
+    lines: list[Sequence[str]] = [header]
+    above: dict[int, str] = {}
+    for name, group in groups:
+        if len(name) > LONG:
+            above[len(lines)] = name
+        lines += [(name if i == 0 and len(name) <= LONG else "", *cells) for i, cells in enumerate(group)]
+    first, rule, *text = aligned_table(lines, left).splitlines()
+    named = [[above[i], line] if i in above else [line] for i, line in enumerate(text, 1)]
+    return "\n".join([first, rule, *(line for part in named for line in part)])
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:

@@ -139,14 +139,15 @@ def _run(arguments: list[str]) -> int:
 def cases_of(options: argparse.Namespace) -> list[Any]:
     """The problems that the options name. Raises ValueError for what does not exist, or if there is none."""
     from .. import bench
-    from ..bench.data import require_dtype
+    from ..bench.data import require_device, require_dtype
 
     cases = [case for name in options.set for case in bench.load(name)]
     cases += [bench.problems.case(text) for text in options.problem]
     batches = [number("--batch", text) for text in names(options.batch)]
-    cases = bench.variants(cases, names(options.passes), names(options.dtype), batches)
+    cases = bench.variants(cases, names(options.passes), names(options.dtype), batches, options.device)
     for case in cases:
         require_dtype(case.problem)
+        require_device(case.problem)
     if not cases:
         raise ValueError("nothing to measure: give --set NAME or the text of a problem (pycv bench run --help)")
     return cases
@@ -163,6 +164,7 @@ def add_problems(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="", metavar="NAMES", help="f32 (or float32), f64, f16, bf16; default: as each problem says"
     )
     parser.add_argument("--batch", default="", metavar="SIZES", help="1,8; default: as each problem says")
+    parser.add_argument("--device", default="", metavar="NAME", help="cpu or cuda; default: as each problem says")
 
 
 def _run_parser() -> argparse.ArgumentParser:
@@ -215,10 +217,13 @@ def _sweep(arguments: list[str]) -> int:
     parser.add_argument("--plot", metavar="FILE", help="an SVG: milliseconds over the first brace of numbers")
     options = parser.parse_args(arguments)
     from ..bench import report, sweep
+    from ..bench.data import require_device, require_dtype
 
     with user_input():
         parameters = dict(_parameter(text) for text in options.kernel_param)
-        sweep.expand(options.pattern)
+        for point in sweep.expand(options.pattern):
+            require_dtype(point.case.problem)
+            require_device(point.case.problem)
         sweep.contenders(names(options.contender), parameters)
         output = Path(options.csv) if options.csv else _new_result(".csv")
         _require_new(output, options.plot)
@@ -332,8 +337,9 @@ def _compare(arguments: list[str]) -> int:
 def _roofline(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "pycv bench roofline",
-        description="Measures the peaks of this machine, keeps them, and places every kernel of pycv that supports a "
-        "problem: its share of the least time that its own operations or the problem's fewest bytes can take.",
+        description="Measures the peaks of this machine and of its GPU, keeps them, and places every kernel of pycv "
+        "that supports a problem: its share of the least time that its own operations or the problem's fewest bytes "
+        "can take. --device cuda: the GPU alone.",
     )
     add_problems(parser)
     parser.add_argument("--threads", type=int, help="default: as many as torch uses")
@@ -341,7 +347,9 @@ def _roofline(arguments: list[str]) -> int:
     parser.add_argument("--peaks", action="store_true", help="only the peaks, measured anew")
     parser.add_argument("--json", metavar="FILE", help="record the rows")
     options = parser.parse_args(arguments)
-    from ..bench import machine, placing, report
+    import torch
+
+    from ..bench import gpu, machine, placing, report
 
     if not (options.problem or options.set):
         options.set = [placing.SET]
@@ -350,9 +358,14 @@ def _roofline(arguments: list[str]) -> int:
         _require_new(options.json)
         require_positive(threads=options.threads, budget=options.budget)
     try:
-        if options.peaks:
-            machine.remeasured(options.threads)
-        print(placing.peak_table(options.threads))
+        if options.device != "cuda":
+            if options.peaks:
+                machine.remeasured(options.threads)
+            print(placing.peak_table(options.threads))
+        if options.device != "cpu" and torch.cuda.is_available():
+            if options.peaks:
+                gpu.remeasured()
+            print(("" if options.device else "\n") + placing.gpu_peak_table())
     except RuntimeError as error:
         raise UsageError(str(error)) from None
     if options.peaks:

@@ -58,14 +58,13 @@ def files(tmp_path, monkeypatch, document):
 
 def test_the_table_names_every_network_once_and_takes_the_fastest_rival():
     lines = network_report.table(ROWS).splitlines()
-    assert lines[2].split() == [
-        "vgg16", "inference,", "batch", "1,", "224", "px", "pycv", "~50", "1.0", "20.0", "0.80x", "900", "300", "1e-06",
-    ]  # fmt: skip
-    assert lines[4].split()[:2] == ["onnxruntime", "40"] and lines[5].split()[1:] == ["-"] * 7
-    assert lines[6].split()[-7:] == ["300", "1.0", "26.7", "1.00x", "900", "300", "inf"]
-    assert lines[10:] == ["openvino: openvino is not installed"]
-    some = network_report.table([*ROWS, row("torch:compiled", None, batch=8, unavailable="no compiler")])
-    assert some.splitlines()[-1] == "torch:compiled: no compiler (vgg16 inference, batch 8, 224 px)"
+    assert lines[2] == "vgg16 inference, batch 1, 224 px" and len(max(lines[:-1], key=len)) < 100
+    assert lines[3].split() == ["pycv", "~50", "1.0", "20.0", "0.80x", "900", "300", "1e-06"]
+    assert lines[5].split()[:2] == ["onnxruntime", "40"] and lines[6].split()[1:] == ["-"] * 7
+    assert lines[8].split() == ["pycv", "300", "1.0", "26.7", "1.00x", "900", "300", "inf"]
+    assert lines[12:] == [
+        "openvino: openvino is not installed (vgg16 inference, batch 1, 224 px; vgg16 inference, batch 8, 224 px)"
+    ]
 
 
 def test_layers_that_several_have_come_first(document):
@@ -74,7 +73,7 @@ def test_layers_that_several_have_come_first(document):
     assert lines[3] == ["conv1", "20.000", "50.000", "-"] and lines[6] == ["sum", "50.000", "80.000", "40.000"]
     assert lines[-1] == ["no", "contender", "tells", "its", "layers"]
     text = network_report.markdown(document)
-    assert "| conv2 | 30.000 | 30.000 | - |" in text and "- openvino: openvino is not installed" in text
+    assert "| conv2 | 30.000 | 30.000 | - |" in text and "\n\n- openvino: openvino is not installed" in text
     assert f"pycv {machine.describe()['version']}" in text
 
 
@@ -116,7 +115,7 @@ def test_the_commands_take_networks_as_they_take_problems(files, capsys):
     assert "the first recording is of networks, the second of problems" in capsys.readouterr().err
     assert cli.main(["bench", "report", "net.json", "kernels.json", "--layers"]) == 0
     out = capsys.readouterr().out
-    assert "conv2" in out and "a, pycv: no" in out
+    assert "conv2" in out and "pycv: no (a)" in out
     arguments = ["bench", "report", "net.json", "--output", "a.html", "--csv", "a.csv", "--markdown", "a.md"]
     assert cli.main(arguments) == 0 and cli.main(arguments) == 0  # the second time in place of the first
     assert capsys.readouterr().out.splitlines()[:3] == [f"Written to a.{end}" for end in ("html", "csv", "md")]
