@@ -121,10 +121,13 @@ def variants(
     Raises ValueError for unknown names.
     """
     dtypes = [DTYPE_NAMES.get(name, name) for name in dtypes]
-    for given, known in ((passes, PASSES), (dtypes, tuple(ITEMSIZES)), ([device] if device else [], ("cpu", "cuda"))):
+    devices = [device] if device else []
+    for what, given, known in (
+        ("pass", passes, PASSES), ("dtype", dtypes, tuple(ITEMSIZES)), ("device", devices, ("cpu", "cuda")),
+    ):  # fmt: skip
         for name in given:
             if name not in known:
-                raise ValueError(f"{name!r}: expected one of {', '.join(known)}")
+                raise ValueError(f"{what} {name!r}: expected one of {', '.join(known)}")
     known_passes = registry.algorithms()
     result = []
     for one in cases:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from .shared import UsageError, names, progress_bar, user_input
@@ -117,10 +118,10 @@ def _run(arguments: list[str]) -> int:
 
     with user_input():
         cases = cases_of(options)
-        contenders = [bench.contenders.contender(name) for name in names(options.contender)]
+        contenders = [bench.contenders.contender(name) for name in _some("--contender", options.contender)]
+        require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
-        require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
     with progress_bar() as progress:
         rows = bench.run(
             cases,
@@ -144,10 +145,13 @@ def cases_of(options: argparse.Namespace) -> list[Any]:
     cases = [case for name in options.set for case in bench.load(name)]
     cases += [bench.problems.case(text) for text in options.problem]
     batches = [number("--batch", text) for text in names(options.batch)]
+    given = len(cases)
     cases = bench.variants(cases, names(options.passes), names(options.dtype), batches, options.device)
     for case in cases:
         require_dtype(case.problem)
         require_device(case.problem)
+    if given and not cases:
+        raise ValueError(f"--pass {options.passes}: none of these problems has such a pass")
     if not cases:
         raise ValueError("nothing to measure: give --set NAME or the text of a problem (pycv bench run --help)")
     return cases
@@ -209,7 +213,8 @@ def _sweep(arguments: list[str]) -> int:
     parser.add_argument("--contender", default=",".join(DEFAULT), metavar="NAMES", help="default: %(default)s")
     parser.add_argument(
         "--kernel-param", action="append", default=[], metavar="NAME=VALUES",
-        help="variant=f2,f4 of an algorithm; workspace_limit=1MB,64MB; precision=fast; deterministic=true",
+        help="variant=f2,f4 of an algorithm (tile=2,4 of winograd); workspace_limit=1MB,64MB; precision=fast; "
+        "deterministic=true",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, help="default: as many as torch uses")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything; default: 2 per problem")
@@ -224,10 +229,12 @@ def _sweep(arguments: list[str]) -> int:
         for point in sweep.expand(options.pattern):
             require_dtype(point.case.problem)
             require_device(point.case.problem)
-        sweep.contenders(names(options.contender), parameters)
+        sweep.contenders(_some("--contender", options.contender), parameters)
+        require_positive(threads=options.threads, budget=options.budget)
+        if options.plot:
+            sweep.numeric_brace(options.pattern)
         output = Path(options.csv) if options.csv else _new_result(".csv")
         _require_new(output, options.plot)
-        require_positive(threads=options.threads, budget=options.budget)
     with progress_bar() as progress:
         rows = sweep.sweep(
             options.pattern,
@@ -286,9 +293,9 @@ def _model(arguments: list[str]) -> int:
 
     with user_input():
         models.image_shape(options.model)
-        batches = [number("--batch", text) for text in names(options.batch)]
+        batches = [number("--batch", text) for text in _some("--batch", options.batch)]
         require_positive(threads=options.threads, budget=options.budget, size=options.size)
-        for name in names(options.contender):
+        for name in _some("--contender", options.contender):
             if name not in network.CONTENDERS:
                 raise ValueError(f"contender {name!r}: expected one of {', '.join(network.CONTENDERS)}")
         output = Path(options.json) if options.json else _new_result()
@@ -355,8 +362,8 @@ def _roofline(arguments: list[str]) -> int:
         options.set = [placing.SET]
     with user_input():
         cases = cases_of(options)
-        _require_new(options.json)
         require_positive(threads=options.threads, budget=options.budget)
+        _require_new(options.json)
     try:
         if options.device != "cuda":
             if options.peaks:
@@ -443,10 +450,25 @@ def _new_result(suffix: str = ".json") -> Path:
 
 
 def _require_new(*paths: str | Path | None) -> None:
-    """Before anything is measured: raises ValueError where a result would be overwritten."""
-    for path in paths:
-        if path is not None and Path(path).exists():
+    """Before anything is measured: raises ValueError where a result would be overwritten, OSError where it could not
+    be written."""
+    given = [Path(path) for path in paths if path is not None]
+    for path in given:
+        if path.exists():
             raise ValueError(f"{path} exists: results are never overwritten; move it or name another file")
+        if given.count(path) > 1:
+            raise ValueError(f"{path} is named twice: every result needs a file of its own")
+    for folder in {path.parent for path in given}:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
+
+def _some(option: str, text: str) -> list[str]:
+    """The parts of a list that must not be empty."""
+    if not (found := names(text)):
+        raise ValueError(f"{option} {text!r}: expected a name or number, or several separated by commas")
+    return found
 
 
 def require_positive(**values: float | None) -> None:

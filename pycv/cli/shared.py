@@ -16,8 +16,10 @@ def user_input() -> Iterator[None]:
     """Around the reading of what the user gave only: elsewhere a ValueError is a bug and looks like one."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
 
 
 def names(text: str) -> list[str]:
