@@ -390,7 +390,7 @@ def tune_cases(
         with torch.no_grad(), suppress(Unavailable):
             contender("pycv").prepare(one.problem, random_data(one.problem, SEED))
 
-    return _filled({one.name: partial(run, one) for one in cases}, threads, progress)
+    return _filled({str(one.problem): partial(run, one) for one in cases}, threads, progress)
 
 
 def _filled(

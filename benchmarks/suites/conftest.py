@@ -23,5 +23,5 @@ def pytest_generate_tests(metafunc):
         contenders = [contender(name) for name in options.contender.split(",")]
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize("case", cases, ids=lambda case: f"{case.name}.{case.problem.pass_}")
+    metafunc.parametrize("case", cases, ids=lambda case: case.name)
     metafunc.parametrize("contender", contenders, ids=lambda contender: contender.name)

@@ -23,7 +23,7 @@ def test_problem(benchmark, case, contender):
             call = contender.prepare(case.problem, random_data(case.problem, seed=0))
         except Unavailable as reason:
             pytest.skip(str(reason))
-        benchmark.group = f"{case.name} {case.problem.pass_}"
+        benchmark.group = case.name
         benchmark.extra_info.update(problem=str(case.problem), contender=contender.name)
         benchmark(call)
         fresh = random_data(case.problem, seed=1)

@@ -84,7 +84,7 @@ def contender(name: str) -> Contender:
 
 
 _LAYOUTS = ("nchw", "nhwc")
-_OWN = ("pycv", *settings.BACKENDS)
+_OWN = ("pycv", *(backend for backend in settings.BACKENDS if backend != "torch"))
 
 
 def in_layout(problem: Problem, layout: str) -> Problem:

@@ -25,6 +25,12 @@ def require_dtype(problem: Problem) -> None:
         raise ValueError(f"problem '{problem}': benchmarks draw {', '.join(DTYPES)}, not {problem.dtype}")
 
 
+def require_device(problem: Problem) -> None:
+    """Raises ValueError for a problem of a GPU where torch sees none."""
+    if problem.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"problem '{problem}': torch sees no GPU here")
+
+
 def random_data(problem: Problem, seed: int) -> Data:
     """The tensors that a problem names, contiguous, on the problem's device. The same seed gives the same values."""
     require_dtype(problem)

@@ -76,7 +76,7 @@ class _Sampler:
             call()
         torch.cuda.synchronize()
         if self._timed() < GRAPH_SECONDS:
-            self.call = _captured(call) or call
+            self.call = captured(call) or call
             self._timed()
 
     def sample(self) -> None:
@@ -96,7 +96,7 @@ class _Sampler:
         return summarized(self.seconds, precision)
 
 
-def _captured(call: Callable[[], object]) -> Callable[[], object] | None:
+def captured(call: Callable[[], object]) -> Callable[[], object] | None:
     """The call as a graph; None where it cannot be captured (it waits for the device, or there are no graphs)."""
     try:
         graph = torch.cuda.CUDAGraph()

@@ -13,9 +13,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from . import plots
+from . import network_report, plots, recording
 from .machine import Peaks
-from .report import OTHERS, Row, as_csv, by_problem, fastest_rival, geometric_means, ratio
+from .report import OTHERS, Row, by_problem, fastest_rival, geometric_means, ratio
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -27,29 +27,34 @@ def page(recordings: Sequence[tuple[str, Mapping[str, Any]]], title: str = "pycv
     """
     if not recordings:
         raise ValueError("a report needs at least one recording")
+    networks = [(name, document) for name, document in recordings if recording.of_networks(document)]
+    problems = [(name, document) for name, document in recordings if not recording.of_networks(document)]
+    rows = [row for name, document in problems for row in _rows(name, document["rows"])]
+    network_rows = [row for name, document in networks for row in _network_rows(name, document["rows"])]
     data = {
         "title": title,
         "files": [{"name": name, **_about(document)} for name, document in recordings],
-        "rows": [row for name, document in recordings for row in _rows(name, document["rows"])],
-        "means": [mean for name, document in recordings for mean in _means(name, document["rows"])],
-        "accuracy": [line for name, document in recordings for line in _accuracy(name, document["rows"])],
+        "rows": rows,
+        "networks": network_rows,
+        "layers": [line for name, document in networks for line in _layers(name, document["rows"])],
+        "means": [
+            *(mean for name, document in problems for mean in _means(name, rows, geometric_means(document["rows"]))),
+            *(mean for name, _ in networks for mean in _means(name, network_rows, {})),
+        ],
+        "accuracy": [line for name, document in problems for line in _accuracy(name, document["rows"])],
         "raw": {name: document for name, document in recordings},
-        "csv": "".join(_csv(name, document["rows"], header=i == 0) for i, (name, document) in enumerate(recordings)),
+        "csv": recording.together(problems),
+        "networkCsv": recording.together(networks),
     }
-    drawn = [_roofline(name, document) for name, document in recordings]
+    drawn = [*(_roofline(*one) for one in problems), *(_speeds(*one) for one in networks)]
     text = TEMPLATE.read_text(encoding="utf-8")
     # Nothing in a script element ends it early but "<".
     embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     return text.replace("<!-- plots -->", "\n".join(filter(None, drawn))).replace("/* data */ null", embedded)
 
 
-def _csv(name: str, rows: Sequence[Row], header: bool) -> str:
-    text = as_csv([{"recording": name} | row for row in rows])
-    return text if header else text.partition("\n")[2]
-
-
 def _about(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {"recorded": document["recorded"], "machine": document["machine"], "peaks": document["peaks"]}
+    return {"recorded": document["recorded"], "machine": document["machine"]}
 
 
 def _rows(file: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -58,16 +63,48 @@ def _rows(file: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
         rival = fastest_rival(group)
         for row in group:
             shown = {name: row[name] for name in ("name", "problem", "contender", "kernel", "threads", "gflops")}
-            shown |= {name: row[name] for name in ("roofline", "bound", "error", "noisy", "unavailable", "samples")}
-            shown |= {
-                "file": file,
-                "ms": _milli(row["seconds"]),
-                "spread": 100 * (row["high"] - row["low"]) / 2 / row["seconds"] if row["seconds"] else None,
-                "ratio": ratio(row, group),
-                "best": rival["seconds"] / row["seconds"] if rival and row["seconds"] else None,
-                "verdict": _verdict(row, rival),
-            }
-            found.append(shown)
+            shown |= {name: row[name] for name in ("roofline", "bound", "samples")}
+            found.append(shown | _measured(file, row, rival) | {"ratio": ratio(row, group)})
+    return found
+
+
+def _network_rows(file: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    found = []
+    for group in network_report.by_setting(rows):
+        rival = fastest_rival(group)
+        for row in group:
+            shown = {"name": network_report.setting(row), "contender": row["contender"], "threads": row["threads"]}
+            shown |= {name: row[name] for name in ("images_per_second", "samples")}
+            shown |= {"peak": _mega(row["peak_bytes"]), "base": _mega(row["base_bytes"])}
+            found.append(shown | _measured(file, row, rival))
+    return found
+
+
+def _measured(file: str, row: Row, rival: Row | None) -> dict[str, Any]:
+    """What problems and networks have in common; ``rival``: the fastest library."""
+    return {
+        **{name: row[name] for name in ("error", "noisy", "unavailable")},
+        "file": file,
+        "ms": _milli(row["seconds"]),
+        "spread": 100 * (row["high"] - row["low"]) / 2 / row["seconds"] if row["seconds"] else None,
+        "best": rival["seconds"] / row["seconds"] if rival and row["seconds"] else None,
+        "verdict": _verdict(row, rival),
+    }
+
+
+def _layers(file: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line per layer of each network: milliseconds by contender, and how pycv's fastest compares with the fastest of
+    the others (which is no verdict: layers are timed once in each of a few runs)."""
+    found = []
+    for group in network_report.by_setting(rows):
+        for layer, seconds in network_report.layers(group).items():
+            others = [value for name, value in seconds.items() if name.partition(":")[0] in OTHERS]
+            own = [value for name, value in seconds.items() if name.partition(":")[0] not in OTHERS]
+            found.append(
+                {"file": file, "name": network_report.setting(group[0]), "layer": layer,
+                 "ratio": min(others) / min(own) if others and own and min(own) > 0 else None}
+                | {f"ms {name}": _milli(value) for name, value in seconds.items()}
+            )  # fmt: skip
     return found
 
 
@@ -82,12 +119,11 @@ def _verdict(row: Row, rival: Row | None) -> str:
     return "win" if row["seconds"] < rival["seconds"] else "loss"
 
 
-def _means(file: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    shown = _rows(file, rows)
-    means = geometric_means(rows)
+def _means(file: str, shown: Sequence[dict[str, Any]], means: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Of the rows shown of one recording; ``means`` to torch are those of problems only."""
     found = []
-    for contender in dict.fromkeys(row["contender"] for row in rows):
-        mine = [row for row in shown if row["contender"] == contender and row["best"]]
+    for contender in dict.fromkeys(row["contender"] for row in shown if row["file"] == file):
+        mine = [row for row in shown if (row["file"], row["contender"]) == (file, contender) and row["best"]]
         verdicts = [row["verdict"] for row in mine]
         counts = {verdict: verdicts.count(verdict) for verdict in ("win", "no difference", "loss")}
         best = [row["best"] for row in mine]
@@ -127,6 +163,10 @@ def _milli(seconds: float | None) -> float | None:
     return None if seconds is None else 1e3 * seconds
 
 
+def _mega(bytes: int | None) -> float | None:
+    return None if bytes is None else bytes / 1e6
+
+
 def _roofline(file: str, document: Mapping[str, Any]) -> str:
     """A figure, or nothing where the recording has no peaks or no place under them."""
     if not document["peaks"]:
@@ -141,5 +181,23 @@ def _roofline(file: str, document: Mapping[str, Any]) -> str:
             series.setdefault(row["contender"], []).append((row["algorithm_flops"] / row["bytes"], rate, words))
     if not series:
         return ""
-    title = f"Roofline, {document['machine']['cpu']}, {peaks.threads} threads, {peaks.isa} (f32)"
+    where = peaks.gpu or f"{document['machine']['cpu']}, {peaks.threads} threads, {peaks.isa}"
+    title = f"Roofline, {where}"
     return f'<figure data-file="{escape(file)}">{plots.roofline(peaks, series, title)}</figure>'
+
+
+def _speeds(file: str, document: Mapping[str, Any]) -> str:
+    """A figure, or nothing where no network has been measured: how each contender compares with the fastest library."""
+    groups: dict[str, plots.Bars] = {}
+    for group in network_report.by_setting(document["rows"]):
+        rival = fastest_rival(group)
+        if rival is None:
+            continue
+        groups[network_report.setting(group[0])] = [
+            (row["contender"], rival["seconds"] / row["seconds"], f"{row['images_per_second']:.4g} images/s")
+            for row in group if row["seconds"]
+        ]  # fmt: skip
+    if not groups:
+        return ""
+    title = f"Times as fast as the fastest library, {document['machine']['cpu']}"
+    return f'<figure data-file="{escape(file)}">{plots.bars(groups, title)}</figure>'

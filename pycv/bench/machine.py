@@ -1,4 +1,7 @@
-"""The machine that a benchmark ran on: a description for the record, and its measured peaks for the roofline."""
+"""The machine that a benchmark ran on: a description for the record, and its measured peaks for the roofline.
+
+Those of a GPU are in gpu.py.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,22 @@ class Level:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Measured peaks of this machine at ``threads`` threads with the instruction set ``isa``.
+    """Measured peaks of this machine at ``threads`` threads with the instruction set ``isa``, or of its GPU.
 
-    ``flops`` is in FLOP/s by dtype ("f32", "f64"); ``levels`` run from the first-level cache to main memory.
+    ``flops`` is in FLOP/s by dtype ("f32", "f64", on a GPU also "tf32", "f16", "bf16"); ``levels`` run from the
+    first-level cache to main memory. ``gpu``: its name, where these are a GPU's.
     """
 
     threads: int
     isa: str
     flops: dict[str, float]
     levels: tuple[Level, ...]
+    gpu: str = ""
+
+    @property
+    def device(self) -> str:
+        """Of the problems that these bound."""
+        return "cuda" if self.gpu else "cpu"
 
     @property
     def memory_bandwidth(self) -> float:
@@ -87,7 +97,8 @@ class Peaks:
             {"name": one.name, "bytes": None if math.isinf(one.bytes) else one.bytes, "bandwidth": one.bandwidth}
             for one in self.levels
         ]
-        return {"threads": self.threads, "isa": self.isa, "flops": dict(self.flops), "levels": levels}
+        found = {"threads": self.threads, "isa": self.isa, "flops": dict(self.flops), "levels": levels}
+        return found | ({"gpu": self.gpu} if self.gpu else {})
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Peaks:
@@ -96,7 +107,7 @@ class Peaks:
             Level(one["name"], math.inf if one["bytes"] is None else one["bytes"], one["bandwidth"])
             for one in value["levels"]
         )
-        found = Peaks(int(value["threads"]), value["isa"], dict(value["flops"]), levels)
+        found = Peaks(int(value["threads"]), value["isa"], dict(value["flops"]), levels, value.get("gpu", ""))
         rates = [*found.flops.values(), *(level.bandwidth for level in levels)]
         if not levels or not all(math.isfinite(rate) and rate > 0 for rate in rates):
             raise ValueError("rates must be positive numbers")
@@ -130,7 +141,7 @@ def remeasured(threads: int | None = None) -> Peaks:
 def recorded(threads: int | None = None) -> Peaks | None:
     """What was measured before on a machine of this class; None if nothing was. Never measures."""
     try:
-        return _read(device.current()).get(_team(threads))
+        return kept(_file(device.current())).get(_team(threads))
     except RuntimeError:  # the C++ kernels are not built
         return None
 
@@ -140,7 +151,7 @@ def peaks_of(isa: str, threads: int | None = None) -> Peaks | None:
     here, team = device.current(), _team(threads)
     if isa == here.isa:
         return peaks(team)
-    known = _read(replace(here, isa=isa)).get(team)
+    known = kept(_file(replace(here, isa=isa))).get(team)
     if known is not None:
         return known
     code = f"import json; from pycv.bench import machine; print(json.dumps(machine.peaks({team}).to_json()))"
@@ -166,8 +177,9 @@ def _file(here: device.Device) -> Path:
     return files.cache_dir() / f"peaks-{here.digest}.json"
 
 
-def _read(here: device.Device) -> dict[int, Peaks]:
-    value = files.read(_file(here), _check)
+def kept(path: Path) -> dict[int, Peaks]:
+    """The peaks in a file, by number of threads; none where there is no such file."""
+    value = files.read(path, _check)
     return {} if value is None else {int(count): Peaks.from_json(one) for count, one in value["threads"].items()}
 
 
@@ -180,12 +192,17 @@ def _check(value: Any) -> None:
 
 def _keep(found: Peaks) -> None:
     here = device.current()
+    keep(_file(here), asdict(here), found)
+
+
+def keep(path: Path, about: Any, found: Peaks) -> None:
+    """Puts peaks in a file beside those of other numbers of threads; ``about``: the device, for those who read it."""
     try:
-        with files.locked(_file(here)):
-            every = {str(count): one.to_json() for count, one in (_read(here) | {found.threads: found}).items()}
-            files.write(_file(here), {"schema": SCHEMA, "device": asdict(here), "threads": every})
+        with files.locked(path):
+            every = {str(count): one.to_json() for count, one in (kept(path) | {found.threads: found}).items()}
+            files.write(path, {"schema": SCHEMA, "device": about, "threads": every})
     except OSError as error:
-        warnings.warn(f"the machine's peaks cannot be kept in {_file(here)}: {error}", stacklevel=2)
+        warnings.warn(f"the machine's peaks cannot be kept in {path}: {error}", stacklevel=2)
 
 
 def _measure(threads: int) -> Peaks:

@@ -11,29 +11,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from typing import Any
 
 import torch
 
 from .. import models
 from ..timing import MAX_SAMPLES
-from . import machine
 from .network_worker import CONTENDERS, ENGINES, REFERENCE, Job
-from .report import aligned_table, markdown_table
-from .runner import MEASURED, Progress
+from .runner import MEASURED, Progress, Row
 
 DEFAULT = ("pycv", "pycv@nhwc", "torch:nchw", "torch:nhwc")
 PAUSE_SECONDS = 0.01
 SECONDS = 10.0  # of sampling, per network and batch size, for all contenders
-Row = dict[str, Any]
 
 
 def run(
@@ -64,8 +59,8 @@ def run(
 
     Returns
     -------
-    One dict per batch size and contender: ``model``, ``batch``, ``mode``, ``contender``, ``threads``, the fields of a
-    timing, ``images_per_second``, ``peak_bytes``, ``base_bytes``, ``error``, ``layers`` (or None), ``unavailable``.
+    One dict per batch size and contender, described by :data:`pycv.bench.network_report.ROW`. A contender that cannot
+    run the network has ``seconds`` None and ``unavailable`` the reason.
 
     Raises
     ------
@@ -83,18 +78,22 @@ def run(
         if value < 1:
             raise ValueError(f"{word}={value}: expected 1 or more")
     rows = []
-    for batch in batches:
+    steps = len(chosen) + 2
+    for number, batch in enumerate(batches):
+
+        def tell(done: int, what: str, number: int = number, batch: int = batch) -> None:
+            if progress:
+                progress(number * steps + done, len(batches) * steps, f"{model}, batch {batch}: {what}")
+
         with tempfile.TemporaryDirectory(prefix="pycv-bench-") as folder:
             job = Job(model, REFERENCE, batch, size, train, threads or torch.get_num_threads(), seed, folder)
-            rows += _measured(job, chosen, budget, precision, progress)
+            rows += _measured(job, chosen, budget, precision, tell)
     return rows
 
 
-def _measured(job: Job, chosen: list[str], budget: float, precision: float, progress: Progress | None) -> list[Row]:
-    def tell(done: int, what: str) -> None:
-        if progress:
-            progress(done, len(chosen) + 2, f"{job.model}, batch {job.batch}: {what}")
-
+def _measured(
+    job: Job, chosen: list[str], budget: float, precision: float, tell: Callable[[int, str], None]
+) -> list[Row]:
     workers: dict[str, _Worker] = {}
     try:
         tell(0, "float64")
@@ -136,6 +135,7 @@ def _row(job: Job, name: str, found: Mapping[str, Any]) -> Row:
     return {
         "model": job.model,
         "batch": job.batch,
+        "size": job.size or models.image_shape(job.model)[1],
         "mode": "training" if job.train else "inference",
         "contender": name,
         "threads": job.threads,
@@ -194,70 +194,3 @@ class _Worker:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
-
-
-# ---------------------------------------------------------------------------------------------- tables, recordings
-
-
-def document(rows: Sequence[Row]) -> dict[str, Any]:
-    """Rows with their machine and time, as they are recorded."""
-    recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {
-        "schema": 1, "kind": "networks", "recorded": recorded, "machine": machine.describe(), "rows": list(rows),
-    }  # fmt: skip
-
-
-def table(rows: Sequence[Row], markdown: bool = False) -> str:
-    """One line per row; the ratio is to the fastest contender of others. ``~``: noisy."""
-    lines: list[Sequence[str]] = [
-        ("network", "batch", "contender", "ms", "±%", "images/s", "vs fastest other", "peak MB", "before MB", "error")
-    ]
-    for row in rows:
-        lines.append((f"{row['model']} {row['mode']}", str(row["batch"]), row["contender"], *_cells(row, rows)))
-    text = markdown_table(lines) if markdown else aligned_table(lines, left=(0, 2))
-    absent = [f"{row['contender']}, batch {row['batch']}: {row['unavailable']}" for row in rows if row["unavailable"]]
-    return "\n".join([text, *(["", *absent] if absent else [])])
-
-
-def _cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
-    if not row["seconds"]:
-        return ("-",) * 7
-    others = [
-        r["seconds"] for r in rows
-        if (r["model"], r["batch"], r["mode"]) == (row["model"], row["batch"], row["mode"])
-        and r["seconds"] and not r["contender"].startswith("pycv")
-    ]  # fmt: skip
-    return (
-        f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.2f}",
-        f"{50 * (row['high'] - row['low']) / row['seconds']:.1f}",
-        f"{row['images_per_second']:.1f}",
-        f"{min(others) / row['seconds']:.2f}x" if others else "-",
-        f"{row['peak_bytes'] / 1e6:.0f}",
-        f"{row['base_bytes'] / 1e6:.0f}",
-        "inf" if row["error"] is None else f"{row['error']:.0e}",
-    )
-
-
-def layer_table(rows: Sequence[Row]) -> str:
-    """Milliseconds of each layer of one network, a column per contender; layers that only one of them has (engines fuse
-    and rename) follow, slowest first."""
-    told = [row for row in rows if row["layers"]]
-    if not told:
-        return "no contender tells its layers"
-    seconds = {row["contender"]: _by_layer(row["layers"]) for row in told}
-    names = list(dict.fromkeys(name for found in seconds.values() for name in found))
-    shared = [name for name in names if sum(name in found for found in seconds.values()) > 1 or len(told) == 1]
-    only = sorted((n for n in names if n not in shared), key=lambda n: -max(f.get(n, 0.0) for f in seconds.values()))
-    lines: list[Sequence[str]] = [("layer", *(f"{name} ms" for name in seconds))]
-    for name in shared + only:
-        cells = (f"{1e3 * found[name]:.3f}" if name in found else "-" for found in seconds.values())
-        lines.append((name, *cells))
-    lines.append(("sum", *(f"{1e3 * math.fsum(found.values()):.3f}" for found in seconds.values())))
-    return aligned_table(lines)
-
-
-def _by_layer(layers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for layer in layers:
-        found[layer["layer"]] = found.get(layer["layer"], 0.0) + layer["seconds"]
-    return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .. import registry, settings
-from . import machine
+from . import gpu, machine
 from .problems import Case
-from .report import aligned_table, by_problem
+from .report import aligned_table, by_problem, grouped_table, reasons
 from .runner import Progress, Row, run
 
 SET = "roofline"  # problems for every kernel
@@ -39,6 +39,13 @@ def place_all(
     return rows
 
 
+def gpu_peak_table() -> str:
+    """The same of the current GPU. Raises RuntimeError where there is none."""
+    here = gpu.peaks()
+    lines = [("multiply-adds", "TFLOP/s"), *((dtype, f"{rate / 1e12:.1f}") for dtype, rate in here.flops.items())]
+    return f"{here.gpu}\n\n{aligned_table(lines)}\n\n{_memory_table(here)}"
+
+
 def peak_table(threads: int | None = None) -> str:
     """The measured peaks: multiply-adds with each instruction set, and what each level of memory holds and moves.
 
@@ -52,35 +59,34 @@ def peak_table(threads: int | None = None) -> str:
         found = machine.peaks_of(isa, threads)
         rates = [f"{rate / 1e9:.0f}" for rate in found.flops.values()] if found else ["-"] * len(here.flops)
         lines.append((isa + (" (in use)" if isa == here.isa else ""), *rates))
+    head = f"{machine.describe()['cpu']}, {here.threads} threads"
+    return f"{head}\n\n{aligned_table(lines)}\n\n{_memory_table(here)}"
+
+
+def _memory_table(peaks: machine.Peaks) -> str:
     memory: list[Sequence[str]] = [("memory", "holds", "GB/s")]
-    for level in here.levels:
+    for level in peaks.levels:
         size = "-" if level.name == "memory" else f"{level.bytes / 1024:.0f} KB"
         memory.append((level.name, size, f"{level.bandwidth / 1e9:.0f}"))
-    head = f"{machine.describe()['cpu']}, {here.threads} threads"
-    return f"{head}\n\n{aligned_table(lines)}\n\n{aligned_table(memory)}"
+    return aligned_table(memory)
 
 
 def table(rows: Sequence[Row]) -> str:
     """One line per kernel and problem, with what bounds it: the share of the least time that this allows."""
-    lines: list[Sequence[str]] = [
-        ("problem", "kernel", "ms", "own GFLOP/s", "GB/s", "FLOP/byte", "roofline", "bound by")
-    ]
-    for group in by_problem(rows):
-        for i, row in enumerate(group):
-            lines.append((group[0]["name"] if i == 0 else "", row["contender"], *_cells(row)))
-    text = [aligned_table(lines, left=(0, 1, 7))]
-    text += [f"{row['name']}, {row['contender']}: {row['unavailable']}" for row in rows if row["unavailable"]]
-    return "\n".join(text)
+    header = ("problem", "kernel", "ms", "own GFLOP/s", "GB/s", "FLOP/byte", "roofline", "bound by")
+    groups = [(group[0]["name"], [(row["contender"], *_cells(row)) for row in group]) for group in by_problem(rows)]
+    return "\n".join([grouped_table(header, groups, left=(0, 1, 7)), *reasons(rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     if not row["seconds"] or row["roofline"] is None:
         return ("-",) * 6
+    flops = row["algorithm_flops"]
     return (
         f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.3f}",
-        f"{row['algorithm_flops'] / row['seconds'] / 1e9:.1f}",
+        "-" if flops is None else f"{flops / row['seconds'] / 1e9:.1f}",
         f"{row['bytes'] / row['seconds'] / 1e9:.1f}",
-        f"{row['algorithm_flops'] / row['bytes']:.1f}",
+        "-" if flops is None else f"{flops / row['bytes']:.1f}",
         f"{100 * row['roofline']:.0f} %",
         row["bound"],
     )

@@ -1,4 +1,7 @@
-"""Plots as SVG, made of text alone: a roofline, and lines over the values of a sweep. Both axes may be logarithmic."""
+"""Plots as SVG, made of text alone: a roofline, lines over the values of a sweep, bars of ratios.
+
+Axes may be logarithmic.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ COLOURS = ("#1f5fbf", "#c2571a", "#2a8f5b", "#8a3ea8", "#b8860b", "#0e8a94", "#b
 WIDTH, HEIGHT = 860, 430
 LEFT, RIGHT, TOP, BOTTOM = 70, 210, 26, 52
 Points = Sequence[tuple[float, float, str]]  # x, y, what it is
+Bars = Sequence[tuple[str, float, str]]  # name, ratio, what it is
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,10 @@ def _axis(values: Sequence[float], start: float, end: float, logarithmic: bool, 
 
 
 def roofline(peaks: Peaks, series: Mapping[str, Points], title: str) -> str:
-    """Rates in GFLOP/s over operations per byte: ``series`` by contender, under the roofs of ``peaks`` (f32)."""
+    """Rates in GFLOP/s over operations per byte: ``series`` by contender, under the roofs of ``peaks``."""
     points = [point for found in series.values() for point in found]
-    peak = peaks.flops["f32"] / 1e9
-    xs = [x for x, _, _ in points] + [peaks.flops["f32"] / level.bandwidth for level in peaks.levels]
+    peak = max(peaks.flops.values()) / 1e9
+    xs = [x for x, _, _ in points] + [1e9 * peak / level.bandwidth for level in peaks.levels]
     ys = [y for _, y, _ in points] + [peak]
     x, y = _axis(xs, LEFT, WIDTH - RIGHT, True, 2), _axis(ys, HEIGHT - BOTTOM, TOP, True, 1.6)
     roofs = []
@@ -67,9 +71,10 @@ def roofline(peaks: Peaks, series: Mapping[str, Points], title: str) -> str:
         if first < last:
             roofs.append(_line(x.at(first), y.at(first * rate), x.at(last), y.at(last * rate), "roof"))
             roofs.append(_along(x, y, first, rate, f"{level.name} {rate:.0f} GB/s"))
-    ridge = min(peak / (peaks.levels[0].bandwidth / 1e9), x.high)
-    roofs.append(_line(x.at(ridge), y.at(peak), x.at(x.high), y.at(peak), "roof"))
-    roofs.append(_text(x.at(x.high) - 4, y.at(peak) - 5, f"{peak:.0f} GFLOP/s", "note end"))
+    for dtype, flops in peaks.flops.items():
+        ridge = min(flops / peaks.levels[0].bandwidth, x.high)
+        roofs.append(_line(x.at(ridge), y.at(flops / 1e9), x.at(x.high), y.at(flops / 1e9), "roof"))
+        roofs.append(_text(x.at(x.high) - 4, y.at(flops / 1e9) - 5, f"{dtype} {flops / 1e9:.0f} GFLOP/s", "note end"))
     return _figure(title, x, y, "operations of the algorithm per byte", "GFLOP/s", roofs, series, joined=False)
 
 
@@ -83,6 +88,33 @@ def lines(series: Mapping[str, Points], x_label: str, y_label: str, title: str, 
     return _figure(title, x, y, x_label, y_label, [], series, joined=True)
 
 
+def bars(groups: Mapping[str, Bars], title: str) -> str:
+    """``groups`` by name, one below the other: bars that begin at a ratio of 1, to the right those above it."""
+    ratios = [ratio for group in groups.values() for _, ratio, _ in group]
+    reach = max([2.0, *(max(ratio, 1 / ratio) for ratio in ratios)])
+    x = Axis(1 / reach, reach, 2.5 * LEFT, WIDTH - RIGHT)
+    names = list(dict.fromkeys(name for group in groups.values() for name, _, _ in group))
+    parts: list[str] = []
+    top = TOP + 14
+    for title_of_group, group in groups.items():
+        parts.append(_text(8, top + 12, title_of_group, "title"))
+        top += 18
+        for name, ratio, words in group:
+            left, right = sorted((x.at(1), x.at(ratio)))
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            place = f'x="{left:.1f}" y="{top}" width="{max(right - left, 1):.1f}" height="14" fill="{colour}"'
+            parts.append(f"<rect {place}><title>{escape(f'{name}: {ratio:.2f}x, {words}')}</title></rect>")
+            parts.append(_text(2.5 * LEFT - 6, top + 11, name, "end"))
+            parts.append(_text(WIDTH - RIGHT + 8, top + 11, f"{ratio:.2f}x, {words}", ""))
+            top += 18
+        top += 8
+    grid = []
+    for value in x.ticks():
+        grid.append(_line(x.at(value), TOP, x.at(value), top, "grid"))
+        grid.append(_text(x.at(value), top + 16, f"{value:g}", "middle"))
+    return "\n".join([*_opened(title, top + 30), *grid, _line(x.at(1), TOP, x.at(1), top, "roof"), *parts, "</svg>"])
+
+
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:currentColor}.grid{stroke:#8884;stroke-width:.6}"
     ".roof{stroke:currentColor;stroke-width:1.5}.note{font-size:11px;opacity:.75}.end{text-anchor:end}"
@@ -94,11 +126,7 @@ def _figure(
     title: str, x: Axis, y: Axis, x_label: str, y_label: str, behind: list[str], series: Mapping[str, Points],
     joined: bool,
 ) -> str:  # fmt: skip
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}"><style>{STYLE}</style>',
-        _text(LEFT, 16, title, "title"),
-    ]
+    parts = _opened(title, HEIGHT)
     for value in x.ticks():
         parts.append(_line(x.at(value), TOP, x.at(value), HEIGHT - BOTTOM, "grid"))
         parts.append(_text(x.at(value), HEIGHT - BOTTOM + 16, f"{value:g}", "middle"))
@@ -123,6 +151,14 @@ def _figure(
         parts.append(f'<circle cx="{WIDTH - RIGHT + 18}" cy="{row - 4}" r="5" fill="{colour}"/>')
         parts.append(_text(WIDTH - RIGHT + 30, row, name, ""))
     return "\n".join([*parts, "</svg>"])
+
+
+def _opened(title: str, height: float) -> list[str]:
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{escape(title)}"><style>{STYLE}</style>',
+        _text(LEFT, 16, title, "title"),
+    ]
 
 
 def _along(x: Axis, y: Axis, first: float, rate: float, text: str) -> str:

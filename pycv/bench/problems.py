@@ -107,24 +107,33 @@ DTYPE_NAMES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16":
 
 
 def variants(
-    cases: Iterable[Case], passes: Sequence[str] = (), dtypes: Sequence[str] = (), batches: Sequence[int] = ()
+    cases: Iterable[Case],
+    passes: Sequence[str] = (),
+    dtypes: Sequence[str] = (),
+    batches: Sequence[int] = (),
+    device: str = "",
 ) -> list[Case]:
     """Each case in each of these passes, dtypes (f32 or torch's float32) and batch sizes; none given: as it is.
+    ``device``: cpu or cuda, where all of them run; empty: as each says.
 
-    Passes that its op lacks are left out; products and pointwise functions have no batch size to change. The
-    epilogue belongs to the forward pass and is dropped from the others. Raises ValueError for unknown names.
+    Where there are several, names tell them apart. Passes that its op lacks are left out; products and pointwise
+    functions have no batch size to change. The epilogue belongs to the forward pass and is dropped from the others.
+    Raises ValueError for unknown names.
     """
     dtypes = [DTYPE_NAMES.get(name, name) for name in dtypes]
-    for given, known in ((passes, PASSES), (dtypes, tuple(ITEMSIZES))):
+    devices = [device] if device else []
+    for what, given, known in (
+        ("pass", passes, PASSES), ("dtype", dtypes, tuple(ITEMSIZES)), ("device", devices, ("cpu", "cuda")),
+    ):  # fmt: skip
         for name in given:
             if name not in known:
-                raise ValueError(f"{name!r}: expected one of {', '.join(known)}")
+                raise ValueError(f"{what} {name!r}: expected one of {', '.join(known)}")
     known_passes = registry.algorithms()
     result = []
     for one in cases:
         has_batch = not isinstance(one.problem, (GemmProblem, PointwiseProblem))
         for each in (_of_batch(one, batch) for batch in batches) if batches and has_batch else [one]:
-            result += _of_case(each, passes, dtypes, known_passes)
+            result += _of_case(_on(each, device) if device else each, passes, dtypes, known_passes)
     return result
 
 
@@ -134,14 +143,20 @@ def _of_batch(one: Case, batch: int) -> Case:
     return Case(name, changed)
 
 
+def _on(one: Case, device: str) -> Case:
+    changed = replace(one.problem, device=device)
+    return Case(one.name if one.name != str(one.problem) else str(changed), changed)
+
+
 def _of_case(one: Case, passes: Sequence[str], dtypes: Sequence[str], known: Mapping[str, object]) -> list[Case]:
     result = []
     for pass_ in passes or [one.problem.pass_]:
         for dtype in dtypes or [one.problem.dtype]:
             if f"{one.problem.op}.{pass_}" in known:
                 changed = replace(_in_pass(one.problem, pass_), dtype=dtype)
+                told = [pass_] * (len(passes) > 1) + [dtype] * (len(dtypes) > 1)
                 named = one.name != str(one.problem)
-                result.append(Case(one.name if named else str(changed), changed))
+                result.append(Case(" ".join([one.name, *told]) if named else str(changed), changed))
     return result
 
 

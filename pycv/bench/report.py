@@ -13,19 +13,21 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import machine
+from ..problem import parse
+from . import gpu, machine
 from .runner import Row
 
 SCHEMA_VERSION = 2
 
 
-def _field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]:
+def field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]:
+    """The schema of a value."""
     return {"type": [kind, "null"] if nullable else kind, "description": description}
 
 
@@ -34,27 +36,27 @@ ROW: dict[str, Any] = {
     "description": "One contender on one problem. Measured values are null where it could not run it.",
     "additionalProperties": False,
     "properties": {
-        "name": _field("string", "what the problem set calls the problem; its text if it has no name"),
-        "problem": _field("string", "text of the problem (pycv/problem.py)"),
-        "contender": _field("string", "its name: pycv, backend:algorithm, torch:nchw, ..."),
-        "kernel": _field("string", "what really ran, as recorded: backend:algorithm, or the contender's name", True),
-        "threads": _field("integer", "threads that torch and pycv were given"),
-        "flops": _field("integer", "floating-point operations of the direct algorithm"),
-        "bytes": _field("integer", "the fewest bytes that have to move: each tensor once"),
-        "seconds": _field("number", "median time of a call", True),
-        "low": _field("number", "lower end of the median's 95 % confidence interval, seconds", True),
-        "high": _field("number", "its upper end", True),
-        "q25": _field("number", "lower quartile of the samples, seconds per call", True),
-        "q75": _field("number", "upper quartile", True),
-        "samples": _field("integer", "samples used", True),
-        "disturbed": _field("integer", "samples during which the process lost a processor", True),
-        "noisy": _field("boolean", "disturbed samples had to be used, or the precision was not reached", True),
-        "gflops": _field("number", "effective rate: flops / seconds / 1e9", True),
-        "algorithm_flops": _field("number", "operations that the algorithm performs; the direct ones if unknown", True),
-        "roofline": _field("number", "least time possible on this machine's measured peaks / seconds", True),
-        "bound": _field("string", "what sets that least time: compute, or the level of memory", True),
-        "error": _field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
-        "unavailable": _field("string", "why the contender cannot run the problem", True),
+        "name": field("string", "what the problem set calls the problem; its text if it has no name"),
+        "problem": field("string", "text of the problem (pycv/problem.py)"),
+        "contender": field("string", "its name: pycv, backend:algorithm, torch:nchw, ..."),
+        "kernel": field("string", "what really ran, as recorded: backend:algorithm, or the contender's name", True),
+        "threads": field("integer", "threads that torch and pycv were given"),
+        "flops": field("integer", "floating-point operations of the direct algorithm"),
+        "bytes": field("integer", "the fewest bytes that have to move: each tensor once"),
+        "seconds": field("number", "median time of a call", True),
+        "low": field("number", "lower end of the median's 95 % confidence interval, seconds", True),
+        "high": field("number", "its upper end", True),
+        "q25": field("number", "lower quartile of the samples, seconds per call", True),
+        "q75": field("number", "upper quartile", True),
+        "samples": field("integer", "samples used", True),
+        "disturbed": field("integer", "samples during which the process lost a processor", True),
+        "noisy": field("boolean", "disturbed samples had to be used, or the precision was not reached", True),
+        "gflops": field("number", "effective rate: flops / seconds / 1e9", True),
+        "algorithm_flops": field("number", "operations that the algorithm performs; null if unknown", True),
+        "roofline": field("number", "least time possible on this machine's measured peaks / seconds", True),
+        "bound": field("string", "what sets that least time: compute, or the level of memory", True),
+        "error": field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
+        "unavailable": field("string", "why the contender cannot run the problem", True),
     },
 }
 ROW["required"] = list(ROW["properties"])
@@ -64,19 +66,19 @@ DOCUMENT: dict[str, Any] = {
     "additionalProperties": False,
     "properties": {
         "schema": {"const": SCHEMA_VERSION},
-        "recorded": _field("string", "when, ISO 8601, UTC"),
+        "recorded": field("string", "when, ISO 8601, UTC"),
         "machine": {
             "type": "object",
             "properties": {
-                "cpu": _field("string", "its name"),
-                "cores": _field("integer", "cores the process could use"),
-                "isa": _field("string", "instruction set of pycv's kernels", True),
-                "compiler": _field("string", "of pycv's kernels", True),
-                "platform": _field("string", "system"),
-                "python": _field("string", "version"),
-                "torch": _field("string", "version"),
-                "version": _field("string", "of pycv"),
-                "commit": _field("string", "of pycv's checkout, with + if files were changed", True),
+                "cpu": field("string", "its name"),
+                "cores": field("integer", "cores the process could use"),
+                "isa": field("string", "instruction set of pycv's kernels", True),
+                "compiler": field("string", "of pycv's kernels", True),
+                "platform": field("string", "system"),
+                "python": field("string", "version"),
+                "torch": field("string", "version"),
+                "version": field("string", "of pycv"),
+                "commit": field("string", "of pycv's checkout, with + if files were changed", True),
             },
         },
         "peaks": {"type": ["object", "null"], "description": "measured peaks of the machine (bench/machine.py)"},
@@ -126,11 +128,12 @@ def document(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their machine and time, as they are recorded."""
     finite = [{key: None if value in (math.inf, -math.inf) else value for key, value in row.items()} for row in rows]
     recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    peaks = machine.recorded(rows[0]["threads"]) if rows else None
+    on_gpu = bool(rows) and parse(rows[0]["problem"]).device == "cuda"
+    peaks = gpu.recorded() if on_gpu else machine.recorded(rows[0]["threads"]) if rows else None
     return {
         "schema": SCHEMA_VERSION,
         "recorded": recorded,
-        "machine": machine.describe(),
+        "machine": machine.describe() | ({"gpu": gpu.name(), "gpu state": gpu.state()} if on_gpu else {}),
         "peaks": peaks.to_json() if peaks else None,
         "rows": finite,
     }
@@ -191,10 +194,15 @@ def _umask() -> int:
 def read(path: str | Path) -> dict[str, Any]:
     """A recorded document. Raises ValueError, naming the file, if it is none of ours, OSError if it cannot be read."""
     try:
-        value = _upgraded(json.loads(Path(path).read_text()))
-        validate(value)
+        return checked(json.loads(Path(path).read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"{path}: not a recorded benchmark: {error}") from None
+        raise ValueError(f"{path}: not a recorded benchmark of problems: {error}") from None
+
+
+def checked(value: Any) -> dict[str, Any]:
+    """A document as one of today. Raises ValueError where it departs from the schema."""
+    value = _upgraded(value)
+    validate(value)
     return value
 
 
@@ -224,11 +232,12 @@ def ratio(row: Row, rows: Sequence[Row]) -> float | None:
     return base["seconds"] / row["seconds"] if base and row["seconds"] else None
 
 
-OTHERS = ("torch", "onednn", "mkl", "numpy")  # libraries: whatever begins with one of these is not pycv's
+# Libraries: whatever begins with one of these is not pycv's.
+OTHERS = ("torch", "onednn", "mkl", "numpy", "onnxruntime", "openvino")
 
 
 def fastest_rival(rows: Sequence[Row]) -> Row | None:
-    """Of the rows of one problem the fastest that is another library's, whatever its layout."""
+    """Of rows that compete the fastest that is another library's, whatever its layout."""
     others = [row for row in rows if row["contender"].partition(":")[0] in OTHERS and row["seconds"]]
     return min(others, key=lambda row: row["seconds"], default=None)
 
@@ -252,22 +261,22 @@ def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
 
 def table(rows: Sequence[Row]) -> str:
     """For the terminal: one line per row, then the geometric means. Noisy rows are marked ``~``."""
-    lines = [HEADER]
-    for group in by_problem(rows):
-        for i, row in enumerate(group):
-            lines.append((group[0]["name"] if i == 0 else "", row["contender"], *_cells(row, ratio(row, group))))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-    text.insert(1, "-" * max(map(len, text)))
-    for group in by_problem(rows):
-        text += [f"{row['name']}, {row['contender']}: {row['unavailable']}" for row in group if row["unavailable"]]
+    groups = [
+        (group[0]["name"], [(row["contender"], *_cells(row, ratio(row, group))) for row in group])
+        for group in by_problem(rows)
+    ]
     means = ", ".join(f"{name} {value:.2f}x" for name, value in geometric_means(rows).items())
-    return "\n".join([*text, f"Geometric mean of the ratios to torch in the problem's layout: {means or 'none'}"])
+    means = f"Geometric mean of the ratios to torch in the problem's layout: {means or 'none'}"
+    return "\n".join([grouped_table(HEADER, groups, left=(0, 1, 2)), *reasons(rows), means])
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    padded = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
-    return padded + [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
+def reasons(rows: Iterable[Row], name: Callable[[Row], str] = lambda row: row["name"]) -> list[str]:
+    """Why contenders were not measured: each reason once, with what it holds for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["unavailable"]:
+            found.setdefault((row["contender"], row["unavailable"]), []).append(name(row))
+    return [f"{contender}: {why} ({'; '.join(which)})" for (contender, why), which in found.items()]
 
 
 def _cells(row: Row, times_faster: float | None) -> tuple[str, ...]:
@@ -293,6 +302,24 @@ def aligned_table(lines: Sequence[Sequence[str]], left: Sequence[int] = (0,)) ->
         for line in lines
     ]
     return "\n".join([text[0].rstrip(), "-" * max(map(len, text)), *(line.rstrip() for line in text[1:])])
+
+
+LONG = 30  # characters of a name that leave room for the rest of a line in a terminal
+
+
+def grouped_table(
+    header: Sequence[str], groups: Iterable[tuple[str, Sequence[Sequence[str]]]], left: Sequence[int] = (0, 1)
+) -> str:
+    """The same of groups of lines, each with a name: before its first line, or above it where the name is long."""
+    lines: list[Sequence[str]] = [header]
+    above: dict[int, str] = {}
+    for name, group in groups:
+        if len(name) > LONG:
+            above[len(lines)] = name
+        lines += [(name if i == 0 and len(name) <= LONG else "", *cells) for i, cells in enumerate(group)]
+    first, rule, *text = aligned_table(lines, left).splitlines()
+    named = [[above[i], line] if i in above else [line] for i, line in enumerate(text, 1)]
+    return "\n".join([first, rule, *(line for part in named for line in part)])
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:

@@ -5,6 +5,10 @@ machine's measured peak, or of the fewest bytes that the problem needs, at the b
 holds all of its tensors, whichever is longer. The share is that time over the measured one. So Winograd and FFT, which
 perform fewer operations than the direct sums, are measured by their own; and a share above 1 is no achievement but a
 mistake: in the timing, in what the plan counts, or in the peaks.
+
+The plans of GPU kernels count nothing. There the operations are the direct sums', of Winograd those of its products;
+with TF32 they are measured by the peak of TF32's, of which 3xTF32 needs three. Where they are not known (FFT, and a
+library's convolution, which may be any) only the bytes bound.
 """
 
 from __future__ import annotations
@@ -25,13 +29,13 @@ class Placement:
 
     Attributes
     ----------
-    flops : operations that the algorithm performs; those of the direct sums where no plan counts them.
+    flops : operations that the algorithm performs; None where they are not known.
     bytes : the fewest that have to move.
     seconds : the least that both can take on this machine.
     bound : which of them it is: "compute", or the name of the memory level.
     """
 
-    flops: float
+    flops: float | None
     bytes: float
     seconds: float
     bound: str
@@ -41,15 +45,19 @@ class Placement:
         return self.seconds / seconds
 
 
-def place(problem: Problem, plan: Any, peaks: Peaks) -> Placement | None:
-    """The placement of a problem run by a plan (None for torch and other libraries), at ``peaks.threads`` threads.
+def place(problem: Problem, plan: Any, peaks: Peaks, kernel: str = "") -> Placement | None:
+    """The placement of a problem run by a plan (None for torch and other libraries) of a kernel, by its name.
 
-    None where no peak is known: another device than the CPU, or another dtype than f32 and f64.
+    None where no peak is known: of another device than that of ``peaks``, or of another dtype.
     """
-    if problem.device != "cpu" or problem.dtype not in peaks.flops:
+    if problem.device != peaks.device or problem.dtype not in peaks.flops:
         return None
-    flops, moved = algorithm_flops(problem, plan, peaks.threads), fewest_bytes(problem)
-    compute = flops / peaks.flops[problem.dtype]
+    if problem.device == "cpu":
+        flops: float | None = algorithm_flops(problem, plan, peaks.threads)
+    else:
+        flops = gpu_flops(problem, kernel)
+    moved = fewest_bytes(problem)
+    compute = (flops or 0.0) / peaks.flops["tf32" if kernel.endswith("tf32") else problem.dtype]
     memory = peaks.move_seconds(moved, working_set=problem.bytes)
     bound = "compute" if compute >= memory else peaks.level_of(problem.bytes).name
     return Placement(flops, moved, max(compute, memory), bound)
@@ -59,6 +67,25 @@ def algorithm_flops(problem: Problem, plan: Any, threads: int) -> float:
     """Two per multiply-add that the plan counts, of the busiest thread, for all threads; else the direct sums'."""
     cost = getattr(plan, "cost", None)
     return 2.0 * cost.multiply_adds * threads if cost is not None and cost.multiply_adds else float(problem.flops)
+
+
+def gpu_flops(problem: Problem, kernel: str) -> float | None:
+    """Operations of a GPU kernel, by its name; None where they are not known."""
+    backend, _, algorithm = kernel.partition(":")
+    algorithm, _, variant = algorithm.partition("/")
+    if not isinstance(problem, ConvProblem):
+        return problem.flops * (3.0 if variant == "3xtf32" else 1.0)
+    if backend not in ("cuda", "triton") or algorithm == "fft":
+        return None
+    if algorithm == "winograd":
+        return _products_of_tiles(problem, int(variant.removeprefix("f")))
+    return problem.flops * (3.0 if variant == "3xtf32" else 1.0)
+
+
+def _products_of_tiles(p: ConvProblem, tile: int) -> float:
+    """Of Winograd without its transforms: ``tile`` outputs of an axis take ``tile + filter - 1`` products instead of
+    ``tile * filter``, in whichever pass."""
+    return p.flops * math.prod((tile + filter - 1) / (tile * filter) for filter in p.filter)
 
 
 def fewest_bytes(problem: Problem) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ import torch
 from .. import registry
 from ..problem import Problem
 from ..timing import Timing, measure
-from . import check, device, machine, roofline
+from . import check, device, gpu, machine, roofline
 from .contenders import DEFAULT, Call, Contender, Unavailable, contender
-from .data import random_data, require_dtype
+from .data import random_data, require_device, require_dtype
 from .problems import Case, case
 
 Row = dict[str, Any]
@@ -61,18 +62,19 @@ def run(
     chosen = [contender(item) if isinstance(item, str) else item for item in contenders]
     for one in cases:
         require_dtype(one.problem)
+        require_device(one.problem)
     rows: list[Row] = []
     deadline = time.perf_counter() + (SECONDS_PER_PROBLEM * len(cases) if budget is None else budget)
     with _threads(threads), torch.no_grad():
         if progress:
             progress(0, len(cases), "this machine's peaks")
-        roof = _Roof(_peaks())
+        roofs = {name: _Roof(gpu if name == "cuda" else machine) for name in {one.problem.device for one in cases}}
         for done, one in enumerate(cases):
             if progress:
                 progress(done, len(cases), one.name)
             seconds = max(0.0, deadline - time.perf_counter()) / (len(cases) - done)
             with device.fair() if one.problem.device == "cuda" else nullcontext():
-                rows += _measure_case(one, chosen, roof, seconds, precision, seed, warm)
+                rows += _measure_case(one, chosen, roofs[one.problem.device], seconds, precision, seed, warm)
         if progress:
             progress(len(cases), len(cases), "done")
     return rows
@@ -148,22 +150,27 @@ def _row(one: Case, name: str, timing: Timing | None) -> Row:
 
 
 class _Roof:
-    """What rows are measured by; None where the machine's peaks are not known."""
+    """What rows are measured by: the peaks of this machine or of its GPU, None where they are not known."""
 
-    def __init__(self, peaks: machine.Peaks | None) -> None:
-        self.peaks = peaks
+    def __init__(self, source: ModuleType) -> None:
+        self._source = source
         self._again = False  # whether the peaks were measured once more
+        self.peaks: machine.Peaks | None
+        try:
+            self.peaks = source.peaks()
+        except RuntimeError:  # no C++ kernels, no memory on the GPU: torch can still be measured
+            self.peaks = None
 
     def place(self, row: Row, problem: Problem, plan: Any) -> None:
         """Fills in a measured row's place under the roofline, and refuses one that is above it.
 
         Before that the peaks are measured again: those that are kept may be of a busy hour.
         """
-        placed = roofline.place(problem, plan, self.peaks) if self.peaks else None
+        placed = roofline.place(problem, plan, self.peaks, row["kernel"]) if self.peaks else None
         if placed is None or not row["seconds"]:
             return
         if placed.share(row["seconds"]) > 1 + roofline.MARGIN and not self._again:
-            self.peaks, self._again = machine.remeasured(), True
+            self.peaks, self._again = self._source.remeasured(), True
             self.place(row, problem, plan)
             return
         share = placed.share(row["seconds"])
@@ -174,13 +181,6 @@ class _Roof:
                 f"refused: {share:.2f} of its own roofline ({placed.bound}, {1e3 * placed.seconds:.3g} ms at best), "
                 "which cannot be: a bug in the timing, in what its plan counts or in the machine's peaks"
             )
-
-
-def _peaks() -> machine.Peaks | None:
-    try:
-        return machine.peaks()
-    except RuntimeError:  # no C++ kernels: torch can still be measured
-        return None
 
 
 @contextmanager

@@ -6,8 +6,9 @@
 the same time; different ones are combined with each other, the first varying slowest. ``{/N}`` is the value of the
 brace before it, divided by N and rounded down. Without an op the pattern is a conv2d.forward.
 
-Parameters of kernels are varied beside: ``variant=f2,f4`` takes those variants of an algorithm, and the settings that
-``pycv.use`` knows (``workspace_limit``, ``precision``, ``deterministic``) are set while the kernel is prepared and run.
+Parameters of kernels are varied beside: ``variant=f2,f4`` takes those variants of an algorithm, ``tile=2,4`` the same
+ones of Winograd; the settings that ``pycv.use`` knows (``workspace_limit``, ``precision``, ``deterministic``) are set
+while the kernel is prepared and run.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ def contenders(names: Iterable[str], parameters: Mapping[str, Sequence[str]]) ->
     for name in parameters:
         if name not in _PARAMETERS:
             raise ValueError(f"kernel parameter {name!r}: expected one of {', '.join(_PARAMETERS)}")
+    if {"tile", "variant"} <= set(parameters):
+        raise ValueError("kernel parameters tile and variant: they name the same, give one of them")
     found = []
     for name in names:
         for chosen in itertools.product(*parameters.values()):
@@ -108,7 +111,8 @@ def contenders(names: Iterable[str], parameters: Mapping[str, Sequence[str]]) ->
 def _with(name: str, chosen: dict[str, str]) -> Contender:
     if name.partition(":")[0].partition("@")[0] not in ("pycv", *settings.BACKENDS) or name.startswith("torch"):
         return contender(name)  # parameters are of pycv's kernels
-    if variant := chosen.pop("variant", ""):
+    tile = chosen.pop("tile", "")
+    if variant := chosen.pop("variant", f"f{tile}" if tile else ""):
         algorithm, at, layout = name.partition("@")
         name = f"{algorithm.partition('/')[0]}/{variant}{at}{layout}"
     plain = contender(name)
@@ -145,6 +149,7 @@ def _precision(text: str) -> str:
 
 _PARAMETERS: dict[str, Callable[[str], Any]] = {
     "variant": str,
+    "tile": str,
     "workspace_limit": _bytes,
     "precision": _precision,
     "deterministic": _truth,
@@ -171,16 +176,22 @@ def sweep(
     return [row | dict(points[i // count].values) for i, row in enumerate(rows)]
 
 
+def numeric_brace(pattern: str) -> str:
+    """The brace to plot over: the first that has numbers only. Raises ValueError where there is none."""
+    points = expand(pattern)
+    for brace in points[0].values:
+        if all(point.values[brace].isdecimal() for point in points):
+            return brace
+    raise ValueError(f"sweep {pattern!r}: no brace has numbers to plot over")
+
+
 def plot(pattern: str, rows: Sequence[Row]) -> str:
     """Milliseconds of every contender over the brace of numbers that comes first, as SVG.
 
     The values of other braces are part of a line's name. Raises ValueError where no brace has numbers.
     """
-    braces = list(expand(pattern)[0].values)
-    numeric = next((b for b in braces if all(str(row[b]).isdecimal() for row in rows)), None)
-    if numeric is None:
-        raise ValueError(f"sweep {pattern!r}: no brace has numbers to plot over")
-    others = [brace for brace in braces if brace != numeric]
+    numeric = numeric_brace(pattern)
+    others = [brace for brace in expand(pattern)[0].values if brace != numeric]
     series: dict[str, list[tuple[float, float, str]]] = {}
     for row in rows:
         if row["seconds"]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from .shared import UsageError, names, progress_bar, user_input
@@ -116,10 +118,10 @@ def _run(arguments: list[str]) -> int:
 
     with user_input():
         cases = cases_of(options)
-        contenders = [bench.contenders.contender(name) for name in names(options.contender)]
+        contenders = [bench.contenders.contender(name) for name in _some("--contender", options.contender)]
+        require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
-        require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
     with progress_bar() as progress:
         rows = bench.run(
             cases,
@@ -131,27 +133,25 @@ def _run(arguments: list[str]) -> int:
             progress=progress,
         )
     print(report.table(rows))
-    document = report.document(rows)
-    report.create(output, report.as_json(document))
-    if options.csv:
-        report.create(options.csv, report.as_csv(rows))
-    if options.markdown:
-        report.create(options.markdown, report.markdown(document))
-    print(f"Recorded in {output}")
+    _record(report.document(rows), output, options.csv, options.markdown)
     return 0
 
 
 def cases_of(options: argparse.Namespace) -> list[Any]:
     """The problems that the options name. Raises ValueError for what does not exist, or if there is none."""
     from .. import bench
-    from ..bench.data import require_dtype
+    from ..bench.data import require_device, require_dtype
 
     cases = [case for name in options.set for case in bench.load(name)]
     cases += [bench.problems.case(text) for text in options.problem]
     batches = [number("--batch", text) for text in names(options.batch)]
-    cases = bench.variants(cases, names(options.passes), names(options.dtype), batches)
+    given = len(cases)
+    cases = bench.variants(cases, names(options.passes), names(options.dtype), batches, options.device)
     for case in cases:
         require_dtype(case.problem)
+        require_device(case.problem)
+    if given and not cases:
+        raise ValueError(f"--pass {options.passes}: none of these problems has such a pass")
     if not cases:
         raise ValueError("nothing to measure: give --set NAME or the text of a problem (pycv bench run --help)")
     return cases
@@ -168,6 +168,7 @@ def add_problems(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="", metavar="NAMES", help="f32 (or float32), f64, f16, bf16; default: as each problem says"
     )
     parser.add_argument("--batch", default="", metavar="SIZES", help="1,8; default: as each problem says")
+    parser.add_argument("--device", default="", metavar="NAME", help="cpu or cuda; default: as each problem says")
 
 
 def _run_parser() -> argparse.ArgumentParser:
@@ -212,7 +213,8 @@ def _sweep(arguments: list[str]) -> int:
     parser.add_argument("--contender", default=",".join(DEFAULT), metavar="NAMES", help="default: %(default)s")
     parser.add_argument(
         "--kernel-param", action="append", default=[], metavar="NAME=VALUES",
-        help="variant=f2,f4 of an algorithm; workspace_limit=1MB,64MB; precision=fast; deterministic=true",
+        help="variant=f2,f4 of an algorithm (tile=2,4 of winograd); workspace_limit=1MB,64MB; precision=fast; "
+        "deterministic=true",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, help="default: as many as torch uses")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything; default: 2 per problem")
@@ -220,14 +222,19 @@ def _sweep(arguments: list[str]) -> int:
     parser.add_argument("--plot", metavar="FILE", help="an SVG: milliseconds over the first brace of numbers")
     options = parser.parse_args(arguments)
     from ..bench import report, sweep
+    from ..bench.data import require_device, require_dtype
 
     with user_input():
         parameters = dict(_parameter(text) for text in options.kernel_param)
-        sweep.expand(options.pattern)
-        sweep.contenders(names(options.contender), parameters)
+        for point in sweep.expand(options.pattern):
+            require_dtype(point.case.problem)
+            require_device(point.case.problem)
+        sweep.contenders(_some("--contender", options.contender), parameters)
+        require_positive(threads=options.threads, budget=options.budget)
+        if options.plot:
+            sweep.numeric_brace(options.pattern)
         output = Path(options.csv) if options.csv else _new_result(".csv")
         _require_new(output, options.plot)
-        require_positive(threads=options.threads, budget=options.budget)
     with progress_bar() as progress:
         rows = sweep.sweep(
             options.pattern,
@@ -282,13 +289,13 @@ def _model(arguments: list[str]) -> int:
     parser.add_argument("--markdown", metavar="FILE", help="the table once more, in Markdown")
     options = parser.parse_args(arguments)
     from .. import models
-    from ..bench import report
+    from ..bench import network_report
 
     with user_input():
         models.image_shape(options.model)
-        batches = [number("--batch", text) for text in names(options.batch)]
+        batches = [number("--batch", text) for text in _some("--batch", options.batch)]
         require_positive(threads=options.threads, budget=options.budget, size=options.size)
-        for name in names(options.contender):
+        for name in _some("--contender", options.contender):
             if name not in network.CONTENDERS:
                 raise ValueError(f"contender {name!r}: expected one of {', '.join(network.CONTENDERS)}")
         output = Path(options.json) if options.json else _new_result()
@@ -301,15 +308,10 @@ def _model(arguments: list[str]) -> int:
             )  # fmt: skip
     except RuntimeError as error:  # a process that died: images too small for the model, too little memory
         raise UsageError(str(error).splitlines()[-1]) from None
-    print(network.table(rows))
-    for batch in batches if options.layers else ():
-        print(f"\nbatch {batch}\n{network.layer_table([row for row in rows if row['batch'] == batch])}")
-    report.create(output, report.as_json(network.document(rows)))
-    if options.csv:
-        report.create(options.csv, report.as_csv([{k: v for k, v in row.items() if k != "layers"} for row in rows]))
-    if options.markdown:
-        report.create(options.markdown, network.table(rows, markdown=True) + "\n")
-    print(f"Recorded in {output}")
+    print(network_report.table(rows))
+    if options.layers:
+        print("\n" + network_report.layer_tables(rows))
+    _record(network_report.document(rows), output, options.csv, options.markdown)
     return 0
 
 
@@ -326,12 +328,12 @@ def _compare(arguments: list[str]) -> int:
     parser.add_argument("after", help="another")
     parser.add_argument("--fail-over", default="0%", metavar="PERCENT", help="5%%; default: whatever is slower fails")
     options = parser.parse_args(arguments)
-    from ..bench import report
+    from ..bench import recording
     from ..bench.compare import compare
 
     with user_input():
         tolerance = _percent("--fail-over", options.fail_over)
-        found = compare(report.read(options.before), report.read(options.after), tolerance)
+        found = compare(recording.read(options.before), recording.read(options.after), tolerance)
     print(found)
     return 1 if found.failed else 0
 
@@ -342,8 +344,9 @@ def _compare(arguments: list[str]) -> int:
 def _roofline(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "pycv bench roofline",
-        description="Measures the peaks of this machine, keeps them, and places every kernel of pycv that supports a "
-        "problem: its share of the least time that its own operations or the problem's fewest bytes can take.",
+        description="Measures the peaks of this machine and of its GPU, keeps them, and places every kernel of pycv "
+        "that supports a problem: its share of the least time that its own operations or the problem's fewest bytes "
+        "can take. --device cuda: the GPU alone.",
     )
     add_problems(parser)
     parser.add_argument("--threads", type=int, help="default: as many as torch uses")
@@ -351,18 +354,25 @@ def _roofline(arguments: list[str]) -> int:
     parser.add_argument("--peaks", action="store_true", help="only the peaks, measured anew")
     parser.add_argument("--json", metavar="FILE", help="record the rows")
     options = parser.parse_args(arguments)
-    from ..bench import machine, placing, report
+    import torch
+
+    from ..bench import gpu, machine, placing, report
 
     if not (options.problem or options.set):
         options.set = [placing.SET]
     with user_input():
         cases = cases_of(options)
-        _require_new(options.json)
         require_positive(threads=options.threads, budget=options.budget)
+        _require_new(options.json)
     try:
-        if options.peaks:
-            machine.remeasured(options.threads)
-        print(placing.peak_table(options.threads))
+        if options.device != "cuda":
+            if options.peaks:
+                machine.remeasured(options.threads)
+            print(placing.peak_table(options.threads))
+        if options.device != "cpu" and torch.cuda.is_available():
+            if options.peaks:
+                gpu.remeasured()
+            print(("" if options.device else "\n") + placing.gpu_peak_table())
     except RuntimeError as error:
         raise UsageError(str(error)) from None
     if options.peaks:
@@ -386,9 +396,12 @@ def _report(arguments: list[str]) -> int:
     )
     parser.add_argument("--output", metavar="FILE", help="one HTML file that needs nothing else; replaces an older one")
     parser.add_argument("--title", default="pycv benchmark", help="of the HTML page")
+    parser.add_argument("--csv", metavar="FILE", help="the rows as CSV, those of networks without their layers")
+    parser.add_argument("--markdown", metavar="FILE", help="the tables in Markdown")
+    parser.add_argument("--layers", action="store_true", help="print what each layer of a network takes")
     parser.add_argument("--readme", action="store_true", help="rewrite the ratio table in ./README.md instead")
     options = parser.parse_args(arguments)
-    from ..bench import html, readme, report
+    from ..bench import html, network_report, readme, recording, report
 
     with user_input():
         if options.readme:
@@ -398,17 +411,38 @@ def _report(arguments: list[str]) -> int:
             return 0
         if not options.file:
             raise ValueError("report: which file? (pycv bench report FILE)")
-        recordings = [(name, report.read(name)) for name in options.file]
-        if options.output:
-            report.replace(options.output, html.page(recordings, options.title))
-            print(f"Written to {options.output}")
-            return 0
-    for _, document in recordings:
-        print(report.table(document["rows"]))
+        recordings = [(name, recording.read(name)) for name in options.file]
+        if options.csv and len({recording.of_networks(document) for _, document in recordings}) > 1:
+            raise ValueError(f"--csv {options.csv}: problems and networks have different columns: report them apart")
+        wanted: list[tuple[str | None, Callable[[], str]]] = [
+            (options.output, lambda: html.page(recordings, options.title)),
+            (options.csv, lambda: recording.together(recordings)),
+            (options.markdown, lambda: "\n".join(recording.markdown(document) for _, document in recordings)),
+        ]
+        files = [(path, text()) for path, text in wanted if path]
+        for path, text in files:
+            report.replace(path, text)
+            print(f"Written to {path}")
+    for _, document in () if files else recordings:
+        print(recording.table(document))
+        if options.layers and recording.of_networks(document):
+            print("\n" + network_report.layer_tables(document["rows"]))
     return 0
 
 
 # ------------------------------------------------------------------------------------------------- what they share
+
+
+def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: str | None) -> None:
+    """Writes what was measured into new files."""
+    from ..bench import recording, report
+
+    report.create(output, report.as_json(document))
+    if csv:
+        report.create(csv, recording.as_csv(document))
+    if markdown:
+        report.create(markdown, recording.markdown(document))
+    print(f"Recorded in {output}")
 
 
 def _new_result(suffix: str = ".json") -> Path:
@@ -416,10 +450,25 @@ def _new_result(suffix: str = ".json") -> Path:
 
 
 def _require_new(*paths: str | Path | None) -> None:
-    """Before anything is measured: raises ValueError where a result would be overwritten."""
-    for path in paths:
-        if path is not None and Path(path).exists():
+    """Before anything is measured: raises ValueError where a result would be overwritten, OSError where it could not
+    be written."""
+    given = [Path(path) for path in paths if path is not None]
+    for path in given:
+        if path.exists():
             raise ValueError(f"{path} exists: results are never overwritten; move it or name another file")
+        if given.count(path) > 1:
+            raise ValueError(f"{path} is named twice: every result needs a file of its own")
+    for folder in {path.parent for path in given}:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
+
+def _some(option: str, text: str) -> list[str]:
+    """The parts of a list that must not be empty."""
+    if not (found := names(text)):
+        raise ValueError(f"{option} {text!r}: expected a name or number, or several separated by commas")
+    return found
 
 
 def require_positive(**values: float | None) -> None:

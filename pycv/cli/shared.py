@@ -16,8 +16,10 @@ def user_input() -> Iterator[None]:
     """Around the reading of what the user gave only: elsewhere a ValueError is a bug and looks like one."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
 
 
 def names(text: str) -> list[str]:
@@ -33,12 +35,14 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     except ImportError:
         yield lambda done, total, name: print(f"[{done}/{total}] {name}", file=sys.stderr, flush=True)
         return
-    with tqdm(unit="problem", leave=False) as bar:
+    with tqdm(leave=False, total=1, bar_format=_BAR) as bar:
 
         def show(done: int, total: int, name: str) -> None:
-            bar.total = total
-            bar.set_description(name, refresh=False)
-            bar.update(done - bar.n)
-            bar.refresh()
+            bar.total, bar.n = total, done
+            bar.set_description_str(name)
 
         yield show
+
+
+# What is going on now, how much of it is done, and how long all of it takes; rates mean nothing where problems differ.
+_BAR = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}, {elapsed}, {remaining} left  {desc}"

@@ -12,7 +12,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pycv.bench import html, machine, report
+from pycv.bench import html, machine, network_report, report
+
+from .test_network_report import ROWS as NETWORK_ROWS
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 LEVELS = (machine.Level("L1", 65536, 900e9), machine.Level("memory", float("inf"), 48e9))
@@ -137,25 +139,62 @@ seen.accuracy = document.querySelectorAll("#accuracy tbody tr").length;
 seen.environment = document.querySelectorAll("#environment tr").length;
 const box = document.querySelector("svg").getBoundingClientRect();
 seen.plot = [box.width, box.height, document.querySelectorAll("svg circle").length];
-seen.downloads = [...document.querySelectorAll("a[download]")].map(a => a.href.slice(0, 5));
+seen.downloads = [...document.querySelectorAll("a[download]:not([hidden])")].map(a => a.href.slice(0, 5));
 seen.bar = [...document.querySelectorAll("#rows .bar i.same")].length;
+"""
+WRITER = """
 document.body.replaceChildren(Object.assign(document.createElement("pre"), {id: "seen"}));
 document.getElementById("seen").textContent = "SEEN" + btoa(unescape(encodeURIComponent(JSON.stringify(seen)))) + "END";
 </script>"""
 ERRORS = "<script>window.errors = []; onerror = message => { errors.push(message); }</script>"
 
 
-@pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium: apt-get install chromium-headless-shell")
-def test_in_a_browser_the_tables_sort_and_filter_and_the_plots_are_there(text, tmp_path):
-    page = tmp_path / "report.html"
-    page.write_text(text.replace("<head>", "<head>" + ERRORS).replace("</body>", READER + "</body>"))
-    browser = next(found for found in map(shutil.which, BROWSERS) if found)
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+NETWORK_READER = """<script>
+const seen = {errors: window.errors};
+const texts = (table, column) => [...document.querySelectorAll("#" + table + " tbody tr")]
+  .map(tr => tr.children[column].textContent);
+const sort = (table, title) => [...document.querySelectorAll("#" + table + " th")]
+  .find(th => th.textContent.replace(/ [▲▼]$/, "") === title).click();
+const there = id => getComputedStyle(document.getElementById(id)).display !== "none"
+  && document.getElementById(id).getBoundingClientRect().height > 0;
+seen.first = texts("networks", 3);
+sort("networks", "images/s");
+seen.rates = texts("networks", 5);
+seen.memory = texts("networks", 9);
+sort("layers", "torch:nchw ms");
+sort("layers", "torch:nchw ms");
+seen.layers = texts("layers", 1);
+seen.ratios = texts("layers", 5);
+document.getElementById("verdict").value = "loss";
+document.getElementById("verdict").onchange();
+seen.losses = texts("networks", 0);
+seen.names = texts("missing", 1);
+seen.means = texts("means", 2);
+const bars = [...document.querySelectorAll("svg rect")].map(rect => rect.getBoundingClientRect());
+seen.bars = bars.filter(box => box.width > 0 && box.height > 5).length;
+seen.there = ["rows", "networks", "layers-section", "accuracy-section", "csv", "networkCsv", "plots"].filter(there);
+"""
+
+
+def seen_in_a_browser(text, reader, folder):
+    """What the reader has written down of the page."""
+    browser = next((found for found in map(shutil.which, BROWSERS) if found), None)
+    if browser is None:
+        pytest.skip("the page was not looked at: there is no Chromium here (apt-get install chromium-headless-shell)")
+    page = folder / "report.html"
+    page.write_text(text.replace("<head>", "<head>" + ERRORS).replace("</body>", reader + WRITER + "</body>"))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
     command += ["--enable-logging=stderr", "--window-size=1400,1000", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr, done.stderr
     seen = json.loads(base64.b64decode(done.stdout.partition("SEEN")[2].partition("END")[0]))
-    assert seen["errors"] == [] and seen["title"] == "a < title"
+    assert seen["errors"] == []
+    return seen
+
+
+def test_in_a_browser_the_tables_sort_and_filter_and_the_plots_are_there(text, tmp_path):
+    seen = seen_in_a_browser(text, READER, tmp_path)
+    assert seen["title"] == "a < title"
     assert seen["first"] == ["~1.000", "9.000", "2.000", "30.00", "40.00", "15.00", "4.000", "4.020"]
     assert seen["up"] == ["~1.000", "2.000", "4.000", "4.020", "9.000", "15.00", "30.00", "40.00"]
     assert seen["down"] == seen["up"][::-1] and seen["arrow"] == "descending"
@@ -167,3 +206,24 @@ def test_in_a_browser_the_tables_sort_and_filter_and_the_plots_are_there(text, t
     width, height, points = seen["plot"]
     assert width > 300 and height > 150 and points == 11
     assert seen["downloads"] == ["blob:", "blob:"]
+
+
+def test_in_a_browser_networks_are_shown_as_problems_are(tmp_path):
+    document = network_report.document(NETWORK_ROWS)
+    seen = seen_in_a_browser(html.page([("net.json", document)]), NETWORK_READER, tmp_path)
+    assert seen["first"] == ["~50.00", "80.00", "40.00", "300.0", "600.0", "301.0"]
+    assert seen["rates"] == ["12.5", "13.3", "20.0", "25.0", "26.6", "26.7"] and seen["memory"] == ["900"] * 6
+    assert seen["layers"] == ["conv1", "conv2", "fused"] and seen["ratios"] == ["2.50×", "1.00×", "-"]
+    assert seen["losses"] == ["vgg16 inference, batch 1, 224 px"]
+    assert seen["names"] == ["openvino"] * 2 and seen["means"][0] == "0.90×" and seen["bars"] == 6
+    assert seen["there"] == ["networks", "layers-section", "networkCsv", "plots"]
+
+
+def test_problems_and_networks_share_a_page():
+    page = html.page([("a.json", report.document(ROWS)), ("n.json", network_report.document(NETWORK_ROWS))])
+    data = json.loads(Page(page).script.partition("const data = ")[2].partition(";\n")[0])
+    assert len(data["rows"]) == 9 and len(data["networks"]) == 8 and len(data["layers"]) == 3
+    assert data["csv"].startswith("recording,name,") and data["networkCsv"].startswith("recording,model,")
+    own = {r["name"]: r for r in data["networks"] if r["contender"] == "pycv"}
+    assert [r["verdict"] for r in own.values()] == ["loss", "no difference"]
+    assert {m["file"] for m in data["means"]} == {"a.json", "n.json"}

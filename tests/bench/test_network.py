@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pycv import cli
-from pycv.bench import network, network_worker
+from pycv.bench import network, network_report, network_worker, recording
 
 
 class Inside:
@@ -54,11 +54,13 @@ def test_inference_gives_a_row_per_batch_and_contender(inside, monkeypatch):
         assert row["low"] <= row["seconds"] <= row["high"] and row["peak_bytes"] >= row["base_bytes"] > 1e7
         assert 0 < row["error"] < 1e-5
         assert {"c1", "s2", "c3", "output", "(between layers)"} <= {layer["layer"] for layer in row["layers"]}
-    assert progress[0] == (0, 5, "lenet5, batch 1: float64") and progress[-1] == (5, 5, "lenet5, batch 3: done")
-    text = network.table(rows)
-    assert "openvino, batch 3: openvino is not installed" in text and text.count("lenet5 inference") == 6
-    layers = network.layer_table([row for row in rows if row["batch"] == 1]).splitlines()
-    assert layers[0].split() == ["layer", "pycv@nhwc", "ms", "torch:nchw", "ms"] and layers[2].split()[0] == "c1"
+    assert progress[0] == (0, 10, "lenet5, batch 1: float64") and progress[-1] == (10, 10, "lenet5, batch 3: done")
+    text = network_report.table(rows)
+    both = "lenet5 inference, batch 1, 32 px; lenet5 inference, batch 3, 32 px"
+    assert text.splitlines()[-1] == f"openvino: openvino is not installed: pip install openvino ({both})"
+    layers = network_report.layer_tables(rows).splitlines()
+    assert layers[0] == "lenet5 inference, batch 1, 32 px" and layers[3].split()[0] == "c1"
+    assert layers[1].split() == ["layer", "pycv@nhwc", "ms", "torch:nchw", "ms"]
 
 
 def test_training_compares_gradients(inside):
@@ -95,10 +97,10 @@ def test_the_command_prints_and_records(inside, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["bench", "model", "lenet5", "--contender", "pycv", "--budget", "0.01", "--threads", "1", "--layers"]
     assert cli.main([*arguments, "--json", "a.json", "--csv", "a.csv", "--markdown", "a.md"]) == 0
-    recorded = json.loads((tmp_path / "a.json").read_text())
+    recorded = recording.read("a.json")
     assert recorded["kind"] == "networks" and recorded["rows"][0]["contender"] == "pycv"
-    assert (tmp_path / "a.csv").read_text().startswith("model,batch,mode,contender,")
-    assert (tmp_path / "a.md").read_text().startswith("| network | batch |")
+    assert (tmp_path / "a.csv").read_text().startswith("model,batch,size,mode,contender,")
+    assert (tmp_path / "a.md").read_text().startswith("| network | contender |")
     out = capsys.readouterr().out
     assert "lenet5 inference" in out and "\nsum " in out
     assert cli.main([*arguments, "--json", "a.json"]) == 2

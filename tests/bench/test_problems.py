@@ -105,10 +105,15 @@ def test_variants_multiply_passes_and_dtypes():
         "relu.forward e10 f32 cpu",
         "relu.forward e10 f64 cpu",
     ]
+    assert [case.name for case in made][::2] == ["a forward f32", "a grad_weight f32", "b forward f32"]
     assert problems.variants(cases) == cases
     with pytest.raises(ValueError, match="'backward'"):
         problems.variants(cases, ["backward"])
     assert math.prod(cases[0].problem.output_size) == 9
     batched = problems.variants([cases[0], problems.case("relu.forward e10")], batches=[2, 8], dtypes=["float64"])
     assert [case.name for case in batched] == ["a b2", "a b8", "relu.forward e10 f64 cpu"]
+    (moved,) = problems.variants([problems.case("relu.forward e10")], device="cuda")
+    assert moved.name == "relu.forward e10 f32 cuda" and moved.problem.device == "cuda"
+    with pytest.raises(ValueError, match="'tpu': expected one of cpu, cuda"):
+        problems.variants(cases, device="tpu")
     assert batched[1].problem.n == 8 and batched[1].problem.dtype == "f64"

@@ -92,4 +92,4 @@ def test_the_table_says_what_bounds_a_kernel():
     }  # fmt: skip
     lines = placing.table([row, row | {"contender": "b", "seconds": None, "unavailable": "no"}]).splitlines()
     assert lines[2].split() == ["a", "cpu:direct", "0.001", "1.0", "8.0", "0.1", "16", "%", "L1"]
-    assert lines[-1] == "a, b: no"
+    assert lines[-1] == "b: no (a)"

@@ -176,7 +176,14 @@ def test_the_terminal_table_shows_losses_noise_and_what_is_missing():
     lines = bench.table(TWO).splitlines()
     assert lines[2].split() == ["first", "pycv", "pycv", "1.000", "0", "2.00x", "1.0", "-", "1.0e-07"]
     assert lines[5].split() == ["second", "pycv", "pycv", "~4.000", "0", "0.50x", "1.0", "-", "inf"]
-    assert lines[8] == "second, torch:nhwc: no layout"
+    assert lines[8] == "torch:nhwc: no layout (second)"
+
+
+def test_a_long_name_stands_above_its_lines():
+    name = "conv2d.forward n1c64h56w56 k64r3s3 p1 f32 nchw cpu"
+    lines = bench.table([*TWO[:2], *(row | {"name": name} for row in TWO[:2])]).splitlines()
+    assert lines[2].startswith("first    pycv ") and lines[4] == name and lines[5].startswith("         pycv ")
+    assert max(map(len, lines[:-1])) < 80
 
 
 def test_the_readme_table_is_rewritten_between_its_markers_only(tmp_path):

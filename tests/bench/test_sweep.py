@@ -52,8 +52,13 @@ def test_parameters_make_contenders():
     assert [one.name for one in made] == [
         "cpu:winograd/f2 workspace_limit=1MB", "cpu:winograd/f4 workspace_limit=1MB", "torch:nchw",
     ]  # fmt: skip
+    assert [one.name for one in sweep.contenders(["cpu:winograd@nhwc"], {"tile": ["2", "4"]})] == [
+        "cpu:winograd/f2@nhwc", "cpu:winograd/f4@nhwc",
+    ]  # fmt: skip
     for parameters, message in (
-        ({"tile": ["3"]}, "'tile': expected one of variant, workspace_limit"),
+        ({"block": ["3"]}, "'block': expected one of variant, tile, workspace_limit"),
+        ({"tile": ["9"]}, "cpu:winograd/f9"),
+        ({"tile": ["2"], "variant": ["f2"]}, "tile and variant: they name the same"),
         ({"variant": ["f9"]}, "cpu:winograd/f9"),
         ({"workspace_limit": ["lots"]}, "workspace_limit=lots"),
         ({"precision": ["high"]}, "precision=high: expected one of strict"),

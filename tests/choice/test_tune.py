@@ -148,9 +148,10 @@ def test_a_network_fills_the_choice_cache(monkeypatch, capsys):
 
 def test_a_set_fills_the_choice_cache(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(autotune, "SECONDS", 0.001)
-    (tmp_path / "mine.txt").write_text("a: relu.forward e100\nb: channel_sum.forward n1c4h3w3\n")
+    (tmp_path / "mine.txt").write_text("a: relu.forward e100\na: relu.forward e200\nb: channel_sum.forward n1c4h3w3\n")
     assert cli.main(["tune", "set", "--set", str(tmp_path / "mine.txt"), "--dtype", "float64"]) == 0
-    assert [key.partition(" {")[0] for key in cache.entries()] == ["relu.forward e100 f64 cpu"]
-    assert "tuned 1 choices" in capsys.readouterr().out
+    tuned = {key.partition(" {")[0] for key in cache.entries()}
+    assert tuned == {"relu.forward e100 f64 cpu", "relu.forward e200 f64 cpu"}
+    assert "tuned 2 choices" in capsys.readouterr().out
     for arguments in (["model", "lenet9"], ["model", "lenet5", "--layout", "chwn"], ["set"]):
         assert cli.main(["tune", *arguments]) == 2

@@ -1,0 +1,177 @@
+"""What was measured of whole networks, for people and for programs: the schema of a recording, and its tables.
+
+A recorded file is a JSON object ``{"schema": 1, "kind": "networks", "recorded": ISO time, "machine": {...}, "rows":
+[...]}``; :data:`ROW` and :data:`DOCUMENT` are JSON Schema, as those of problems (report.py), whose functions this uses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from . import machine, report
+from .report import Row, aligned_table, fastest_rival, field, grouped_table, markdown_table, reasons
+
+KIND = "networks"
+SCHEMA_VERSION = 1
+
+LAYER: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "layer": field("string", "its name in the network, or in what an engine made of it"),
+        "op": field("string", "its class, or the engine's operator"),
+        "kernel": field("string", "what ran: backend:algorithm, torch, or the engine"),
+        "seconds": field("number", "median time"),
+    },
+}
+LAYER["required"] = list(LAYER["properties"])
+
+_TIMING = ("seconds", "low", "high", "q25", "q75", "samples", "disturbed", "noisy")
+ROW: dict[str, Any] = {
+    "type": "object",
+    "description": "One contender on one network at one batch size. Measured values are null where it could not run.",
+    "additionalProperties": False,
+    "properties": {
+        "model": field("string", "its name in the zoo"),
+        "batch": field("integer", "images at a time"),
+        "size": field("integer", "height and width of the images"),
+        "mode": field("string", "inference, or training: a step of it"),
+        "contender": field("string", "its name: pycv, torch:nhwc, onnxruntime, ..."),
+        "threads": field("integer", "that the contender was given"),
+        **{name: report.ROW["properties"][name] for name in _TIMING},
+        "images_per_second": field("number", "batch / seconds", True),
+        "peak_bytes": field("integer", "largest resident memory of the contender's process", True),
+        "base_bytes": field("integer", "the same before the network was built", True),
+        "error": field("number", "against float64 on other images: of the output, or the worst gradient", True),
+        "layers": {"type": ["array", "null"], "items": LAYER, "description": "what each took; null where not known"},
+        "unavailable": field("string", "why the contender cannot run the network", True),
+    },
+}
+ROW["required"] = list(ROW["properties"])
+
+DOCUMENT: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "schema": {"const": SCHEMA_VERSION},
+        "kind": {"const": KIND},
+        "recorded": field("string", "when, ISO 8601, UTC"),
+        "machine": report.DOCUMENT["properties"]["machine"],
+        "rows": {"type": "array", "items": ROW},
+    },
+}
+DOCUMENT["required"] = list(DOCUMENT["properties"])
+
+
+def document(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows with their machine and time, as they are recorded."""
+    recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {
+        "schema": SCHEMA_VERSION, "kind": KIND, "recorded": recorded, "machine": machine.describe(), "rows": list(rows),
+    }  # fmt: skip
+
+
+def setting(row: Row) -> str:
+    """What was run, whoever ran it: "vgg16 inference, batch 8, 224 px"."""
+    return f"{row['model']} {row['mode']}, batch {row['batch']}, {row['size']} px"
+
+
+def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows that compete with each other."""
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((setting(row), row["threads"]), []).append(row)
+    return list(groups.values())
+
+
+def without_layers(rows: Iterable[Row]) -> list[Row]:
+    """For CSV, which has no room for lists."""
+    return [{name: value for name, value in row.items() if name != "layers"} for row in rows]
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+HEADER = ("network", "contender", "ms", "±%", "images/s", "vs fastest other", "peak MB", "before MB", "error")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """For the terminal: one line per row; the ratio is to the fastest contender that is not pycv's. ``~``: noisy."""
+    return "\n".join([grouped_table(HEADER, _groups(rows)), *reasons(rows, setting)])
+
+
+def markdown(recorded: Mapping[str, Any]) -> str:
+    """The same table of a recorded document, its machine, and the layers of every network."""
+    rows, where = recorded["rows"], recorded["machine"]
+    threads = "/".join(str(count) for count in sorted({row["threads"] for row in rows}))
+    told = (
+        f"{where['cpu']}, {where['cores']} cores, {threads} threads, {where['isa']}; torch {where['torch']}, pycv "
+        f"{where['version']} ({where['commit']}), {recorded['recorded'][:10]}. Median times; a ratio above 1 means "
+        "that the contender is faster than the fastest that is not pycv's; ~ marks what was measured under disturbance."
+    )
+    lines: list[Sequence[str]] = [HEADER, *((name, *cells) for name, group in _groups(rows) for cells in group)]
+    parts = [markdown_table(lines), "", *(f"- {why}" for why in reasons(rows, setting)), "", told]
+    for group in by_setting(rows):
+        if of_layers := layer_lines(group):
+            parts += ["", f"Layers of {setting(group[0])}:", "", markdown_table(of_layers)]
+    return "\n".join(parts) + "\n"
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    groups = []
+    for group in by_setting(rows):
+        rival = fastest_rival(group)
+        groups.append((setting(group[0]), [(row["contender"], *_cells(row, rival)) for row in group]))
+    return groups
+
+
+def _cells(row: Row, rival: Row | None) -> tuple[str, ...]:
+    if not row["seconds"]:
+        return ("-",) * 7
+    return (
+        f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.4g}",
+        f"{50 * (row['high'] - row['low']) / row['seconds']:.1f}",
+        f"{row['images_per_second']:.1f}",
+        f"{rival['seconds'] / row['seconds']:.2f}x" if rival else "-",
+        f"{row['peak_bytes'] / 1e6:.0f}",
+        f"{row['base_bytes'] / 1e6:.0f}",
+        "inf" if row["error"] is None else f"{row['error']:.0e}",
+    )
+
+
+def layers(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Seconds of each layer of one setting, by layer and contender: those that several contenders have, in their order,
+    then those that only one has (engines fuse and rename), slowest first."""
+    told = [row for row in rows if row["layers"]]
+    found: dict[str, dict[str, float]] = {}
+    for row in told:
+        for layer in row["layers"]:
+            seconds = found.setdefault(layer["layer"], {})
+            seconds[row["contender"]] = seconds.get(row["contender"], 0.0) + layer["seconds"]
+    shared = [name for name, seconds in found.items() if len(seconds) > 1 or len(told) == 1]
+    only = sorted((name for name in found if name not in shared), key=lambda name: -max(found[name].values()))
+    return {name: found[name] for name in shared + only}
+
+
+def layer_lines(rows: Sequence[Row]) -> list[Sequence[str]]:
+    """Milliseconds of each layer of one setting, a column per contender; nothing where none tells its layers."""
+    found = layers(rows)
+    names = [row["contender"] for row in rows if row["layers"]]
+    if not names:
+        return []
+    lines: list[Sequence[str]] = [("layer", *(f"{name} ms" for name in names))]
+    for layer, seconds in found.items():
+        lines.append((layer, *(f"{1e3 * seconds[name]:.3f}" if name in seconds else "-" for name in names)))
+    sums = (math.fsum(seconds.get(name, 0.0) for seconds in found.values()) for name in names)
+    return [*lines, ("sum", *(f"{1e3 * total:.3f}" for total in sums))]
+
+
+def layer_tables(rows: Sequence[Row]) -> str:
+    """The layers of every setting, for the terminal."""
+    parts = []
+    for group in by_setting(rows):
+        lines = layer_lines(group)
+        parts.append(f"{setting(group[0])}\n{aligned_table(lines) if lines else 'no contender tells its layers'}")
+    return "\n\n".join(parts)
