@@ -73,7 +73,7 @@ def _weight_strides(name: str, p: ConvProblem) -> dict[str, int]:
     return {f"{name}_group": group, f"{name}_row": row, f"{name}_channel": channel, f"{name}_tap": axes[-1]}
 
 
-class _Plan:
+class Plan:
     """What the ops read of every plan."""
 
     workspace_bytes = 0
@@ -93,7 +93,7 @@ class _Plan:
 # ------------------------------------------------------------------------------------------ forward and grad_input
 
 
-class _Image(_Plan):
+class _Image(Plan):
     """One image from another and the weight."""
 
     def __init__(self, p: ConvProblem) -> None:
@@ -221,7 +221,7 @@ def _gather(p: ConvProblem, g: _Geometry, images: int, numbers: dict[str, int]) 
 # ----------------------------------------------------------------------------------------------------- grad_weight
 
 
-class _GradWeight(_Plan):
+class _GradWeight(Plan):
     """The weight from the input and the gradient of the output."""
 
     def __init__(self, p: ConvProblem) -> None:
