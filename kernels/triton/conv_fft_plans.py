@@ -24,7 +24,8 @@ from .tiles import GROUP, tile_of
 _ALIGNMENT = 64
 _BLOCK = 1024
 _ROWS = 16  # of a spectrum that are computed together
-_THIN, _THIN_BLOCK = 8, 512  # channels per group; elements of a program
+_THIN, _THINNEST = 8, 4  # channels per group, of input and output: both, or one of them
+_THIN_BLOCK = 512  # elements of a program
 _FLOPS_PER_BYTE = 20  # of memory traffic that takes as long
 
 
@@ -230,7 +231,7 @@ class _Steps:
             "out_batch": out.lines * n, "out_row": n, "ADD": False, "ACC": sum_type(dtype),
         }  # fmt: skip
         pointers = dict.fromkeys(("a", "b", "out"), dtype)
-        if max(a.channels, n) <= _THIN:
+        if max(a.channels, n) <= _THIN or min(a.channels, n) <= _THINNEST:
             rows = power_of_2(m, 1, 64)
             batches = _THIN_BLOCK // rows
             programs = ceil_div(batch, batches) * ceil_div(m, rows) * n
@@ -256,7 +257,7 @@ class FftImage(Plan):
     """As many tiles at a time as the workspace holds, and at least one."""
 
     def __init__(self, p: ConvProblem, workspace_limit: int) -> None:
-        self._forward, self._dtype = p.pass_ == "forward", p.dtype
+        self._forward = p.pass_ == "forward"
         tiling = _best_tiling(p)
         steps, grid = _Steps(p, tiling), tiling.grid
         c, k, spectra = p.c // p.groups, p.k // p.groups, (p.groups, tiling.frequencies)
