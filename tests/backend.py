@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pycv import problem
-from pycv.kernels import cuda
+from pycv.kernels import cuda, triton
 
 from . import standin
 
@@ -29,6 +29,7 @@ if _asked not in ("cpu", "cuda", "standin"):
 STANDIN = _asked == "standin"
 DEVICE = "cpu" if _asked == "cpu" else "cuda"
 BACKEND = "cuda" if cuda.on_host() else os.environ.get("PYCV_TEST_BACKEND", DEVICE)
+INTERPRETED = BACKEND == "triton" and triton.interpreted()  # where a kernel takes a second
 FOR_GPUS = BACKEND in ("cuda", "triton")  # written for GPUs: they take the storage types of 16 bits, too
 BY_HOST = DEVICE == "cpu" or STANDIN  # pycv._simt executes the CUDA kernels
 

@@ -70,7 +70,7 @@ def inference(name: str, goal: goals.Goal, batch: int, seconds: float, image: in
 def training(name: str, goal: goals.Goal, batch: int, seconds: float, image: int) -> goals.Row:
     """Forward, backward and a step of SGD with momentum."""
     model = unpatched(name).train()
-    x, labels = torch.randn(batch, 3, image, image), torch.randint(0, 1000, (batch,))
+    x, labels = torch.randn(batch, 3, image, image), torch.arange(batch)
     made = {each: contender(model, each) for each in CONTENDERS}
 
     def gradients(network: nn.Module, given: Tensor) -> list[Tensor]:

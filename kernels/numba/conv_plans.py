@@ -7,6 +7,7 @@ from typing import Any
 
 from pycv.problem import ITEMSIZES, ConvProblem, Layout, Sizes
 
+from .._plans import ConvPlan
 from . import conv_direct, conv_im2col
 from .conv_gather import Gather, Weight
 from .conv_im2col import PITCH, Residual, Tiling
@@ -50,22 +51,9 @@ def _weight_view(p: ConvProblem) -> View:
     return image_view(p.weight, p.k, p.c // p.groups, p.filter, p.dtype)
 
 
-class _Plan:
-    """What the ops read of every plan."""
-
-    workspace_bytes = 0
-    prepared_weight_bytes = 0
+class _Plan(ConvPlan):
     cost: Cost
     _launch: Launch
-
-    def run(
-        self, input: int, weight: int, output: int, bias: int = 0, residual: int = 0, workspace: int = 0,
-        input_scale: int = 0, input_shift: int = 0, plain_weight: bool = False,
-    ) -> None:  # fmt: skip
-        self.launch(input, weight, output, bias, residual, workspace)
-
-    def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
-        raise NotImplementedError
 
 
 # ------------------------------------------------------------------------------------------ forward and grad_input

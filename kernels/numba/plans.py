@@ -6,13 +6,13 @@ allocates nothing but the array objects through which Numba sees memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from pycv.problem import ITEMSIZES, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Sizes
 
+from .._plans import NormPlan
 from . import (
     avg_pool,
     batch_norm,
@@ -200,29 +200,12 @@ def _image(p: NormProblem) -> tuple[Image, int]:
     return Image._make((*sizes, *x, *y, *z, block)), -(-p.c // block)
 
 
-class _Norm:
-    """csrc/bindings: run with pointers and scalars by name."""
-
-    workspace_bytes = 0
-    run: Callable[..., None]
-
+class _Norm(NormPlan):
     def __init__(self, p: NormProblem) -> None:
         self._forward = p.pass_ == "forward"
         self._g, self._blocks = _image(p)
         self._input, self._output = (image_view(layout, p.n, p.c, p.size, p.dtype) for layout in (p.input, p.output))
         self._steps = p.n * p.c * prod(p.size)
-
-    def launch(
-        self, input, grad_output, output, weight, bias, running_mean, running_var, mean, invstd, grad_weight, grad_bias,
-        workspace, residual, forward_output, grad_residual, eps, momentum,
-    ) -> None:  # fmt: skip
-        """What the ops call, positional: batch_norm and channel_sum."""
-        self.run(
-            input=input, grad_output=grad_output, output=output, weight=weight, bias=bias, running_mean=running_mean,
-            running_var=running_var, mean=mean, invstd=invstd, grad_weight=grad_weight, grad_bias=grad_bias,
-            workspace=workspace, residual=residual, forward_output=forward_output, grad_residual=grad_residual, eps=eps,
-            momentum=momentum,
-        )  # fmt: skip
 
 
 class BatchNorm(_Norm):

@@ -7,6 +7,7 @@ from typing import Any
 
 from pycv.problem import ITEMSIZES, ConvProblem, GemmProblem, Matrix, Sizes
 
+from .._plans import ConvPlan
 from . import conv_direct, conv_im2col, conv_implicit
 from .launch import Launch, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import Gemm, per_axis, spatial, strides_of
@@ -73,21 +74,8 @@ def _weight_strides(name: str, p: ConvProblem) -> dict[str, int]:
     return {f"{name}_group": group, f"{name}_row": row, f"{name}_channel": channel, f"{name}_tap": axes[-1]}
 
 
-class Plan:
-    """What the ops read of every plan."""
-
-    workspace_bytes = 0
-    prepared_weight_bytes = 0
+class Plan(ConvPlan):
     launches: tuple[Launch, ...]
-
-    def run(
-        self, input: int, weight: int, output: int, bias: int = 0, residual: int = 0, workspace: int = 0,
-        input_scale: int = 0, input_shift: int = 0, plain_weight: bool = False,
-    ) -> None:  # fmt: skip
-        self.launch(input, weight, output, bias, residual, workspace)
-
-    def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
-        raise NotImplementedError
 
 
 # ------------------------------------------------------------------------------------------ forward and grad_input

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
 from pycv.problem import ITEMSIZES, NormProblem
 
+from .._plans import NormPlan
 from . import batch_norm, channel_sum, local_response_norm
 from .launch import Launch, bits, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import strides_of
@@ -17,12 +17,8 @@ _TILE = 1024  # elements that a program reads at a time
 _CHANNEL_BLOCK = 128
 
 
-class _Norm:
-    """csrc/bindings: run with pointers and scalars by name."""
-
-    workspace_bytes = 0
+class _Norm(NormPlan):
     launches: tuple[Launch, ...]
-    run: Callable[..., None]
 
     def __init__(self, p: NormProblem) -> None:
         self._forward, self._training = p.pass_ == "forward", p.training
@@ -33,18 +29,6 @@ class _Norm:
         self._y = strides_of("y", p.output, p.c, p.size)
         self._z = strides_of("z", p.residual or p.input, p.c, p.size)
         self._layout = p.input if p.pass_ == "forward" else p.output
-
-    def launch(
-        self, input, grad_output, output, weight, bias, running_mean, running_var, mean, invstd, grad_weight, grad_bias,
-        workspace, residual, forward_output, grad_residual, eps, momentum,
-    ) -> None:  # fmt: skip
-        """What the ops call, positional: batch_norm and channel_sum."""
-        self.run(
-            input=input, grad_output=grad_output, output=output, weight=weight, bias=bias, running_mean=running_mean,
-            running_var=running_var, mean=mean, invstd=invstd, grad_weight=grad_weight, grad_bias=grad_bias,
-            workspace=workspace, residual=residual, forward_output=forward_output, grad_residual=grad_residual, eps=eps,
-            momentum=momentum,
-        )  # fmt: skip
 
     def _reduction(self) -> dict[str, Any]:
         """Blocks and parts of the sums per channel: a few programs for each multiprocessor."""

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
 
 from pycv import registry
 
 from .. import compare
+from ..backend import INTERPRETED
 
 DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -25,9 +27,18 @@ def run(function: Callable, tensors: Sequence[Tensor | None], grad_output: Tenso
     return [y.detach(), *torch.autograd.grad(y, given, grad_output)]
 
 
+def gradients_hold(function: Callable, inputs: Sequence[Tensor]) -> bool:
+    """torch's gradcheck and gradgradcheck; along random directions only where a kernel is interpreted."""
+    return gradcheck(function, inputs, fast_mode=INTERPRETED) and gradgradcheck(function, inputs, fast_mode=INTERPRETED)
+
+
 def exact_copy(t: Tensor) -> Tensor:
-    """The same values in float64 on the CPU, where torch's sums of small integers are exact."""
-    return t.to("cpu", torch.float64)
+    """The same values in float64 on the CPU, where torch's sums of small integers are exact.
+
+    Contiguous: torch 2.13 gets grad_weight wrong where, in two groups, an input (1, 4, 1, 2) has the strides
+    (1, 1, 4, 4) and the weight (2, 2, 1, 1) has (2, 1, 2, 2).
+    """
+    return t.to("cpu", torch.float64).contiguous()
 
 
 def assert_agrees(

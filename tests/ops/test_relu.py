@@ -12,6 +12,7 @@ from pycv import functional as PF
 from pycv import registry
 
 from ..backend import BACKEND, DEVICE, STANDIN
+from .agreement import gradients_hold
 
 NAN, INF = float("nan"), float("inf")
 RELU = next(op for op in op_db if op.name == "nn.functional.relu")
@@ -118,8 +119,7 @@ def test_in_place_gradient_and_version_check():
 def test_gradients_of_every_order_and_layout():
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     with pycv.use(backend=BACKEND):
-        assert torch.autograd.gradcheck(PF.relu, x)
-        assert torch.autograd.gradgradcheck(PF.relu, x)
+        assert gradients_hold(PF.relu, (x,))
         (grad,) = torch.autograd.grad(PF.relu(x), x, torch.ones(4, 3, dtype=torch.float64).t())
         assert torch.equal(grad, (x > 0).double())
         (grad,) = torch.autograd.grad(PF.relu(x).sum(), x)

@@ -17,7 +17,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 NAME = "stand-in GPU"
@@ -110,6 +110,8 @@ def install() -> None:
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": False, "device_count": 1, "current_device": 0,
         "get_device_name": NAME, "get_device_capability": (9, 0), "synchronize": None, "manual_seed_all": None,
+        # Too old for Triton, by its version: there is no driver to launch anything else.
+        "get_device_properties": SimpleNamespace(major=0, minor=0, L2_cache_size=2**20, multi_processor_count=2),
         "is_current_stream_capturing": False, "empty_cache": None, "is_bf16_supported": True,
         "get_rng_state": torch.empty(0, dtype=torch.uint8), "set_rng_state": None,
     }  # fmt: skip
