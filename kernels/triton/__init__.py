@@ -18,7 +18,7 @@ import torch
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from .. import Kernel, _limits
+from .. import Kernel, _geometry, _limits
 
 _DTYPES = ("f32", "f64", "f16", "bf16")
 _POSITIONS = 2**31 - 2**12  # and a block more, in 31 bits
@@ -91,6 +91,21 @@ def _im2col(p: ConvProblem) -> str | None:
     return _conv(p)
 
 
+FFT_SIDES = (16, 32, 64)  # of a tile; a line of conv1d has the elements of one
+
+
+def _fft(p: ConvProblem) -> str | None:
+    if p.dtype not in ("f32", "f64"):
+        return f"dtype {p.dtype}: fft takes f32 and f64"
+    longest = FFT_SIDES[-1] ** (2 if len(p.size) == 1 else 1)
+    extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
+    if max(extents) > longest:
+        return f"filter of extent {'x'.join(map(str, extents))}: the tiles of fft have sides of up to {longest}"
+    if not _geometry.all_read(p):
+        return "fft would mix in the elements that the windows leave out in between"
+    return _conv(p)
+
+
 DESCRIPTOR_ALIGNMENT = 16  # bytes, of addresses and of the distance between rows
 
 
@@ -135,6 +150,12 @@ def _plan_conv(algorithm: str, precision: str = "ieee"):
     return plan
 
 
+def _plan_fft(p: ConvProblem, threads: int, workspace_limit: int):
+    from . import conv_fft_plans
+
+    return conv_fft_plans.plan(p, workspace_limit)
+
+
 def _plan_gemm(algorithm: str, precision: str = "ieee"):
     def plan(p: GemmProblem, threads: int, workspace_limit: int):
         from .plans import Gemm
@@ -174,8 +195,8 @@ def _plan_pointwise(p: PointwiseProblem, threads: int, workspace_limit: int):
 # ----------------------------------------------------------------------------------------------------- entries
 
 
-def _entries(ops, passes, algorithm, plan, supports=_supports) -> list[Kernel]:
-    return [Kernel(op, pass_, "triton", algorithm, supports, plan) for op in ops for pass_ in passes]
+def _entries(ops, passes, algorithm, plan, supports=_supports, numeric_class="strict") -> list[Kernel]:
+    return [Kernel(op, pass_, "triton", algorithm, supports, plan, numeric_class) for op in ops for pass_ in passes]
 
 
 _PRECISIONS = {"3xtf32": ("tf32x3", "default"), "tf32": ("tf32", "fast")}  # as Triton calls them; numeric class
@@ -206,6 +227,7 @@ KERNELS: list[Kernel] = [
     *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _direct_conv),
     *_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv("implicit_gemm"), _conv),
     *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv, _conv),
+    *_entries(_CONVS[:2], PASSES, "fft", _plan_fft, _fft, "default"),
     *_entries(_CONVS, PASSES, "im2col", _plan_conv("im2col"), _im2col),
     *_entries(_POOLS, _GATHERS, "direct", _plan_pool, _spatial),
     *_entries(["batch_norm", "local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),

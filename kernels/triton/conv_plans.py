@@ -74,14 +74,14 @@ def _weight_strides(name: str, p: ConvProblem) -> dict[str, int]:
     return {f"{name}_group": group, f"{name}_row": row, f"{name}_channel": channel, f"{name}_tap": axes[-1]}
 
 
-class _Plan(ConvPlan):
+class Plan(ConvPlan):
     launches: tuple[Launch, ...]
 
 
 # ------------------------------------------------------------------------------------------ forward and grad_input
 
 
-class _Image(_Plan):
+class _Image(Plan):
     """One image from another and the weight."""
 
     def __init__(self, p: ConvProblem) -> None:
@@ -209,7 +209,7 @@ def _gather(p: ConvProblem, g: _Geometry, images: int, numbers: dict[str, int]) 
 # ----------------------------------------------------------------------------------------------------- grad_weight
 
 
-class _GradWeight(_Plan):
+class _GradWeight(Plan):
     """The weight from the input and the gradient of the output."""
 
     def __init__(self, p: ConvProblem) -> None:

@@ -467,6 +467,9 @@ MUTANTS = [
     _triton("max_pool.py", "(value > best) |", "(value >= best) |", "max_pool"),
     _triton("batch_norm.py", "distance * distance * count * share", "distance * distance * share", "batch_norm_parts"),
     _triton("windows.py", "size + out - 1) // out", "size) // out", "adaptive"),
+    _triton("conv_fft.py", "real * cosines + imaginary * sines", "real * cosines - imaginary * sines", "conv_fft_line"),
+    _triton("conv_fft.py", "(row == 0) | (row == N1 // 2)", "row == 0", "conv_fft_strided"),
+    _triton("conv_fft_plans.py", '"ADD": first > 0', '"ADD": first > 9', "conv_fft_tiles"),
     # Hopper: phases, stages given back early, results overwritten while they are stored, the fence, windows, parts
     Mutant(WGMMA_RING, "at.parity ^ 1);", "at.parity);", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_RING, "wait_for_products<1>(sums);\n        if (step > 0", "if (step > 0", WGMMA_GEMM_TESTS),

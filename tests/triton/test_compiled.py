@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(backend.interpreted(), reason="TRITON_INTERPRET=
 
 ARCHITECTURES = (80, 90)
 # Sizes of networks, for which tiles are as large as they get. Which of them multiply on tensor cores: all but those of
-# f32 without rounding.
+# f32 without rounding; those of fft in f32 are 3xTF32.
 PRODUCTS = (
     ("gemm.forward m2048n2048k2048 bf16 res=row cuda bias+residual+relu", "tiled"),
     ("gemm.forward m4096n4096k4096 bf16 cuda", "persistent"),
@@ -23,15 +23,18 @@ PRODUCTS = (
     ("gemm.forward m2048n2048k2048 f32 b=col cuda", "tiled/tf32"),
     ("gemm.forward m512n512k512 f64 cuda", "tiled"),
     ("conv2d.forward n32c64h56w56 k64r3s3 p1 f16 nhwc cuda bias+relu", "implicit_gemm"),
+    ("conv2d.forward n32c64h56w56 k64r31s31 p15 f32 nchw cuda bias+relu", "fft"),
     ("conv2d.forward n32c256h28w28 k256r3s3 p1 bf16 nchw cuda", "implicit_gemm"),
     ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nchw cuda", "implicit_gemm"),
     ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nhwc cuda", "implicit_gemm/3xtf32"),
     ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
     ("conv2d.forward n32c3h224w224 k64r7s7 u2 p3 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.grad_weight n32c64h56w56 k64r31s31 p15 f64 nhwc cuda", "fft"),
     ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 bf16 nhwc cuda", "implicit_gemm"),
     ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 bf16 nhwc cuda", "implicit_gemm"),
     ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 bf16 nchw cuda", "implicit_gemm"),
     ("conv3d.grad_weight n8c32d16h28w28 k32t3r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
+    ("conv1d.grad_input n32c64w4096 k64s1500 p750 g64 f32 nchw cuda", "fft"),
     ("conv2d.forward n4c64h56w56 k64r3s3 p1 f16 nhwc cuda bias", "im2col"),
     ("conv2d.grad_weight n4c64h56w56 k64r3s3 p1 f32 nhwc cuda", "im2col"),
 )
@@ -68,7 +71,7 @@ def assert_compiles_well(text, algorithm, capability, folder):
     with ahead.pretending(capability):
         binaries = ahead.compiled(problem, algorithm)
     code = "".join(binary.asm["ptx"] for binary in binaries)
-    on_tensor_cores = algorithm != "direct" and (problem.dtype != "f32" or "tf32" in algorithm)
+    on_tensor_cores = algorithm != "direct" and (problem.dtype != "f32" or algorithm == "fft" or "tf32" in algorithm)
     assert ("mma.sync" in code or "wgmma.mma_async" in code) == on_tensor_cores
     for binary in binaries:
         assert ahead.spilled(binary, capability, folder) == 0, binary.metadata.name

@@ -32,6 +32,10 @@ CASES = {
     "conv_volume": "conv3d.grad_weight n2c3d3h4w5 k4t2r3s2 u1x2x1 p1x1x0 f32 nhwc cpu",
     "conv_parts": "conv1d.grad_weight n3c4w120 k5s3 p1 f32 nchw cpu",
     "conv_depthwise": "conv2d.grad_weight n2c6h5w7 k12r3s3 u2 p1 g6 f32 nhwc cpu",
+    "conv_fft": "conv2d.forward n1c4h15w9 k6r5s3 u2 p2 g2 f32 nchw cpu bias+residual+relu res=nhwc",
+    "conv_fft_strided": "conv2d.grad_input n1c2h18w9 k3r5s3 u3x2 p1 f64 nhwc cpu",
+    "conv_fft_tiles": "conv2d.grad_weight n2c2h35w8 k4r7s2 p3x0 g2 f32 nchw cpu",
+    "conv_fft_line": "conv1d.forward n1c2w300 k2s90 p40 f32 nchw cpu relu",
     "max_pool": "max_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu indices",
     "max_pool_gradient": "max_pool2d.grad_input n1c5h7w8 r3s2 u2x1 p1 d1x2 f32 nhwc cpu indices",
     "avg_pool": "avg_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu exclude_pad",
@@ -45,6 +49,10 @@ CASES = {
     "local_response_norm_gradient": "local_response_norm.grad_input n2c9h3w4 l4 f32 nhwc cpu",
     "channel_sum": "channel_sum.forward n2c3h60w70 f32 nchw cpu",
 }
+
+
+# Channels that are multiplied by tiles, frequency by frequency.
+SLOW_CASES = {"conv_fft_dense": "conv1d.forward n2c17w20 k5s7 p3 f32 nchw cpu"}
 
 
 def interpret(*arguments):
@@ -66,6 +74,6 @@ def test_families(ops):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES | SLOW_CASES)
 def test_case(name):
-    interpret(CASES[name])
+    interpret((CASES | SLOW_CASES)[name])
