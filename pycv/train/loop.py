@@ -157,6 +157,8 @@ class Trainer:
         progress, optim, loop = self.progress, self.recipe.optim, self.recipe.loop
         rate = optim.lr * self.schedule.share(progress.step)
         optimizers.set_rate(self.optimizer, rate)
+        if (momentum := self.schedule.momentum(progress.step)) is not None:
+            optimizers.set_momentum(self.optimizer, momentum)
         where = f"step {progress.step + 1} (epoch {epoch}, learning rate {rate:.3g})"
         sums = self._backward(batch)
         self._require_finite(sums[0] / max(1, sums[3]), where)

@@ -113,6 +113,8 @@ class Schedule:
     patience: int = setting(10, least=0)  # of plateau: epochs without a lower validation loss that are put up with
     floor: float = setting(0.0, least=0, most=1)  # of cosine and one_cycle: the last share of the rate
     rise: float = setting(0.3, above=0, below=1)  # of one_cycle: the share of all steps in which the rate rises
+    # Of one_cycle: momentum (or the first of betas) at the highest and at the lowest rate; []: as in optim, always.
+    momentum: tuple[float, ...] = (0.85, 0.95)
 
 
 @dataclass(frozen=True)
@@ -311,8 +313,10 @@ def _assigned(section: Any, path: list[str], text: str, key: str) -> Any:
             raise ValueError(f"{key}={text}: {key} is a table; name one of its keys")
         return replace(section, **{name: _assigned(value, rest, text, key)})
     if isinstance(value, dict):
+        if not rest and isinstance(whole := _guessed(text), dict):
+            return replace(section, **{name: whole})
         if len(rest) != 1:
-            raise ValueError(f"{key}={text}: expected {prefix}{name}.KEY=VALUE")
+            raise ValueError(f"{key}={text}: expected {prefix}{name}.KEY=VALUE, or {{}} for none")
         return replace(section, **{name: {**value, rest[0]: _guessed(text)}})
     if rest:
         raise ValueError(f"{key}: no such key; {prefix}{name} is no table")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import models, settings
 from ..data import EvalLoader, ImageDataset, Subset, TrainLoader, decode
@@ -242,7 +242,8 @@ def evaluation_loader(wanted: Recipe, dataset: ImageDataset, group: Group, crops
 
 @torch.no_grad()
 def check_outputs(trainer: Trainer, dataset: ImageDataset) -> None:
-    """Asks the network about some pictures: it takes such pictures, and has an output for every label.
+    """Asks the network about some pictures, as in evaluation and as in training, where auxiliary heads may want larger
+    ones and batch normalisation more than one: it takes such pictures, and has an output for every label.
 
     Raises
     ------
@@ -253,21 +254,34 @@ def check_outputs(trainer: Trainer, dataset: ImageDataset) -> None:
     some = Subset(dataset, range(min(len(dataset), 8)))  # of which not all should be damaged
     transform = inputs.evaluation_transform(wanted.augment)
     (batch,) = EvalLoader(some, len(some), transform, on_corrupt=wanted.data.on_corrupt)
-    trainer.model.eval()
+    pictures = trainer.placement.images(batch.images)
+    at_once = max(1, wanted.batch_size // trainer.group.world // wanted.loop.accumulate)
     try:
-        scores = trainer.loss.scores(trainer.model(trainer.placement.images(batch.images)))
+        scores = trainer.loss.scores(trainer.model.eval()(pictures))
+        _train_mode_outputs(trainer.model, pictures[:at_once])
     except UnsupportedError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         shape = "×".join(map(str, batch.images.shape[1:]))
-        raise ValueError(f"model.name={wanted.model.name!r} does not take the {shape} pictures of the data: {error}"
-                         ) from None  # fmt: skip
+        how = ", in training" if trainer.model.training else ""
+        raise ValueError(f"model.name={wanted.model.name!r} does not take the {shape} pictures of the data{how}: "
+                         f"{error}") from None  # fmt: skip
     highest = int(dataset.labels.max())
     if scores.shape[1] <= highest:
         sample = dataset.name(int(dataset.labels.argmax()))
         raise ValueError(f"{sample}: label {highest} is out of range for a network of {scores.shape[1]} outputs")
     if scores.shape[1] != len(dataset.classes):
         raise ValueError(f"the network has {scores.shape[1]} outputs, the data {len(dataset.classes)} classes")
+
+
+def _train_mode_outputs(model: nn.Module, pictures: Tensor) -> None:
+    """Calls the network in training mode; the statistics of batch normalisation stay as they are."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        model.train()(pictures)
+    finally:
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)
 
 
 @contextmanager

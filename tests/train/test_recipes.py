@@ -11,7 +11,7 @@ from pycv.data import create
 from pycv.train import inputs, recipe, train
 from pycv.train import run as runs
 
-HEAVY = {"alexnet", "imagenet-resnet50"}  # whose checkpoints are of hundreds of megabytes
+HEAVY = {"alexnet", "googlenet", "imagenet-resnet50", "inception-v3"}  # whose checkpoints are of hundreds of megabytes
 
 
 @pytest.mark.parametrize("name", recipe.names())
@@ -46,7 +46,7 @@ def test_shipped_recipes_make_pictures_that_their_networks_take(name):
 def test_shipped_recipes_train_for_two_steps(name, tmp_path):
     """On synthetic pictures, 32×32 where the network takes that."""
     wanted = inputs.on_synthetic_data(recipe.load(name), 40)
-    size = {"alexnet": 227}.get(name, 32)
+    size = {"alexnet": 227, "inception-v3": 299}.get(name, 32)
     assignments = [
         *("batch_size=8", "loop.max_steps=2", "data.workers=0", "loop.device=cpu", "loop.evaluation_batch=16"),
         *(f"augment.size={size}", f"data.options.size={size}"),
@@ -117,3 +117,5 @@ def test_values_are_read_as_their_fields_want_them():
     assert changed.optim.lr == 1.0 and isinstance(changed.optim.lr, float)
     assert changed.schedule.milestones == (3, 5) and changed.loop.clip_norm == 2.0 and changed.loop.threads is None
     assert changed.model.arguments == {"groups": 1, "kind": "x"} and changed.loop.compile is True
+    assert recipe.override(changed, ["model.arguments={}"]).model.arguments == {}
+    assert recipe.override(changed, ["model.arguments={a = 1}"]).model.arguments == {"a": 1}

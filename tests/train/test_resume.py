@@ -90,6 +90,20 @@ def test_a_signal_saves_and_ends(whole, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_in_the_middle_of_a_cycle_of_the_momentum(optimizer, tmp_path):
+    """While it falls and while it rises; a run that keeps the momentum comes to other weights."""
+    options = (f"optim.name={optimizer}", "optim.lr=0.01", "schedule.name=one_cycle", "schedule.warm_up=0")
+    small.run(tmp_path / "whole", *options)
+    for steps in (3, 11):
+        small.run(tmp_path / "run", *options, f"loop.max_steps={steps}", resume=True)
+    small.run(tmp_path / "run", *options, resume=True)
+    weights = [small.newest(tmp_path / name)["model"] for name in ("whole", "run")]
+    small.assert_same(*weights, "")
+    small.run(tmp_path / "kept", *options, "schedule.momentum=[]")
+    assert not torch.equal(weights[0]["0.weight"], small.newest(tmp_path / "kept")["model"]["0.weight"])
+
+
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(damage, whole, tmp_path):
     path = tmp_path / "run"

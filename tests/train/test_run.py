@@ -75,6 +75,11 @@ def test_an_empty_class():
         (("kernels.backend=gpu",), ValueError, "backend='gpu': expected one of cpu"),
         (("kernels.algorithm=magic",), ValueError, "algorithm='magic': known are"),
         (("model.freeze=c9",), ValueError, "layer 'c9': LeNet5 has none of that name"),
+        (
+            ("batch_size=1", "model.name=resnet20", "model.arguments.in_channels=1", "augment.size=4"),
+            ValueError,
+            "'resnet20' does not take the 1×4×4 pictures of the data, in training: ",
+        ),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused_before_anything_is_written(assignments, error, message, tmp_path):
@@ -264,6 +269,57 @@ def test_train_eval_and_predict_as_commands(tmp_path, capsys, monkeypatch):
     assert len(probabilities) == 3
     code, out, _ = command(capsys, "predict", "runs/lenet-digits", "digit.png")
     assert out.startswith("digit.png: ") and "%" in out
+
+
+class WithSideHead(nn.Module):
+    """Gives what GoogLeNet gives in training: a tuple, its own scores first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.side = nn.Linear(64, 4), nn.Linear(64, 4)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return (self.main(x), self.side(x)) if self.training else self.main(x)
+
+
+def test_an_auxiliary_head_learns_by_its_weight(tmp_path):
+    """After one step of plain descent a head that counts 0.4 has moved 0.4 times as far as with weight 1."""
+    moved = {}
+    for weight in (0.0, 0.4, 1.0):
+        torch.manual_seed(0)
+        model = WithSideHead()
+        start = model.side.weight.detach().clone()
+        small.run(tmp_path / str(weight), "loop.max_steps=1", f"loss.auxiliary={weight}", "optim.momentum=0",
+                  "optim.weight_decay=0", model=model)  # fmt: skip
+        moved[weight] = small.newest(tmp_path / str(weight))["model"]["side.weight"] - start
+    assert not moved[0.0].any() and moved[1.0].any()
+    assert torch.allclose(moved[0.4], 0.4 * moved[1.0], atol=1e-7)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 32), ("inception-v3", 299)])
+def test_auxiliary_heads_from_the_command_line(name, size, tmp_path, capsys, monkeypatch):
+    """Trained, evaluated, asked about a picture."""
+    monkeypatch.chdir(tmp_path)
+    assignments = (
+        *("batch_size=2", "loop.max_steps=2", "loop.log_every=1", "data.workers=0", "loop.device=cpu"),
+        "data.options.classes=2",
+        *(f"augment.size={size}", f"data.options.size={size}", "loop.evaluation_batch=4", "loop.keep_last=1"),
+    )
+    options = [option for assignment in assignments for option in ("--set", assignment)]
+    code, out, err = command(capsys, "train", "--recipe", name, "--synthetic", 12, "--run", "run", *options)
+    assert code == 0 and "test top-1" in out, err
+    state = checkpoints.read(tmp_path / "run/checkpoints/step-00000002.pt")
+    heads = [key for key in state["model"] if key.startswith("aux") or key.startswith("AuxLogits")]
+    torch.manual_seed(0)
+    start = models.create(recipe.load(name).model.name, num_classes=2).state_dict()
+    assert heads and any(not torch.equal(state["model"][key], start[key]) for key in heads)
+    code, out, err = command(capsys, "eval", "run", "--json")
+    assert code == 0 and 0 <= json.loads(out)["top1"] <= 1, err
+    Image.new("RGB", (size, size), (200, 30, 30)).save("red.png")
+    code, out, err = command(capsys, "predict", "run", "red.png")
+    assert code == 0 and out.startswith("red.png: "), err
 
 
 def test_beside_torch(tmp_path, capsys, monkeypatch):
