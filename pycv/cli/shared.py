@@ -16,7 +16,11 @@ def user_input() -> Iterator[None]:
     """Around the reading of what the user gave only: elsewhere a ValueError is a bug and looks like one."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        if error.filename is None or error.strerror is None:  # the message is the package's own
+            raise UsageError(str(error)) from None
+        raise UsageError(f"{error.filename}: {error.strerror.lower()}") from None
+    except ValueError as error:
         raise UsageError(str(error)) from None
 
 

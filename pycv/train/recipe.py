@@ -63,6 +63,9 @@ class Augment:
     preset: str = setting("digits", choices=("digits", "cifar", "imagenet", "alexnet", "plain"))
     normalise: str = setting("digits", choices=("digits", "mnist", "cifar10", "cifar100", "imagenet"))
     size: int = setting(32, least=1)  # height and width that the network sees
+    rotation: float = setting(0.0, least=0)  # degrees, either way
+    # Brightness, contrast and saturation vary by this part, hue by a quarter of it of the colour circle.
+    jitter: float = setting(0.0, least=0, most=1)
     randaugment: int = setting(0, least=0)  # operations per picture
     magnitude: float = setting(9.0, least=0, most=10)
     erasing: float = setting(0.0, least=0, most=1)  # probability

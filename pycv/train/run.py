@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from ..registry import UnsupportedError
 from . import inputs, losses, optimizers, recipe, schedules
 from .checkpoints import BEST, Checkpoints, read
 from .distributed import Group, choose_device, joined, synchronised
+from .errors import DiskFull
 from .evaluate import Evaluation, evaluate, scores_of
 from .files import Records, write_whole
 from .inputs import Parts
@@ -68,6 +70,12 @@ class Session:
         DataError
             If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
         """
+        try:
+            return self._trained()
+        except DiskFull as error:
+            raise DiskFull(f"{error}; {self.trainer.kept()}. Make room and go on with --resume") from None
+
+    def _trained(self) -> Outcome:
         self.trainer.run()
         trainer, group, best = self.trainer, self.trainer.group, self.trainer.progress.best
         group.barrier()  # process 0 has written the best weights
@@ -86,8 +94,9 @@ class Session:
     def _tested(self, dataset: ImageDataset) -> Evaluation:
         trainer, best = self.trainer, self.trainer.progress.best
         loader = evaluation_loader(trainer.recipe, dataset, trainer.group)
+        # Asked to stop it saves nothing: the end of training is saved, and the weights in hand are the best ones.
         arguments = (trainer.loss, len(trainer.classes), trainer.placement, trainer.group)
-        found = evaluate([trainer.model], loader, *arguments)
+        found = evaluate([trainer.model], loader, *arguments, between=lambda: trainer.grant_wish(save=False))
         rate, seconds = trainer.rate, trainer.progress.seconds
         record = {"kind": "test", "epoch": int(best[3]), "step": int(best[2]), **found.record()}
         trainer.tell(record | {"learning_rate": rate, "seconds": seconds})
@@ -144,7 +153,6 @@ def prepared(
         group = stack.enter_context(joined(wanted.loop.device))
         stack.enter_context(threads(wanted.loop.threads))
         stack.enter_context(settings.use(**kernel_settings(wanted.kernels)))
-        wish = stack.enter_context(noted())
         say = say if group.main else _silent
         path, resume = group.gather((str(run), resume))[0]
         run = Path(path)
@@ -156,6 +164,7 @@ def prepared(
         model = build_model(wanted.model, len(parts.classes)) if model is None else model
         loss = losses.build(wanted.loss) if loss is None else loss
         loader = training_loader(wanted, parts.train, group)
+        wish = stack.enter_context(noted())
         trainer = Trainer(
             wanted, *_placed(wanted, model, loss, len(loader), group), loader,
             evaluation_loader(wanted, parts.validation, group), parts.classes, Placement.of(wanted.loop, group.device),
@@ -319,7 +328,7 @@ def kernels_in_force() -> dict[str, Any]:
 
 def environment(group: Group) -> dict[str, Any]:
     """What ran, where and how it was called."""
-    called = {"command": sys.argv, "processes": group.world, "device": str(group.device)}
+    called = {"command": shlex.join(sys.argv), "processes": group.world, "device": str(group.device)}
     return called | {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | asdict(info())
 
 

@@ -104,7 +104,7 @@ WAYS = [
     ("loop.amp=bf16",),
     ("loop.amp=fp16",),
     ("loop.channels_last=true",),
-    ("augment.mixup=0.4",),
+    ("augment.mixup=0.4", "augment.rotation=10", "augment.jitter=0.2"),
     ("augment.cutmix=1", "augment.mixup=0.2"),
     ("loop.clip_norm=0.1", "optim.l1=1e-4"),
     ("data.workers=1",),
@@ -166,7 +166,6 @@ def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
     parts = replace(small.PARTS, train=Damaged(train_data.images, train_data.labels, train_data.classes, "made"))
     with pytest.raises(CorruptImage, match=r"made\[4[01]\]: truncated"):
         small.run(tmp_path / "run", data=parts)
-    assert small.newest(tmp_path / "run")["progress"]["step"] < 6
     said: list[str] = []
     small.run(tmp_path / "skip", "data.on_corrupt=skip", f"data.workers={workers}", "epochs=1", "schedule.warm_up=0",
               data=parts, say=said.append)  # fmt: skip
@@ -308,7 +307,7 @@ def test_auxiliary_heads_from_the_command_line(name, size, tmp_path, capsys, mon
         *(f"augment.size={size}", f"data.options.size={size}", "loop.evaluation_batch=4", "loop.keep_last=1"),
     )
     options = [option for assignment in assignments for option in ("--set", assignment)]
-    code, out, err = command(capsys, "train", "--recipe", name, "--synthetic", 12, "--run", "run", *options)
+    code, out, err = command(capsys, "train", "--recipe", name, "--synthetic", 12, "--out", "run", *options)
     assert code == 0 and "test top-1" in out, err
     state = checkpoints.read(tmp_path / "run/checkpoints/step-00000002.pt")
     heads = [key for key in state["model"] if key.startswith("aux") or key.startswith("AuxLogits")]
@@ -326,7 +325,7 @@ def test_beside_torch(tmp_path, capsys, monkeypatch):
     """The same start, the same data; the curves differ by rounding."""
     monkeypatch.chdir(tmp_path)
     options = [option for assignment in (*DIGITS, "loop.max_steps=3") for option in ("--set", assignment)]
-    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--run", "here", "--vs", "torch", *options)
+    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--out", "here", "--vs", "torch", *options)
     assert code == 0 and "report: here-torch/report.html" in out and "report: here/report.html" in out, err
     ours, theirs = small.records(tmp_path / "here"), small.records(tmp_path / "here-torch")
     assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-4)
@@ -349,7 +348,8 @@ def test_ensemble_of_one_is_it(lenet, tmp_path):
         (("train", "--recipe", "lenet"), "no such recipe; did you mean"),
         (("train", "--recipe", "lenet-mnist", "--data", "nowhere"), "path='nowhere': no such file or folder"),
         (("train", "--recipe", "lenet-digits", "--set", "optim.lr=0"), "optim.lr=0.0: expected a number above 0"),
-        (("train", "--resume", "nowhere"), "nowhere/recipe.toml"),
+        (("train", "--recipe", "lenet-mnist"), "data.path (--data): none is given, expected the path of"),
+        (("train", "--resume", "nowhere"), "nowhere/recipe.toml: no such file or directory"),
         (("train", "--recipe", "alexnet", "--synthetic", "5"), "class"),
         (("eval", "nowhere"), "nowhere"),
         (("predict", "nowhere", "x.png"), "nowhere"),
