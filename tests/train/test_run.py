@@ -307,7 +307,7 @@ def test_auxiliary_heads_from_the_command_line(name, size, tmp_path, capsys, mon
         *(f"augment.size={size}", f"data.options.size={size}", "loop.evaluation_batch=4", "loop.keep_last=1"),
     )
     options = [option for assignment in assignments for option in ("--set", assignment)]
-    code, out, err = command(capsys, "train", "--recipe", name, "--synthetic", 12, "--out", "run", *options)
+    code, out, err = command(capsys, "train", "--recipe", name, "--synthetic", 6, "--out", "run", *options)
     assert code == 0 and "test top-1" in out, err
     state = checkpoints.read(tmp_path / "run/checkpoints/step-00000002.pt")
     heads = [key for key in state["model"] if key.startswith("aux") or key.startswith("AuxLogits")]
