@@ -86,8 +86,9 @@ def parts(data: Data, seed: int) -> Parts:
 
 
 def _opened(data: Data, part: str | None) -> ImageDataset:
+    of_files = {"on_corrupt": data.on_corrupt} if data.name == "shards" else {}  # else only pictures can be skipped
     try:
-        return create(data.name, data.path, part, **data.options)
+        return create(data.name, data.path, part, **of_files | data.options)
     except TypeError as error:
         raise ValueError(f"data.options={data.options}: {error}") from None
     except ValueError as error:

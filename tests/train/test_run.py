@@ -20,6 +20,7 @@ from pycv.train.evaluate import evaluate
 from pycv.train.losses import CrossEntropy, MultiTask, Task
 from pycv.train.placement import Placement
 
+from ..pipeline import layouts
 from . import small
 
 CPU = Placement(torch.device("cpu"))
@@ -170,6 +171,18 @@ def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
     small.run(tmp_path / "skip", "data.on_corrupt=skip", f"data.workers={workers}", "epochs=1", "schedule.warm_up=0",
               data=parts, say=said.append)  # fmt: skip
     assert sorted(said) == ["skipped: made[40]: truncated", "skipped: made[41]: truncated"]
+
+
+def test_a_truncated_shard_is_refused_or_skipped(tmp_path):
+    layouts.write_shards(tmp_path, layouts.pixels(12, 6, 4, 3), np.arange(12) % 2, 12)
+    shard = tmp_path / "train-0000.tar"
+    shard.write_bytes(shard.read_bytes()[:-12_000])
+    wanted = recipe.Data(name="shards", path=str(tmp_path), validation_share=0.5)
+    with pytest.raises(DataError, match=r"train-0000\.tar: "):
+        inputs.parts(wanted, 0)
+    with pytest.warns(UserWarning, match=r"train-0000\.tar: .*samples are used"):
+        found = inputs.parts(replace(wanted, on_corrupt="skip"), 0)
+    assert 0 < len(found.train) + len(found.validation) < 12
 
 
 def test_folds_and_shares_of_data():
