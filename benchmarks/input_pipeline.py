@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 
@@ -151,7 +152,7 @@ def main() -> None:
             "rows": rows,
             "loader": {"workers": cores, "images_per_second_per_core": loaded / cores},
             "jpeg_bytes": float(size),
-            "machine": machine.describe(),
+            "machine": machine.describe() | {"pillow": PIL.__version__},
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")

@@ -258,7 +258,7 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
         (["bench", "run", "relu.forward e1", "--json", "a", "--csv", "a"], "a is named twice"),
         (["bench", "model", "lenet5", "--batch", ","], "--batch ',': expected a name or number"),
         (["bench", "sweep", "relu.forward {f32,f64} e3", "--plot", "a.svg"], "no brace has numbers"),
-        (["bench", "compare", "nothere.json", "b.json"], "nothere.json: No such file or directory"),
+        (["bench", "compare", "nothere.json", "b.json"], "nothere.json: no such file or directory"),
         (["bench", "report"], "which file?"),
         (["bench", "report", "nothere.json"], "nothere.json"),
         (["bench", "report", "--readme"], "cpu-resnet-vgg.json"),

@@ -16,10 +16,12 @@ def user_input() -> Iterator[None]:
     """Around the reading of what the user gave only: elsewhere a ValueError is a bug and looks like one."""
     try:
         yield
+    except OSError as error:
+        if error.filename is None or error.strerror is None:  # the message is the package's own
+            raise UsageError(str(error)) from None
+        raise UsageError(f"{error.filename}: {error.strerror.lower()}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
 
 
 def names(text: str) -> list[str]:

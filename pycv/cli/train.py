@@ -34,14 +34,16 @@ def train(arguments: list[str]) -> int:
         if options.synthetic is not None:
             wanted = training.on_synthetic_data(wanted, options.synthetic)
         wanted = training.recipe.override(wanted, [*_shorthands(options), *options.set])
-        run = run or Path(options.run or _free_name(Path("runs") / wanted.name))
+        run = run or Path(options.out or _free_name(Path("runs") / wanted.name))
     if options.vs is None:
-        return _run_training(wanted, run, options.resume is not None)
+        return _run_training(wanted, run, options.resume is not None, f"pycv train --resume {run}")
     beside = run.with_name(f"{run.name}-{options.vs}")
     with user_input():
         on_torch = training.recipe.override(wanted, ["kernels.backend=torch", "kernels.algorithm=none"])
-    code = _run_training(on_torch, beside, resume=beside.exists())
-    return code or _run_training(wanted, run, options.resume is not None, vs=beside)
+    code = _run_training(on_torch, beside, beside.exists(), "the same command")
+    return code or _run_training(
+        wanted, run, options.resume is not None, f"pycv train --resume {run} --vs torch", vs=beside
+    )
 
 
 def _training() -> ModuleType:
@@ -53,8 +55,9 @@ def _training() -> ModuleType:
     return train
 
 
-def _run_training(wanted: Recipe, run: Path, resume: bool, vs: Path | None = None) -> int:
-    """Trains, reports, and says how it ended; ``vs`` is the run to be set beside this one."""
+def _run_training(wanted: Recipe, run: Path, resume: bool, go_on: str, vs: Path | None = None) -> int:
+    """Trains, reports, and says how it ended. ``go_on`` is what to type after an interruption; ``vs`` is the run to be
+    set beside this one."""
     training = _training()
     from ..data import DataError
     from ..registry import UnsupportedError
@@ -64,21 +67,22 @@ def _run_training(wanted: Recipe, run: Path, resume: bool, vs: Path | None = Non
             with user_input():
                 session = stack.enter_context(training.prepared(wanted, run, resume=resume, observers=_observers))
             outcome = session.train()
+            if session.trainer.group.main:
+                print(f"best validation top-1 {outcome.best_top1:.2%} (epoch {outcome.best_epoch})")
+                if outcome.test is not None:
+                    print(f"test top-1 {outcome.test.top1:.2%}, loss {outcome.test.loss:.4f}, looked at once")
+                print(f"report: {session.report(vs)}")
         except DataError as error:
             raise UsageError(f"{error}; what was reached is kept in {run}") from None
         except UnsupportedError as error:
             raise UsageError(str(error)) from None
         except training.Interrupted as error:
-            print(f"pycv: {error}. Go on: pycv train --resume {session.run}", file=sys.stderr)
+            if session.trainer.group.main:
+                print(f"pycv: {error}. Go on: {go_on}", file=sys.stderr)
             return 130
         except training.TrainError as error:
             print(f"pycv: error: {error}", file=sys.stderr)
             return 1
-        if session.trainer.group.main:
-            print(f"best validation top-1 {outcome.best_top1:.2%} (epoch {outcome.best_epoch})")
-            if outcome.test is not None:
-                print(f"test top-1 {outcome.test.top1:.2%}, loss {outcome.test.loss:.4f}, looked at once")
-            print(f"report: {session.report(vs)}")
     return 0
 
 
@@ -103,7 +107,8 @@ def _train_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--recipe", metavar="NAME", help="one of pycv's (--list), or a TOML file")
     add("--list", action="store_true", help="the recipes that come with pycv")
-    add("--run", metavar="FOLDER", help="where everything is written; default: runs/NAME, with a number if taken")
+    # Not --run: torchrun, too, reads what follows "-m pycv.cli train", and could take that for its --run-path.
+    add("--out", metavar="FOLDER", help="where everything is written; default: runs/NAME, with a number if taken")
     add("--resume", metavar="FOLDER", help="go on with this run from its newest whole checkpoint")
     add(
         "--vs", choices=("torch",), help="train the same seed on torch's layers first, in FOLDER-torch, and report both"

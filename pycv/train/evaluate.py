@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..data import EvalLoader
 from .distributed import Group
-from .errors import TrainError
+from .errors import Diverged
 from .files import write_whole
 from .losses import Loss
 from .metrics import ClassificationMetrics
@@ -83,14 +83,22 @@ def scores_of(networks: Sequence[nn.Module], images: Tensor, loss: Loss, placeme
 
 @torch.no_grad()
 def evaluate(
-    networks: Sequence[nn.Module], loader: EvalLoader, loss: Loss, classes: int, placement: Placement, group: Group
+    networks: Sequence[nn.Module],
+    loader: EvalLoader,
+    loss: Loss,
+    classes: int,
+    placement: Placement,
+    group: Group,
+    between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """The evaluation of networks (together, as an ensemble) on what the loader gives; every process calls it.
 
+    ``between`` is called after each batch, in every process equally often; what it raises ends the evaluation.
+
     Raises
     ------
-    TrainError
-        If scores are NaN.
+    Diverged
+        If scores are not finite.
     """
     for network in networks:
         network.eval()
@@ -98,7 +106,8 @@ def evaluate(
     start = time.perf_counter()
     metrics = ClassificationMetrics(classes, placement.device)
     total, columns = torch.zeros((), dtype=torch.float64, device=placement.device), []
-    for batch in loader:
+    common = min(group.gather(len(loader)))  # of the last batch some processes have nothing
+    for number, batch in enumerate(loader):
         labels = placement.targets(batch.labels)
         scores = scores_of(networks, batch.images, loss, placement)
         _require_numbers(scores)
@@ -106,6 +115,8 @@ def evaluate(
         total += loss.each(scores, labels).double().sum()
         probability, prediction = loss.probabilities(scores).max(1)
         columns.append((batch.indices, batch.labels, prediction.cpu(), probability.cpu()))
+        if number < common:
+            between()
     metrics.reduce()
     index, target, predicted, surely = _in_order(columns, group)
     (summed,) = group.sum([total.item()])
@@ -119,7 +130,7 @@ def evaluate(
 
 def _require_numbers(scores: Tensor) -> None:
     if not scores.isfinite().all():
-        raise TrainError("evaluation: the network's scores are not finite; nothing of this evaluation is kept")
+        raise Diverged("the network's scores in an evaluation are not finite")
 
 
 def _in_order(columns: Sequence[tuple[Tensor, ...]], group: Group) -> list[np.ndarray]:

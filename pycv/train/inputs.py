@@ -86,10 +86,15 @@ def parts(data: Data, seed: int) -> Parts:
 
 
 def _opened(data: Data, part: str | None) -> ImageDataset:
+    of_files = {"on_corrupt": data.on_corrupt} if data.name == "shards" else {}  # else only pictures can be skipped
     try:
-        return create(data.name, data.path, part, **data.options)
+        return create(data.name, data.path, part, **of_files | data.options)
     except TypeError as error:
         raise ValueError(f"data.options={data.options}: {error}") from None
+    except ValueError as error:
+        if data.path is None and str(error).startswith("path=None"):
+            raise ValueError(f"data.path (--data): none is given, {str(error).removeprefix('path=None: ')}") from None
+        raise
 
 
 def on_synthetic_data(recipe: Recipe, samples: int) -> Recipe:
@@ -119,6 +124,10 @@ def training_transform(augment: Augment) -> t.Transform:
         "alexnet": [*_middle(_enlarged(augment, False)), t.RandomCrop(size), t.RandomFlip()],
     }
     steps = presets[augment.preset]
+    if augment.rotation:
+        steps.append(t.RandomRotation(augment.rotation))
+    if augment.jitter:
+        steps.append(t.ColourJitter(augment.jitter, augment.jitter, augment.jitter, augment.jitter / 4))
     if augment.randaugment:
         steps.append(t.RandAugment(augment.randaugment, augment.magnitude))
     steps.append(t.ToTensor())

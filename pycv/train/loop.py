@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from ..data import Batch, EvalLoader, TrainLoader
+from ..data import Batch, DataError, EvalLoader, TrainLoader
 from . import optimizers
 from .average import Average
 from .checkpoints import Checkpoints
 from .distributed import Group
-from .errors import DiskFull, Diverged, Interrupted
+from .errors import Diverged, Interrupted
 from .evaluate import Evaluation, evaluate
 from .files import Records
 from .interrupt import Wish
@@ -56,6 +56,7 @@ class Progress:
     window: list[float] = field(default_factory=lambda: [0.0] * 4)  # since the last: Σ loss, top 1, top 5; pictures
     best: list[float] = field(default_factory=list)  # top1 and -loss of the best validation, its step and epoch
     waited: int = 0  # epochs since
+    unjudged: int = 0  # the epoch that is trained but whose validation was interrupted; 0: there is none
 
 
 @dataclass
@@ -102,18 +103,21 @@ class Trainer:
         Interrupted
             If a signal asked for it; the state is saved.
         DiskFull
-            If a checkpoint does not fit.
+            If something does not fit.
+        DataError
+            If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
         """
         self._clock = time.perf_counter()
         for observer in self.observers:
             observer.start(self.total_steps, self.progress.step)
         if self.progress.step == 0:
             self._save()
+        if self.progress.unjudged:
+            self._judge(self.progress.unjudged)
         while not self._finished():
             epoch = self.loader.epoch + 1
             self._epoch(epoch)
-            self._validate(epoch)
-            self._save()
+            self._judge(epoch)
 
     @property
     def total_steps(self) -> int:
@@ -125,17 +129,25 @@ class Trainer:
         stopped_early = patience is not None and self.progress.waited > patience
         return stopped_early or self.loader.epoch >= self.recipe.epochs or self.progress.step >= self.total_steps
 
+    def _judge(self, epoch: int) -> None:
+        """Ends an epoch with its validation, and saves."""
+        self.progress.unjudged = epoch
+        with self._saved_if_damaged():
+            self._validate(epoch)
+        self.progress.unjudged = 0
+        self._save()
+
     def _epoch(self, epoch: int) -> None:
         """What is left of an epoch."""
         loop, progress = self.recipe.loop, self.progress
         self.model.train()
-        for batch in self.loader:
+        for batch in self._batches():
             for reason in batch.skipped:
                 self.say(f"skipped: {reason}")
             self._step(batch, epoch)
             if progress.step % loop.log_every == 0:
                 self._record_window(epoch)
-            self._grant_wish()
+            self.grant_wish()
             if progress.step >= self.total_steps:
                 break
             if loop.checkpoint_every and progress.step % loop.checkpoint_every == 0:
@@ -143,11 +155,27 @@ class Trainer:
         if progress.window[3]:
             self._record_window(epoch)
 
-    def _grant_wish(self) -> None:
-        """Saves and ends if any process was asked to; all learn of it at the same step."""
+    def _batches(self) -> Iterator[Batch]:
+        with self._saved_if_damaged():
+            yield from self.loader
+
+    @contextmanager
+    def _saved_if_damaged(self) -> Iterator[None]:
+        """A damaged picture ends the run; what came before it is saved if this process is alone. Of several the others
+        are waiting for something else of it by then."""
+        try:
+            yield
+        except DataError:
+            if self.group.world == 1:
+                self._save()
+            raise
+
+    def grant_wish(self, save: bool = True) -> None:
+        """Saves and ends if any process was asked to; all learn of it at the same moment."""
         (wishes,) = self.group.sum([float(self.wish.stop)])
         if wishes:
-            self._save()
+            if save:
+                self._save()
             raise Interrupted(f"interrupted after step {self.progress.step} of {self.total_steps}; everything is saved")
 
     # --------------------------------------------------------------------------------------------------- a step
@@ -157,6 +185,8 @@ class Trainer:
         progress, optim, loop = self.progress, self.recipe.optim, self.recipe.loop
         rate = optim.lr * self.schedule.share(progress.step)
         optimizers.set_rate(self.optimizer, rate)
+        if (momentum := self.schedule.momentum(progress.step)) is not None:
+            optimizers.set_momentum(self.optimizer, momentum)
         where = f"step {progress.step + 1} (epoch {epoch}, learning rate {rate:.3g})"
         sums = self._backward(batch)
         self._require_finite(sums[0] / max(1, sums[3]), where)
@@ -211,18 +241,18 @@ class Trainer:
         """Every process hears of it, before any changes its weights."""
         (wrong,) = self.group.sum([float(not math.isfinite(loss))])
         if wrong:
-            raise Diverged(f"the loss is {loss} at {where}; {self._kept()}. A lower optim.lr, a schedule.warm_up or "
+            raise Diverged(f"the loss is {loss} at {where}; {self.kept()}. A lower optim.lr, a schedule.warm_up or "
                            "loop.clip_norm may help")  # fmt: skip
 
     def _require_small(self, norm: float, where: str) -> None:
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # of fp16 the scaler skips such steps
-            raise Diverged(f"the gradient's norm is {norm} at {where}; {self._kept()}. A lower optim.lr may help")
+            raise Diverged(f"the gradient's norm is {norm} at {where}; {self.kept()}. A lower optim.lr may help")
         most = self.recipe.loop.max_norm
         if most is not None and math.isfinite(norm) and norm > most:
             raise Diverged(f"the gradient's norm is {norm:.3g}, above loop.max_norm={most:g}, at {where}; "
-                           f"{self._kept()}. A lower optim.lr or loop.clip_norm may help")  # fmt: skip
+                           f"{self.kept()}. A lower optim.lr or loop.clip_norm may help")  # fmt: skip
 
-    def _kept(self) -> str:
+    def kept(self) -> str:
         """Where one can go on from."""
         paths = self.checkpoints.paths()
         return f"metrics are kept, and {paths[-1]}" if paths else "metrics are kept"
@@ -242,7 +272,12 @@ class Trainer:
     def _validate(self, epoch: int) -> None:
         """Evaluates what is to be kept; keeps it if it is the best so far."""
         network = self.model if self.average is None else self.average.model
-        found = evaluate([network], self.validation, self.loss, len(self.classes), self.placement, self.group)
+        arguments = (self.loss, len(self.classes), self.placement, self.group)
+        try:
+            found = evaluate([network], self.validation, *arguments, between=self.grant_wish)
+        except Diverged as error:
+            where = f"after step {self.progress.step} (epoch {epoch})"
+            raise Diverged(f"{error}, {where}; {self.kept()}. A lower optim.lr may help") from None
         self.schedule.validated(found.loss)
         self.progress.seconds += time.perf_counter() - self._clock
         self._clock = time.perf_counter()
@@ -291,11 +326,7 @@ class Trainer:
             return
         if self.records is not None:
             self.records.sync()
-        state = self.state_dict() | {"random": random}
-        try:
-            self.checkpoints.save(self.progress.step, state)
-        except DiskFull as error:
-            raise DiskFull(f"{error}; {self._kept()}. Make room and go on with --resume") from None
+        self.checkpoints.save(self.progress.step, self.state_dict() | {"random": random})
 
     # -------------------------------------------------------------------------------------------------- state
 

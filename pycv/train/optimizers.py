@@ -74,6 +74,15 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
+def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
+    """This momentum, or first of Adam's betas, where there is one."""
+    for group in optimizer.param_groups:
+        if "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+        elif group.get("momentum"):
+            group["momentum"] = momentum
+
+
 def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """All parameters that it changes."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

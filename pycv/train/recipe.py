@@ -63,6 +63,9 @@ class Augment:
     preset: str = setting("digits", choices=("digits", "cifar", "imagenet", "alexnet", "plain"))
     normalise: str = setting("digits", choices=("digits", "mnist", "cifar10", "cifar100", "imagenet"))
     size: int = setting(32, least=1)  # height and width that the network sees
+    rotation: float = setting(0.0, least=0)  # degrees, either way
+    # Brightness, contrast and saturation vary by this part, hue by a quarter of it of the colour circle.
+    jitter: float = setting(0.0, least=0, most=1)
     randaugment: int = setting(0, least=0)  # operations per picture
     magnitude: float = setting(9.0, least=0, most=10)
     erasing: float = setting(0.0, least=0, most=1)  # probability
@@ -113,6 +116,8 @@ class Schedule:
     patience: int = setting(10, least=0)  # of plateau: epochs without a lower validation loss that are put up with
     floor: float = setting(0.0, least=0, most=1)  # of cosine and one_cycle: the last share of the rate
     rise: float = setting(0.3, above=0, below=1)  # of one_cycle: the share of all steps in which the rate rises
+    # Of one_cycle: momentum (or the first of betas) at the highest and at the lowest rate; []: as in optim, always.
+    momentum: tuple[float, ...] = (0.85, 0.95)
 
 
 @dataclass(frozen=True)
@@ -311,8 +316,10 @@ def _assigned(section: Any, path: list[str], text: str, key: str) -> Any:
             raise ValueError(f"{key}={text}: {key} is a table; name one of its keys")
         return replace(section, **{name: _assigned(value, rest, text, key)})
     if isinstance(value, dict):
+        if not rest and isinstance(whole := _guessed(text), dict):
+            return replace(section, **{name: whole})
         if len(rest) != 1:
-            raise ValueError(f"{key}={text}: expected {prefix}{name}.KEY=VALUE")
+            raise ValueError(f"{key}={text}: expected {prefix}{name}.KEY=VALUE, or {{}} for none")
         return replace(section, **{name: {**value, rest[0]: _guessed(text)}})
     if rest:
         raise ValueError(f"{key}: no such key; {prefix}{name} is no table")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import models, settings
 from ..data import EvalLoader, ImageDataset, Subset, TrainLoader, decode
@@ -26,6 +27,7 @@ from ..registry import UnsupportedError
 from . import inputs, losses, optimizers, recipe, schedules
 from .checkpoints import BEST, Checkpoints, read
 from .distributed import Group, choose_device, joined, synchronised
+from .errors import DiskFull
 from .evaluate import Evaluation, evaluate, scores_of
 from .files import Records, write_whole
 from .inputs import Parts
@@ -68,6 +70,12 @@ class Session:
         DataError
             If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
         """
+        try:
+            return self._trained()
+        except DiskFull as error:
+            raise DiskFull(f"{error}; {self.trainer.kept()}. Make room and go on with --resume") from None
+
+    def _trained(self) -> Outcome:
         self.trainer.run()
         trainer, group, best = self.trainer, self.trainer.group, self.trainer.progress.best
         group.barrier()  # process 0 has written the best weights
@@ -86,8 +94,9 @@ class Session:
     def _tested(self, dataset: ImageDataset) -> Evaluation:
         trainer, best = self.trainer, self.trainer.progress.best
         loader = evaluation_loader(trainer.recipe, dataset, trainer.group)
+        # Asked to stop it saves nothing: the end of training is saved, and the weights in hand are the best ones.
         arguments = (trainer.loss, len(trainer.classes), trainer.placement, trainer.group)
-        found = evaluate([trainer.model], loader, *arguments)
+        found = evaluate([trainer.model], loader, *arguments, between=lambda: trainer.grant_wish(save=False))
         rate, seconds = trainer.rate, trainer.progress.seconds
         record = {"kind": "test", "epoch": int(best[3]), "step": int(best[2]), **found.record()}
         trainer.tell(record | {"learning_rate": rate, "seconds": seconds})
@@ -144,7 +153,6 @@ def prepared(
         group = stack.enter_context(joined(wanted.loop.device))
         stack.enter_context(threads(wanted.loop.threads))
         stack.enter_context(settings.use(**kernel_settings(wanted.kernels)))
-        wish = stack.enter_context(noted())
         say = say if group.main else _silent
         path, resume = group.gather((str(run), resume))[0]
         run = Path(path)
@@ -156,6 +164,7 @@ def prepared(
         model = build_model(wanted.model, len(parts.classes)) if model is None else model
         loss = losses.build(wanted.loss) if loss is None else loss
         loader = training_loader(wanted, parts.train, group)
+        wish = stack.enter_context(noted())
         trainer = Trainer(
             wanted, *_placed(wanted, model, loss, len(loader), group), loader,
             evaluation_loader(wanted, parts.validation, group), parts.classes, Placement.of(wanted.loop, group.device),
@@ -242,7 +251,8 @@ def evaluation_loader(wanted: Recipe, dataset: ImageDataset, group: Group, crops
 
 @torch.no_grad()
 def check_outputs(trainer: Trainer, dataset: ImageDataset) -> None:
-    """Asks the network about some pictures: it takes such pictures, and has an output for every label.
+    """Asks the network about some pictures, as in evaluation and as in training, where auxiliary heads may want larger
+    ones and batch normalisation more than one: it takes such pictures, and has an output for every label.
 
     Raises
     ------
@@ -253,21 +263,35 @@ def check_outputs(trainer: Trainer, dataset: ImageDataset) -> None:
     some = Subset(dataset, range(min(len(dataset), 8)))  # of which not all should be damaged
     transform = inputs.evaluation_transform(wanted.augment)
     (batch,) = EvalLoader(some, len(some), transform, on_corrupt=wanted.data.on_corrupt)
-    trainer.model.eval()
+    pictures = trainer.placement.images(batch.images)
+    at_once = max(1, wanted.batch_size // trainer.group.world // wanted.loop.accumulate)
     try:
-        scores = trainer.loss.scores(trainer.model(trainer.placement.images(batch.images)))
+        scores = trainer.loss.scores(trainer.model.eval()(pictures))
+        _train_mode_outputs(trainer.model, pictures[:at_once])
     except UnsupportedError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         shape = "×".join(map(str, batch.images.shape[1:]))
-        raise ValueError(f"model.name={wanted.model.name!r} does not take the {shape} pictures of the data: {error}"
-                         ) from None  # fmt: skip
+        how = ", in training" if trainer.model.training else ""
+        raise ValueError(f"model.name={wanted.model.name!r} does not take the {shape} pictures of the data{how}: "
+                         f"{error}") from None  # fmt: skip
     highest = int(dataset.labels.max())
     if scores.shape[1] <= highest:
         sample = dataset.name(int(dataset.labels.argmax()))
         raise ValueError(f"{sample}: label {highest} is out of range for a network of {scores.shape[1]} outputs")
     if scores.shape[1] != len(dataset.classes):
         raise ValueError(f"the network has {scores.shape[1]} outputs, the data {len(dataset.classes)} classes")
+
+
+def _train_mode_outputs(model: nn.Module, pictures: Tensor) -> None:
+    """Calls the network in training mode; batch normalisation's statistics and the random numbers of dropout stay."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng():
+            model.train()(pictures)
+    finally:
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)
 
 
 @contextmanager
@@ -305,7 +329,7 @@ def kernels_in_force() -> dict[str, Any]:
 
 def environment(group: Group) -> dict[str, Any]:
     """What ran, where and how it was called."""
-    called = {"command": sys.argv, "processes": group.world, "device": str(group.device)}
+    called = {"command": shlex.join(sys.argv), "processes": group.world, "device": str(group.device)}
     return called | {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z")} | asdict(info())
 
 

@@ -1,4 +1,4 @@
-"""How the learning rate goes, as the share of the recipe's rate at every step.
+"""How the learning rate goes, as the share of the recipe's rate at every step; with one_cycle the momentum, too.
 
 All but plateau are functions of the step alone, so that nothing of them is in a checkpoint.
 """
@@ -34,6 +34,10 @@ class Schedule(ABC):
     @abstractmethod
     def after_warm_up(self, step: int) -> float:
         """As :meth:`share`; the steps of the warm-up are not counted."""
+
+    def momentum(self, step: int) -> float | None:
+        """Of the step with this number, or None: that of the recipe's optimizer."""
+        return None
 
     @property
     def left(self) -> int:
@@ -71,16 +75,27 @@ class Cosine(Schedule):
 
 
 class OneCycle(Schedule):
-    """A straight rise over the share ``rise`` of the steps, then half a cosine down to ``floor``.
+    """A straight rise over the share ``rise`` of the steps, then half a cosine down to ``floor``; the momentum is the
+    mirror image of it, lowest where the rate is highest.
 
-    After Smith and Topin, "Super-Convergence", 2017; the momentum stays as it is.
+    After Smith and Topin, "Super-Convergence", 2017; the bounds of the momentum are those of torch's OneCycleLR.
     """
 
     def after_warm_up(self, step: int) -> float:
+        return self._between(step, self.wanted.floor)
+
+    def momentum(self, step: int) -> float | None:
+        if not self.wanted.momentum:
+            return None
+        at_peak, at_rest = self.wanted.momentum
+        return at_rest - (at_rest - at_peak) * self._between(max(0, step - self._warm_up), 0.0)
+
+    def _between(self, step: int, floor: float) -> float:
+        """From nearly 0 to 1, and down to ``floor``."""
         rise = max(1, int(self.left * self.wanted.rise))
         if step < rise:
             return (step + 1) / rise
-        return _half_cosine((step - rise) / max(1, self.left - rise), self.wanted.floor)
+        return _half_cosine((step - rise) / max(1, self.left - rise), floor)
 
 
 @dataclass
@@ -130,6 +145,10 @@ def build(wanted: recipe.Schedule, epochs: int, epoch: int) -> Schedule:
         raise ValueError("schedule.milestones=[]: expected the epochs after which the rate drops")
     if wanted.warm_up >= epochs and wanted.warm_up > 0:
         raise ValueError(f"schedule.warm_up={wanted.warm_up}: expected fewer than the {epochs} epochs")
+    if wanted.momentum and not (len(wanted.momentum) == 2 and 0 <= wanted.momentum[0] <= wanted.momentum[1] < 1):
+        raise ValueError(
+            f"schedule.momentum={list(wanted.momentum)}: expected its lowest and its highest, below 1, or []"
+        )
     return SCHEDULES[wanted.name](epochs * epoch, epoch, wanted)
 
 

@@ -158,6 +158,38 @@ def test_schedules():
     assert cycle[60] == pytest.approx(0.5)
 
 
+def test_momentum_falls_while_the_rate_rises():
+    """Down and up between the bounds of torch's OneCycleLR, whose fall and rise are the same half cosine."""
+    wanted = Schedule(name="one_cycle", rise=0.2, floor=0.1, warm_up=1)
+    built = schedules.build(wanted, 11, 10)
+    found = [built.momentum(step) for step in range(110)]
+    assert found[:11] == pytest.approx([0.945] * 11) and found[10:30] == sorted(found[10:30], reverse=True)
+    assert found[29] == found[30] == pytest.approx(0.85) and found[109] == pytest.approx(0.95, abs=1e-4)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=101, pct_start=21 / 101)
+    for step in range(101):
+        if step >= 20:
+            at = 30 + (step - 20)  # both at the peak, and 80 steps to fall
+            assert at == 110 or optimizer.param_groups[0]["momentum"] == pytest.approx(found[at])
+        optimizer.step()
+        if step < 100:
+            theirs.step()
+    assert schedules.build(Schedule(name="one_cycle", momentum=()), 5, 5).momentum(3) is None
+    assert schedules.build(Schedule(name="cosine"), 5, 5).momentum(3) is None
+    with pytest.raises(ValueError, match=r"schedule.momentum=\[0.95, 0.85\]: expected its lowest"):
+        shares(name="one_cycle", momentum=(0.95, 0.85))
+
+
+@pytest.mark.parametrize(("options", "key", "value"), [
+    ({"name": "sgd"}, "momentum", 0.85), ({"name": "sgd", "momentum": 0.0}, "momentum", 0.0),
+    ({"name": "adamw", "betas": (0.9, 0.99)}, "betas", (0.85, 0.99)), ({"name": "adagrad"}, "momentum", None),
+])  # fmt: skip
+def test_momentum_is_set_where_there_is_one(options, key, value):
+    optimizer = optimizers.build(Optim(**options), nn.Linear(1, 1))
+    optimizers.set_momentum(optimizer, 0.85)
+    assert optimizer.param_groups[0].get(key) == value
+
+
 def test_warm_up_rises_to_what_follows():
     found = shares(name="cosine", warm_up=2)
     assert found[:3] == pytest.approx([0.05, 0.1, 0.15]) and found[19] == 1 and found[20] == 1 and found[21] < 1
@@ -206,3 +238,5 @@ def test_the_average_follows():
 def test_losses_of_recipes():
     built = losses.build(recipe.Loss("squared_error", 0.1, 0.4))
     assert built == WithAuxiliary(SquaredError(0.1), 0.4)
+    assert losses.build(recipe.load("googlenet").loss) == WithAuxiliary(CrossEntropy(), 0.3)
+    assert losses.build(recipe.load("inception-v3").loss) == WithAuxiliary(CrossEntropy(0.1), 0.4)

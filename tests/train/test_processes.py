@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
+import subprocess
+import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed.run
 
-from pycv.train import distributed
+from pycv.cli.train import _train_parser
+from pycv.train import distributed, recipe
 
 from . import small
 
+ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_CHANCE = {"dropout": 0.0, "norm": False}  # dropout draws per process, batch normalisation sees its share
 
 
@@ -80,6 +87,46 @@ def test_one_goes_on_where_two_were(alone, tmp_path):
 def test_batches_in_parts_are_whole_ones(alone, tmp_path):
     small.run(tmp_path / "run", "loop.accumulate=3", model=small.network(**WITHOUT_CHANCE))
     assert_equal_to_rounding(tmp_path / "run", alone)
+
+
+def assert_understood(command: list[str]) -> None:
+    """By torchrun, which looks through all of its arguments, and by pycv train."""
+    wanted = torch.distributed.run.get_args_parser().parse_args(command)
+    assert wanted.module and wanted.training_script == "pycv.cli" and wanted.training_script_args[0] == "train"
+    options = _train_parser().parse_args(wanted.training_script_args[1:])
+    recipe.override(recipe.load(options.recipe), options.set)
+
+
+def test_documented_commands_have_real_options():
+    lines = (ROOT / "docs/training.md").read_text().replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("    torchrun ")]
+    assert len(commands) == 2
+    for command in commands:
+        assert_understood(command[1:])
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "again"), [("exit 0", 0, False), ("exit 3", 3, False), ("exec sleep 60", 143, True)]
+)
+def test_the_slurm_script_comes_back_only_when_its_time_is_over(job, code, again, tmp_path):
+    """With stand-ins for SLURM's own commands."""
+    called, queued = tmp_path / "called", tmp_path / "queued"
+    for name, does in {
+        "srun": f'echo "$@" > {called}; {job}',
+        "scontrol": f'[ "$1" = show ] && echo node7 || echo "$@" > {queued}',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "5", "SLURM_NNODES": "4"}
+    process = subprocess.Popen(["bash", ROOT / "examples/train.slurm"], env=environment)
+    if again:
+        while not (called.exists() and called.read_text()):
+            time.sleep(0.02)
+        process.terminate()
+    assert process.wait(30) == code and queued.exists() == again
+    command = shlex.split(called.read_text())
+    assert command[0] == "torchrun" and command[command.index("--rdzv-endpoint") + 1] == "node7:29500"
+    assert_understood(command[1:])
 
 
 def test_what_only_a_gpu_has(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import resource
 
 import pytest
 from rich.console import Console
@@ -107,3 +109,19 @@ def test_tensorboard_reads_the_curves_back(tmp_path):
     assert [(event.step, event.value) for event in found.Scalars("loss/step")] == [
         (10, 10), (20, 20), (30, 50), (40, 60)
     ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_ends_the_curves_of_tensorboard_only(tmp_path):
+    """The thread that writes ends with the system's error, and what is recorded later meets it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    board = TensorBoard(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        board.start(10, 0)
+        for number in range(1, 4):
+            board.record(step(number))
+        board.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    gc.collect()

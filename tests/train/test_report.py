@@ -293,6 +293,10 @@ def test_charts_of_little_and_of_much():
     assert "<circle" in plots.line_chart("t", [plots.Curve("a", [3], [0.0], "red")])
     much = plots.line_chart("t", [plots.Curve("a", range(100_000), [1.0] * 100_000, "red")])
     assert len(much) < 20_000 and "nan" not in much
+    two = plots.line_chart("t", [plots.Curve("a", [1, 2], [3.0, 4.5], "red")])
+    steps = [line.split("<")[0] for line in two.split('text-anchor="middle" fill="#6b727c" font-size="12">')[1:]]
+    assert steps == ["1", "2", "step"]  # there is no step between them
+    assert [words.rate(rate) for rate in (3310.4, 10.2, 0.714, 0.0)] == ["3,310", "10", "0.71", "0"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.02), (-3, 7), (5, 5), (0, 0), (1, 123456), (0, 1e-9)])

@@ -6,12 +6,14 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
 import pycv
+from pycv.data import ArrayImages, CorruptImage
 from pycv.train import DiskFull, Diverged, Interrupted, TrainError, checkpoints
 
 from ..seed import SEED
@@ -90,6 +92,67 @@ def test_a_signal_saves_and_ends(whole, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+class Pressed(ArrayImages):
+    """The pictures of another dataset; when the eighth is asked for the ``at``-th time, somebody presses Ctrl-C."""
+
+    def __init__(self, other: ArrayImages, at: int) -> None:
+        super().__init__(other.images, other.labels, other.classes, other.source)
+        self.left = at
+
+    def image(self, index):
+        self.left -= index == 7
+        if index == 7 and self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().image(index)
+
+
+@pytest.mark.parametrize(("part", "at", "step"), [("validation", 2, 12), ("test", 1, 18)])
+def test_a_signal_during_an_evaluation(part, at, step, whole, tmp_path):
+    """It is given up, and made anew by the run that goes on."""
+    path = tmp_path / "run"
+    parts = replace(small.PARTS, **{part: Pressed(getattr(small.PARTS, part), at)})
+    with pytest.raises(Interrupted, match=f"after step {step} of 18; everything is saved"):
+        small.run(path, data=parts)
+    assert [line["kind"] for line in small.records(path)].count(part) == at - 1
+    small.run(path, resume=True)
+    small.assert_same_run(path, whole[0])
+
+
+@pytest.mark.parametrize(("presses", "error"), [(1, Interrupted), (2, KeyboardInterrupt)])
+def test_a_signal_while_a_checkpoint_is_written(presses, error, whole, tmp_path, monkeypatch):
+    """The first waits for the file to be whole, the second does not."""
+    path, before, written = tmp_path / "run", os.fsync, []
+
+    def fsync(file):
+        if not written and "step-00000010" in os.readlink(f"/proc/self/fd/{file}"):
+            written.append(file)
+            for _ in range(presses):
+                os.kill(os.getpid(), signal.SIGINT)
+        before(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(error):
+        small.run(path)
+    assert written
+    small.run(path, resume=True)
+    small.assert_same_run(path, whole[0])
+    assert not list((path / "checkpoints").glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_in_the_middle_of_a_cycle_of_the_momentum(optimizer, tmp_path):
+    """While it falls and while it rises; a run that keeps the momentum comes to other weights."""
+    options = (f"optim.name={optimizer}", "optim.lr=0.01", "schedule.name=one_cycle", "schedule.warm_up=0")
+    small.run(tmp_path / "whole", *options)
+    for steps in (3, 11):
+        small.run(tmp_path / "run", *options, f"loop.max_steps={steps}", resume=True)
+    small.run(tmp_path / "run", *options, resume=True)
+    weights = [small.newest(tmp_path / name)["model"] for name in ("whole", "run")]
+    small.assert_same(*weights, "")
+    small.run(tmp_path / "kept", *options, "schedule.momentum=[]")
+    assert not torch.equal(weights[0]["0.weight"], small.newest(tmp_path / "kept")["model"]["0.weight"])
+
+
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(damage, whole, tmp_path):
     path = tmp_path / "run"
@@ -129,6 +192,32 @@ def test_other_kernels_than_before_are_said(whole, tmp_path):
 # ------------------------------------------------------------------------------------- what goes wrong in a run
 
 
+class Worn(ArrayImages):
+    """The pictures of another dataset; when one has been asked for so many times, it is damaged."""
+
+    def __init__(self, other: ArrayImages, times: int) -> None:
+        super().__init__(other.images, other.labels, other.classes, other.source)
+        self.left = times
+
+    def image(self, index):
+        if self.left == 0:
+            raise CorruptImage(f"{self.name(index)}: truncated")
+        self.left -= 1
+        return super().image(index)
+
+
+# Of 8 pictures the network is asked beforehand; a step takes 8, a validation 17.
+@pytest.mark.parametrize(("part", "times", "step"), [("train", 8 + 35, 4), ("validation", 17 + 3, 12)])
+def test_what_came_before_a_damaged_picture_is_saved(part, times, step, whole, tmp_path):
+    path = tmp_path / "run"
+    parts = replace(small.PARTS, **{part: Worn(getattr(small.PARTS, part), times)})
+    with pytest.raises(CorruptImage):
+        small.run(path, data=parts)
+    assert small.newest(path)["progress"]["step"] == step
+    small.run(path, resume=True)  # the file has been replaced
+    small.assert_same_run(path, whole[0])
+
+
 def test_a_loss_that_is_no_number(tmp_path):
     path = tmp_path / "run"
     with pytest.raises(
@@ -166,6 +255,40 @@ def test_a_full_disk(whole, tmp_path):
     assert sorted(p.name for p in (path / "checkpoints").glob("*step*"))[-1] == "step-00000006.pt"
     small.run(path, resume=True)
     small.assert_same_run(path, whole[0])
+
+
+def test_a_disk_that_is_full_at_the_end(tmp_path):
+    """Only the predictions on the test data did not fit: going on evaluates once more."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    watch = small.Watch(
+        lambda record: record["kind"] == "test" and resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    )
+    try:
+        with pytest.raises(
+            DiskFull, match=r"evaluation.npz: .* bytes do not fit: .*step-00000002.pt. Make room and go"
+        ):
+            small.run(tmp_path / "run", "loop.max_steps=2", observers=lambda run: [watch])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    small.run(tmp_path / "run", "loop.max_steps=2", resume=True)
+    assert [line["kind"] for line in small.records(tmp_path / "run")].count("test") == 1
+
+
+def test_a_network_that_is_no_number_in_evaluation(tmp_path):
+    class Hollow(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.layer(x.flatten(1)) / (1 if self.training or len(x) > 5 else 0)
+
+    with pytest.raises(
+        Diverged, match=r"scores in an evaluation are not finite, after step 6 \(epoch 1\); metrics are"
+    ):
+        small.run(tmp_path / "run", model=Hollow())
 
 
 def test_a_folder_that_has_a_run_is_not_overwritten(whole):

@@ -20,6 +20,7 @@ from pycv.train.evaluate import evaluate
 from pycv.train.losses import CrossEntropy, MultiTask, Task
 from pycv.train.placement import Placement
 
+from ..pipeline import layouts
 from . import small
 
 CPU = Placement(torch.device("cpu"))
@@ -75,6 +76,11 @@ def test_an_empty_class():
         (("kernels.backend=gpu",), ValueError, "backend='gpu': expected one of cpu"),
         (("kernels.algorithm=magic",), ValueError, "algorithm='magic': known are"),
         (("model.freeze=c9",), ValueError, "layer 'c9': LeNet5 has none of that name"),
+        (
+            ("batch_size=1", "model.name=resnet20", "model.arguments.in_channels=1", "augment.size=4"),
+            ValueError,
+            "'resnet20' does not take the 1×4×4 pictures of the data, in training: ",
+        ),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused_before_anything_is_written(assignments, error, message, tmp_path):
@@ -99,7 +105,7 @@ WAYS = [
     ("loop.amp=bf16",),
     ("loop.amp=fp16",),
     ("loop.channels_last=true",),
-    ("augment.mixup=0.4",),
+    ("augment.mixup=0.4", "augment.rotation=10", "augment.jitter=0.2"),
     ("augment.cutmix=1", "augment.mixup=0.2"),
     ("loop.clip_norm=0.1", "optim.l1=1e-4"),
     ("data.workers=1",),
@@ -161,11 +167,22 @@ def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
     parts = replace(small.PARTS, train=Damaged(train_data.images, train_data.labels, train_data.classes, "made"))
     with pytest.raises(CorruptImage, match=r"made\[4[01]\]: truncated"):
         small.run(tmp_path / "run", data=parts)
-    assert small.newest(tmp_path / "run")["progress"]["step"] < 6
     said: list[str] = []
     small.run(tmp_path / "skip", "data.on_corrupt=skip", f"data.workers={workers}", "epochs=1", "schedule.warm_up=0",
               data=parts, say=said.append)  # fmt: skip
     assert sorted(said) == ["skipped: made[40]: truncated", "skipped: made[41]: truncated"]
+
+
+def test_a_truncated_shard_is_refused_or_skipped(tmp_path):
+    layouts.write_shards(tmp_path, layouts.pixels(12, 6, 4, 3), np.arange(12) % 2, 12)
+    shard = tmp_path / "train-0000.tar"
+    shard.write_bytes(shard.read_bytes()[:-12_000])
+    wanted = recipe.Data(name="shards", path=str(tmp_path), validation_share=0.5)
+    with pytest.raises(DataError, match=r"train-0000\.tar: "):
+        inputs.parts(wanted, 0)
+    with pytest.warns(UserWarning, match=r"train-0000\.tar: .*samples are used"):
+        found = inputs.parts(replace(wanted, on_corrupt="skip"), 0)
+    assert 0 < len(found.train) + len(found.validation) < 12
 
 
 def test_folds_and_shares_of_data():
@@ -266,11 +283,62 @@ def test_train_eval_and_predict_as_commands(tmp_path, capsys, monkeypatch):
     assert out.startswith("digit.png: ") and "%" in out
 
 
+class WithSideHead(nn.Module):
+    """Gives what GoogLeNet gives in training: a tuple, its own scores first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.side = nn.Linear(64, 4), nn.Linear(64, 4)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return (self.main(x), self.side(x)) if self.training else self.main(x)
+
+
+def test_an_auxiliary_head_learns_by_its_weight(tmp_path):
+    """After one step of plain descent a head that counts 0.4 has moved 0.4 times as far as with weight 1."""
+    moved = {}
+    for weight in (0.0, 0.4, 1.0):
+        torch.manual_seed(0)
+        model = WithSideHead()
+        start = model.side.weight.detach().clone()
+        small.run(tmp_path / str(weight), "loop.max_steps=1", f"loss.auxiliary={weight}", "optim.momentum=0",
+                  "optim.weight_decay=0", model=model)  # fmt: skip
+        moved[weight] = small.newest(tmp_path / str(weight))["model"]["side.weight"] - start
+    assert not moved[0.0].any() and moved[1.0].any()
+    assert torch.allclose(moved[0.4], 0.4 * moved[1.0], atol=1e-7)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 32), ("inception-v3", 299)])
+def test_auxiliary_heads_from_the_command_line(name, size, tmp_path, capsys, monkeypatch):
+    """Trained, evaluated, asked about a picture."""
+    monkeypatch.chdir(tmp_path)
+    assignments = (
+        *("batch_size=2", "loop.max_steps=2", "loop.log_every=1", "data.workers=0", "loop.device=cpu"),
+        "data.options.classes=2",
+        *(f"augment.size={size}", f"data.options.size={size}", "loop.evaluation_batch=4", "loop.keep_last=1"),
+    )
+    options = [option for assignment in assignments for option in ("--set", assignment)]
+    code, out, err = command(capsys, "train", "--recipe", name, "--synthetic", 6, "--out", "run", *options)
+    assert code == 0 and "test top-1" in out, err
+    state = checkpoints.read(tmp_path / "run/checkpoints/step-00000002.pt")
+    heads = [key for key in state["model"] if key.startswith("aux") or key.startswith("AuxLogits")]
+    torch.manual_seed(0)
+    start = models.create(recipe.load(name).model.name, num_classes=2).state_dict()
+    assert heads and any(not torch.equal(state["model"][key], start[key]) for key in heads)
+    code, out, err = command(capsys, "eval", "run", "--json")
+    assert code == 0 and 0 <= json.loads(out)["top1"] <= 1, err
+    Image.new("RGB", (size, size), (200, 30, 30)).save("red.png")
+    code, out, err = command(capsys, "predict", "run", "red.png")
+    assert code == 0 and out.startswith("red.png: "), err
+
+
 def test_beside_torch(tmp_path, capsys, monkeypatch):
     """The same start, the same data; the curves differ by rounding."""
     monkeypatch.chdir(tmp_path)
     options = [option for assignment in (*DIGITS, "loop.max_steps=3") for option in ("--set", assignment)]
-    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--run", "here", "--vs", "torch", *options)
+    code, out, err = command(capsys, "train", "--recipe", "lenet-digits", "--out", "here", "--vs", "torch", *options)
     assert code == 0 and "report: here-torch/report.html" in out and "report: here/report.html" in out, err
     ours, theirs = small.records(tmp_path / "here"), small.records(tmp_path / "here-torch")
     assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=1e-4)
@@ -293,7 +361,8 @@ def test_ensemble_of_one_is_it(lenet, tmp_path):
         (("train", "--recipe", "lenet"), "no such recipe; did you mean"),
         (("train", "--recipe", "lenet-mnist", "--data", "nowhere"), "path='nowhere': no such file or folder"),
         (("train", "--recipe", "lenet-digits", "--set", "optim.lr=0"), "optim.lr=0.0: expected a number above 0"),
-        (("train", "--resume", "nowhere"), "nowhere/recipe.toml"),
+        (("train", "--recipe", "lenet-mnist"), "data.path (--data): none is given, expected the path of"),
+        (("train", "--resume", "nowhere"), "nowhere/recipe.toml: no such file or directory"),
         (("train", "--recipe", "alexnet", "--synthetic", "5"), "class"),
         (("eval", "nowhere"), "nowhere"),
         (("predict", "nowhere", "x.png"), "nowhere"),

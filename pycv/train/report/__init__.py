@@ -6,7 +6,6 @@ With a second run (the same seed on torch's layers) every curve shows both.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ..files import write_whole
 from . import curves, network, predictions, recorded
 from .page import Section, document, table
 from .predictions import Picture
 from .recorded import Evaluation, Run
-from .words import count, duration, percent, spelled
+from .words import count, duration, percent, rate, spelled
 
 
 def write_report(
@@ -43,6 +43,8 @@ def write_report(
         If ``run`` or ``vs`` has no metrics.jsonl.
     ValueError
         If the predictions are of more classes than have names, or a picture is not as it should be.
+    DiskFull
+        If the page does not fit.
     """
     this = recorded.read(run)
     other = None if vs is None else recorded.read(vs)
@@ -63,9 +65,7 @@ def write_report(
     ]
     page = document(this.name, _subtitle(this, other), _tiles(this, model), sections)
     target = Path(run) / "report.html"
-    part = target.with_name("report.html.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, target)
+    write_whole(target, page.encode())
     return target
 
 
@@ -90,11 +90,12 @@ def _tiles(run: Run, model: nn.Module) -> list[tuple[str, str]]:
     if (best := run.best()) and best.get("top1") is not None:
         tiles.append((f"best validation top-1: epoch {best['epoch']}", percent(best["top1"])))
     if run.records:
-        tiles.append((f"steps: {run.records[-1]['epoch']} epochs", f"{run.records[-1]['step']:,}"))
+        epochs = run.records[-1]["epoch"]
+        tiles.append((f"steps, {epochs} epoch{'s' if epochs > 1 else ''}", f"{run.records[-1]['step']:,}"))
     if (seconds := _seconds(run)) is not None:
         tiles.append(("training time", duration(seconds)))
     if rates := run.series("step", "images_per_second")[1]:
-        tiles.append(("images per second (median)", f"{np.median(rates):,.0f}"))
+        tiles.append(("images per second (median)", rate(float(np.median(rates)))))
     tiles.append(("parameters", count(sum(p.numel() for p in model.parameters()))))
     return tiles
 

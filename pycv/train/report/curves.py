@@ -9,7 +9,7 @@ import numpy as np
 from .page import Section, table
 from .plots import BLUE, ORANGE, Curve, line_chart, smoothed
 from .recorded import Run
-from .words import NOTHING, percent
+from .words import NOTHING, percent, rate
 
 SMOOTHED_PARTS = 40  # a running mean of the training curve spans this part of it
 
@@ -26,7 +26,7 @@ def section(run: Run, other: Run | None) -> Section:
             top=1.0,
         ),
         line_chart("Learning rate", _stepwise("learning_rate", run, other)),
-        line_chart("Images per second", _stepwise("images_per_second", run, other), form="{:,.0f}".format),
+        line_chart("Images per second", _stepwise("images_per_second", run, other), form=rate),
     ]
     return Section("curves", "Curves", f'<div class="charts">{"".join(charts)}</div>' if any(charts) else "")
 
@@ -94,7 +94,7 @@ _COMPARED = (
 def _figure(run: Run, kind: str, key: str) -> str:
     if kind == "rate":
         values = run.series("step", key)[1]
-        return f"{np.median(values):,.0f}" if values else NOTHING
+        return rate(float(np.median(values))) if values else NOTHING
     records = [best] if kind == "best" and (best := run.best()) else run.of_kind(kind)
     value = records[-1].get(key) if records else None
     if value is None:

@@ -36,10 +36,11 @@ def timing(model: nn.Module, run: Run) -> Section:
     inference, forward, backward = (_ms(sum(getattr(cost, name) for cost in costs)) for name in PASSES)
     rows.append(("all", "", inference, forward, backward, "", "", ""))
     header = ("kind", "layers", "inference, ms", "forward, ms", "backward, ms", "share of the step", "", "kernels")
-    shape = "×".join(map(str, images.shape))
+    shape, threads = "×".join(map(str, images.shape)), torch.get_num_threads()
     note = (
         f"An inference and a training step (forward in training mode, backward; without the optimizer) of a batch of "
-        f"{shape} on {images.device.type}, {torch.get_num_threads()} threads. Measured with this page, after the run."
+        f"{shape} on {images.device.type}, {threads} thread{'s' if threads > 1 else ''}. Measured with this page, "
+        f"after the run."
     )
     return Section("timing", title, table(header, rows, numbers=(1, 2, 3, 4, 5)), note)
 

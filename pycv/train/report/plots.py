@@ -62,7 +62,7 @@ def line_chart(
         height = at(x_low, y)[1]
         parts.append(f'<path d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}" stroke="{RULE}"/>')
         parts.append(_label(LEFT - 7, height + 4, form(y), "end"))
-    for x in (x for x in x_ticks if x_low <= x <= x_high):
+    for x in (x for x in x_ticks if x_low <= x <= x_high and x == round(x)):
         parts.append(_label(at(x, y_low)[0], HEIGHT - BOTTOM + 18, f"{x:,.0f}", "middle"))
     parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_name, "middle"))
     parts += [_drawn(curve, at) for curve in curves]

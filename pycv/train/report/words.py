@@ -18,6 +18,11 @@ def count(number: int) -> str:
     return f"{number / 1e6:,.1f} million" if number >= 10**6 else f"{number:,}"
 
 
+def rate(number: float) -> str:
+    """``3,310``, ``0.71``: of images per second."""
+    return f"{number:,.0f}" if number >= 10 or number == 0 else f"{number:.2g}"
+
+
 def duration(seconds: float) -> str:
     """``42 s``, ``7 min 05 s``, ``3 h 12 min``, ``2 d 03 h``."""
     whole = round(seconds)
