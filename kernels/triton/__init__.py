@@ -1,8 +1,8 @@
 """The registry entries of the Triton kernels: the same operations in Python, compiled for a GPU when first needed.
 
 They take tensors of a GPU and run on torch's current stream. With TRITON_INTERPRET=1 in the environment (from before
-Triton is imported) they take CPU tensors instead, on which Triton's interpreter executes them: slow, for tests. Triton
-itself is imported with the first plan.
+Triton is imported) they take CPU tensors instead, on which Triton's interpreter executes them: slow, for tests. The
+kernels are imported with the first plan.
 
 Nothing predicts times on a GPU yet: of the entries of an op and pass that support a problem, the first is preferred.
 """

@@ -153,6 +153,21 @@ def _pad(call: _Call) -> Field:
     return tuple(ReceptiveField(axis.size, axis.jump, axis.start - pad * axis.jump) for axis, pad in moved)
 
 
+def _slices(call: _Call) -> Field:
+    """Of an image every so many positions, from a first one on; any other index keeps the positions, or who knows."""
+    index = call.arguments["index"]
+    index = index if isinstance(index, tuple) else (index,)
+    slices = [one for one in index if isinstance(one, slice)]
+    if not isinstance(call.field, tuple) or call.x.dim() != 2 + call.axes or len(slices) < len(index):
+        return _other(call)
+    slices += [slice(None)] * (call.x.dim() - len(slices))
+    spans = [one.indices(size) for one, size in zip(slices, call.x.shape, strict=True)][2:]
+    moved = zip(call.field, spans, strict=True)
+    return tuple(
+        ReceptiveField(axis.size, axis.jump * step, axis.start + first * axis.jump) for axis, (first, _, step) in moved
+    )
+
+
 def _layer_norm(call: _Call) -> Field:
     return call.field if len(call.arguments["normalized_shape"]) == 1 else WHOLE
 
@@ -193,6 +208,7 @@ _RULES: dict[str, tuple[Callable[[_Call], Field], tuple[str, ...]]] = {
     "linear": (_linear, ("input", "weight")),
     "layer_norm": (_layer_norm, _LAYER_NORM),
     "pad": (_pad, _PAD),
+    "getitem": (_slices, ("input", "index")),
 }
 
 

@@ -109,6 +109,21 @@ def test_branches_against_the_gradient():
     assert (columns[0], columns[-1]) == (field[1].seen_by(column)[0], field[1].seen_by(column)[-1])
 
 
+def test_every_second_position_against_the_gradient():
+    """As the shortcuts of ResNet-20 take them; an index that is no slice leaves no image."""
+    convolution, x = positive(nn.Conv2d(1, 2, 3)), torch.rand(1, 1, 30, 30, dtype=torch.float64, requires_grad=True)
+
+    def model(x):
+        return F.pad(convolution(x)[:, :, 1::2, :-1:3], (0, 0, 0, 0, 0, 4))
+
+    fields, y = traced(model, x), model(x)
+    (gradient,) = torch.autograd.grad(y[0, :, 5, 6].sum(), x)
+    for axis, field, output in ((1, fields[0], 5), (0, fields[1], 6)):
+        seen = gradient[0, 0].sum(axis).nonzero().flatten()
+        assert (seen[0], seen[-1]) == (field.seen_by(output)[0], field.seen_by(output)[-1])
+    assert traced(lambda x: convolution(x)[:, :, [0, 2]], x) is None
+
+
 @pytest.mark.parametrize("block", [models.resnet.BasicBlock, models.resnet.Bottleneck], ids=lambda b: b.__name__)
 def test_residual_stages_against_the_gradient(block):
     model = positive(models.ResNet(block, (1, 2, 1, 1), num_classes=2))
