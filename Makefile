@@ -10,11 +10,11 @@ demo:  ## install, build and run the demo: a LeNet trained on real digits
 	@tools/setup.sh demo
 	@.venv/bin/pycv demo
 
-test:  ## install, build and run the tests (about 6 minutes on two cores)
+test:  ## install, build and run the tests (about 7 minutes on two cores, the first time)
 	@tools/setup.sh test
 	@$(PYTEST)
 
-test-full: test test-native test-isa test-cuda test-numba test-triton test-torch211  ## everything, however long (an hour and more)
+test-full: test test-native test-isa test-cuda test-numba test-triton test-torch211  ## everything, however long (about two hours)
 	@$(PYTEST) -m full
 	@.venv/bin/python -m tests.mutants
 	@.venv/bin/python -m tests.fuzz --n 20000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .language import grouped, multiply_add, number, put
+from .language import multiply_add, number, own_tile, put
 
 
 @triton.jit(do_not_specialize=["alpha", "beta"])
@@ -21,12 +21,7 @@ def product(
     SCALED: tl.constexpr, RELU: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    row_tiles, column_tiles = tl.cdiv(m, BM), tl.cdiv(n, BN)
-    tile = tl.program_id(0) % (row_tiles * column_tiles)
-    batch = (tl.program_id(0) // (row_tiles * column_tiles)).to(tl.int64)
-    row_tile, column_tile = grouped(tile, row_tiles, column_tiles, GROUP)
-    rows = (row_tile * BM + tl.arange(0, BM)).to(tl.int64)[:, None]
-    columns = (column_tile * BN + tl.arange(0, BN)).to(tl.int64)[None, :]
+    batch, rows, columns = own_tile(m, n, BM, BN, GROUP)
     depth = tl.arange(0, BK).to(tl.int64)
     from_a = a + batch * a_batch + rows * a_row + depth[None, :] * a_column
     from_b = b + batch * b_batch + depth[:, None] * b_row + columns * b_column

@@ -57,3 +57,14 @@ def grouped(tile, row_tiles, column_tiles, GROUP: tl.constexpr):
     height = tl.minimum(row_tiles - first, GROUP)
     inside = tile % (GROUP * column_tiles)
     return first + inside % height, inside // height
+
+
+@triton.jit
+def own_tile(m, n, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
+    """(batch, rows, columns) that a program computes of m x n matrices."""
+    row_tiles, column_tiles = tl.cdiv(m, BM), tl.cdiv(n, BN)
+    tile = tl.program_id(0) % (row_tiles * column_tiles)
+    batch = (tl.program_id(0) // (row_tiles * column_tiles)).to(tl.int64)
+    row_tile, column_tile = grouped(tile, row_tiles, column_tiles, GROUP)
+    rows = (row_tile * BM + tl.arange(0, BM)).to(tl.int64)[:, None]
+    return batch, rows, (column_tile * BN + tl.arange(0, BN)).to(tl.int64)[None, :]

@@ -12,29 +12,23 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import machine, report
-from .report import Row, aligned_table, fastest_rival, field, grouped_table, markdown_table, reasons
+from .report import Row, aligned_table, closed, fastest_rival, field, grouped_table, markdown_table, reasons
 
 KIND = "networks"
 SCHEMA_VERSION = 1
 
-LAYER: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
+LAYER = closed(
+    {
         "layer": field("string", "its name in the network, or in what an engine made of it"),
         "op": field("string", "its class, or the engine's operator"),
         "kernel": field("string", "what ran: backend:algorithm, torch, or the engine"),
         "seconds": field("number", "median time"),
     },
-}
-LAYER["required"] = list(LAYER["properties"])
+)
 
 _TIMING = ("seconds", "low", "high", "q25", "q75", "samples", "disturbed", "noisy")
-ROW: dict[str, Any] = {
-    "type": "object",
-    "description": "One contender on one network at one batch size. Measured values are null where it could not run.",
-    "additionalProperties": False,
-    "properties": {
+ROW = closed(
+    {
         "model": field("string", "its name in the zoo"),
         "batch": field("integer", "images at a time"),
         "size": field("integer", "height and width of the images"),
@@ -49,21 +43,18 @@ ROW: dict[str, Any] = {
         "layers": {"type": ["array", "null"], "items": LAYER, "description": "what each took; null where not known"},
         "unavailable": field("string", "why the contender cannot run the network", True),
     },
-}
-ROW["required"] = list(ROW["properties"])
+    "One contender on one network at one batch size. Measured values are null where it could not run.",
+)
 
-DOCUMENT: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
+DOCUMENT = closed(
+    {
         "schema": {"const": SCHEMA_VERSION},
         "kind": {"const": KIND},
         "recorded": field("string", "when, ISO 8601, UTC"),
         "machine": report.DOCUMENT["properties"]["machine"],
         "rows": {"type": "array", "items": ROW},
     },
-}
-DOCUMENT["required"] = list(DOCUMENT["properties"])
+)
 
 
 def document(rows: Sequence[Row]) -> dict[str, Any]:

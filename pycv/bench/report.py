@@ -31,11 +31,15 @@ def field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]
     return {"type": [kind, "null"] if nullable else kind, "description": description}
 
 
-ROW: dict[str, Any] = {
-    "type": "object",
-    "description": "One contender on one problem. Measured values are null where it could not run it.",
-    "additionalProperties": False,
-    "properties": {
+def closed(properties: dict[str, Any], description: str = "") -> dict[str, Any]:
+    """The schema of an object that has all of these and nothing else."""
+    told = {"description": description} if description else {}
+    required = list(properties)
+    return {"type": "object", **told, "additionalProperties": False, "properties": properties, "required": required}
+
+
+ROW = closed(
+    {
         "name": field("string", "what the problem set calls the problem; its text if it has no name"),
         "problem": field("string", "text of the problem (pycv/problem.py)"),
         "contender": field("string", "its name: pycv, backend:algorithm, torch:nchw, ..."),
@@ -58,13 +62,11 @@ ROW: dict[str, Any] = {
         "error": field("number", "max |result - float64| / max |float64| on fresh data; null if infinite", True),
         "unavailable": field("string", "why the contender cannot run the problem", True),
     },
-}
-ROW["required"] = list(ROW["properties"])
+    "One contender on one problem. Measured values are null where it could not run it.",
+)
 
-DOCUMENT: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
+DOCUMENT = closed(
+    {
         "schema": {"const": SCHEMA_VERSION},
         "recorded": field("string", "when, ISO 8601, UTC"),
         "machine": {
@@ -83,10 +85,9 @@ DOCUMENT: dict[str, Any] = {
         },
         "peaks": {"type": ["object", "null"], "description": "measured peaks of the machine (bench/machine.py)"},
         "rows": {"type": "array", "items": ROW},
-    },
-}
-for _part in (DOCUMENT, DOCUMENT["properties"]["machine"]):
-    _part["required"] = list(_part["properties"])
+    }
+)
+DOCUMENT["properties"]["machine"]["required"] = list(DOCUMENT["properties"]["machine"]["properties"])
 
 
 def validate(value: Any, schema: Mapping[str, Any] = DOCUMENT, where: str = "document") -> None:
