@@ -61,7 +61,7 @@ def gradients(model: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("name", drawn(2, 0))
+@pytest.mark.parametrize("name", drawn(2, 0, tensors=200))
 def test_gradients_are_those_of_torchs_kernels(name):
     """In float64, with no kernel but pycv's allowed; each parameter's within 1e-8 of its norm."""
     model, x = reduced(name, batch=4)

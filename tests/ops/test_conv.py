@@ -21,11 +21,11 @@ D = dict(dtype=torch.float64, requires_grad=True)
 ALGORITHMS = ("direct", "im2col", *(("implicit_gemm",) if FOR_GPUS else ()))  # of any geometry
 
 
-def operands(transposed=False):
+def operands(transposed=False, batch=2):
     """Input, weight (2 groups), bias and residual of a 'same' convolution, double."""
-    x, b = torch.randn(2, 4, 5, 6, **D), torch.randn(6, **D)
+    x, b = torch.randn(batch, 4, 5, 6, **D), torch.randn(6, **D)
     w = torch.randn(4, 3, 3, 2, **D) if transposed else torch.randn(6, 2, 3, 2, **D)
-    return x, w, b, torch.randn(2, 6, 5, 6, **D)
+    return x, w, b, torch.randn(batch, 6, 5, 6, **D)
 
 
 def last(t):
@@ -49,7 +49,7 @@ LAYOUTS = {"nchw": lambda t: t, "nhwc": last, "permuted": permuted}
 
 @pytest.mark.parametrize(("case", "layout", "algorithm"), sliced(product(CASES, LAYOUTS, ALGORITHMS), 10, id="-".join))
 def test_gradients_of_gradients(case, layout, algorithm):
-    x, w, b, r = operands()
+    x, w, b, r = operands(batch=1)
     inputs = (LAYOUTS[layout](x), LAYOUTS[layout](w), b, LAYOUTS[layout](r))
     with pycv.use(backend=BACKEND, algorithm=algorithm):
         assert gradients_hold(CASES[case], inputs)
@@ -74,7 +74,7 @@ def test_strided_winograd_gradients(filter, tile, layout):
 
 @pytest.mark.parametrize("layout", [lambda t: t, last], ids=["nchw", "nhwc"])
 def test_transposed_gradients_of_gradients(layout):
-    x, w, b, _ = operands(transposed=True)
+    x, w, b, _ = operands(transposed=True, batch=1)
 
     def function(x, w, b):
         return PF.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2)
@@ -85,7 +85,7 @@ def test_transposed_gradients_of_gradients(layout):
 
 @pytest.mark.skipif(STANDIN, reason="the stand-in for a GPU has no complex tensors")
 def test_complex_gradients():
-    x, w = (torch.randn(*s, dtype=torch.complex128, requires_grad=True) for s in [(1, 2, 4, 4), (3, 2, 2, 2)])
+    x, w = (torch.randn(*s, dtype=torch.complex128, requires_grad=True) for s in [(1, 2, 3, 3), (3, 2, 2, 2)])
     for function in (PF.conv2d, lambda x, w: PF.conv_transpose2d(x, w.transpose(0, 1), stride=2)):
         assert gradients_hold(function, (x, w))
 

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent.relative_to(native.ROOT).as_posix()
 SOURCES = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu", "planted.cu", "tensor_core.cu", "hopper.cu")]
 BUILDS = {build.name: build for build in (native.SIMT_PLAIN, native.SIMT_ADDRESSES, native.SIMT_RACES)}
 ORDERS = [(order, when) for order in ("forward", "reverse", "random:1") for when in ("eager", "lazy")]
+under_sanitizers = pytest.mark.full  # compiling these builds takes half a minute; CI runs them in a stage of its own
 MANY_BLOCKS = ("grid_y", "grid_z")  # too many for a sanitizer
 
 # What a planted bug leads to: a wrong result, or an error that matches. LINE is the line with the comment
@@ -147,6 +148,7 @@ def test_right_kernels(order, when):
     assert result.stdout.splitlines() == [f"{name}: ok" for name in right], result.stderr
 
 
+@under_sanitizers
 @pytest.mark.parametrize("build", ["addresses", "races"])
 @pytest.mark.parametrize(("order", "when"), [("forward", "lazy"), ("random:2", "eager")])
 def test_right_kernels_under_sanitizers(build, order, when):
@@ -164,11 +166,13 @@ def test_planted_bug(name):
     assert expected(PLAIN[name], name).search(outcome("plain", name))
 
 
+@under_sanitizers
 @pytest.mark.parametrize("name", ADDRESSES)
 def test_planted_bug_with_addresses_checked(name):
     assert expected(ADDRESSES[name], name).search(outcome("addresses", name))
 
 
+@under_sanitizers
 @pytest.mark.parametrize("name", [*RACES, *ALSO_RACES])
 def test_planted_race(name):
     assert expected({**RACES, **ALSO_RACES}[name], name).search(outcome("races", name))
@@ -185,6 +189,7 @@ def test_a_lax_wait_shows_only_when_copies_are_lazy():
     assert outcome("plain", "lax_wait", when="eager") == "lax_wait.wrong: ok\n"
 
 
+@under_sanitizers
 def test_a_stage_that_is_reused_early_is_a_race_when_copies_are_eager():
     assert "data race" in outcome("races", "stage_reused_early", when="eager")
 
