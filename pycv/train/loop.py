@@ -7,6 +7,7 @@ step (a loss that is no number) ends the run before the weights change; the last
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +119,16 @@ class Trainer:
             epoch = self.loader.epoch + 1
             self._epoch(epoch)
             self._judge(epoch)
+
+    def leave(self) -> None:
+        """Lets go of what exchanges gradients, before its process group ends; there is no training after it.
+
+        Where DistributedDataParallel is the last to hold the group, freeing it waits for gloo's threads and keeps
+        Python's lock meanwhile, which such a thread may want: both wait for ever.
+        """
+        if self._parallel is not None:
+            self._parallel, self._called = None, self.model
+            gc.collect()
 
     @property
     def total_steps(self) -> int:

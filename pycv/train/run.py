@@ -170,6 +170,7 @@ def prepared(
             evaluation_loader(wanted, parts.validation, group), parts.classes, Placement.of(wanted.loop, group.device),
             group, checkpoints, kernels_in_force(), wish, lambda found: found.save(run / EVALUATION), say,
         )  # fmt: skip
+        stack.callback(trainer.leave)
         check_outputs(trainer, parts.train)
         torch.manual_seed((wanted.seed << 16) + group.rank + 1)  # dropout differs between processes
         if group.main:

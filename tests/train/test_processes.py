@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch.distributed.run
+from torch.nn.parallel import DistributedDataParallel
 
 from pycv.cli.train import _train_parser
 from pycv.train import distributed, recipe
@@ -82,6 +84,18 @@ def test_one_goes_on_where_two_were(alone, tmp_path):
     weights, others = small.newest(path)["model"], small.newest(alone)["model"]
     for key, value in weights.items():
         np.testing.assert_allclose(value, others[key], rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_exchanged_no_more_when_the_group_ends(tmp_path, monkeypatch):
+    """DistributedDataParallel that outlives the group may wait for ever as it is freed."""
+
+    def destroy_process_group():
+        assert not [found for found in gc.get_objects() if isinstance(found, DistributedDataParallel)]
+        end()
+
+    end = torch.distributed.destroy_process_group
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", destroy_process_group)
+    assert together(2, partial(small.run, tmp_path / "run", "loop.max_steps=2")) == [0, 0]
 
 
 def test_batches_in_parts_are_whole_ones(alone, tmp_path):
