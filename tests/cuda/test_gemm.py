@@ -86,6 +86,7 @@ def test_enough_tiles_for_the_large_shape():
     assert_right("gemm.forward m1300n1500k9 f32 a=col cpu", TUNED, kinds=["integers"], orders=["reverse"])
 
 
+@pytest.mark.full  # 65537 blocks take seconds, and half an hour where races are looked for
 def test_more_matrices_than_a_grid_is_deep():
     for algorithm in (TUNED, "simt_2_coalesced"):
         assert_right("gemm.forward b65537m1n2k2 f32 b=row/2/0 cpu bias", algorithm, ["integers"], ["forward"])

@@ -37,9 +37,14 @@ def test_shape_of_grouped_convolutions():
 
 def small_vgg(**kwargs) -> vgg.VGG:
     """VGG's classifier alone has 120 million weights: fewer channels and a narrow classifier behave alike."""
-    model = vgg.VGG(vgg.make_layers((8, "M", 16, "M", 16, 512, "M"), batch_norm=True), **kwargs)
-    for index, (inputs, outputs) in {0: (512 * 49, 32), 3: (32, 32), 6: (32, 10)}.items():
-        model.classifier[index] = vgg.nn.Linear(inputs, outputs)
+    with torch.device("meta"):
+        model = vgg.VGG(vgg.make_layers((8, "M", 16, "M", 16, 512, "M"), batch_norm=True), **kwargs)
+        for index, (inputs, outputs) in {0: (512 * 49, 32), 3: (32, 32), 6: (32, 10)}.items():
+            model.classifier[index] = vgg.nn.Linear(inputs, outputs)
+    model.to_empty(device="cpu")
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
     return model
 
 

@@ -44,12 +44,7 @@ def samples_of(name, dtype):
     return list(op.sample_inputs_func(op, DEVICE, dtype, requires_grad=False))
 
 
-SAMPLES = [
-    (name, dtype, index)
-    for name in NAMES
-    for dtype in DTYPES
-    for index in range(len(samples_of(name, dtype)))
-]
+SAMPLES = [(name, dtype, index) for name in NAMES for dtype in DTYPES for index in range(len(samples_of(name, dtype)))]
 
 
 @pytest.fixture(scope="module")
