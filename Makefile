@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full test-native test-isa test-cuda test-numba test-triton test-torch211 bench lint format clean
 export PYTHON PIP_ARGS
+# Every process would compile all of torch again: the virtual environment keeps byte code from the first import on.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
