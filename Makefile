@@ -12,9 +12,9 @@ demo:  ## install, build and run the demo: a LeNet trained on real digits
 	@tools/setup.sh demo
 	@.venv/bin/pycv demo
 
-test:  ## install, build and run the tests (about 7 minutes on two cores, the first time)
+test:  ## install, build and run the tests, less those of make test-cuda (6 minutes on two cores, the first time)
 	@tools/setup.sh test
-	@$(PYTEST)
+	@$(PYTEST) $(OF_CUDA:%=--ignore=%)
 
 test-full: test test-native test-isa test-cuda test-numba test-triton test-torch211  ## everything, however long (about two hours)
 	@$(PYTEST) -m full
@@ -32,8 +32,9 @@ test-isa:  ## the tests of the kernels and ops with each instruction set of this
 	@for isa in $$(.venv/bin/python -c 'from tools import native; print(*[i.name for i in native.runnable()])'); do \
 	    echo "== PYCV_CPU_ISA=$$isa"; PYCV_CPU_ISA=$$isa $(PYTEST) tests/cpu tests/ops tests/nn || exit 1; done
 
-test-cuda:  ## the op tests and every model on the CUDA kernels, which the CPU executes; a stand-in for a GPU; a race check
+test-cuda:  ## tests of the CUDA kernels, which the CPU executes; ops and models on them; a stand-in for a GPU; a race check
 	@tools/setup.sh test
+	@$(PYTEST) $(OF_CUDA)
 	@PYCV_CUDA_HOST=1 $(PYTEST) tests/ops
 	@PYCV_CUDA_HOST=1 $(PYTEST) $(MODELS)
 	@PYCV_TEST_DEVICE=standin $(PYTEST) tests/ops tests/cuda
@@ -63,6 +64,8 @@ build/constraints-torch211.txt: constraints.txt Makefile
 	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/; s/^triton==.*/triton==3.6.0/' $< > $@
 
 PYTEST = .venv/bin/python -m pytest -n 2 --dist worksteal
+# Compiling the kernels for host execution takes most of a minute.
+OF_CUDA = tests/cuda tests/simt
 # Forward and backward pass of every model, at reduced size, on the backend under test.
 MODELS = tests/models/test_behaviour.py -k gradients -m "full or not full"
 SMALL_MODELS = tests/models/test_behaviour.py -k "gradients and (lenet5 or squeezenet1_1)" -m "full or not full"
