@@ -70,6 +70,7 @@ with pycv.use(backend="cpu"):
                 parameter -= 0.1 * parameter.grad
                 parameter.grad = None
 torch.save([p.detach() for p in model.parameters()], f"{folder}/{rank}.pt")
+del parallel  # the group's last holder would wait for gloo's threads, which may wait for it
 distributed.destroy_process_group()
 """
 
