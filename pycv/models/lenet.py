@@ -47,7 +47,7 @@ class Subsampling(Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mean = nn.AvgPool2d(2)  # of four: its divisor_override would be lost by torch's export to ONNX
+        self.mean = nn.AvgPool2d(2)  # of four: times four it is the sum
         self.coefficient = Parameter(torch.full((channels, 1, 1), 0.25))
         self.bias = Parameter(torch.zeros(channels, 1, 1))
 

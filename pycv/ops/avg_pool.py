@@ -6,6 +6,7 @@ Under torch.compile, export, transforms and modes the op is torch's own.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -40,6 +41,8 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
     key, prepared = (None, None) if seen else recall(arguments, x, False)
     if prepared is None:
         if seen or not plain(x):
+            if divisor_override is not None and torch.compiler._is_exporting_flag:
+                return _exportable(rank, x, kernel_size, stride, padding, ceil_mode, divisor_override)
             last = () if rank == 1 else (divisor_override,)
             return _TORCH_AVG[rank](x, kernel_size, stride, padding, ceil_mode, count_include_pad, *last)
         divisor = None
@@ -53,6 +56,20 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
         spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor)
         prepared = memorize(key, prepare(spec, x, False))
     return _pool(prepared, x)
+
+
+def _exportable(rank, x, kernel_size, stride, padding, ceil_mode, divisor) -> torch.Tensor:
+    """avg_pool with a divisor of one's own in ops that torch exports to ONNX whole: it drops ``divisor_override``."""
+    spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, True, divisor)
+    if ceil_mode:  # windows over the edge count the elements that they have: none is over the edge of more zeros
+        sides = []
+        for size, k, s, p in zip(x.shape[-rank:], spec.filter, spec.stride, spec.padding, strict=True):
+            steps = -((size + 2 * p - k) // -s)
+            steps -= steps * s >= size + p  # a window begins in the tensor or before it
+            sides.append((p, max(0, steps * s + k - size - p)))
+        x = F.pad(x, [zeros for side in reversed(sides) for zeros in side])
+    pooled = _TORCH_AVG[rank](x, spec.filter, spec.stride, 0 if ceil_mode else spec.padding)
+    return pooled * (math.prod(spec.filter) / divisor)
 
 
 def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:

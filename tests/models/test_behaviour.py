@@ -104,7 +104,7 @@ def test_exports_to_torchs_ops_alone(name):
         exported = torch.export.export(model, (x,))
         targets = {node.target for node in exported.graph.nodes if node.op == "call_function"} - {operator.getitem}
         assert targets and all(str(target).startswith("aten.") for target in targets)
-        assert_near(exported.module()(x), model(x), 1e-5)
+        assert_near(exported.module()(x), model(x), 1e-4)  # float32, other kernels in each of a hundred layers
 
 
 @pytest.mark.parametrize("name", drawn(1, 17))
