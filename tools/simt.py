@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import native
@@ -37,15 +38,23 @@ def build(root: Path = native.ROOT, progress: bool = True, how: native.SimtBuild
     """
     folder = root / ("pycv" if how is native.SIMT_PLAIN else f"build/simt/{how.name}_module")
     target = folder / f"_simt{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return make(target, jobs(root, how), ["-shared", *how.link_options], root, progress)
+
+
+def make(
+    target: Path, jobs: Sequence[native.Job], link_options: Sequence[str], root: Path = native.ROOT,
+    progress: bool = False,
+) -> Path:  # fmt: skip
+    """What these objects link to, compiled and linked where it is out of date, once for all processes that ask."""
     toolchain = native.Toolchain()
     (root / "build").mkdir(exist_ok=True)
     with (root / "build/simt.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a test run build it once
-        objects = toolchain.compile(jobs(root, how), root, progress)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        objects = toolchain.compile(jobs, root, progress)
         newest = max(path.stat().st_mtime for path in objects)
         if not target.exists() or target.stat().st_mtime < newest:
             part = target.with_suffix(".part")
-            toolchain.link(objects, part, ["-shared", *how.link_options])
+            toolchain.link(objects, part, link_options)
             part.replace(target)
     return target
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import cuda, native
+from tools import cuda, native, simt
 
 from ..backend import BY_HOST
 
@@ -20,10 +20,8 @@ ORDERS = ("forward", "reverse") if BY_HOST else ("the device's",)
 
 
 def program_of_host() -> Path:
-    toolchain = native.Toolchain()
     sources = ["csrc/cuda/transpose.cu", *(path.relative_to(native.ROOT).as_posix() for path in CASES)]
-    objects = toolchain.compile(native.simt_jobs([*sources, "tests/simt/main.cpp"]), progress=False)
-    return toolchain.link(objects, native.ROOT / "build/simt/cases")
+    return simt.make(native.ROOT / "build/simt/cases", native.simt_jobs([*sources, "tests/simt/main.cpp"]), ())
 
 
 def program_of_device() -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import native
+from tools import native, simt
 
 FOLDER = Path(__file__).parent.relative_to(native.ROOT).as_posix()
 SOURCES = [f"{FOLDER}/{name}" for name in ("main.cpp", "language.cu", "planted.cu", "tensor_core.cu", "hopper.cu")]
@@ -114,9 +114,7 @@ ALSO_RACES = {
 @cache
 def program(name: str) -> Path:
     build = BUILDS[name]
-    toolchain = native.Toolchain()
-    objects = toolchain.compile(native.simt_jobs(SOURCES, build), progress=False)
-    return toolchain.link(objects, native.ROOT / "build/simt" / name, build.link_options)
+    return simt.make(native.ROOT / "build/simt" / name, native.simt_jobs(SOURCES, build), build.link_options)
 
 
 def run(build: str, *names: str, order: str = "forward", when: str = "lazy") -> subprocess.CompletedProcess:
