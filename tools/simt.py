@@ -4,7 +4,7 @@
 
 compiles what changed and links the module next to the package's others. With PYCV_CUDA_HOST=1 the entries of
 kernels/cuda.py then run CUDA kernels on CPU tensors: slow, and the same code as on a GPU. The tests call it by
-themselves; no wheel holds it.
+themselves, and make() for programs of their own; no wheel holds it.
 """
 
 from __future__ import annotations

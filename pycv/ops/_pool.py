@@ -112,7 +112,7 @@ def adaptive_spec(op: str, rank: int, output_size, x: torch.Tensor) -> Spec:
     return Spec(name, rank, output_size=sizes)
 
 
-def _output_size(spec: Spec, size: Sizes) -> Sizes:
+def output_size_of(spec: Spec, size: Sizes) -> Sizes:
     """Output extents; with ceil_mode the last window may hang over the end, but never starts in the right padding."""
     if not spec.filter:
         return tuple(i if o is None else o for i, o in zip(size, spec.output_size, strict=True))
@@ -158,7 +158,7 @@ def _check(spec: Spec, x: torch.Tensor) -> None:
             f"{op}: Expected {rank + 1}D or {rank + 2}D (batch mode) tensor with optional 0 dim batch size for input "
             f"and non-zero other sizes, but got {shape}"
         )
-    out = _output_size(spec, shape[-rank:])
+    out = output_size_of(spec, shape[-rank:])
     if min(out) < 1:
         raise RuntimeError(
             f"{op}: Given input size {shape[-rank:]} and kernel_size {spec.filter}, calculated output size {out}. "
@@ -196,7 +196,7 @@ def _layout(shape: Sizes, strides: Sizes, rank: int) -> Layout | None:
 def _problem(spec: Spec, pass_: str, shape: Sizes, input: Layout, output: Layout, x: torch.Tensor, indices: bool):
     n, c, *size = shape if len(shape) == spec.rank + 2 else (1, *shape)
     return PoolProblem(
-        spec.op, pass_, n, c, tuple(size), _output_size(spec, tuple(size)),
+        spec.op, pass_, n, c, tuple(size), output_size_of(spec, tuple(size)),
         spec.filter, spec.stride, spec.padding, spec.dilation,
         DTYPES.get(x.dtype, str(x.dtype)), x.device.type, input, output,
         indices, spec.count_include_pad, spec.divisor or 0,
@@ -233,7 +233,7 @@ def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:
     if prepared is None:
         _check(spec, x)
         shape = tuple(x.shape)
-        out_shape = shape[: -spec.rank] + _output_size(spec, shape[-spec.rank :])
+        out_shape = shape[: -spec.rank] + output_size_of(spec, shape[-spec.rank :])
         channels_last = _keeps_channels_last(spec, x)
         layout = _layout(shape, x.stride(), spec.rank)
         copy_input = layout is None or (layout.name == "nhwc" and not channels_last)

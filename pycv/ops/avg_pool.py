@@ -1,7 +1,8 @@
 """avg_pool1d/2d/3d and adaptive_avg_pool1d/2d/3d: the sum of each window over its divisor.
 
 Linear: the gradient spreads each grad_output over its window, and the gradient of that is the pooling again.
-Under torch.compile, export, transforms and modes the op is torch's own.
+Under torch.compile, export, transforms and modes the op is torch's own; in an export with a divisor of one's own, two
+of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ._pool import (
     adaptive_spec,
     grad_input_choice,
     memorize,
+    output_size_of,
     prepare,
     recall,
     run_forward,
@@ -41,7 +43,7 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
     key, prepared = (None, None) if seen else recall(arguments, x, False)
     if prepared is None:
         if seen or not plain(x):
-            if divisor_override is not None and torch.compiler._is_exporting_flag:
+            if divisor_override and torch.compiler._is_exporting_flag:  # 0 is for torch to refuse
                 return _exportable(rank, x, kernel_size, stride, padding, ceil_mode, divisor_override)
             last = () if rank == 1 else (divisor_override,)
             return _TORCH_AVG[rank](x, kernel_size, stride, padding, ceil_mode, count_include_pad, *last)
@@ -62,12 +64,11 @@ def _exportable(rank, x, kernel_size, stride, padding, ceil_mode, divisor) -> to
     """avg_pool with a divisor of one's own in ops that torch exports to ONNX whole: it drops ``divisor_override``."""
     spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, True, divisor)
     if ceil_mode:  # windows over the edge count the elements that they have: none is over the edge of more zeros
-        sides = []
-        for size, k, s, p in zip(x.shape[-rank:], spec.filter, spec.stride, spec.padding, strict=True):
-            steps = -((size + 2 * p - k) // -s)
-            steps -= steps * s >= size + p  # a window begins in the tensor or before it
-            sides.append((p, max(0, steps * s + k - size - p)))
-        x = F.pad(x, [zeros for side in reversed(sides) for zeros in side])
+        sizes, zeros = tuple(x.shape[-rank:]), list[int]()
+        axes = zip(sizes, output_size_of(spec, sizes), spec.filter, spec.stride, spec.padding, strict=True)
+        for size, out, k, s, p in axes:
+            zeros = [p, max(0, (out - 1) * s + k - size - p), *zeros]  # F.pad takes the last axis first
+        x = F.pad(x, zeros)
     pooled = _TORCH_AVG[rank](x, spec.filter, spec.stride, 0 if ceil_mode else spec.padding)
     return pooled * (math.prod(spec.filter) / divisor)
 

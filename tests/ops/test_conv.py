@@ -47,9 +47,9 @@ CASES = {
 LAYOUTS = {"nchw": lambda t: t, "nhwc": last, "permuted": permuted}
 
 
-@pytest.mark.parametrize(("case", "layout", "algorithm"), sliced(product(CASES, LAYOUTS, ALGORITHMS), 10, id="-".join))
+@pytest.mark.parametrize(("case", "layout", "algorithm"), sliced(product(CASES, LAYOUTS, ALGORITHMS), 6, id="-".join))
 def test_gradients_of_gradients(case, layout, algorithm):
-    x, w, b, r = operands(batch=1)
+    x, w, b, r = operands()  # a batch of one could not be permuted
     inputs = (LAYOUTS[layout](x), LAYOUTS[layout](w), b, LAYOUTS[layout](r))
     with pycv.use(backend=BACKEND, algorithm=algorithm):
         assert gradients_hold(CASES[case], inputs)
