@@ -8,7 +8,10 @@ of one process.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -195,9 +198,20 @@ def _checked(made: Batch | DataError) -> Batch:
 
 
 def _start_worker(number: int) -> None:
-    """One thread per worker, as there are many; and Ctrl-C is the main process's to answer."""
+    """One thread per worker, as there are many; Ctrl-C and SIGTERM, which may reach a whole group of processes, are the
+    main process's to answer, and a worker that ended by itself would end that one in the middle of whatever it does."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Waits for a SIGTERM of the main process's own: so Python ends the workers that are left when it exits."""
+    parent = multiprocessing.parent_process()
+    while parent is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
 
 
 def _positive(name: str, value: int) -> int:
