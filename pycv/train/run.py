@@ -363,10 +363,15 @@ def load(path: str | Path) -> Trained:
     if "classes" not in content:
         raise ValueError(f"{file}: holds the state of a run; its best weights are in {file.with_name(BEST)}")
     wanted = recipe.parse(content["recipe"])
-    bare = replace(wanted.model, weights=None, freeze=None)
-    model = build_model(bare, len(content["classes"]))
+    model = build_model(_without_weights(wanted.model), len(content["classes"]))
     model.load_state_dict(content["model"])
     return Trained(file, model.eval(), wanted, tuple(content["classes"]))
+
+
+def _without_weights(wanted: recipe.Model) -> recipe.Model:
+    """The same network before any are loaded; what published ones had it built with are arguments of its own."""
+    published = models.published.ARGUMENTS.get(wanted.name, {}) if wanted.weights == "imagenet" else {}
+    return replace(wanted, weights=None, freeze=None, arguments=published | wanted.arguments)
 
 
 def evaluate_runs(

@@ -245,6 +245,16 @@ def test_what_cannot_be_loaded(lenet, tmp_path):
         load(next((lenet / "one/checkpoints").glob("step*")))
 
 
+def test_what_published_weights_are_built_with_is_kept(tmp_path):
+    """GoogLeNet's were trained on other colours, and the network that goes on from them shifts its pictures."""
+    model = models.create("googlenet", num_classes=2, transform_input=True, aux_logits=False)
+    assignments = ["model.name=googlenet", "model.weights=imagenet", "model.arguments.aux_logits=false"]
+    wanted = recipe.override(recipe.Recipe(), assignments)
+    content = {"model": model.state_dict(), "classes": ["a", "b"], "recipe": recipe.dump(wanted)}
+    (tmp_path / "best.pt").write_bytes(checkpoints.serialised(content))
+    assert load(tmp_path / "best.pt").model.transform_input
+
+
 # --------------------------------------------------------------------------------------------- the command line
 
 
