@@ -159,8 +159,8 @@ class Trainer:
             if progress.step % loop.log_every == 0:
                 self._record_window(epoch)
             self.grant_wish()
-            if progress.step >= self.total_steps:
-                break
+            if progress.step >= self.total_steps and progress.step % len(self.loader):
+                break  # at the end of an epoch the loader is to know that it has come there
             if loop.checkpoint_every and progress.step % loop.checkpoint_every == 0:
                 self._save()
         if progress.window[3]:
@@ -360,13 +360,26 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a checkpoint; says where the rest may differ from what would have followed."""
-        self.model.load_state_dict(state["model"])
-        if self.average is not None and state["average"] is not None:
-            self.average.model.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        """Takes up a checkpoint; says where the rest may differ from what would have followed.
+
+        Where the recipe has changed, its settings hold; an average or schedule that is new begins here.
+
+        Raises
+        ------
+        ValueError
+            If the state is that of another network or other data.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ValueError(f"model: the run was that of another network ({' '.join(str(error).split())})") from None
+        if self.average is not None:
+            self.average.model.load_state_dict(state["model"] if state["average"] is None else state["average"])
+        optimizers.load_state(self.optimizer, state["optimizer"])
+        if state["schedule"]:
+            self.schedule.load_state_dict(state["schedule"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.loader.load_state_dict(state["loader"])
         self.progress = Progress(**state["progress"])
         for name, value in self.kernels.items():

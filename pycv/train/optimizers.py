@@ -83,6 +83,14 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
             group["momentum"] = momentum
 
 
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes up what the optimizer has gathered, with its settings as they are here."""
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, here in zip(optimizer.param_groups, settings, strict=True):
+        group.update(here)
+
+
 def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """All parameters that it changes."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

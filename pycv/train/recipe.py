@@ -215,6 +215,14 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     return recipe
 
 
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every key as ``--set`` names it, with its value."""
+    found: dict[str, Any] = {}
+    for name, value in vars(recipe).items():
+        found |= {f"{name}.{key}": item for key, item in vars(value).items()} if is_dataclass(value) else {name: value}
+    return found
+
+
 def dump(recipe: Recipe) -> str:
     """The recipe as TOML, every field of it; what is None is left out. :func:`parse` reads it back."""
     lines = [f"{name} = {_written(value)}" for name, value in _shown(recipe) if not is_dataclass(value)]

@@ -39,6 +39,8 @@ from .recipe import Kernels, Recipe
 from .report import write_report
 
 EVALUATION = "evaluation.npz"
+# A run that goes on has these, and all of the model, as it began: they say which state belongs to which parameter.
+KEPT = ("batch_size", "optim.name", "optim.decay_all", "optim.layer_decay")
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def prepared(
     Raises
     ------
     ValueError, FileNotFoundError, DataError
-        For what the recipe, the paths or the data do not give, before anything is written.
+        For what the recipe, the paths or the data do not give, and what a run that goes on cannot change, before
+        anything is written.
     TrainError
         If there are checkpoints, but none is whole.
     pycv.UnsupportedError
@@ -178,6 +181,7 @@ def prepared(
         group.barrier()
         state = checkpoints.newest(say) if resume else None
         if state is not None:
+            require_same(recipe.parse(state["recipe"]), wanted)
             trainer.load_state_dict(state)
             say(f"going on after step {trainer.progress.step} of {trainer.total_steps}")
         if group.main:
@@ -189,6 +193,18 @@ def prepared(
             for observer in trainer.observers:
                 stack.callback(observer.close)
         yield Session(trainer, run, parts)
+
+
+def require_same(begun: Recipe, wanted: Recipe) -> None:
+    """ValueError if a run is to go on with what its weights, its optimizer or its place in an epoch do not fit."""
+    before, now = recipe.flat(begun), recipe.flat(wanted)
+    for key, value in now.items():
+        if (key in KEPT or key.startswith("model.")) and value != before[key]:
+            raise ValueError(f"{key}={value!r}: the run began with {before[key]!r} and can go on with that only")
+    if wanted.optim.name == "rmsprop" and wanted.optim.momentum > begun.optim.momentum == 0:
+        raise ValueError(
+            f"optim.momentum={wanted.optim.momentum}: the run began without, and rmsprop has none to go on"
+        )
 
 
 def _silent(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 
 import pycv
 from pycv.data import ArrayImages, CorruptImage
-from pycv.train import DiskFull, Diverged, Interrupted, TrainError, checkpoints
+from pycv.train import DiskFull, Diverged, Interrupted, TrainError, checkpoints, prepared
 
 from ..seed import SEED
 from . import small
@@ -187,6 +188,58 @@ def test_other_kernels_than_before_are_said(whole, tmp_path):
     small.run(path, "loop.max_steps=5")
     small.run(path, "loop.max_steps=10", "kernels.backend=torch", resume=True, say=said.append)
     assert any(line.startswith("settings was") and "to rounding only" in line for line in said)
+
+
+def test_what_may_change_when_a_run_goes_on(tmp_path):
+    """The settings are the new ones; an average that is new begins at the weights that there are."""
+    path = tmp_path / "run"
+    small.run(path, "loop.max_steps=6", "loop.ema=0")
+    changes = ("optim.momentum=0.5", "optim.weight_decay=0.01", "schedule.name=plateau", "loop.amp=fp16")
+    wanted = small.small("loop.max_steps=8", "loop.ema=0.99", *changes)
+    with prepared(wanted, path, resume=True, model=small.network(), data=small.PARTS, say=lambda line: None) as session:
+        group = session.trainer.optimizer.param_groups[0]
+        assert (group["momentum"], group["weight_decay"]) == (0.5, 0.01)
+        assert session.trainer.optimizer.state_dict()["state"][0]["momentum_buffer"].any()
+        small.assert_same(dict(session.trainer.average.model.state_dict()), dict(small.newest(path)["model"]), "")
+        assert session.train().best_epoch
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ("batch_size=16", {}, "batch_size=16: the run began with 8 and"),
+        ("optim.name=adam", {}, "optim.name='adam': the run began with 'sgd'"),
+        ("optim.decay_all=false", {}, "optim.decay_all=False: the run began with True"),
+        ("model.name=alexnet", {}, "model.name='alexnet': the run began with 'lenet5'"),
+        ("epochs=4", {"model": small.network(norm=False)}, "model: the run was that of another network"),
+        ("seed=3", {}, "seed was 0, here it is 3"),
+    ],
+)
+def test_what_may_not_change_when_a_run_goes_on(change, options, message, whole, tmp_path):
+    """It is said before anything is written."""
+    path = shutil.copytree(whole[0], tmp_path / "run")
+    before = (path / "recipe.toml").read_text()
+    with pytest.raises(ValueError, match=message):
+        small.run(path, change, resume=True, **options)
+    assert (path / "recipe.toml").read_text() == before
+
+
+def test_rmsprop_has_no_momentum_to_go_on_with(tmp_path):
+    options = ("optim.name=rmsprop", "loop.max_steps=2")
+    small.run(tmp_path / "run", *options, "optim.momentum=0")
+    with pytest.raises(ValueError, match=r"optim.momentum=0.9: the run began without"):
+        small.run(tmp_path / "run", *options, resume=True)
+
+
+def test_a_run_that_was_at_its_end_gets_more_epochs(whole, tmp_path):
+    """To the same weights, and no epoch is judged twice."""
+    path = tmp_path / "run"
+    constant = ("schedule.name=constant", "schedule.warm_up=0")
+    small.run(tmp_path / "whole", *constant)
+    small.run(path, *constant, "epochs=2")
+    small.run(path, *constant, resume=True)
+    judged = [line for line in small.records(path) if line["kind"] == "validation"]
+    assert judged == [line for line in small.records(tmp_path / "whole") if line["kind"] == "validation"]
 
 
 # ------------------------------------------------------------------------------------- what goes wrong in a run
