@@ -58,7 +58,8 @@ class EvalLoader:
         rank, world
             Which of how many processes this is.
         on_corrupt
-            ``refuse``: a damaged image raises CorruptImage. ``skip``: it is left out, and its batch says so.
+            ``refuse``: a damaged image raises CorruptImage. ``skip``: it is left out, and its batch, which may come to
+            be empty, says so; DataError if nothing is left at all.
 
         Raises
         ------
@@ -72,7 +73,13 @@ class EvalLoader:
         self._count = len(batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(_checked, self._batches)
+        count, skipped = 0, []
+        for batch in map(_checked, self._batches):
+            count += len(batch.labels)
+            skipped += batch.skipped
+            yield batch
+        if skipped and not count:
+            raise DataError(f"all {len(skipped)} samples are damaged; the first: {skipped[0]}")
 
     def __len__(self) -> int:
         """Batches of this process."""
@@ -117,7 +124,8 @@ class TrainLoader:
         mix
             How pairs of samples are mixed, if at all; see ``transforms.mix``.
         workers, rank, world, on_corrupt
-            As for :class:`EvalLoader`. None of the first three changes what is seen at which step.
+            As for :class:`EvalLoader`. None of the first three changes what is seen at which step. Here a batch of
+            which nothing is left raises DataError.
 
         Raises
         ------
@@ -140,6 +148,10 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.epoch, self._sampler.start = self.epoch, self.position
         for batch in map(_checked, self._batches):
+            if batch.skipped and not len(batch.labels):
+                raise DataError(
+                    f"all {len(batch.skipped)} samples of a batch are damaged; the first: {batch.skipped[0]}"
+                )
             self.position += self.batch_size
             yield batch
         self.epoch, self.position = self.epoch + 1, 0

@@ -285,7 +285,7 @@ class Trainer:
         network = self.model if self.average is None else self.average.model
         arguments = (self.loss, len(self.classes), self.placement, self.group)
         try:
-            found = evaluate([network], self.validation, *arguments, between=self.grant_wish)
+            found = evaluate([network], self.validation, *arguments, between=self.grant_wish, say=self.say)
         except Diverged as error:
             where = f"after step {self.progress.step} (epoch {epoch})"
             raise Diverged(f"{error}, {where}; {self.kept()}. A lower optim.lr may help") from None

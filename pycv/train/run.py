@@ -98,7 +98,9 @@ class Session:
         loader = evaluation_loader(trainer.recipe, dataset, trainer.group)
         # Asked to stop it saves nothing: the end of training is saved, and the weights in hand are the best ones.
         arguments = (trainer.loss, len(trainer.classes), trainer.placement, trainer.group)
-        found = evaluate([trainer.model], loader, *arguments, between=lambda: trainer.grant_wish(save=False))
+        found = evaluate(
+            [trainer.model], loader, *arguments, between=lambda: trainer.grant_wish(save=False), say=trainer.say
+        )
         rate, seconds = trainer.rate, trainer.progress.seconds
         record = {"kind": "test", "epoch": int(best[3]), "step": int(best[2]), **found.record()}
         trainer.tell(record | {"learning_rate": rate, "seconds": seconds})
@@ -391,7 +393,12 @@ def _without_weights(wanted: recipe.Model) -> recipe.Model:
 
 
 def evaluate_runs(
-    trained: Sequence[Trained], wanted: Recipe, split: str = "validation", crops: int = 1, data: Parts | None = None
+    trained: Sequence[Trained],
+    wanted: Recipe,
+    split: str = "validation",
+    crops: int = 1,
+    data: Parts | None = None,
+    say: Callable[[str], None] = print,
 ) -> Evaluation:
     """Evaluate networks, several as an ensemble whose probabilities are averaged; under torchrun on shares of the data.
 
@@ -403,6 +410,8 @@ def evaluate_runs(
         ``train``, ``validation`` or ``test``.
     crops
         Test-time crops: 1, 2, 5 or 10.
+    say
+        Takes the names of pictures that were skipped; called in process 0.
 
     Raises
     ------
@@ -422,7 +431,8 @@ def evaluate_runs(
         placement = Placement.of(wanted.loop, group.device)
         loader = evaluation_loader(wanted, dataset, group, crops)
         networks = [placement.model(each.model) for each in trained]
-        return evaluate(networks, loader, losses.build(wanted.loss), len(dataset.classes), placement, group)
+        arguments = (losses.build(wanted.loss), len(dataset.classes), placement, group)
+        return evaluate(networks, loader, *arguments, say=say if group.main else _silent)
 
 
 @torch.no_grad()
@@ -449,5 +459,6 @@ def predict(
         image = transform(decode(Path(file), str(file), inputs.picture_mode(wanted)), np.random.default_rng(0))
         scores = scores_of(networks, image[None], loss, placement)
         (probabilities,) = loss.probabilities(scores).tolist()
-        found.append(dict(sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])))
+        order = scores[0].argsort(descending=True, stable=True).tolist()  # in which probabilities may tie
+        found.append({classes[number]: probabilities[number] for number in order})
     return found

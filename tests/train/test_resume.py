@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import pycv
-from pycv.data import ArrayImages, CorruptImage
+from pycv.data import ArrayImages, CorruptImage, DataError
 from pycv.train import DiskFull, Diverged, Interrupted, TrainError, checkpoints, prepared
 
 from ..seed import SEED
@@ -246,25 +246,26 @@ def test_a_run_that_was_at_its_end_gets_more_epochs(whole, tmp_path):
 
 
 class Worn(ArrayImages):
-    """The pictures of another dataset; when one has been asked for so many times, it is damaged."""
+    """The pictures of another dataset; when one has been asked for so many times, it cannot be had."""
 
-    def __init__(self, other: ArrayImages, times: int) -> None:
+    def __init__(self, other: ArrayImages, times: int, error: Exception) -> None:
         super().__init__(other.images, other.labels, other.classes, other.source)
-        self.left = times
+        self.left, self.error = times, error
 
     def image(self, index):
         if self.left == 0:
-            raise CorruptImage(f"{self.name(index)}: truncated")
+            raise self.error
         self.left -= 1
         return super().image(index)
 
 
 # Of 8 pictures the network is asked beforehand; a step takes 8, a validation 17.
+@pytest.mark.parametrize("error", [CorruptImage("made: truncated"), FileNotFoundError(2, "Not there", "made")])
 @pytest.mark.parametrize(("part", "times", "step"), [("train", 8 + 35, 4), ("validation", 17 + 3, 12)])
-def test_what_came_before_a_damaged_picture_is_saved(part, times, step, whole, tmp_path):
+def test_what_came_before_a_damaged_picture_is_saved(part, times, step, error, whole, tmp_path):
     path = tmp_path / "run"
-    parts = replace(small.PARTS, **{part: Worn(getattr(small.PARTS, part), times)})
-    with pytest.raises(CorruptImage):
+    parts = replace(small.PARTS, **{part: Worn(getattr(small.PARTS, part), times, error)})
+    with pytest.raises(DataError, match=r"^made: (truncated|not there)$"):
         small.run(path, data=parts)
     assert small.newest(path)["progress"]["step"] == step
     small.run(path, resume=True)  # the file has been replaced

@@ -14,10 +14,10 @@ from torch import nn
 import pycv
 from pycv import cli, models
 from pycv.data import ArrayImages, CorruptImage, DataError, EvalLoader
-from pycv.train import Parts, checkpoints, evaluate_runs, inputs, load, predict, recipe, train
+from pycv.train import Parts, Trained, checkpoints, evaluate_runs, inputs, load, predict, recipe, train
 from pycv.train.distributed import Group
 from pycv.train.evaluate import evaluate
-from pycv.train.losses import CrossEntropy, MultiTask, Task
+from pycv.train.losses import CrossEntropy, MultiTask, SquaredError, Task
 from pycv.train.placement import Placement
 
 from ..pipeline import layouts
@@ -173,6 +173,14 @@ def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
     assert sorted(said) == ["skipped: made[40]: truncated", "skipped: made[41]: truncated"]
 
 
+def test_damaged_pictures_of_an_evaluation_are_skipped_and_named(tmp_path):
+    """Even one that is alone in the last batch."""
+    test, said = small.PARTS.train, []
+    parts = replace(small.PARTS, test=Damaged(test.images[:41], test.labels[:41], test.classes, "made"))
+    outcome = small.run(tmp_path / "run", "data.on_corrupt=skip", "loop.max_steps=1", data=parts, say=said.append)
+    assert said == ["skipped: made[40]: truncated"] and np.array_equal(outcome.test.index, np.arange(40))
+
+
 def test_a_truncated_shard_is_refused_or_skipped(tmp_path):
     layouts.write_shards(tmp_path, layouts.pixels(12, 6, 4, 3), np.arange(12) % 2, 12)
     shard = tmp_path / "train-0000.tar"
@@ -212,6 +220,23 @@ def test_evaluation_does_not_depend_on_the_batch():
         assert each.loss == pytest.approx(nn.functional.cross_entropy(scores, labels).item(), rel=1e-5)
         assert np.array_equal(each.prediction, scores.argmax(1)) and each.top5 == 1.0
         assert np.allclose(each.probability, scores.softmax(1).max(1).values, atol=1e-6)
+
+
+def test_what_is_predicted_is_what_is_counted(tmp_path):
+    """By scores, of which squared error cuts off what is no probability: here two classes are sure."""
+
+    class Sure(nn.Module):
+        def forward(self, x):
+            return torch.tensor([[1.2, 1.5, 0.0, 2.0]]).repeat(len(x), 1)
+
+    wanted = small.small("loss.name=squared_error")
+    loader = EvalLoader(small.PARTS.test, 5, inputs.evaluation_transform(wanted.augment))
+    found = evaluate([Sure()], loader, SquaredError(), 4, CPU, ALONE)
+    assert (found.prediction == 3).all() and (found.probability == 1).all()
+    assert found.confusion.sum(0).tolist() == [0, 0, 0, 18]
+    small.PARTS.test.image(0).save(tmp_path / "picture.png")
+    (probabilities,) = predict([Trained(tmp_path, Sure(), wanted, small.CLASSES)], [tmp_path / "picture.png"])
+    assert list(probabilities.items()) == [("below", 1), ("right", 1), ("left", 1), ("above", 0)]
 
 
 def test_crops_are_where_they_should_be():
