@@ -73,7 +73,8 @@ class EvalLoader:
         self._count = len(batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        count, skipped = 0, []
+        count = 0
+        skipped: list[str] = []
         for batch in map(_checked, self._batches):
             count += len(batch.labels)
             skipped += batch.skipped

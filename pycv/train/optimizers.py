@@ -79,7 +79,7 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
     for group in optimizer.param_groups:
         if "betas" in group:
             group["betas"] = (momentum, *group["betas"][1:])
-        elif group.get("momentum"):
+        elif optimizer.defaults.get("momentum"):  # the recipe's; the group's may be 0 at the highest rate
             group["momentum"] = momentum
 
 

@@ -311,6 +311,23 @@ def test_a_full_disk(whole, tmp_path):
     small.assert_same_run(path, whole[0])
 
 
+def test_a_disk_that_is_full_for_a_line_of_metrics(tmp_path):
+    """Closing the file tries once more, and fails; what is raised names the file and what to do all the same."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "run"
+
+    def fill(record):
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((path / "metrics.jsonl").stat().st_size + 10, before[1]))
+
+    try:
+        with pytest.raises(DiskFull, match=r"metrics.jsonl: .* bytes do not fit: .*step-00000000.pt. Make room and go"):
+            small.run(path, "loop.log_every=1", observers=lambda run: [small.Watch(fill)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_disk_that_is_full_at_the_end(tmp_path):
     """Only the predictions on the test data did not fit: going on evaluates once more."""
     import resource
