@@ -27,7 +27,7 @@ from ..registry import UnsupportedError
 from . import inputs, losses, optimizers, recipe, schedules
 from .checkpoints import BEST, Checkpoints, read
 from .distributed import Group, choose_device, joined, synchronised
-from .errors import DiskFull
+from .errors import DiskFull, TrainError
 from .evaluate import Evaluation, evaluate, scores_of
 from .files import Records, write_whole
 from .inputs import Parts
@@ -68,7 +68,8 @@ class Session:
         Raises
         ------
         TrainError
-            If the run ends before its time: Diverged, DiskFull, Interrupted. The message says what is kept.
+            If the run ends before its time: Diverged, DiskFull, Interrupted. The message says what is kept. Also if
+            its best weights cannot be read back.
         DataError
             If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
         """
@@ -81,9 +82,15 @@ class Session:
         self.trainer.run()
         trainer, group, best = self.trainer, self.trainer.group, self.trainer.progress.best
         group.barrier()  # process 0 has written the best weights
-        trainer.model.load_state_dict(read(self.run / "checkpoints" / BEST)["model"])
+        trainer.model.load_state_dict(self._best()["model"])
         test = None if self.parts.test is None else self._tested(self.parts.test)
         return Outcome(self.run, best[0], int(best[3]), test)
+
+    def _best(self) -> dict[str, Any]:
+        try:
+            return read(self.run / "checkpoints" / BEST)
+        except (OSError, ValueError) as error:
+            raise TrainError(f"{error}: the best weights are lost; {self.trainer.kept()}") from None
 
     def report(self, vs: Path | None = None) -> Path:
         """Writes the run's report, of the best weights, after :meth:`train`; in process 0. It times the layers, which
@@ -162,8 +169,8 @@ def prepared(
         path, resume = group.gather((str(run), resume))[0]
         run = Path(path)
         checkpoints = Checkpoints(run / "checkpoints", wanted.loop.keep_last)
-        if group.main and checkpoints.paths() and not resume:
-            raise ValueError(f"{run}: has checkpoints; go on with --resume {run}, or take another name")
+        if group.main:
+            require_startable(wanted, run, resume)
         parts = inputs.parts(wanted.data, wanted.seed) if data is None else data
         torch.manual_seed(wanted.seed)
         model = build_model(wanted.model, len(parts.classes)) if model is None else model
@@ -197,6 +204,14 @@ def prepared(
         yield Session(trainer, run, parts)
 
 
+def require_startable(wanted: Recipe, run: Path, resume: bool) -> None:
+    """What can be said without any work: ValueError for a folder that has a run, and for kernels that there are not."""
+    if not resume and Checkpoints(run / "checkpoints", wanted.loop.keep_last).paths():
+        raise ValueError(f"{run}: has checkpoints; go on with --resume {run}, or take another name")
+    with settings.use(**kernel_settings(wanted.kernels)):
+        pass
+
+
 def require_same(begun: Recipe, wanted: Recipe) -> None:
     """ValueError if a run is to go on with what its weights, its optimizer or its place in an epoch do not fit."""
     before, now = recipe.flat(begun), recipe.flat(wanted)
@@ -227,12 +242,16 @@ def _placed(
 
 
 def build_model(wanted: recipe.Model, classes: int) -> nn.Module:
-    """The network that a recipe names; ValueError if it refuses the arguments."""
+    """The network that a recipe names; ValueError if it refuses the arguments, or the weights are not for it."""
     arguments = {"num_classes": classes, **wanted.arguments}
     try:
         model = models.create(wanted.name, weights=wanted.weights, **arguments)
     except TypeError as error:
         raise ValueError(f"model.arguments={wanted.arguments}: {error}") from None
+    except RuntimeError as error:  # torch's, on several lines
+        if wanted.weights is None:
+            raise
+        raise ValueError(f"model.weights={wanted.weights!r}: {' '.join(str(error).split())}") from None
     if wanted.freeze is not None:
         models.freeze(model, None if wanted.freeze == "head" else wanted.freeze)
     return model
@@ -452,7 +471,7 @@ def predict(
     if any(each.classes != classes for each in trained):
         raise ValueError("the networks were trained on different classes")
     transform = inputs.evaluation_transform(wanted.augment, crops)
-    placement = Placement.of(wanted.loop, choose_device(device))
+    placement = Placement.of(wanted.loop, choose_device(device, key="device"))
     networks, loss = [placement.model(each.model).eval() for each in trained], losses.build(wanted.loss)
     found = []
     for file in files:

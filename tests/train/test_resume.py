@@ -367,6 +367,15 @@ def test_a_folder_that_has_a_run_is_not_overwritten(whole):
         small.run(whole[0])
 
 
+def test_best_weights_that_are_lost(whole, tmp_path):
+    path = shutil.copytree(whole[0], tmp_path / "run")
+    (path / "checkpoints/best.pt").write_bytes(b"PK")
+    with pytest.raises(
+        TrainError, match=r"best.pt: damaged or no checkpoint .*: the best weights are lost; .*step-0+18"
+    ):
+        small.run(path, resume=True)
+
+
 def test_unreadable_is_not_damaged(tmp_path):
     with pytest.raises(FileNotFoundError):
         checkpoints.read(tmp_path / "nothing.pt")

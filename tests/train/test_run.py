@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +69,7 @@ def test_an_empty_class():
         (("data.name=mnis",), ValueError, "no such dataset; did you mean mnist"),
         (("data.options.sise=3",), ValueError, "data.options={'sise': 3}: .*unexpected keyword"),
         (("data.folds=3", "data.fold=3"), ValueError, "data.fold=3: expected less than data.folds=3"),
+        (("data.folds=1",), ValueError, "data.folds=1: expected 2 or more, or 0 for none"),
         (("data.validation_share=0",), ValueError, "nothing to validate with"),
         (("model.name=lenet",), ValueError, "no such model; did you mean lenet5"),
         (("model.arguments.depth=3",), ValueError, "model.arguments={'depth': 3}: "),
@@ -401,12 +403,64 @@ def test_ensemble_of_one_is_it(lenet, tmp_path):
         (("train", "--recipe", "alexnet", "--synthetic", "5"), "class"),
         (("eval", "nowhere"), "nowhere"),
         (("predict", "nowhere", "x.png"), "nowhere"),
+        (("predict", "nowhere", "x.png", "--top", "0"), "--top 0: expected at least 1"),
+        (("train", "--resume", "one", "--out", "two"), "--out two: --resume one goes on where that run is"),
+        (("train", "--recipe", "lenet-digits", "--set", "lr=1"), "lr: no such key; did you mean optim.lr?"),
     ],
 )
 def test_commands_that_are_refused(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = command(capsys, *arguments)
     assert code == 2 and err.startswith("pycv: error: ") and message in err and len(err.splitlines()) == 1
+
+
+def test_what_trained_networks_cannot_do_here(lenet, tmp_path, capsys):
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    for arguments, message in (
+        (("eval", lenet / "one", "--backend", "cuda"), "no kernel for "),
+        (("predict", lenet / "one", tmp_path / "black.png", "--device", "cuda"), "error: device='cuda': torch finds"),
+    ):
+        code, _, err = command(capsys, *arguments)
+        assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["sklearn", "pycv.train.progress"])
+def test_what_is_not_installed(module, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, _, err = command(
+        capsys, "train", "--recipe", "lenet-digits", "--set", "loop.max_steps=1", "--out", tmp_path / "run"
+    )
+    assert code == 2 and err.endswith(': pip install "pycv[train]"\n') and len(err.splitlines()) == 1
+
+
+def test_weights_of_another_network(tmp_path, capsys, monkeypatch):
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "wrong.pth")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for name, message in (("wrong.pth", "is not of this LeNet5; missing in it: "), ("w.safetensors", "pip install")):
+        options = ("--set", f"model.weights={tmp_path / name}", "--out", tmp_path / "run")
+        code, _, err = command(capsys, "train", "--recipe", "lenet-digits", *options)
+        assert code == 2 and message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_pictures_in_json(lenet, capsys, monkeypatch):
+    found = evaluate_runs([load(lenet / "one")], load(lenet / "one").recipe, "test")
+    shares = np.array([np.nan, *found.per_class[1:]])
+    monkeypatch.setattr("pycv.train.evaluate_runs", lambda *_, **__: replace(found, per_class=shares))
+    code, out, _ = command(capsys, "eval", lenet / "one", "--json")
+    assert code == 0 and "NaN" not in out and json.loads(out)["per_class"] == [None, *shares[1:]]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [((), "has checkpoints; go on with"), (("--algorithm", "magic"), "algorithm='magic': known")]
+)
+def test_nothing_is_trained_beside_a_run_that_is_refused(option, message, tmp_path, capsys):
+    (tmp_path / "here/checkpoints").mkdir(parents=True)
+    if not option:
+        (tmp_path / "here/checkpoints/step-00000001.pt").touch()
+    out = ("--out", tmp_path / "here", "--vs", "torch")
+    code, _, err = command(capsys, "train", "--recipe", "lenet-digits", *out, "--set", "loop.max_steps=1", *option)
+    assert code == 2 and message in err and not (tmp_path / "here-torch").exists()
 
 
 def test_list_of_recipes(capsys):
