@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -59,7 +59,7 @@ class EvalLoader:
             Which of how many processes this is.
         on_corrupt
             ``refuse``: a damaged image raises CorruptImage. ``skip``: it is left out, and its batch, which may come to
-            be empty, says so; DataError if nothing is left at all.
+            be empty, says so; DataError if nothing is left at all. That, too, is what a worker raises that is killed.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class EvalLoader:
     def __iter__(self) -> Iterator[Batch]:
         count = 0
         skipped: list[str] = []
-        for batch in map(_checked, self._batches):
+        for batch in _received(self._batches):
             count += len(batch.labels)
             skipped += batch.skipped
             yield batch
@@ -148,7 +148,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.epoch, self._sampler.start = self.epoch, self.position
-        for batch in map(_checked, self._batches):
+        for batch in _received(self._batches):
             if batch.skipped and not len(batch.labels):
                 raise DataError(
                     f"all {len(batch.skipped)} samples of a batch are damaged; the first: {batch.skipped[0]}"
@@ -208,6 +208,23 @@ def _checked(made: Batch | DataError) -> Batch:
         # them and the loader with them, in an order in which torch waits five seconds for every worker.
         raise type(made)(*made.args)
     return made
+
+
+def _received(batches: Iterable[Batch | DataError]) -> Iterator[Batch]:
+    """The batches; DataError if a worker is gone, as where memory runs out. What goes wrong with a file comes as a
+    value, so that an error of the system is one of the way from the worker."""
+    try:
+        yield from map(_checked, batches)
+    except (OSError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not worker_is_gone(error):
+            raise
+        reason = str(error).strip() or type(error).__name__
+        raise DataError(f"a process that makes batches has ended: {reason}") from None
+
+
+def worker_is_gone(error: RuntimeError) -> bool:
+    """Whether this is what torch raises, wherever the main process may be, when the system ends a worker."""
+    return str(error).startswith("DataLoader worker (pid")
 
 
 def _start_worker(number: int) -> None:

@@ -21,11 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..data import Batch, DataError, EvalLoader, TrainLoader
+from ..data.loader import worker_is_gone
 from . import optimizers
 from .average import Average
 from .checkpoints import Checkpoints
 from .distributed import Group
-from .errors import Diverged, Interrupted
+from .errors import Diverged, Interrupted, TrainError
 from .evaluate import Evaluation, evaluate
 from .files import Records
 from .interrupt import Wish
@@ -106,8 +107,18 @@ class Trainer:
         DiskFull
             If something does not fit.
         DataError
-            If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
+            If a sample is damaged and ``data.on_corrupt`` is ``refuse``, or batches come no more.
+        TrainError
+            If a process that makes batches is killed in the middle of a step.
         """
+        try:
+            self._run()
+        except RuntimeError as error:
+            if not worker_is_gone(error):
+                raise
+            raise TrainError(f"{str(error).strip()} {self.kept()}. Go on with --resume") from None
+
+    def _run(self) -> None:
         self._clock = time.perf_counter()
         for observer in self.observers:
             observer.start(self.total_steps, self.progress.step)

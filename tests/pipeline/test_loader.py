@@ -230,6 +230,15 @@ def test_workers_end_by_the_main_process_only():
     assert worker.exitcode == 0
 
 
+def killed(image, random):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_said():
+    with pytest.raises(data.DataError, match=r"^a process that makes batches has ended: .*worker"):
+        batches_of(train_loader(transform=killed, workers=1))
+
+
 def test_the_process_keeps_its_own_random_numbers():
     """A resumed run must see the dropout masks that it would have seen."""
     torch.manual_seed(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -269,6 +270,21 @@ def test_what_came_before_a_damaged_picture_is_saved(part, times, step, error, w
         small.run(path, data=parts)
     assert small.newest(path)["progress"]["step"] == step
     small.run(path, resume=True)  # the file has been replaced
+    small.assert_same_run(path, whole[0])
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_something(whole, tmp_path):
+    """As the system does where memory runs out."""
+    path, others = tmp_path / "run", multiprocessing.active_children()
+
+    def kill(record):
+        for worker in set(multiprocessing.active_children()) - set(others):
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(5)  # the signal of its end comes meanwhile
+
+    with pytest.raises(TrainError, match=r"worker .* is killed by signal: Killed. metrics are kept, and .*0.pt. Go"):
+        small.run(path, "data.workers=1", observers=lambda run: [small.Watch(kill)])
+    small.run(path, resume=True)
     small.assert_same_run(path, whole[0])
 
 
