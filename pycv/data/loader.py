@@ -179,6 +179,8 @@ class TrainLoader:
         if not (state["epoch"] >= 0 and 0 <= state["position"] <= self.length):
             raise ValueError(f"state: epoch {state['epoch']}, position {state['position']} is no place in an epoch")
         self.epoch, self.position = state["epoch"], state["position"]
+        if self.length - self.position < self.batch_size:  # after the last batch of an epoch is before the next
+            self.epoch, self.position = self.epoch + 1, 0
 
 
 def _torch_loader(maker: Maker, batches: Batches, workers: int, pin_memory: bool) -> torch.utils.data.DataLoader[Any]:

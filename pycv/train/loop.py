@@ -58,7 +58,7 @@ class Progress:
     window: list[float] = field(default_factory=lambda: [0.0] * 4)  # since the last: Σ loss, top 1, top 5; pictures
     best: list[float] = field(default_factory=list)  # top1 and -loss of the best validation, its step and epoch
     waited: int = 0  # epochs since
-    unjudged: int = 0  # the epoch that is trained but whose validation was interrupted; 0: there is none
+    unjudged: int = 0  # the epoch that is trained but whose validation has not ended; 0: there is none
 
 
 @dataclass
@@ -152,8 +152,10 @@ class Trainer:
         return stopped_early or self.loader.epoch >= self.recipe.epochs or self.progress.step >= self.total_steps
 
     def _judge(self, epoch: int) -> None:
-        """Ends an epoch with its validation, and saves."""
+        """Ends an epoch with its last line about steps and its validation, and saves."""
         self.progress.unjudged = epoch
+        if self.progress.window[3]:
+            self._record_window(epoch)
         with self._saved_if_damaged():
             self._validate(epoch)
         self.progress.unjudged = 0
@@ -169,13 +171,14 @@ class Trainer:
             self._step(batch, epoch)
             if progress.step % loop.log_every == 0:
                 self._record_window(epoch)
+            ends = progress.step % len(self.loader) == 0
+            if ends or progress.step >= self.total_steps:
+                progress.unjudged = epoch  # also for whoever goes on from here, and finds no step of it to take
             self.grant_wish()
-            if progress.step >= self.total_steps and progress.step % len(self.loader):
+            if progress.step >= self.total_steps and not ends:
                 break  # at the end of an epoch the loader is to know that it has come there
             if loop.checkpoint_every and progress.step % loop.checkpoint_every == 0:
                 self._save()
-        if progress.window[3]:
-            self._record_window(epoch)
 
     def _batches(self) -> Iterator[Batch]:
         with self._saved_if_damaged():

@@ -84,11 +84,11 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Takes up what the optimizer has gathered, with its settings as they are here."""
-    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    """Takes up what the optimizer has gathered, with its settings as they are here; the rate is set at every step."""
+    settings = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, here in zip(optimizer.param_groups, settings, strict=True):
-        group.update(here)
+        group.update({name: value for name, value in here.items() if name not in ("params", "lr")})
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

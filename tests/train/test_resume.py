@@ -94,6 +94,23 @@ def test_a_signal_saves_and_ends(whole, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize(("kind", "error"), [("step", Interrupted), ("validation", KeyboardInterrupt)])
+def test_ended_between_the_last_step_and_its_validation(kind, error, tmp_path):
+    """By the first signal right after the step, or by a second one after the checkpoint of that step."""
+    options = ("epochs=1", "schedule.warm_up=0", "loop.log_every=3", "loop.checkpoint_every=1")
+    small.run(tmp_path / "whole", *options)
+
+    def interrupt(record):
+        if record["step"] == 6 and record["kind"] == kind:
+            for _ in range(1 if kind == "step" else 2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(error):
+        small.run(tmp_path / "run", *options, observers=lambda run: [small.Watch(interrupt)])
+    small.run(tmp_path / "run", *options, resume=True)
+    small.assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 class Pressed(ArrayImages):
     """The pictures of another dataset; when the eighth is asked for the ``at``-th time, somebody presses Ctrl-C."""
 
