@@ -121,11 +121,11 @@ class Launch:
             with _device_of(next((address for address in addresses.values() if address > 0), 0)):
                 self._kernel[self._grid](**arguments)
 
-    def compiled(self, absent: frozenset[str] | set[str] = frozenset()) -> Any:
-        """The kernel as it is compiled for aligned addresses, all but the ``absent`` ones, on the device that Triton's
-        driver names."""
+    def compiled(self, absent: frozenset[str] | set[str] = frozenset(), numbers: dict[str, Any] | None = None) -> Any:
+        """The kernel as it is compiled for aligned addresses, all but the ``absent`` ones, and for ``numbers`` as in a
+        call, on the device that Triton's driver names."""
         pointers = {name: _argument(0 if name in absent else 4096, kind) for name, kind in self._pointers.items()}
-        return self._kernel.run(**self._arguments, **pointers, grid=self._grid, warmup=True)
+        return self._kernel.run(**self._arguments | (numbers or {}), **pointers, grid=self._grid, warmup=True)
 
 
 # ------------------------------------------------------------------------------------------------------ devices
