@@ -239,6 +239,14 @@ def test_every_family_can_be_tuned(text, monkeypatch, tmp_path):
     assert isinstance(problem, PoolProblem) or choice.kernel.name in dict(choice.estimates)
 
 
+def test_trials_do_not_follow_torchs_default_device(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
+    for text in ("conv2d.forward n1c4h9w9 k8r3s3 bias", "max_pool2d.grad_input n1c4h9w9 r3s3 indices"):
+        with torch.device("meta"), pycv.use(autotune=True):
+            choice = registry.choose(parse(text), settings.current(), 1)
+        assert choice.basis == "measured" and all(seconds > 0 for _, seconds in choice.estimates)
+
+
 def test_what_autotune_runs_stays_out_of_the_report():
     layer = pycv.nn.Conv2d(8, 8, 3).eval()
     with torch.no_grad(), pycv.use(autotune=True):

@@ -92,7 +92,7 @@ def test_every_kernel(text, algorithm, capability, tmp_path):
 
 
 def test_one_compilation_gathers_every_image_and_group():
-    """They change from launch to launch: compiled for 1, for multiples of 16 and for others it would be nine kernels."""
+    """They change from launch to launch: 1, multiples of 16 and others would be compiled apart, nine kernels in all."""
     (kernel,) = ahead.kernels(problem := parse("conv2d.grad_weight n33c64h8w8 k64r3s3 p1 g32 f32 nchw cuda"), "im2col")
     gather = kernel.plan(problem, 1, 2**28).launches[0]
     with ahead.pretending(80):
