@@ -183,13 +183,14 @@ class _Verdict(NamedTuple):
 
 def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict | None:
     """What was measured, now or (with the same result for as long as the kernels are the same) earlier."""
-    if not any(kernel.backend == "cpu" for kernel in candidates):  # nothing else is measured
-        return None
+    on_gpu = problem.device == "cuda"
+    if not any(kernel.on_gpu if on_gpu else kernel.backend == "cpu" for kernel in candidates):
+        return None  # nothing else is measured
     key = _tuning_key(candidates, problem, settings, threads, kept)
-    entry = tuned_choices.lookup(key)
-    if entry is None and settings.autotune:
+    entry = tuned_choices.lookup(key, problem.device)
+    if entry is None and settings.autotune and not (on_gpu and torch.cuda.is_current_stream_capturing()):
         contenders = [(kernel, _plan(kernel, problem, settings, threads)) for kernel in candidates]
-        guesses = _predictions(contenders, problem, threads, kept)
+        guesses = {} if on_gpu else _predictions(contenders, problem, threads, kept)
         entry = autotune.tuned(key, problem, contenders, guesses, kept)
     winner = next((kernel for kernel in candidates if entry is not None and kernel.name == entry.kernel), None)
     if entry is None or winner is None:
@@ -209,6 +210,9 @@ def _tuning_key(candidates: list[Kernel], problem: Problem, settings: Settings, 
         "torch_precision": torch.get_float32_matmul_precision(),
         "workspace_limit": settings.workspace_limit,
     }
+    if problem.device == "cuda":
+        cudnn: Any = torch.backends.cudnn
+        facts["cudnn"] = [cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision]
     return f"{problem} {json.dumps(facts)}"
 
 

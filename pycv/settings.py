@@ -166,8 +166,9 @@ def use(**settings) -> Iterator[None]:
         exceed it prepares on every call.
     autotune : bool
         Measure every kernel that may run a problem, and torch, when the problem is met for the first time (a third of
-        a second), take the fastest, and keep what was measured on disk, where it is found again with or without
-        autotune (:mod:`pycv.choice.cache`; ``pycv tune show``). Otherwise a cost model predicts which is the fastest.
+        a second; on a GPU after compiling what has to be), take the fastest, and keep what was measured on disk, where
+        it is found again with or without autotune (:mod:`pycv.choice.cache`; ``pycv tune show``). Otherwise a cost
+        model predicts which is the fastest. Nothing is measured while a CUDA graph is captured.
 
     Raises
     ------

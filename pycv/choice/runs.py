@@ -165,7 +165,8 @@ def _conv(plan: Any, o: Operands, kept: bool) -> Call:
     prologue = [o.address(name) for name in ("input_scale", "input_shift")] if p.prologue else []
     result_at, weight_at = names.index(computed), names.index("weight")
     held, scratch = o.scratch(plan.workspace_bytes)
-    prepare, launch = plan.prepare_weight, plan.run if prologue else plan.launch
+    prepare: Any = getattr(plan, "prepare_weight", None)  # not all plans have it where no weight is prepared
+    launch = plan.run if prologue else plan.launch
     weight, prepared = addresses[weight_at], None
     preparable = plan.prepared_weight_bytes if p.pass_ != "grad_weight" else 0
     if not kept and not prologue and getattr(plan, "takes_plain_weight", False):

@@ -111,6 +111,28 @@ def test_a_layer_in_the_interpreter():
     assert out == "triton\nFalse\n"
 
 
+def test_trial_runs_of_every_family():
+    """What autotune would time on a GPU."""
+    texts = (
+        "conv2d.forward n1c2h4w4 k2r3s3 f32 nchw cpu bias", "conv1d.grad_weight n1c2w6 k2s3 f32 nchw cpu",
+        "gemm.forward m3n4k5 f16 cpu bias", "max_pool2d.grad_input n1c2h4w4 r2s2 f32 nchw cpu indices",
+        "batch_norm.forward n2c2h2w2 bf16 nchw cpu training", "local_response_norm.forward n1c3h2w2 l3 f16 nchw cpu",
+        "channel_sum.forward n2c2h2w2 f32 nchw cpu", "relu.grad_input e9 bf16 cpu",
+    )  # fmt: skip
+    out = in_a_new_process(
+        "import torch, pycv\n"
+        "from pycv.choice.runs import Operands, call_of\n"
+        "from pycv.problem import parse\n"
+        f"for problem in map(parse, {texts}):\n"
+        "    for kernel in pycv.registry.kernels(problem.op, problem.pass_):\n"
+        "        if kernel.backend == 'triton' and kernel.supports(problem) is None:\n"
+        "            call_of(kernel, kernel.plan(problem, 1, 2**20), Operands(problem), False)()\n"
+        "            print(problem.op, kernel.name)",
+        TRITON_INTERPRET="1",
+    )
+    assert {line.split()[0] for line in out.splitlines()} == {parse(text).op for text in texts}
+
+
 @pytest.mark.full
 def test_without_triton():
     out = in_a_new_process(
