@@ -201,19 +201,28 @@ def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, 
 
 def _tuning_key(candidates: list[Kernel], problem: Problem, settings: Settings, threads: int, kept: bool) -> str:
     """All that the fastest kernel depends on besides machine and versions; what torch's switches do to it included."""
+    on_gpu = problem.device == "cuda"
     facts = {
         "contenders": [kernel.name for kernel in candidates],
         "deterministic": _deterministic(settings),
         "kept": kept,
         "precision": settings.precision,
         "threads": threads,
-        "torch_precision": torch.get_float32_matmul_precision(),
+        "torch_precision": _torch_precision(on_gpu),
         "workspace_limit": settings.workspace_limit,
     }
-    if problem.device == "cuda":
-        cudnn: Any = torch.backends.cudnn
-        facts["cudnn"] = [cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision]
+    if on_gpu:
+        cudnn = torch.backends.cudnn
+        facts["cudnn"] = [cudnn.enabled, cudnn.benchmark, cudnn.deterministic]
     return f"{problem} {json.dumps(facts)}"
+
+
+def _torch_precision(on_gpu: bool) -> list[str]:
+    """What torch may round the operands of matrix products and convolutions to. Its older switches answer through the
+    newer ones, which answer even where both were used."""
+    backends: Any = torch.backends
+    switches = (backends.cuda.matmul, backends.cudnn.conv) if on_gpu else (backends.mkldnn.matmul, backends.mkldnn.conv)
+    return [{"none": "ieee"}.get(switch.fp32_precision, switch.fp32_precision) for switch in switches]
 
 
 def _default(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict:

@@ -210,6 +210,24 @@ def test_whatever_matters_is_in_the_key(use_kernels):
         assert chosen().basis == "measured"
 
 
+def test_torchs_precision_switches_are_in_the_key_old_and_new(use_kernels):
+    """Where the new ones were set torch refuses to say what the old ones are."""
+    use_kernels(kernel("quick", FakePlan(9e6, seconds=1e-4)), kernel("slow", FakePlan(3e6, seconds=1e-3)))
+    with pycv.use(autotune=True):
+        chosen()
+    switch, before = torch.backends.mkldnn.matmul, torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert chosen().basis == "predicted"
+        torch.set_float32_matmul_precision(before)
+        assert chosen().basis == "measured"
+        switch.fp32_precision = "tf32"
+        assert chosen().basis == "predicted"
+    finally:
+        torch.set_float32_matmul_precision(before)
+        switch.fp32_precision = "none"
+
+
 TEXTS = (
     "conv2d.forward n1c4h9w9 k8r3s3 p1 bias+relu", "conv2d.forward n1c4h9w9 k8r3s3 nhwc res=nhwc bias+residual+relu",
     "conv2d.grad_input n1c4h9w9 k8r3s3 u2 bias", "conv3d.grad_weight n1c4d5h5w5 k8t3r3s3",
