@@ -124,9 +124,10 @@ def test_trial_runs_of_every_family():
         "from pycv.choice.runs import Operands, call_of\n"
         "from pycv.problem import parse\n"
         f"for problem in map(parse, {texts}):\n"
+        "    operands = Operands(problem)\n"
         "    for kernel in pycv.registry.kernels(problem.op, problem.pass_):\n"
         "        if kernel.backend == 'triton' and kernel.supports(problem) is None:\n"
-        "            call_of(kernel, kernel.plan(problem, 1, 2**20), Operands(problem), False)()\n"
+        "            call_of(kernel, kernel.plan(problem, 1, 2**20), operands, False)()\n"
         "            print(problem.op, kernel.name)",
         TRITON_INTERPRET="1",
     )
