@@ -111,7 +111,7 @@ class Launch:
     where there is none.
 
     The first launch is Triton's: it looks at every argument, compiles, and says what it compiled. That is kept; later
-    launches fill in addresses and go there directly, which takes the host a tenth of the time.
+    launches fill in addresses and go there directly, in a quarter of the host's time or less.
     """
 
     def __init__(self, kernel: Any, programs: int, pointers: Mapping[str, str | Block], **arguments: Any) -> None:

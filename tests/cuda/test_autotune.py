@@ -21,6 +21,7 @@ from ..backend import DEVICE, STANDIN
 pytestmark = pytest.mark.skipif(DEVICE == "cpu", reason="about tensors of a GPU: PYCV_TEST_DEVICE=cuda or standin")
 
 CONV = parse("conv2d.forward n1c8h9w9 k8r3s3 f16 nchw cuda")
+SLOW = 0.03  # seconds: longer than a busy machine keeps anybody waiting
 
 
 class Plan(ConvPlan):
@@ -64,7 +65,7 @@ def chosen(autotuned: bool = True, problem: Any = CONV) -> registry.Choice:
 
 
 def test_the_fastest_is_taken_and_remembered(use_plans):
-    slow, quick = Plan(2e-3), Plan(1e-4, first=0.1)  # the first run compiles
+    slow, quick = Plan(SLOW), Plan(1e-4, first=3 * SLOW)  # the first run compiles
     use_plans(slow=slow, quick=quick)
     assert chosen(False).kernel.algorithm == "slow"  # the first of its backend
     with torch.autocast("cuda", dtype=torch.bfloat16):
@@ -72,7 +73,7 @@ def test_the_fastest_is_taken_and_remembered(use_plans):
     assert tuned.kernel.algorithm == "quick" and tuned.basis == "measured"
     assert tuned.reason.startswith("tuned: measured ") and "; cuda:slow " in tuned.reason
     seconds = dict(tuned.estimates)
-    assert seconds["cuda:slow"] >= 2e-3 and seconds["cuda:quick"] < 0.05
+    assert seconds["cuda:slow"] >= SLOW > seconds["cuda:quick"]
     assert not any(slow.runs + quick.runs)
     runs = len(slow.runs + quick.runs)
     assert chosen(False).reason == chosen().reason == tuned.reason  # without autotune too
@@ -82,7 +83,7 @@ def test_the_fastest_is_taken_and_remembered(use_plans):
 
 
 def test_nothing_is_measured_while_a_graph_is_captured(use_plans, monkeypatch):
-    use_plans(slow=(slow := Plan(1e-3)), quick=(quick := Plan(1e-4)))
+    use_plans(slow=(slow := Plan(SLOW)), quick=(quick := Plan(1e-4)))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert chosen().basis == "" and not slow.runs and not quick.runs
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
@@ -108,7 +109,7 @@ def changes(monkeypatch):
 
 
 def test_another_gpu_or_other_versions_forget(use_plans, monkeypatch):
-    use_plans(slow=Plan(1e-3), quick=Plan(1e-4))
+    use_plans(slow=Plan(SLOW), quick=Plan(1e-4))
     tuned = chosen()
     for _ in changes(monkeypatch):
         assert chosen(False).basis == ""
@@ -118,7 +119,7 @@ def test_another_gpu_or_other_versions_forget(use_plans, monkeypatch):
 
 
 def test_torchs_switches_are_in_the_key(use_plans):
-    use_plans(slow=Plan(1e-3), quick=Plan(1e-4))
+    use_plans(slow=Plan(SLOW), quick=Plan(1e-4))
     assert chosen().basis == "measured"
     with torch.backends.cudnn.flags(benchmark=True, deterministic=True, allow_tf32=False):
         assert chosen(False).basis == ""
@@ -131,7 +132,7 @@ def test_the_cpus_kernels_need_not_be_built(use_plans, monkeypatch):
 
     monkeypatch.setattr(device, "current", missing)
     monkeypatch.setattr(device, "kernel_hash", missing)
-    use_plans(slow=Plan(1e-3), quick=Plan(1e-4))
+    use_plans(slow=Plan(SLOW), quick=Plan(1e-4))
     assert chosen().kernel.algorithm == "quick" and cache.path("cuda").exists()
     assert "cuda:quick" in tune.show()
 
@@ -179,9 +180,10 @@ def test_trials_run_on_the_problems_device_in_its_dtype(dtype, pass_):
     assert held.is_cuda and address % 256 == 0 and address + 100 <= held.data_ptr() + held.nbytes
 
 
-@pytest.mark.skipif(STANDIN, reason="nothing is compiled for the stand-in for a GPU, and it has no graphs")
-def test_a_layer_is_tuned_on_the_device():
-    layer, x = pycv.nn.Conv2d(8, 8, 3).cuda().half(), torch.randn(2, 8, 9, 9).cuda().half()
-    with pycv.use(autotune=True), registry.record() as log:
+def test_a_layer_and_its_gradients_are_tuned():
+    """Through the ops; on the stand-in for a GPU, which cannot launch Triton's kernels, among the CUDA ones."""
+    layer, x = pycv.nn.Conv2d(3, 4, 3).to(DEVICE), torch.randn(1, 3, 6, 6, device=DEVICE, requires_grad=True)
+    with pycv.use(autotune=True, backend="cuda" if STANDIN else None), registry.record() as log:
         layer(x).sum().backward()
-    assert log and all(call.choice.basis == "measured" for call in log if len(call.choice.estimates) > 1)
+    bases = {call.choice.problem.pass_: call.choice.basis for call in log if call.choice.problem.op == "conv2d"}
+    assert bases == dict.fromkeys(PASSES, "measured")

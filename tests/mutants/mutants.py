@@ -470,6 +470,9 @@ MUTANTS = [
     _triton("conv_fft.py", "real * cosines + imaginary * sines", "real * cosines - imaginary * sines", "conv_fft_line"),
     _triton("conv_fft.py", "(row == 0) | (row == N1 // 2)", "row == 0", "conv_fft_strided"),
     _triton("conv_fft_plans.py", '"ADD": first > 0', '"ADD": first > 9', "conv_fft_tiles"),
+    Mutant("kernels/triton/launch.py", "address % 16 == 0 else 2", "address else 2", "tests/triton/test_launch.py"),
+    Mutant("kernels/triton/launch.py", "(device, *constants, ", "(device, ", "tests/triton/test_launch.py"),
+    Mutant("kernels/triton/launch.py", "0 if address == _EMPTY else address", "address", "tests/triton/test_launch.py"),
     # Hopper: phases, stages given back early, results overwritten while they are stored, the fence, windows, parts
     Mutant(WGMMA_RING, "at.parity ^ 1);", "at.parity);", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_RING, "wait_for_products<1>(sums);\n        if (step > 0", "if (step > 0", WGMMA_GEMM_TESTS),
