@@ -6,6 +6,7 @@ On a GPU what has to be compiled is compiled before that: seconds for each conte
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -61,7 +62,7 @@ def measure(
         made = {kernel.name: call_of(kernel, plan, operands, kept) for kernel, plan in promising}
         calls = {name: call for name, call in made.items() if call is not None}
         if problem.device == "cuda":
-            _compile(calls)
+            _compile(problem, calls)
             deadline = time.perf_counter() + budget
         once = _tried(calls, sampler)
         fastest = min(once.values())
@@ -80,10 +81,17 @@ def _unprofiled() -> Iterator[None]:
         torch._C._autograd._enable_record_function(True)
 
 
-def _compile(calls: Mapping[str, Call]) -> None:
-    """Kernels are compiled, and those of torch's libraries loaded, by their first run."""
-    for call in calls.values():
-        call()
+def _compile(problem: Problem, calls: dict[str, Call]) -> None:
+    """Kernels are compiled, and those of torch's libraries loaded, by their first run. Only then it shows which need
+    more of this GPU than it has: they are taken out of ``calls``, unless nothing would be left."""
+    for name, call in list(calls.items()):
+        try:
+            call()
+        except Exception as error:
+            if len(calls) == 1:
+                raise
+            warnings.warn(f"{name} cannot run {problem} here and is left out: {error}", stacklevel=2)
+            del calls[name]
 
 
 def _tried(calls: Mapping[str, Call], sampler: type[timing.Sampler]) -> dict[str, float]:

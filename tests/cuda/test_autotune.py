@@ -82,6 +82,21 @@ def test_the_fastest_is_taken_and_remembered(use_plans):
     assert chosen(False).kernel.algorithm == "slow"
 
 
+def test_what_turns_out_not_to_run_is_left_out(use_plans):
+    """As a kernel of Triton's that needs more shared memory than this GPU has."""
+
+    class Failing(Plan):
+        def launch(self, *pointers: int) -> None:
+            raise RuntimeError("out of shared memory")
+
+    use_plans(failing=Failing(0.0), quick=Plan(1e-4))
+    with pytest.warns(UserWarning, match="cuda:failing cannot run .*h9w9.*: out of shared memory"):
+        assert chosen().kernel.algorithm == "quick"
+    use_plans(failing=Failing(0.0), too=Failing(0.0))
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="out of shared memory"):
+        chosen()
+
+
 def test_nothing_is_measured_while_a_graph_is_captured(use_plans, monkeypatch):
     use_plans(slow=(slow := Plan(SLOW)), quick=(quick := Plan(1e-4)))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
