@@ -53,6 +53,8 @@ def explain(model: torch.nn.Module, *inputs: Any, **keywords: Any) -> Explanatio
     RuntimeError
         If another torch profiler is running.
     """
+    if torch._C._autograd._profiler_enabled():  # it would lose what it has recorded
+        raise RuntimeError("explain: another torch profiler is running")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces its start and end on stderr otherwise
     profiler = torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True, with_flops=True

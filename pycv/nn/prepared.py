@@ -40,6 +40,7 @@ from torch.nn import Parameter
 from .. import settings
 from ..registry import Choice
 from . import enable
+from .tracing import Scriptable
 
 _function_modes = torch._C._len_torch_function_stack
 _is_compiling = torch.compiler.is_compiling
@@ -130,11 +131,11 @@ class _Entry:
     """One prepared weight and what it was made from. Holds the choice: its id is the key and must not be reused."""
 
     __slots__ = ("address", "buffer", "choice", "sample", "shape", "storage", "stream", "strides", "version",
-                 "watched", "weight_id")  # fmt: skip
+                 "watched", "weight")  # fmt: skip
 
     def __init__(self, weight: Tensor, choice: Choice):
         self.choice = choice
-        self.weight_id = id(weight)
+        self.weight = weight  # itself: another one might get the id of a dead one, and a weakref forbids swap_tensors
         self.version = weight._version
         self.shape, self.strides = weight.shape, weight.stride()
         self.storage = weight.untyped_storage()
@@ -148,7 +149,7 @@ class _Entry:
     def valid(self, weight: Tensor) -> bool:
         """The weight is the one this was made from, as far as can be seen. Only a live address is read."""
         return (
-            id(weight) == self.weight_id
+            weight is self.weight
             and weight.data_ptr() == self.address
             and weight._version == self.version
             and weight.shape == self.shape
@@ -187,7 +188,7 @@ def _sample_step(count: int, row: int) -> int:
     return step
 
 
-class WeightedLayer(torch.nn.Module):
+class WeightedLayer(Scriptable):
     """What layers with a prepared weight add to their torch.nn class: holding it, and dropping it in time."""
 
     _prepared_weights: PreparedWeights | None = None
@@ -233,8 +234,11 @@ def invalidate(model: torch.nn.Module) -> None:
     """Drop every prepared weight of a model's layers.
 
     Needed only after a write that neither torch nor the sampled comparison can see: one that changes a few elements of
-    a large weight through ``p.data``, a NumPy view or another tensor on the same memory.
+    a large weight through ``p.data``, a NumPy view or another tensor on the same memory. Raises TypeError if ``model``
+    is not a torch.nn.Module.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model={type(model).__name__!r}: expected a torch.nn.Module")
     for module in model.modules():
         if isinstance(module, WeightedLayer):
             module._drop_prepared_weights()

@@ -215,3 +215,11 @@ def test_runs_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
     with registry.timed(choice):  # nobody records
         pass
     assert len(log) == 6
+
+
+def test_another_profiler_keeps_what_it_has():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        torch.ones(3).sin()
+        with pytest.raises(RuntimeError, match="another torch profiler is running"):
+            pycv.explain(Net(), X)
+    assert any(row.key == "aten::sin" for row in profiler.key_averages())
