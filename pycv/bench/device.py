@@ -12,6 +12,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -25,14 +26,24 @@ WARMUP_CALLS = 5
 @contextmanager
 def fair() -> Iterator[None]:
     """The vendor's libraries at their best and as exact as ours: cuDNN measures all of its algorithms, nobody uses
-    TF32."""
-    matmul = torch.backends.cuda.matmul
+    TF32. What is to be measured is prepared within, on the stream of the measurements."""
+    matmul, outer = torch.backends.cuda.matmul, torch.cuda.current_stream()
     before, matmul.allow_tf32 = matmul.allow_tf32, False
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=0, allow_tf32=False):
+        _stream().wait_stream(outer)
+        switches = torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=0, allow_tf32=False)
+        with switches, torch.cuda.stream(_stream()):
             yield
+        outer.wait_stream(_stream())
     finally:
         matmul.allow_tf32 = before
+
+
+@cache
+def _stream() -> torch.cuda.Stream:
+    """All that is measured runs on it, since no graph can capture the default stream, and what a forward pass did there
+    binds its gradient to it: autograd runs a node on the stream of its forward pass."""
+    return torch.cuda.Stream()
 
 
 def measure(
@@ -98,11 +109,13 @@ class _Sampler:
 
 def captured(call: Callable[[], object]) -> Callable[[], object] | None:
     """The call as a graph; None where it cannot be captured (it waits for the device, or there are no graphs)."""
+    current = torch.cuda.current_stream()
     try:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=_stream()):
             call()
     except RuntimeError:
+        torch.cuda.set_stream(current)  # where ending the capture fails, torch does not come to it
         torch.cuda.synchronize()
         return None
     return graph.replay

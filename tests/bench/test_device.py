@@ -7,14 +7,16 @@ import torch
 
 from pycv import timing
 from pycv.bench import device
+from tests.bench.streams import Streams
 
 LAUNCH = 5e-6  # of the host, between two kernels of a call
 
 
-class World:
+class World(Streams):
     """A device whose clock calls move forward, and whose graphs leave the host's time out."""
 
     def __init__(self, monkeypatch):
+        super().__init__(monkeypatch)
         self.now, self.order, self.flushes, self.capturing = 0.0, [], 0, None
         world = self
 
@@ -32,7 +34,7 @@ class World:
 
         class Graph:
             def __init__(self):
-                self.kernels = []
+                self.kernels, self.failed = [], False
 
             def replay(self):
                 for name, seconds in self.kernels:
@@ -45,12 +47,16 @@ class World:
                 world.now += 1e-4
 
         @contextmanager
-        def capture(graph):
-            world.capturing = graph
+        def capture(graph, stream):
+            """As torch's: where ending the capture fails, its stream remains the current one."""
+            before, world.capturing, world.stream = world.stream, graph, stream
             try:
                 yield
             finally:
                 world.capturing = None
+                if graph.failed:
+                    raise RuntimeError("operation failed due to a previous error during capture")
+                world.stream = before
 
         fakes = {"Event": Event, "CUDAGraph": Graph, "graph": capture, "synchronize": lambda: None}
         for name, fake in fakes.items():
@@ -61,6 +67,7 @@ class World:
         def run():
             if self.capturing is not None:
                 if not capturable:
+                    self.capturing.failed = True
                     raise RuntimeError("operation not permitted when stream is capturing")
                 self.capturing.kernels.append((name, seconds))
                 return
@@ -68,6 +75,11 @@ class World:
             self.now += seconds + LAUNCH
 
         return run
+
+    def gradient(self, name, seconds):
+        """A call that runs on the stream that is current now, that of its forward pass, whichever is later."""
+        home, there, elsewhere = self.stream, self.call(name, seconds), self.call(name, seconds, capturable=False)
+        return lambda: there() if self.stream is home else elsewhere()
 
 
 @pytest.fixture
@@ -88,6 +100,25 @@ def test_what_cannot_be_captured_is_called(world):
     assert timings["a"].seconds == pytest.approx(2e-5 + LAUNCH)
 
 
+def test_gradients_are_captured(world):
+    with device.fair():
+        device.measure({"a": world.gradient("a", 2e-5)}, budget=100)
+    assert world.order[-1] == "graph of a"
+
+
+def test_everything_runs_on_one_stream_after_what_came_before(world):
+    outer = world.stream
+    with device.fair():
+        inner = world.stream
+        assert inner is not outer and inner.awaited == [outer]
+        assert device.captured(world.call("a", 1e-5, capturable=False)) is None and world.stream is inner
+        assert device.captured(world.call("a", 1e-5)) is not None and world.stream is inner
+    assert world.stream is outer and outer.awaited == [inner]
+    with device.fair():
+        assert world.stream is inner
+    assert device.captured(world.call("a", 1e-5, capturable=False)) is None and world.stream is outer
+
+
 def test_every_sample_is_cold_and_the_flush_is_no_part_of_it(world):
     device.measure({"a": world.call("a", 1e-3)}, budget=100)
     assert world.flushes >= timing.MIN_SAMPLES
@@ -101,7 +132,7 @@ def test_samples_are_interleaved(world):
     assert "".join(world.order[-18:]) == "abba" * 4 + "ab"
 
 
-def test_fair_switches_are_given_back():
+def test_fair_switches_are_given_back(world):
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
     with device.fair():
         assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

@@ -14,6 +14,7 @@ from pycv import bench, cli
 from pycv.bench import gpu, machine, placing, plots, report, roofline
 from pycv.problem import parse
 from tests.backend import for_cpu
+from tests.bench.streams import Streams
 
 ROOT = Path(__file__).parents[2]
 LEVELS = (machine.Level("L2", 50e6, 5e12), machine.Level("memory", float("inf"), 2e12))
@@ -27,6 +28,7 @@ pytestmark = for_cpu
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """There is a GPU, and this is what is measured of it."""
+    Streams(monkeypatch)
     monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
