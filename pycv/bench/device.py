@@ -1,9 +1,10 @@
 """How long calls take on a GPU: by CUDA events, side by side, each sample out of a cold or a warm cache.
 
 A sample is one call between two events. Before it, unless caches are to be warm, a buffer larger than the L2 cache is
-written: that evicts what the last call left, and keeps the device busy while the next one is queued, so that the time
-between the events holds no time of the host. What takes less than GRAPH_SECONDS is captured in a CUDA graph and
-replayed, where it can be: then several launches do not wait for each other's dispatch either.
+written, which evicts what the last call left. Then the device waits for as long as the host takes to queue the call, so
+that the time between the events holds no time of the host; only where that takes more than MOST_WAITING does the rest
+of it show. What takes the device less than GRAPH_SECONDS is captured in a CUDA graph and replayed, where that can be:
+then several launches do not wait for each other's dispatch either.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ..timing import MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
 FLUSH_BYTES = 2**28
 GRAPH_SECONDS = 1e-4
 WARMUP_CALLS = 5
+MOST_WAITING = 5e-3  # seconds of the device before a call
+CLOCK = 2e9  # of the device, about, whose cycles torch.cuda._sleep counts
 
 
 @contextmanager
@@ -81,14 +84,23 @@ def _buffer() -> torch.Tensor:
 
 class _Sampler:
     def __init__(self, name: str, call: Callable[[], object], buffer: torch.Tensor | None) -> None:
-        self.name, self.call, self.buffer = name, call, buffer
+        self.name, self.buffer = name, buffer
         self.seconds: list[float] = []
         for _ in range(WARMUP_CALLS):  # choices, plans, cuDNN's search, clocks
             call()
+        self._take(call)
+        if self._timed() < GRAPH_SECONDS and (graph := captured(call)):
+            graph()
+            self._take(graph)
+
+    def _take(self, call: Callable[[], object]) -> None:
+        """What samples are taken of, and the cycles that the device waits before each."""
         torch.cuda.synchronize()
-        if self._timed() < GRAPH_SECONDS:
-            self.call = captured(call) or call
-            self._timed()
+        start = time.perf_counter()
+        call()
+        host = time.perf_counter() - start
+        torch.cuda.synchronize()
+        self.call, self.waiting = call, int(CLOCK * min(1.5 * host + 2e-5, MOST_WAITING))  # hosts are not punctual
 
     def sample(self) -> None:
         self.seconds.append(self._timed())
@@ -97,6 +109,7 @@ class _Sampler:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         if self.buffer is not None:
             self.buffer.zero_()
+        torch.cuda._sleep(self.waiting)
         begin.record()
         self.call()
         end.record()

@@ -1,6 +1,7 @@
 """Times by CUDA events, on a device and a clock that the test controls."""
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,15 +10,17 @@ from pycv import timing
 from pycv.bench import device
 from tests.bench.streams import Streams
 
-LAUNCH = 5e-6  # of the host, between two kernels of a call
+LAUNCH = 5e-6  # of the host, per kernel
+REPLAY = 1e-6  # of the host, per graph
 
 
 class World(Streams):
-    """A device whose clock calls move forward, and whose graphs leave the host's time out."""
+    """A host and a device, each with a clock of its own: the host queues, and the device runs what is queued, later."""
 
     def __init__(self, monkeypatch):
         super().__init__(monkeypatch)
-        self.now, self.order, self.flushes, self.capturing = 0.0, [], 0, None
+        self.host = self.device = 0.0
+        self.order, self.flushes, self.capturing = [], 0, None
         world = self
 
         class Event:
@@ -25,9 +28,10 @@ class World(Streams):
                 assert enable_timing
 
             def record(self):
-                self.at = world.now
+                self.at = world.device = max(world.device, world.host)
 
-            def synchronize(self): ...
+            def synchronize(self):
+                world.host = max(world.host, self.at)
 
             def elapsed_time(self, end):
                 return 1e3 * (end.at - self.at)
@@ -37,14 +41,15 @@ class World(Streams):
                 self.kernels, self.failed = [], False
 
             def replay(self):
+                world.host += REPLAY
                 for name, seconds in self.kernels:
                     world.order.append(f"graph of {name}")
-                    world.now += seconds
+                    world.run(seconds)
 
         class Buffer:
             def zero_(self):
                 world.flushes += 1
-                world.now += 1e-4
+                world.run(1e-4)
 
         @contextmanager
         def capture(graph, stream):
@@ -58,12 +63,23 @@ class World(Streams):
                     raise RuntimeError("operation failed due to a previous error during capture")
                 world.stream = before
 
-        fakes = {"Event": Event, "CUDAGraph": Graph, "graph": capture, "synchronize": lambda: None}
+        def synchronize():
+            world.host = max(world.host, world.device)
+
+        fakes = {"Event": Event, "CUDAGraph": Graph, "graph": capture, "synchronize": synchronize}
+        fakes["_sleep"] = lambda cycles: self.run(cycles / device.CLOCK)
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
         monkeypatch.setattr(device, "_buffer", Buffer)
+        monkeypatch.setattr(device, "time", SimpleNamespace(perf_counter=lambda: self.host))
 
-    def call(self, name, seconds, capturable=True):
+    def run(self, seconds):
+        """On the device, once it has done what was queued before."""
+        self.device = max(self.device, self.host) + seconds
+
+    def call(self, name, seconds, capturable=True, kernels=1):
+        """Of several kernels, which take ``seconds`` together."""
+
         def run():
             if self.capturing is not None:
                 if not capturable:
@@ -72,7 +88,9 @@ class World(Streams):
                 self.capturing.kernels.append((name, seconds))
                 return
             self.order.append(name)
-            self.now += seconds + LAUNCH
+            for _ in range(kernels):
+                self.host += LAUNCH
+                self.run(seconds / kernels)
 
         return run
 
@@ -90,14 +108,32 @@ def world(monkeypatch):
 def test_short_calls_are_replayed_as_graphs(world):
     timings = device.measure({"short": world.call("short", 2e-5), "long": world.call("long", 1e-3)}, budget=100)
     assert timings["short"].seconds == pytest.approx(2e-5)
-    assert timings["long"].seconds == pytest.approx(1e-3 + LAUNCH)
+    assert timings["long"].seconds == pytest.approx(1e-3)
     assert timings["short"].samples == timings["long"].samples == timing.MIN_SAMPLES
     assert "graph of long" not in world.order
 
 
 def test_what_cannot_be_captured_is_called(world):
     timings = device.measure({"a": world.call("a", 2e-5, capturable=False)}, budget=100)
-    assert timings["a"].seconds == pytest.approx(2e-5 + LAUNCH)
+    assert timings["a"].seconds == pytest.approx(2e-5)
+    assert set(world.order) == {"a"}
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_the_host_is_no_part_of_a_time_nor_of_the_decision_to_capture(world, flush):
+    calls = {
+        "busy host": world.call("busy host", 2e-5, kernels=100),  # 500 µs of it
+        "uncaptured": world.call("uncaptured", 2e-5, kernels=100, capturable=False),
+        "busy device": world.call("busy device", 1.1e-4),
+    }
+    timings = device.measure(calls, budget=100, flush=flush)
+    assert [timing.seconds for timing in timings.values()] == pytest.approx([2e-5, 2e-5, 1.1e-4])
+    assert set(world.order[-3:]) == {"graph of busy host", "uncaptured", "busy device"}
+
+
+def test_the_device_does_not_wait_for_long(world):
+    timings = device.measure({"a": world.call("a", 1e-3, kernels=4000)}, budget=100, flush=False)
+    assert timings["a"].seconds == pytest.approx(4000 * LAUNCH - device.MOST_WAITING, rel=1e-3)
 
 
 def test_gradients_are_captured(world):

@@ -119,7 +119,7 @@ def install() -> None:
         # Too old for Triton, by its version: there is no driver to launch anything else.
         "get_device_properties": SimpleNamespace(major=0, minor=0, L2_cache_size=2**20, multi_processor_count=2),
         "is_current_stream_capturing": False, "empty_cache": None, "is_bf16_supported": True,
-        "current_stream": _Stream(), "set_stream": None, "stream": nullcontext(),
+        "current_stream": _Stream(), "set_stream": None, "stream": nullcontext(), "_sleep": None,
         "get_rng_state": torch.empty(0, dtype=torch.uint8), "set_rng_state": None,
     }  # fmt: skip
     for name, answer in answers.items():
