@@ -16,7 +16,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy
 import pycv
 from pycv import models
 from pycv.bench import device, machine, report
+from pycv.bench.contenders import compiling
 from pycv.bench.network_worker import FORMATS, unpatched
 from pycv.cli.shared import progress_bar
 
@@ -76,13 +77,19 @@ def calls(setting: Setting, wanted: Sequence[str]) -> tuple[dict[str, Callable[[
     labels = torch.randint(0, 10, (setting.batch,)).to("cuda")
     found, reasons = {}, {}
     for name in wanted:
-        call = _call(name, copy.deepcopy(original), x, labels, setting.mode == "training")
         try:
-            call()
-            found[name] = call
+            found[name] = _ready(name, copy.deepcopy(original), x, labels, setting.mode == "training")
         except Exception as error:  # of one contender: an unsupported layer, memory, a compiler that is missing
             reasons[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return found, reasons
+
+
+def _ready(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> Callable[[], Any]:
+    """A contender's call, run once."""
+    call = _call(name, network, x, labels, train)
+    with compiling() if name == "torch:compiled" else nullcontext():
+        call()
+    return call
 
 
 def _call(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> Callable[[], Any]:

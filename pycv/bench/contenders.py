@@ -16,7 +16,8 @@ the forward pass of torch in the problem's layout through torch.compile, which f
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -197,10 +198,24 @@ def _compiled(options: dict[str, Any], problem: Problem, data: Data) -> Call:
 
     try:
         run = _each_weight(problem, data, made)
-        run()
+        with compiling():
+            for _ in data.get("weights", (None,)):
+                run()
     except Exception as error:  # of whatever Inductor stands on: no compiler, no Triton
         raise Unavailable(f"torch.compile: {type(error).__name__}") from None
     return run
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Around the first calls of what torch.compile made. What was compiled before is forgotten.
+
+    torch.compile keeps what it compiled by code object, of which all modules share one and all partials another, and
+    runs the ninth variant of one uncompiled, without a word. Within this it raises instead.
+    """
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
 
 
 # Contenders that no backend of pycv is: what prepares the call, and what it is.

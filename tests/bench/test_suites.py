@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.gpu import networks
+from tests.bench.compiler import Compiler
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,3 +48,12 @@ def test_the_table_of_networks_takes_the_fastest_rival_and_names_what_failed():
     lines = networks.table(rows).splitlines()
     assert lines[2] == "| vgg16 inference bf16 batch 32 | 2 | - | 3 | 1 | 0.50 | 1e-03 |"
     assert lines[4] == "- cuda: no kernel"
+
+
+def test_networks_are_compiled_however_many_came_before(monkeypatch):
+    compiler = Compiler()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
+    for width in range(1, 10):
+        x = torch.randn(1, 3, 2, 2)
+        networks._ready("torch:compiled", torch.nn.Conv2d(3, width, 1), x, torch.zeros(1), train=False)()
+    assert compiler.runs == [2] * 9
