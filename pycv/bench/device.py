@@ -17,6 +17,7 @@ from functools import cache
 
 import torch
 
+from ..nn.prepared import used_by_graphs
 from ..timing import MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
 
 FLUSH_BYTES = 2**28
@@ -125,7 +126,7 @@ def captured(call: Callable[[], object]) -> Callable[[], object] | None:
     current = torch.cuda.current_stream()
     try:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=_stream()):
+        with used_by_graphs(), torch.cuda.graph(graph, stream=_stream()):  # as without a graph
             call()
     except RuntimeError:
         torch.cuda.set_stream(current)  # where ending the capture fails, torch does not come to it

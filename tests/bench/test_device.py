@@ -8,6 +8,7 @@ import torch
 
 from pycv import timing
 from pycv.bench import device
+from pycv.nn import prepared
 from tests.bench.streams import Streams
 
 LAUNCH = 5e-6  # of the host, per kernel
@@ -140,6 +141,22 @@ def test_gradients_are_captured(world):
     with device.fair():
         device.measure({"a": world.gradient("a", 2e-5)}, budget=100)
     assert world.order[-1] == "graph of a"
+
+
+def test_what_is_captured_uses_the_prepared_weights_that_are_kept(world, monkeypatch):
+    monkeypatch.setattr(prepared, "_is_capturing", lambda: world.capturing is not None)
+    store, weight, choice, used = prepared.PreparedWeights(), SimpleNamespace(is_cuda=True), object(), []
+    store._entries = {id(choice): SimpleNamespace(valid=lambda weight: True, buffer="kept")}
+    run = world.call("a", 2e-5)
+
+    def call():
+        used.append((world.capturing is not None, store.get(weight, choice)))
+        run()
+
+    device.measure({"a": call}, budget=100)
+    assert set(used) == {(False, "kept"), (True, "kept")}
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=None):  # of a user
+        assert store.get(weight, choice) is None
 
 
 def test_everything_runs_on_one_stream_after_what_came_before(world):
