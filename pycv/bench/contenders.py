@@ -16,10 +16,9 @@ the forward pass of torch in the problem's layout through torch.compile, which f
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import cycle
 from types import ModuleType
 from typing import Any
@@ -198,7 +197,8 @@ def _compiled(options: dict[str, Any], problem: Problem, data: Data) -> Call:
 
     try:
         run = _each_weight(problem, data, made)
-        with compiling():
+        _forget_others(problem)
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
             for _ in data.get("weights", (None,)):
                 run()
     except Exception as error:  # of whatever Inductor stands on: no compiler, no Triton
@@ -206,16 +206,14 @@ def _compiled(options: dict[str, Any], problem: Problem, data: Data) -> Call:
     return run
 
 
-@contextmanager
-def compiling() -> Iterator[None]:
-    """Around the first calls of what torch.compile made. What was compiled before is forgotten.
+@lru_cache(maxsize=1)
+def _forget_others(problem: Problem) -> None:
+    """Drops what was compiled, unless it was for this problem.
 
     torch.compile keeps what it compiled by code object, of which all modules share one and all partials another, and
-    runs the ninth variant of one uncompiled, without a word. Within this it raises instead.
+    runs the ninth variant of one uncompiled, without a word.
     """
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        yield
 
 
 # Contenders that no backend of pycv is: what prepares the call, and what it is.
