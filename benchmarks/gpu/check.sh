@@ -109,7 +109,7 @@ bench() {
     rm -rf "$out/bench"
     if [[ $rehearsal ]]; then
         "$python" -m tests.standin benchmarks.gpu --output "$out/bench" --problems tests/standin/problems.txt \
-            --seconds 0.2 --baseline torch:nchw,torch:nhwc
+            --sampling 0.2 --baseline torch:nchw,torch:nhwc
     else
         "$python" -m benchmarks.gpu --output "$out/bench"
     fi

@@ -18,11 +18,14 @@ from functools import cache
 import torch
 
 from ..nn.prepared import used_by_graphs
-from ..timing import MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
+from ..timing import FEW_SAMPLES, MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
+from .contenders import Unavailable
 
 FLUSH_BYTES = 2**28
 GRAPH_SECONDS = 1e-4
-WARMUP_CALLS = 5
+WARMUP_CALLS = 3
+LEAST_CALLS = 15  # that a time takes, warm-up included
+SHORT_SECONDS = 1.0  # that every call may have, however little is left
 MOST_WAITING = 5e-3  # seconds of the device before a call
 CLOCK = 2e9  # of the device, about, whose cycles torch.cuda._sleep counts
 
@@ -51,15 +54,27 @@ def _stream() -> torch.cuda.Stream:
 
 
 def measure(
-    calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02, flush: bool = True
-) -> dict[str, Timing]:
+    calls: Mapping[str, Callable[[], object]],
+    budget: float,
+    precision: float = 0.02,
+    flush: bool = True,
+    patience: float = 0.0,
+) -> tuple[dict[str, Timing], dict[str, str]]:
     """Times every call on the current device; ``budget`` in seconds and ``precision`` as in :func:`timing.measure`.
 
     ``flush``: every sample finds its operands in memory, not in the L2 cache.
+
+    Also returns, in words, why calls were left out: LEAST_CALLS of one would take longer than SHORT_SECONDS and than
+    what is left of the budget or, where that is more, of ``patience`` (seconds as well).
     """
-    deadline = time.perf_counter() + budget
+    start = time.perf_counter()
     buffer = _buffer() if flush else None
-    samplers = [_Sampler(name, call, buffer) for name, call in calls.items()]
+    samplers, reasons = [], {}
+    for name, call in calls.items():
+        try:
+            samplers.append(_Sampler(name, call, buffer, start + max(budget, patience)))
+        except Unavailable as reason:
+            reasons[name] = str(reason)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -68,15 +83,14 @@ def measure(
             for i in range(len(samplers)):
                 samplers[(rounds + i) % len(samplers)].sample()
             rounds += 1
-            if rounds >= MIN_SAMPLES:
-                if time.perf_counter() > deadline:
-                    break
-                if all(not sampler.result(precision).noisy for sampler in samplers):
-                    break
+            if rounds >= FEW_SAMPLES and time.perf_counter() > start + budget:
+                break
+            if rounds >= MIN_SAMPLES and all(not sampler.result(precision).noisy for sampler in samplers):
+                break
     finally:
         if was_enabled:
             gc.enable()
-    return {sampler.name: sampler.result(precision) for sampler in samplers}
+    return {sampler.name: sampler.result(precision) for sampler in samplers}, reasons
 
 
 def _buffer() -> torch.Tensor:
@@ -84,10 +98,14 @@ def _buffer() -> torch.Tensor:
 
 
 class _Sampler:
-    def __init__(self, name: str, call: Callable[[], object], buffer: torch.Tensor | None) -> None:
+    """One call and its samples. Raises Unavailable for one that could not be measured by the deadline."""
+
+    def __init__(self, name: str, call: Callable[[], object], buffer: torch.Tensor | None, deadline: float) -> None:
         self.name, self.buffer = name, buffer
         self.seconds: list[float] = []
-        for _ in range(WARMUP_CALLS):  # choices, plans, cuDNN's search, clocks
+        call()  # choices, plans, cuDNN's search
+        _refuse_long(call, deadline)
+        for _ in range(WARMUP_CALLS):
             call()
         self._take(call)
         if self._timed() < GRAPH_SECONDS and (graph := captured(call)):
@@ -119,6 +137,17 @@ class _Sampler:
 
     def result(self, precision: float) -> Timing:
         return summarized(self.seconds, precision)
+
+
+def _refuse_long(call: Callable[[], object], deadline: float) -> None:
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    left = max(0.0, deadline - time.perf_counter())
+    if LEAST_CALLS * seconds > max(left, SHORT_SECONDS):
+        raise Unavailable(f"no time: a call takes {seconds:.2g} s, and {left:.2g} s are left")
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object] | None:

@@ -107,7 +107,7 @@ def world(monkeypatch):
 
 
 def test_short_calls_are_replayed_as_graphs(world):
-    timings = device.measure({"short": world.call("short", 2e-5), "long": world.call("long", 1e-3)}, budget=100)
+    timings, _ = device.measure({"short": world.call("short", 2e-5), "long": world.call("long", 1e-3)}, budget=100)
     assert timings["short"].seconds == pytest.approx(2e-5)
     assert timings["long"].seconds == pytest.approx(1e-3)
     assert timings["short"].samples == timings["long"].samples == timing.MIN_SAMPLES
@@ -115,7 +115,7 @@ def test_short_calls_are_replayed_as_graphs(world):
 
 
 def test_what_cannot_be_captured_is_called(world):
-    timings = device.measure({"a": world.call("a", 2e-5, capturable=False)}, budget=100)
+    timings, _ = device.measure({"a": world.call("a", 2e-5, capturable=False)}, budget=100)
     assert timings["a"].seconds == pytest.approx(2e-5)
     assert set(world.order) == {"a"}
 
@@ -127,13 +127,13 @@ def test_the_host_is_no_part_of_a_time_nor_of_the_decision_to_capture(world, flu
         "uncaptured": world.call("uncaptured", 2e-5, kernels=100, capturable=False),
         "busy device": world.call("busy device", 1.1e-4),
     }
-    timings = device.measure(calls, budget=100, flush=flush)
+    timings, _ = device.measure(calls, budget=100, flush=flush)
     assert [timing.seconds for timing in timings.values()] == pytest.approx([2e-5, 2e-5, 1.1e-4])
     assert set(world.order[-3:]) == {"graph of busy host", "uncaptured", "busy device"}
 
 
 def test_the_device_does_not_wait_for_long(world):
-    timings = device.measure({"a": world.call("a", 1e-3, kernels=4000)}, budget=100, flush=False)
+    timings, _ = device.measure({"a": world.call("a", 1e-3, kernels=4000)}, budget=100, flush=False)
     assert timings["a"].seconds == pytest.approx(4000 * LAUNCH - device.MOST_WAITING, rel=1e-3)
 
 
@@ -157,6 +157,22 @@ def test_what_is_captured_uses_the_prepared_weights_that_are_kept(world, monkeyp
     assert set(used) == {(False, "kept"), (True, "kept")}
     with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=None):  # of a user
         assert store.get(weight, choice) is None
+
+
+def test_an_end_of_time_comes_after_three_rounds(world):
+    timings, reasons = device.measure({"a": world.call("a", 0.05), "b": world.call("b", 0.06)}, budget=0.1)
+    assert timings["a"].samples == timings["b"].samples == timing.FEW_SAMPLES and not reasons
+    assert timings["a"].seconds == pytest.approx(0.05) and timings["a"].noisy
+
+
+def test_what_would_take_too_long_is_left_out_and_said(world):
+    calls = {"a": world.call("a", 1e-3), "slow": world.call("slow", 0.2), "b": world.call("b", 1e-3)}
+    timings, reasons = device.measure(calls, budget=2.0)
+    assert list(timings) == ["a", "b"] and timings["b"].samples == timing.MIN_SAMPLES
+    assert reasons == {"slow": "no time: a call takes 0.2 s, and 1.6 s are left"}
+    assert world.order.count("slow") == 2
+    timings, reasons = device.measure(calls, budget=2.0, patience=10.0)
+    assert list(timings) == list(calls) and not reasons
 
 
 def test_everything_runs_on_one_stream_after_what_came_before(world):
