@@ -406,7 +406,7 @@ MUTANTS = [
     ),
     Mutant(CUDA_CONV_TILE, "if (left > Shape::depth) fetch", "if (left > 2 * Shape::depth) fetch", CUDA_CONV_TESTS),
     Mutant(CUDA_CONV_TILE, "__syncthreads();  // this pair and", "// this pair and", CUDA_CONV_TESTS),
-    Mutant(CUDA_CONV_TILE, "first = tile.split * p.split_depth", "first = 0 * p.split_depth", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "first = block.part * p.split_depth", "first = 0 * p.split_depth", CUDA_CONV_TESTS),
     Mutant(CUDA_CONV_TILE, "kNoLine && c < p.columns;", "kNoLine;", CUDA_CONV_TESTS),
     Mutant(CUDA_DIRECT, "half >= p.lanes; half /= 2", "half > p.lanes; half /= 2", CUDA_CONV_TESTS),
     Mutant(CUDA_DIRECT, "if (v < count) out[", "out[", CUDA_CONV_TESTS),

@@ -1,6 +1,7 @@
 """pycv.explain: every call with its layer, kernel and reason, torch's ops included and nothing counted twice."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pycv
+from pycv import registry
 from pycv.problem import parse
 
 
@@ -178,3 +180,38 @@ def test_errors_of_the_model_come_through_and_leave_nothing():
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
     assert pycv.registry.recorders == []
     assert pycv.explain(model, X).rows
+
+
+def test_runs_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
+    """Nothing waits for the device before the time is asked for; while a graph is captured it has none."""
+    log = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            self.number = len(log)
+            log.append("made")
+
+        def record(self):
+            log.append("recorded")
+
+        def synchronize(self):
+            log.append("waited")
+
+        def elapsed_time(self, end):
+            return 4.0 * (end.number > self.number)  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    choice = SimpleNamespace(problem=parse("relu.forward e10 cuda"))
+    capturing = False
+    with registry.record() as calls, registry.timed(choice):
+        log.append("launched")
+    assert log == ["made", "made", "recorded", "launched", "recorded"]
+    assert calls[0].seconds == 0.004 and log[-1] == "waited"
+    capturing = True
+    with registry.record() as calls, registry.timed(choice):
+        pass
+    assert 0 <= calls[0].seconds < 0.004 and len(log) == 6
+    with registry.timed(choice):  # nobody records
+        pass
+    assert len(log) == 6
