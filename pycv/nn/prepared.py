@@ -7,7 +7,8 @@ meanwhile.
 
 On a GPU an entry also belongs to the stream that prepared it: another one might run ahead of it. While a CUDA graph is
 captured nothing is kept and nothing that was kept is used: the graph prepares the weight on every replay, so that it
-follows a weight that changes in place.
+follows a weight that changes in place. The benchmark, whose weights do not change, asks for the opposite
+(:func:`used_by_graphs`).
 
 Writes that torch does not count (through ``p.data``, a NumPy view, another tensor on the same memory) leave all of
 that as it was. They are looked for in the weight's bytes: all of them up to ``FULL_CHECK_BYTES``, beyond that
@@ -29,7 +30,8 @@ import ctypes
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,21 @@ MAX_PLANS = 4  # a layer keeps this many plans' weights: inputs of a few sizes, 
 
 _stores: weakref.WeakSet[PreparedWeights] = weakref.WeakSet()
 _lock = threading.Lock()
+
+
+_used_by_graphs = False
+
+
+@contextmanager
+def used_by_graphs() -> Iterator[None]:
+    """Graphs that are captured meanwhile, in whatever thread, use what is kept. They are right for as long as it is:
+    the weight must not change, and its layer must not drop it."""
+    global _used_by_graphs
+    _used_by_graphs = True
+    try:
+        yield
+    finally:
+        _used_by_graphs = False
 
 
 def kept_bytes() -> int:
@@ -78,7 +95,7 @@ class PreparedWeights:
         """The prepared ``weight`` for ``choice.plan`` as uint8, or None if it must not or cannot be kept."""
         entry = self._entries.get(id(choice))
         if entry is not None and entry.valid(weight):
-            return None if weight.is_cuda and _is_capturing() else entry.buffer
+            return None if weight.is_cuda and _is_capturing() and not _used_by_graphs else entry.buffer
         if choice.plan.prepared_weight_bytes == 0 or not _keepable(weight):
             return None
         return self._keep(weight, choice)
