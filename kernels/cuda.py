@@ -91,15 +91,22 @@ def capability() -> tuple[int, int]:
 @cache
 def has_code_for(architectures: str, capability: tuple[int, int]) -> bool:
     """Whether a build for ``7.5;8.0+PTX;9.0a`` runs on a device: binaries on the same major version and up, PTX on
-    whatever is newer, what ends in ``a`` on nothing but its own."""
+    whatever is newer, what ends in ``a`` on nothing but its own, in ``f`` on the same major version."""
     for text in architectures.split(";"):
-        match = re.match(r"(\d+)\.(\d+)(a?)(\+PTX)?$", text)
+        match = re.match(r"(\d+)\.(\d+)([af]?)(\+PTX)?$", text)
         if match is None:
             continue
         own = (int(match[1]), int(match[2]))
-        if own == capability or (not match[3] and own <= capability and (own[0] == capability[0] or match[4])):
+        alone = match[3] == "a"
+        if own == capability or (not alone and own <= capability and (own[0] == capability[0] or match[4])):
             return True
     return False
+
+
+def _version(architecture: str) -> tuple[int, int]:
+    """(8, 0) of ``8.0+PTX``."""
+    major, minor = re.findall(r"\d+", architecture)[:2]
+    return int(major), int(minor)
 
 
 def state(kernel: Kernel) -> list[str]:
@@ -121,7 +128,7 @@ def _planned(planner: str, algorithm: str, *arguments: Any) -> Any:
 
 
 class _StreamedPlan:
-    """A plan of pycv._cuda that runs on torch's current stream of the device that its first pointer is on."""
+    """A plan of pycv._cuda that runs on torch's current stream of the device that its pointers are on."""
 
     def __init__(self, plan: Any):
         self.workspace_bytes = getattr(plan, "workspace_bytes", 0)
@@ -130,11 +137,12 @@ class _StreamedPlan:
         self._launch = getattr(plan, "launch", None)
 
     def launch(self, *addresses: int) -> None:
-        with _device_of(addresses[0]) as device:
+        with _device_of(*addresses) as device:
             self._launch(*addresses, _raw_stream(device))  # type: ignore[misc]
 
     def run(self, *arguments: Any, **named: Any) -> None:
-        with _device_of(arguments[0] if arguments else next(iter(named.values()))) as device:
+        addresses = (value for value in (*arguments, *named.values()) if type(value) is int)  # not alpha, eps ...
+        with _device_of(*addresses) as device:
             self._plan.run(*arguments, **named, stream=_raw_stream(device))
 
     def prepare_weight(self, weight: int, prepared: int) -> None:
@@ -147,20 +155,23 @@ def _raw_stream(device: int) -> int:
 
 
 class _device_of:
-    """The device of a pointer, made current for a block. Nothing is asked or set where there is only one."""
+    """The device of the first pointer that is not null, made current for a block.
 
-    __slots__ = ("_address", "_guard")
+    Empty tensors have null pointers. Nothing is asked or set where there is only one device.
+    """
 
-    def __init__(self, address: int):
-        self._address = address
+    __slots__ = ("_addresses", "_guard")
+
+    def __init__(self, *addresses: int):
+        self._addresses = addresses
         self._guard: Any = None
 
     def __enter__(self) -> int:
         if _device_count() == 1:
             return 0
         current = torch.cuda.current_device()
-        device = _cuda.device_of(self._address)
-        if device in (-1, current):  # -1: the null pointer of an empty tensor
+        device = _cuda.device_of(next(filter(None, self._addresses), 0))
+        if device in (-1, current):  # -1: there is none
             return current
         self._guard = torch.cuda.device(device)
         self._guard.__enter__()
@@ -280,9 +291,11 @@ def _fft(p: ConvProblem) -> str | None:
     extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
     if not _fits_shared_memory(extents, p.dtype):
         return f"filter of extent {'x'.join(map(str, extents))}: no tile for it fits into shared memory"
+    if (reason := _conv(p)) is not None:
+        return reason
     if not _geometry.all_read(p):
         return "fft would mix in the elements that the windows leave out in between"
-    return _conv(p)
+    return None
 
 
 def _fits_shared_memory(extents: list[int], dtype: str) -> bool:
@@ -312,9 +325,14 @@ def _mma_sync(variant: str, supports):
 
 def _before(major: int, minor: int) -> str | None:
     """Why what this capability brought cannot run here. Host execution has all of it."""
-    if on_host() or (present := capability()) >= (major, minor):
+    if on_host():
         return None
-    return "capability {}.{}: it needs {}.{} or newer".format(*present, major, minor)
+    if (present := capability()) < (major, minor):
+        return "capability {}.{}: it needs {}.{} or newer".format(*present, major, minor)
+    able = [text for text in _cuda.architectures.split(";") if _version(text) >= (major, minor)]
+    if not has_code_for(";".join(able), present):  # the code that loads would be of an older one
+        return f"the CUDA kernels are built for {_cuda.architectures}: it needs {major}.{minor} or newer"
+    return None
 
 
 def _wgmma(variant: str):
@@ -403,9 +421,13 @@ def _windows(p: ConvProblem) -> str | None:
 
 def _exactly(major: int, minor: int) -> str | None:
     """Why what only this capability has cannot run here. Host execution has all of it."""
-    if on_host() or (present := capability()) == (major, minor):
+    if on_host():
         return None
-    return "capability {}.{}: it is for {}.{} alone".format(*present, major, minor)
+    if (present := capability()) != (major, minor):
+        return "capability {}.{}: it is for {}.{} alone".format(*present, major, minor)
+    if f"{major}.{minor}a" not in _cuda.architectures.split(";"):
+        return f"the CUDA kernels are built for {_cuda.architectures}: it needs {major}.{minor}a"
+    return None
 
 
 def _wgmma_entries(ops, passes, algorithms, variants, plan, supports) -> list[Kernel]:

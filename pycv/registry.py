@@ -307,8 +307,13 @@ class Call:
     """One recorded run of a kernel (or of torch in its place)."""
 
     choice: Choice
-    seconds: float
+    clock: _HostClock | _DeviceClock
     thread: int = field(default_factory=threading.get_ident)
+
+    @property
+    def seconds(self) -> float:
+        """How long it took. Of a run on a GPU this waits until it has ended."""
+        return self.clock.seconds()
 
 
 recorders: list[list[Call]] = []  # empty almost always: the ops test its truth before anything else
@@ -331,9 +336,42 @@ RANGE = "pycv.call"  # the profiler range around every recorded call
 @contextmanager
 def timed(choice: Choice) -> Iterator[None]:
     """Times one run and hands it to the recorders. To torch's profiler the run is a range named ``RANGE``."""
-    with torch._C._profiler._RecordFunctionFast(RANGE):
-        start = time.perf_counter()
+    if not recorders:
         yield
-        call = Call(choice, time.perf_counter() - start)
+        return
+    with torch._C._profiler._RecordFunctionFast(RANGE):
+        on_device = choice.problem.device == "cuda" and not torch.cuda.is_current_stream_capturing()
+        clock = _DeviceClock() if on_device else _HostClock()
+        yield
+        clock.stop()
+        call = Call(choice, clock)
         for calls in recorders:
             calls.append(call)
+
+
+class _HostClock:
+    """Time that passes in this thread."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def stop(self) -> None:
+        self._stop = time.perf_counter()
+
+    def seconds(self) -> float:
+        return self._stop - self._start
+
+
+class _DeviceClock:
+    """Time that passes on the current stream of a GPU, which runs behind: nothing waits for it before it is asked."""
+
+    def __init__(self) -> None:
+        self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._start.record()
+
+    def stop(self) -> None:
+        self._stop.record()
+
+    def seconds(self) -> float:
+        self._stop.synchronize()
+        return self._start.elapsed_time(self._stop) / 1e3

@@ -34,8 +34,10 @@ def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
     return decoded(encoded(values, dtype), dtype)
 
 
-def rounded_to_tf32(values: np.ndarray) -> np.ndarray:
-    """The nearest values with the 11 bits of precision of tf32, ties away from zero."""
+def rounded_to_tf32(values: np.ndarray, ties_to_even: bool = False) -> np.ndarray:
+    """The nearest values with the 11 bits of precision of tf32, ties away from zero or to even."""
     single = values.astype(np.float32)
-    bits = (single.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    bits = single.view(np.uint32)
+    half = np.uint32(0xFFF) + (bits >> 13 & 1) if ties_to_even else np.uint32(0x1000)
+    bits = (bits + half) & np.uint32(0xFFFFE000)
     return np.where(np.isfinite(single), bits.view(np.float32), single).astype(values.dtype)

@@ -93,6 +93,7 @@ std::tuple<int, int> capability(int device) {
 int device_of(Address address) {
     cudaPointerAttributes attributes{};
     const bool known = cudaPointerGetAttributes(&attributes, pointer(address)) == cudaSuccess;
+    if (!known) static_cast<void>(cudaGetLastError());  // the next launch would report it
     return known && attributes.type == cudaMemoryTypeDevice ? attributes.device : -1;
 }
 #endif

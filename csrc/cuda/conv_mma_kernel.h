@@ -11,6 +11,7 @@
 // they are inside the source, and the copy. What is not inside is 0 and multiplied like any other value.
 #pragma once
 
+#include "conv_block.h"
 #include "conv_mma.h"
 
 namespace pycv::cuda {
@@ -49,27 +50,6 @@ struct ConvMmaShared {
     ConvSlice slices[kStages][Tiles::slices];
     Digits next[Tiles::slices], step;  // of the depth
     Gather gather;
-};
-
-// Which tile a block computes.
-struct ConvMmaBlock {
-    int64_t part, row, column;  // of the corner
-    int group, phase;
-
-    template <class Shape, class T>
-    static __device__ ConvMmaBlock of(const ConvMma<T>& p) {
-        ConvMmaBlock block;
-        int64_t rest = blockIdx.x;
-        block.column = rest % p.across * Shape::columns;
-        rest /= p.across;
-        block.row = rest % p.down * Shape::rows;
-        rest /= p.down;
-        block.phase = static_cast<int>(rest % p.geometry.phase_count());
-        rest /= p.geometry.phase_count();
-        block.group = static_cast<int>(rest % p.groups);
-        block.part = rest / p.groups;
-        return block;
-    }
 };
 
 // The roles of positions and taps.
@@ -196,7 +176,7 @@ __device__ __forceinline__ void copy_tile(T* tile, bool vectors, At at) {
 // A pair of tiles.
 template <class Shape, bool GradWeight, class T>
 __device__ __forceinline__ void fetch_tiles(ConvMmaShared<T, Shape, GradWeight>* shared, int stage, const ConvMma<T>& p,
-                                            const ConvMmaBlock& block) {
+                                            const ConvBlock& block) {
     using Tiles = ConvMmaTiles<T, Shape, GradWeight>;
     using TileA = typename Tiles::TileA;
     using TileB = typename Tiles::TileB;
@@ -214,7 +194,7 @@ __device__ __forceinline__ void fetch_tiles(ConvMmaShared<T, Shape, GradWeight>*
     };
     if constexpr (GradWeight) {
         copy_tile<TileA, Shape::threads>(tile_a, p.plain_vectors, [&](int row, int v) {
-            const int64_t channel = block.row + v * vector;
+            const int64_t channel = block.line + v * vector;
             const int left = clamped(p.channels - channel, vector);
             const bool valid = slices[row].count > 0 && left > 0;
             return ConvVector<T>{valid ? plain + slices[row].plain + channel : plain, valid ? left : 0};
@@ -238,7 +218,7 @@ __device__ __forceinline__ void fetch_tiles(ConvMmaShared<T, Shape, GradWeight>*
 // + bias, + residual, relu, and out: of positions and channels.
 template <bool AlongRows, class Arithmetic, class Shape, class T>
 __device__ __forceinline__ void write_positions(WarpProducts<Arithmetic, Shape>& products, float* staging,
-                                                const ConvMma<T>& p, const ConvMmaBlock& block, const ConvLine* lines) {
+                                                const ConvMma<T>& p, const ConvBlock& block, const ConvLine* lines) {
     T* const computed = p.computed + block.group * p.computed_group;
     for_each_run<AlongRows>(products, staging, [&](const float (&run)[4], int row, int column) {
         int64_t at[kRun];
@@ -265,12 +245,12 @@ __device__ __forceinline__ void write_positions(WarpProducts<Arithmetic, Shape>&
 // Of output channels and taps.
 template <class Arithmetic, class Shape, class T>
 __device__ __forceinline__ void write_filters(WarpProducts<Arithmetic, Shape>& products, float* staging,
-                                              const ConvMma<T>& p, const ConvMmaBlock& block, const ConvLine* lines) {
+                                              const ConvMma<T>& p, const ConvBlock& block, const ConvLine* lines) {
     constexpr int vector = widest_vector<T>;
     T* const computed = p.computed + block.group * p.computed_group;
     for_each_run<false>(products, staging, [&](const float (&run)[4], int row, int column) {
         const ConvLine& line = lines[column / vector];
-        const int64_t k = block.row + row, first = line.computed + k * p.computed_strides.n;
+        const int64_t k = block.line + row, first = line.computed + k * p.computed_strides.n;
         int64_t at[kRun];
         T values[kRun];
 #pragma unroll
@@ -286,7 +266,7 @@ __device__ __forceinline__ void write_filters(WarpProducts<Arithmetic, Shape>& p
 template <bool GradWeight, class Arithmetic, class Shape, class T>
 __device__ __forceinline__ void write_tile(WarpProducts<Arithmetic, Shape>& products,
                                            ConvMmaShared<T, Shape, GradWeight>* shared, const ConvMma<T>& p,
-                                           const ConvMmaBlock& block) {
+                                           const ConvBlock& block) {
     float* const staging = reinterpret_cast<float*>(shared->tiles);
     if constexpr (GradWeight)
         write_filters(products, staging, p, block, shared->lines);
@@ -304,11 +284,11 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_together)
     using Shared = ConvMmaShared<T, Shape, GradWeight>;
     using Tiles = typename Shared::Tiles;
     PYCV_SHARED(Shared, shared);
-    const auto block = ConvMmaBlock::of<Shape>(p);
+    const auto block = ConvBlock::of<Shape::rows, Shape::columns>(p.down, p.across, p.geometry.phase_count(), p.groups);
     if (threadIdx.x == 0) shared->gather = p.geometry.phase(block.phase);
     __syncthreads();
     const ConvMmaRoles<T, GradWeight> roles(p, shared->gather);
-    find_lines(shared, roles, GradWeight ? block.column / Tiles::vector : block.row);
+    find_lines(shared, roles, GradWeight ? block.column / Tiles::vector : block.line);
     const int64_t first = block.part * p.part_depth;
     const int64_t end = min(first + p.part_depth, roles.depth()), depth = end > first ? end - first : 0;
     if (depth > 0) begin_slices(shared, roles, first);  // a phase may have no taps at all
@@ -339,11 +319,11 @@ __global__ void __launch_bounds__(Shape::threads) conv_mma_add_parts(const ConvM
     using T = typename Arithmetic::T;
     using Shared = ConvMmaShared<T, Shape, GradWeight>;
     PYCV_SHARED(Shared, shared);
-    const auto block = ConvMmaBlock::of<Shape>(p);
+    const auto block = ConvBlock::of<Shape::rows, Shape::columns>(p.down, p.across, p.geometry.phase_count(), p.groups);
     if (threadIdx.x == 0) shared->gather = p.geometry.phase(block.phase);
     __syncthreads();
     find_lines(shared, ConvMmaRoles<T, GradWeight>(p, shared->gather),
-               GradWeight ? block.column / Shared::Tiles::vector : block.row);
+               GradWeight ? block.column / Shared::Tiles::vector : block.line);
     WarpProducts<Arithmetic, Shape> products;
     const float* sums = p.sums + static_cast<int64_t>(blockIdx.x) * (Shape::rows * Shape::columns);
     for (int64_t part = 0; part < p.parts; ++part, sums += p.tiles() * (Shape::rows * Shape::columns))

@@ -15,6 +15,7 @@
 // same order.
 #pragma once
 
+#include "conv_block.h"
 #include "conv_tiles.h"
 
 namespace pycv::cuda {
@@ -39,27 +40,6 @@ struct ConvShared {
     TileLine lines[Shape::lines];
     Digits next_rows[Shape::depth], step;  // in shared memory, as registers are what the kernel lacks
     Gather gather;
-};
-
-// Which tile a block computes.
-struct ConvTileIndex {
-    int64_t split, line, column;  // of the corner
-    int group, phase;
-
-    template <class Shape, class T>
-    static __device__ ConvTileIndex of_block(const ConvTiles<T>& p) {
-        ConvTileIndex tile;
-        int64_t rest = blockIdx.x;
-        tile.column = rest % p.column_tiles * Shape::columns;
-        rest /= p.column_tiles;
-        tile.line = rest % p.line_tiles * Shape::lines;
-        rest /= p.line_tiles;
-        tile.phase = static_cast<int>(rest % p.geometry.phase_count());
-        rest /= p.geometry.phase_count();
-        tile.group = static_cast<int>(rest % p.groups);
-        tile.split = rest / p.groups;
-        return tile;
-    }
 };
 
 // The roles that positions and taps play.
@@ -237,23 +217,23 @@ struct ThreadPlace {
 
 // The epilogue of a tile: + bias, + residual, relu, and out.
 template <class Shape, bool GradWeight, class T>
-__device__ __forceinline__ void write_tile(const ConvTiles<T>& p, const ConvTileIndex& tile, const TileLine* lines,
+__device__ __forceinline__ void write_tile(const ConvTiles<T>& p, const ConvBlock& block, const TileLine* lines,
                                            const ThreadPlace<Shape>& place, const typename Shape::Products& products) {
     using A = accumulator_t<T>;
     const int64_t column_stride = GradWeight ? p.computed_strides.n : p.computed_strides.c;
-    T* const computed = p.computed + tile.group * p.computed_group;
+    T* const computed = p.computed + block.group * p.computed_group;
     auto write = [&](const A(&sums)[kRun], int line, int column, int line_step, int column_step) {
         int64_t at[kRun];
         T values[kRun];
 #pragma unroll
         for (int i = 0; i < kRun; ++i) {
             const TileLine& to = lines[line + i * line_step];
-            const int64_t c = tile.column + column + i * column_step;
+            const int64_t c = block.column + column + i * column_step;
             const bool valid = to.computed != kNoLine && c < p.columns;
             at[i] = valid ? to.computed + c * column_stride : -1;
             A value = sums[i];
             if (!GradWeight && valid) {
-                const int64_t channel = static_cast<int64_t>(tile.group) * p.columns + c;
+                const int64_t channel = static_cast<int64_t>(block.group) * p.columns + c;
                 if (p.bias) value += to_accumulator(p.bias[channel]);
                 if (p.residual) value += to_accumulator(p.residual[to.residual + channel * p.residual_strides.c]);
                 if (p.relu && value < 0) value = 0;
@@ -293,19 +273,20 @@ template <class T, class Shape, bool GradWeight>
 __global__ void __launch_bounds__(Shape::threads, kBlocksTogether<T, GradWeight>) conv_tile(const ConvTiles<T> p) {
     using Shared = ConvShared<T, Shape>;
     PYCV_SHARED(Shared, shared);
-    const auto tile = ConvTileIndex::of_block<Shape>(p);
-    if (threadIdx.x == 0) shared->gather = p.geometry.phase(tile.phase);
+    const auto block =
+        ConvBlock::of<Shape::lines, Shape::columns>(p.line_tiles, p.column_tiles, p.geometry.phase_count(), p.groups);
+    if (threadIdx.x == 0) shared->gather = p.geometry.phase(block.phase);
     __syncthreads();
     const ConvRoles<T, GradWeight> roles(p, shared->gather);
-    find_lines<Shape>(shared->lines, roles, tile.line);
-    const int64_t first = tile.split * p.split_depth;
+    find_lines<Shape>(shared->lines, roles, block.line);
+    const int64_t first = block.part * p.split_depth;
     const int64_t end = min(first + p.split_depth, roles.depth());
     begin_rows<Shape>(shared, roles, first, end);
     __syncthreads();
     next_rows<Shape>(shared, roles, 0, end - first);
 
-    const T* const source = p.source + tile.group * p.source_group;
-    const T* const plain = p.plain + tile.group * p.plain_group + tile.column * p.plain_strides.c;
+    const T* const source = p.source + block.group * p.source_group;
+    const T* const plain = p.plain + block.group * p.plain_group + block.column * p.plain_strides.c;
     auto fetch = [&](int stage) {
         T* to = shared->tiles[stage];
         const TileRow* at = shared->rows[stage];
@@ -313,7 +294,7 @@ __global__ void __launch_bounds__(Shape::threads, kBlocksTogether<T, GradWeight>
             to, p.source_lanes, SourceReader<T>{source, shared->lines, at, p.geometry.source_size()});
         copy_lanes<typename Shape::Plain, Shape::threads>(
             to + Shape::Source::elements, p.plain_lanes,
-            PlainReader<T>{plain, at, p.plain_strides.c, p.plain_columns - tile.column});
+            PlainReader<T>{plain, at, p.plain_strides.c, p.plain_columns - block.column});
     };
 
     const ThreadPlace<Shape> place(p.lines_contiguous);
@@ -335,7 +316,7 @@ __global__ void __launch_bounds__(Shape::threads, kBlocksTogether<T, GradWeight>
         stage ^= 1;
     }
     if (p.splits == 1) {
-        write_tile<Shape, GradWeight>(p, tile, shared->lines, place, products);
+        write_tile<Shape, GradWeight>(p, block, shared->lines, place, products);
         return;
     }
     accumulator_t<T>* sums = p.sums + static_cast<int64_t>(blockIdx.x) * Shape::sums * Shape::threads + threadIdx.x;
@@ -349,10 +330,11 @@ template <class T, class Shape, bool GradWeight>
 __global__ void __launch_bounds__(Shape::threads) conv_add_splits(const ConvTiles<T> p) {
     using Shared = ConvShared<T, Shape>;
     PYCV_SHARED(Shared, shared);
-    const auto tile = ConvTileIndex::of_block<Shape>(p);
-    if (threadIdx.x == 0) shared->gather = p.geometry.phase(tile.phase);
+    const auto block =
+        ConvBlock::of<Shape::lines, Shape::columns>(p.line_tiles, p.column_tiles, p.geometry.phase_count(), p.groups);
+    if (threadIdx.x == 0) shared->gather = p.geometry.phase(block.phase);
     __syncthreads();
-    find_lines<Shape>(shared->lines, ConvRoles<T, GradWeight>(p, shared->gather), tile.line);
+    find_lines<Shape>(shared->lines, ConvRoles<T, GradWeight>(p, shared->gather), block.line);
     typename Shape::Products products;
     const accumulator_t<T>* sums =
         p.sums + static_cast<int64_t>(blockIdx.x) * Shape::sums * Shape::threads + threadIdx.x;
@@ -362,7 +344,7 @@ __global__ void __launch_bounds__(Shape::threads) conv_add_splits(const ConvTile
             products.sums[i / Shape::column_sums][i % Shape::column_sums] += sums[i * Shape::threads];
     }
     __syncthreads();
-    write_tile<Shape, GradWeight>(p, tile, shared->lines, ThreadPlace<Shape>(p.lines_contiguous), products);
+    write_tile<Shape, GradWeight>(p, block, shared->lines, ThreadPlace<Shape>(p.lines_contiguous), products);
 }
 
 template <bool GradWeight, class T>

@@ -30,7 +30,6 @@ namespace {
 // The tile that is done first: waves of blocks, at the share of its peak that a multiprocessor may reach with it (not
 // measured yet: what it reads of shared memory for a multiply-add lets expect it).
 GroupColumns choose_columns(int64_t positions, int64_t channels) {
-    constexpr int64_t multiprocessors = 132;
     constexpr struct {
         GroupColumns columns;
         double rate;
@@ -40,7 +39,7 @@ GroupColumns choose_columns(int64_t positions, int64_t channels) {
     for (const auto& row : rows) {
         const auto columns = static_cast<int64_t>(row.columns);
         const int64_t tiles = ceil_div<int64_t>(positions, WideGroups::rows) * ceil_div(channels, columns);
-        const double time = static_cast<double>(ceil_div(tiles, multiprocessors) * columns) / row.rate;
+        const double time = static_cast<double>(ceil_div(tiles, kPlannedMultiprocessors) * columns) / row.rate;
         if (least != 0 && time >= least) continue;
         least = time;
         best = row.columns;

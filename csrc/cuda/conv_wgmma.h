@@ -26,12 +26,13 @@ template <class TileA, class TileB>
 struct ConvFeed {
     const ConvOperands& in;
 
+    // Stages come in order, so that the producer counts where it is and divides only once for a tile.
     __device__ __forceinline__ auto loader(const PersistentTile& tile) const {
-        return [this, at = in.windows.place(tile.row), column = tile.column](unsigned char* tiles, Barrier* full,
-                                                                             int step) {
-            const int taps = in.windows.taps(), tap = step % taps, channel = step / taps * TileA::depth;
+        return [this, at = in.windows.place(tile.row), column = tile.column, tap = WindowTap{}, channel = 0](
+                   unsigned char* tiles, Barrier* full, int) mutable {
             in.windows.load(tiles, in.source, full, channel, at, tap);
-            TileB::load(tiles + TileA::bytes, in.weight, full, column, channel, tap);
+            TileB::load(tiles + TileA::bytes, in.weight, full, column, channel, in.windows.index(tap));
+            if (!in.windows.advance(tap)) channel += TileA::depth;
         };
     }
 };

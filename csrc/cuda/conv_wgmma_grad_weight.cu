@@ -47,17 +47,24 @@ struct FilterFeed {
     const FilterOperands& in;
 
     __device__ __forceinline__ auto loader(const PersistentTile& tile) const {
-        return [this, tile](unsigned char* tiles, Barrier* full, int step) {
+        struct {
+            int channel;
+            WindowTap tap;
+        } panels[TileB::panels];
+        const int last = in.windows.taps() * in.channel_blocks - 1;
+#pragma unroll
+        for (int i = 0; i < TileB::panels; ++i) {
+            const int panel = min(tile.column / kPanel + i, last);  // beyond the last: something, never looked at
+            panels[i] = {panel % in.channel_blocks * kPanel, in.windows.tap(panel / in.channel_blocks)};
+        }
+        return [this, tile, panels](unsigned char* tiles, Barrier* full, int step) {
             const int position = (tile.batch * in.steps + step) * kPositions;
             TileA::load(tiles, in.output, full, tile.row, position, 0);
             const WindowPlace at = in.windows.place(position);
-            const int last = in.windows.taps() * in.channel_blocks - 1;
-#pragma unroll 1
-            for (int i = 0; i < TileB::panels; ++i) {
-                const int panel = min(tile.column / kPanel + i, last);  // beyond the last: something, never looked at
-                in.windows.load(tiles + TileA::bytes + i * TileB::panel_bytes, in.input, full,
-                                panel % in.channel_blocks * kPanel, at, panel / in.channel_blocks);
-            }
+#pragma unroll
+            for (int i = 0; i < TileB::panels; ++i)
+                in.windows.load(tiles + TileA::bytes + i * TileB::panel_bytes, in.input, full, panels[i].channel, at,
+                                panels[i].tap);
         };
     }
 };
@@ -133,14 +140,13 @@ public:
 private:
     // As many parts as occupy a large device, and fit into the workspace.
     void share(int64_t workspace_limit) {
-        constexpr int64_t multiprocessors = 132;
         const int64_t steps = std::max<int64_t>(ceil_div<int64_t>(positions_, kPositions), 1);
         const int64_t bytes = std::max<int64_t>(problem_.k * columns_ * 4, 1);
         const int64_t tiles =
             std::max<int64_t>(ceil_div<int64_t>(problem_.k, WideGroups::rows) *
                                   ceil_div<int64_t>(columns_, wide_ ? WideGroups::columns : NarrowGroups::columns),
                               1);
-        const int64_t wanted = std::min({multiprocessors / tiles, workspace_limit / bytes, steps});
+        const int64_t wanted = std::min({kPlannedMultiprocessors / tiles, workspace_limit / bytes, steps});
         steps_ = ceil_div(steps, std::max<int64_t>(wanted, 1));
         parts_ = ceil_div(steps, steps_);
     }

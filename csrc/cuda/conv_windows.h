@@ -31,6 +31,11 @@ struct WindowPlace {
     int x, y, n;
 };
 
+// A filter position.
+struct WindowTap {
+    int r = 0, s = 0;
+};
+
 struct ConvWindows {
     WindowAxis h, w;
 
@@ -45,11 +50,22 @@ struct ConvWindows {
         return {position % w.count * w.step + w.first, row % h.count * h.step + h.first, row / h.count};
     }
 
-    // The elements of filter position `tap`, for as many positions from there on as the map says.
+    __device__ __forceinline__ WindowTap tap(int index) const { return {index / w.taps, index % w.taps}; }
+    __device__ __forceinline__ int index(const WindowTap& tap) const { return tap.r * w.taps + tap.s; }
+    // To the next filter position; after the last one to the first, and false.
+    __device__ __forceinline__ bool advance(WindowTap& tap) const {
+        if (++tap.s < w.taps) return true;
+        tap.s = 0;
+        if (++tap.r < h.taps) return true;
+        tap.r = 0;
+        return false;
+    }
+
+    // The elements of a filter position, for as many positions from there on as the map says.
     __device__ __forceinline__ void load(unsigned char* to, const TensorMap& source, Barrier* full, int channel,
-                                         const WindowPlace& at, int tap) const {
-        const int r = tap / w.taps, s = tap % w.taps;
-        load_windows(to, source, full, channel, at.x, at.y, at.n, w.shift + s * w.by_tap, h.shift + r * h.by_tap);
+                                         const WindowPlace& at, const WindowTap& tap) const {
+        load_windows(to, source, full, channel, at.x, at.y, at.n, w.shift + tap.s * w.by_tap,
+                     h.shift + tap.r * h.by_tap);
     }
 };
 

@@ -7,6 +7,7 @@
 // tiles are still too few and k is long, blocks share it: each writes its part of the sums to the workspace and a
 // second kernel adds the parts, always in the same order. Blocks walk through the tiles in strips of 8 tile rows, so
 // that those that run at the same time read few different tiles of b.
+#include "device/multiprocessors.h"
 #include "gemm_pipeline.h"
 
 namespace pycv::cuda {
@@ -89,8 +90,7 @@ __global__ void __launch_bounds__(kAddThreads)
     g.write(sum, i / (g.m * g.n), i / g.n % g.m, i % g.n);
 }
 
-// A plan knows no device: enough blocks for the largest ones, two on each of 132 multiprocessors.
-constexpr int64_t kMultiprocessors = 132, kBlocksWanted = 2 * kMultiprocessors;
+constexpr int64_t kBlocksWanted = 2 * kPlannedMultiprocessors;
 constexpr int64_t kLeastDepth = 256;  // of a part
 
 template <class T>
@@ -103,7 +103,7 @@ public:
             return ceil_div<int64_t>(m, shape.rows) * ceil_div<int64_t>(n, shape.columns) * p.batch;
         };
         flat_ = m <= Flat::rows;
-        large_ = has_large && !flat_ && blocks(Large{}) >= kMultiprocessors;
+        large_ = has_large && !flat_ && blocks(Large{}) >= kPlannedMultiprocessors;
         const int64_t elements = p.batch * p.m * p.n, tiles = flat_ ? blocks(Flat{}) : blocks(Small{});
         if (elements == 0 || large_) return;
         int64_t parts = kBlocksWanted / tiles;

@@ -21,10 +21,9 @@ namespace {
 // Whether wide tiles are done first: waves of blocks, at the share of its peak that a multiprocessor may reach with
 // them, of which the narrow ones cost some (not measured yet: what they read of shared memory lets expect it).
 bool wide_is_faster(int64_t batch, int64_t m, int64_t n) {
-    constexpr int64_t multiprocessors = 132;
     constexpr double narrow_rate = 0.85;
     const auto waves = [&](int64_t columns) {
-        return ceil_div(batch * ceil_div<int64_t>(m, WideGroups::rows) * ceil_div(n, columns), multiprocessors);
+        return ceil_div(batch * ceil_div<int64_t>(m, WideGroups::rows) * ceil_div(n, columns), kPlannedMultiprocessors);
     };
     return narrow_rate * static_cast<double>(waves(WideGroups::columns) * WideGroups::columns) <=
            static_cast<double>(waves(NarrowGroups::columns) * NarrowGroups::columns);

@@ -23,20 +23,27 @@ struct Persistent {
 template <int N, class T>
 __device__ __forceinline__ void apply_epilogue(float (&sums)[N / 2], const Gemm<T>& g, int batch, int row, int column) {
     const Epilogue<T>& e = g.epilogue;
-    const auto for_each_sum = [&](auto visit) {
+    // Beyond the result: of its last row or column, for sums that are not stored. There is no branch around a load, so
+    // that many are under way; one around every 64 columns, so that they are not more than there are registers.
+    const int last_row = static_cast<int>(g.m) - 1, last_column = static_cast<int>(g.n) - 1;
+    const int rows[2] = {min(row, last_row), min(row + 8, last_row)};
+    const auto add = [&](const T* first, const T* second, int64_t step, float factor) {
+        const T* const from[2] = {first, second};
 #pragma unroll
-        for (int i = 0; i < N / 2; ++i) {
-            const int r = row + i / 2 % 2 * 8, c = column + i / 4 * 8 + i % 2;
-            if (r < static_cast<int>(g.m) && c < static_cast<int>(g.n)) visit(sums[i], r, c);
+        for (int chunk = 0; chunk < N / 2; chunk += 32) {
+            if (column + chunk * 2 > last_column) break;
+#pragma unroll
+            for (int i = chunk; i < chunk + 32; ++i) {
+                const int c = min(column + i / 4 * 8 + i % 2, last_column);
+                sums[i] += factor * to_accumulator(from[i / 2 % 2][c * step]);
+            }
         }
     };
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) sums[i] *= e.alpha;
     if (e.residual.data)
-        for_each_sum([&](float& sum, int r, int c) { sum += e.beta * to_accumulator(*e.residual.at(batch, r, c)); });
-    if (e.bias)
-        for_each_sum(
-            [&](float& sum, int r, int c) { sum += to_accumulator(e.bias[r * e.bias_row + c * e.bias_column]); });
+        add(e.residual.at(batch, rows[0], 0), e.residual.at(batch, rows[1], 0), e.residual.strides.column, e.beta);
+    if (e.bias) add(e.bias + rows[0] * e.bias_row, e.bias + rows[1] * e.bias_row, e.bias_column, 1);
     if (e.relu)
 #pragma unroll
         for (int i = 0; i < N / 2; ++i) sums[i] = sums[i] < 0 ? 0 : sums[i];

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "device/multiprocessors.h"
 #include "integers.h"
 
 namespace pycv::cuda {
@@ -35,7 +36,7 @@ struct MmaTileChoice {
 // fit into the limit.
 inline MmaTileChoice choose_mma_tile(std::initializer_list<MmaTileIndex> tiles, int64_t count, int64_t rows,
                                      int64_t columns, int64_t depth, int64_t step, int64_t workspace_limit) {
-    constexpr int64_t multiprocessors = 132, most_parts = 64;
+    constexpr int64_t most_parts = 64;
     constexpr double begin_and_end = 6;                     // of a block, in steps
     constexpr double multiply_adds = 1024, kept_bytes = 8;  // of a multiprocessor in a cycle; written and read again
     MmaTileChoice best;
@@ -52,10 +53,10 @@ inline MmaTileChoice choose_mma_tile(std::initializer_list<MmaTileIndex> tiles, 
             const int64_t bytes = choice.parts * blocks * choice.tile_elements() * 4;
             if (choice.parts > 1 && bytes > workspace_limit) break;
             const auto area = static_cast<double>(choice.tile_elements());
-            const int64_t waves = ceil_div(blocks * choice.parts, multiprocessors * tile.blocks_together);
+            const int64_t waves = ceil_div(blocks * choice.parts, kPlannedMultiprocessors * tile.blocks_together);
             double time =
                 waves * (part_steps + begin_and_end) * step * area * tile.blocks_together / (tile.rate * multiply_adds);
-            if (choice.parts > 1) time += bytes / (kept_bytes * multiprocessors);
+            if (choice.parts > 1) time += bytes / (kept_bytes * kPlannedMultiprocessors);
             if (least != 0 && time >= least) continue;
             least = time;
             best = choice;

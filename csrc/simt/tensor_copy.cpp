@@ -118,11 +118,12 @@ void see_global(const BoxCopy& copy, See see) {
         if (const RowPiece piece = existing_piece(copy, row); piece.bytes > 0) see(piece.global, piece.bytes);
 }
 
+// To the nearest, of two to the even one (PTX ISA, "Tensor dimension, size and format").
 void round_to_tf32(std::byte* bytes, std::size_t count) {
     for (std::size_t i = 0; i < count; i += 4) {
         std::uint32_t bits;
         std::memcpy(&bits, bytes + i, 4);
-        if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0x1000u) & 0xffffe000u;
+        if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0xfffu + (bits >> 13 & 1u)) & 0xffffe000u;
         std::memcpy(bytes + i, &bits, 4);
     }
 }

@@ -104,9 +104,11 @@ def _fft(p: ConvProblem) -> str | None:
     extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
     if max(extents) > longest:
         return f"filter of extent {'x'.join(map(str, extents))}: the tiles of fft have sides of up to {longest}"
+    if (reason := _conv(p)) is not None:
+        return reason
     if not _geometry.all_read(p):
         return "fft would mix in the elements that the windows leave out in between"
-    return _conv(p)
+    return None
 
 
 def _norm(p: NormProblem) -> str | None:

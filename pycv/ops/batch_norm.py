@@ -46,7 +46,7 @@ def batch_norm(
             return _torch(x, per_channel, training, momentum, eps, residual, relu)
         if training and x.numel() == x.shape[1]:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
-        require_residual(residual, tuple(x.shape), x.dtype)
+        require_residual(residual, tuple(x.shape), x)
         call = _Call(x, bool(training), residual is not None, relu, current)
         if key is not None:
             remember(_calls, key, call)
@@ -102,7 +102,7 @@ def _torch(x, per_channel, training, momentum, eps, residual, relu: bool) -> Ten
     mean, var, weight, bias = per_channel
     y = _torch_batch_norm(x, mean, var, weight, bias, training, momentum, eps)
     if residual is not None:
-        require_residual(residual, tuple(y.shape), y.dtype)
+        require_residual(residual, tuple(y.shape), y)
         y = y + residual
     return torch.relu(y) if relu else y
 

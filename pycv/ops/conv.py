@@ -64,7 +64,7 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
             return _watched_conv(rank, input, weight, bias, *arguments, residual)
         relu = require_activation(activation)
         geometry = forward_geometry(rank, input, weight, bias, stride, padding, dilation, groups)
-        require_residual(residual, (input.shape[0], weight.shape[0], *geometry.output_size), input.dtype)
+        require_residual(residual, (input.shape[0], weight.shape[0], *geometry.output_size), input)
         call = _Call("forward", geometry, relu, input, weight, bias, residual, settings.current(), kept)
         if input.is_complex():
             with registry.timed(call.choice):
@@ -94,7 +94,7 @@ def conv_transpose(
         relu = require_activation(activation)
         windows = (stride, padding, output_padding, groups, dilation)
         geometry = transposed_geometry(rank, input, weight, bias, *windows)
-        require_residual(residual, (input.shape[0], weight.shape[1] * groups, *geometry.size), input.dtype)
+        require_residual(residual, (input.shape[0], weight.shape[1] * groups, *geometry.size), input)
         call = _Call("grad_input", geometry, relu, input, weight, bias, residual, settings.current(), kept)
         if input.is_complex():
             with registry.timed(call.choice):
@@ -159,7 +159,7 @@ def _watched_conv(rank, input, weight, bias, stride, padding, dilation, groups, 
             input, weight, bias, residual = _autocast_operands(input, weight, bias, residual)
             return conv(rank, input, weight, bias, stride, padding, dilation, groups, residual, activation)
     geometry = forward_geometry(rank, input, weight, bias, stride, padding, dilation, groups)
-    require_residual(residual, (input.shape[0], weight.shape[0], *geometry.output_size), input.dtype)
+    require_residual(residual, (input.shape[0], weight.shape[0], *geometry.output_size), input)
     return _library("forward", geometry, relu, input, weight, bias, residual, settings.current_text())
 
 
@@ -180,7 +180,7 @@ def _watched_conv_transpose(
             input, weight, bias, residual = _autocast_operands(input, weight, bias, residual)
             return conv_transpose(rank, input, weight, bias, *windows, residual, activation)
     geometry = transposed_geometry(rank, input, weight, bias, *windows)
-    require_residual(residual, (input.shape[0], weight.shape[1] * groups, *geometry.size), input.dtype)
+    require_residual(residual, (input.shape[0], weight.shape[1] * groups, *geometry.size), input)
     return _library("grad_input", geometry, relu, input, weight, bias, residual, settings.current_text())
 
 
@@ -438,7 +438,9 @@ def _library_convolution(
     call = _calls.get(key)
     if call is None:
         call = remember(_calls, key, _Call(pass_, geometry, relu, a, b, bias, residual, current))
-    return call.run(a, b, bias, residual, None)
+    out = call.run(a, b, bias, residual, None)
+    # torch has rules of its own for how its results lie, and compiled code rests on what the fake says.
+    return out if out.stride() == call.strides else out.new_empty_strided(call.shape, call.strides).copy_(out)
 
 
 def _library_convolution_fake(

@@ -228,12 +228,17 @@ def transposed_geometry(
     return Geometry(rank, size, filter, out, stride, padding, dilation, groups)
 
 
-def require_residual(residual: Tensor | None, shape: Sizes, dtype: torch.dtype) -> None:
-    """The fused residual has the result's shape and dtype."""
-    if residual is not None and (tuple(residual.shape) != shape or residual.dtype != dtype):
+def require_residual(residual: Tensor | None, shape: Sizes, like: Tensor) -> None:
+    """The fused residual has the result's shape, and the dtype and device of ``like``."""
+    if residual is None:
+        return
+    if tuple(residual.shape) != shape or residual.dtype != like.dtype:
         raise RuntimeError(
-            f"expected residual of size {list(shape)} and {dtype}, but got {list(residual.shape)} and {residual.dtype}"
+            f"expected residual of size {list(shape)} and {like.dtype}, "
+            f"but got {list(residual.shape)} and {residual.dtype}"
         )
+    if residual.device != like.device:
+        raise RuntimeError(f"expected residual on {like.device}, but got {residual.device}")
 
 
 def require_activation(activation: str | None) -> bool:

@@ -268,9 +268,9 @@ CASE(rounding_to_tf32_on_the_way) {
     constexpr float step = 0x1p-10f;
     cases::Values<float> data(4), out(4);
     data[0] = 1 + step / 4;
-    data[1] = 1 + 3 * step / 4;
-    data[2] = -1 - 3 * step / 4;
-    data[3] = 3;
+    data[1] = -1 - 3 * step / 4;
+    data[2] = 1 + step / 2;  // ties go to the even one
+    data[3] = 1 + 3 * step / 2;
     const TensorMapFields fields{.base = data.data(),
                                  .element = TensorElement::tf32,
                                  .rank = 2,
@@ -279,7 +279,7 @@ CASE(rounding_to_tf32_on_the_way) {
                                  .box = {4, 1},
                                  .swizzle = Swizzle::none};
     launch(load_tf32_kernel, dim3(1), dim3(32), 128, nullptr, make_tensor_map(fields), out.data());
-    cases::expect<float>(out, {1, 1 + step, -1 - step, 3});
+    cases::expect<float>(out, {1, -1 - step, 1, 1 + 2 * step});
 }
 
 CASE(a_tensor_map_that_is_refused) {

@@ -1,5 +1,7 @@
 """The backend `cuda` in the registry: what it refuses in words, and that nobody gets it who did not ask."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -61,10 +63,31 @@ def test_without_a_device_or_the_module(monkeypatch):
         ("9.0a", (10, 0), False),
         ("8.6", (8, 0), False),
         ("8.0", (9, 0), False),
+        ("10.0f", (10, 3), True),
+        ("10.0f", (12, 0), False),
     ],
 )
 def test_code_for_a_device(architectures, capability, runs):
     assert cuda.has_code_for(architectures, capability) == runs
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "newer", "hopper"),
+    [
+        ("7.5;8.0+PTX;9.0a", (9, 0), True, True),
+        ("7.5;8.0+PTX;9.0a", (8, 6), True, False),
+        ("7.5", (7, 5), False, False),
+        ("7.5+PTX", (8, 0), False, False),  # the code that loads has no tensor cores: it would trap
+        ("8.0+PTX", (9, 0), True, False),
+        ("9.0", (9, 0), True, False),
+    ],
+)
+def test_kernels_of_newer_devices_need_code_of_them(monkeypatch, architectures, capability, newer, hopper):
+    monkeypatch.delenv("PYCV_CUDA_HOST")
+    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace(architectures=architectures))
+    monkeypatch.setattr(cuda, "capability", lambda: capability)
+    assert (cuda._before(8, 0) is None) == newer
+    assert (cuda._exactly(9, 0) is None) == hopper
 
 
 def test_nobody_gets_an_unverified_kernel_who_did_not_ask():
@@ -86,6 +109,7 @@ def test_a_kernel_verified_on_this_device_is_chosen(monkeypatch):
     monkeypatch.setattr(cuda, "on_host", lambda: False)
     monkeypatch.setattr(cuda, "unusable", lambda: None)
     monkeypatch.setattr(cuda, "capability", lambda: (8, 0))
+    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace(architectures="7.5;8.0+PTX;9.0a", kernels=tuple))
     monkeypatch.setattr(registry, "_plan", lambda *_: "a plan")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
     assert choose("relu.forward e10 f32 cuda").kernel.name == "cuda:direct"
@@ -162,7 +186,8 @@ def test_a_plan_runs_on_the_current_stream_of_its_device(monkeypatch):
     assert calls == [(5, 6, 100), (0, 0, 100)] and not guards
     plan.launch(7, 6)
     plan.run(7, residual=3)
-    assert calls[2:] == [(7, 6, 101), (7, 3, 101)] and guards == [1, "end"] * 2
+    plan.launch(0, 7)  # of an empty tensor
+    assert calls[2:] == [(7, 6, 101), (7, 3, 101), (0, 7, 101)] and guards == [1, "end"] * 3
     assert plan.workspace_bytes == 8 and plan.prepared_weight_bytes == 0
 
 

@@ -1,6 +1,7 @@
 """GEMM on tensor cores by mma.sync: edges of tiles, how operands lie, parts of k, epilogues, and the errors."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,5 +146,6 @@ def test_tensor_cores_before_ampere(monkeypatch, capability, refused):
     monkeypatch.setenv("PYCV_CUDA_HOST", "0")
     monkeypatch.setattr(cuda, "unusable", lambda: None)
     monkeypatch.setattr(cuda, "capability", lambda: capability)
+    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace(architectures="7.5;8.0+PTX;9.0a", kernels=tuple))
     answer = kernels(parse_as_it_is("gemm.forward m8n8k8 f16 cuda"), "mma_sync")
     assert len(answer) == (not refused)

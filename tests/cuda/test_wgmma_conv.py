@@ -1,5 +1,7 @@
 """Convolution on Hopper's tensor cores: rows and images that tiles cross, edges, steps, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -136,5 +138,6 @@ def test_on_hopper_alone(monkeypatch, capability, refused):
     monkeypatch.setenv("PYCV_CUDA_HOST", "0")
     monkeypatch.setattr(cuda, "unusable", lambda: None)
     monkeypatch.setattr(cuda, "capability", lambda: capability)
+    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace(architectures="7.5;8.0+PTX;9.0a", kernels=tuple))
     answer = kernels(parse_as_it_is("conv2d.forward n1c8h9w9 k8r3s3 f16 nhwc cuda"), "wgmma")
     assert len(answer) == (not refused)

@@ -1,5 +1,7 @@
 """GEMM on Hopper's tensor cores: every step of the ladder, edges of tiles, how operands lie, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from pycv import registry
@@ -102,5 +104,6 @@ def test_on_hopper_alone(monkeypatch, capability, refused):
     monkeypatch.setenv("PYCV_CUDA_HOST", "0")
     monkeypatch.setattr(cuda, "unusable", lambda: None)
     monkeypatch.setattr(cuda, "capability", lambda: capability)
+    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace(architectures="7.5;8.0+PTX;9.0a", kernels=tuple))
     answer = kernels(parse_as_it_is("gemm.forward m8n8k8 f16 cuda"), "wgmma_3_persistent")
     assert len(answer) == (not refused)

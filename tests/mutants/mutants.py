@@ -82,6 +82,7 @@ WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_FILTERS = (
 )
 WGMMA_GEMM_TESTS = "tests/cuda/test_wgmma_gemm.py::test_more_tiles_than_stages_and_blocks"
 WGMMA_CONV_TESTS = "tests/cuda/test_wgmma_conv.py::test_windows"
+WGMMA_RESIDUAL_TEST = "tests/cuda/test_wgmma_conv.py::test_residual_and_wide_pixels"
 WGMMA_FILTER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
@@ -406,7 +407,7 @@ MUTANTS = [
     ),
     Mutant(CUDA_CONV_TILE, "if (left > Shape::depth) fetch", "if (left > 2 * Shape::depth) fetch", CUDA_CONV_TESTS),
     Mutant(CUDA_CONV_TILE, "__syncthreads();  // this pair and", "// this pair and", CUDA_CONV_TESTS),
-    Mutant(CUDA_CONV_TILE, "first = tile.split * p.split_depth", "first = 0 * p.split_depth", CUDA_CONV_TESTS),
+    Mutant(CUDA_CONV_TILE, "first = block.part * p.split_depth", "first = 0 * p.split_depth", CUDA_CONV_TESTS),
     Mutant(CUDA_CONV_TILE, "kNoLine && c < p.columns;", "kNoLine;", CUDA_CONV_TESTS),
     Mutant(CUDA_DIRECT, "half >= p.lanes; half /= 2", "half > p.lanes; half /= 2", CUDA_CONV_TESTS),
     Mutant(CUDA_DIRECT, "if (v < count) out[", "out[", CUDA_CONV_TESTS),
@@ -478,6 +479,8 @@ MUTANTS = [
     Mutant(WGMMA_RING, "wait_for_products<1>(sums);\n        if (step > 0", "if (step > 0", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_GEMM, "store_wait_read<buffers - 1>();", "store_wait_read<buffers>();", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_GEMM, "        fence_async_copies();\n", "", WGMMA_GEMM_TESTS),
-    Mutant(WGMMA_WINDOWS, "w.shift + s * w.by_tap", "s * w.by_tap", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_WINDOWS, "w.shift + tap.s * w.by_tap", "tap.s * w.by_tap", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_WINDOWS, "tap.r = 0;", "tap.r = 1;", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_GEMM, "min(row + 8, last_row)", "min(row, last_row)", WGMMA_RESIDUAL_TEST),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
 ]

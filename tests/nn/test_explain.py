@@ -1,6 +1,9 @@
 """pycv.explain: every call with its layer, kernel and reason, torch's ops included and nothing counted twice."""
 
+import math
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pycv
+from pycv import registry
+from pycv.bench import gpu, machine
 from pycv.problem import parse
 
 
@@ -178,3 +183,57 @@ def test_errors_of_the_model_come_through_and_leave_nothing():
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
     assert pycv.registry.recorders == []
     assert pycv.explain(model, X).rows
+
+
+def test_runs_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
+    """Nothing waits for the device before the time is asked for; while a graph is captured it has none."""
+    log = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            self.number = len(log)
+            log.append("made")
+
+        def record(self):
+            log.append("recorded")
+
+        def synchronize(self):
+            log.append("waited")
+
+        def elapsed_time(self, end):
+            return 4.0 * (end.number > self.number)  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    choice = SimpleNamespace(problem=parse("relu.forward e10 cuda"))
+    capturing = False
+    with registry.record() as calls, registry.timed(choice):
+        log.append("launched")
+    assert log == ["made", "made", "recorded", "launched", "recorded"]
+    assert calls[0].seconds == 0.004 and log[-1] == "waited"
+    capturing = True
+    with registry.record() as calls, registry.timed(choice):
+        pass
+    assert 0 <= calls[0].seconds < 0.004 and len(log) == 6
+    with registry.timed(choice):  # nobody records
+        pass
+    assert len(log) == 6
+
+
+def test_another_profiler_keeps_what_it_has():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        torch.ones(3).sin()
+        with pytest.raises(RuntimeError, match="another torch profiler is running"):
+            pycv.explain(Net(), X)
+    assert any(row.key == "aten::sin" for row in profiler.key_averages())
+
+
+def test_a_gpu_has_its_own_roofline(monkeypatch):
+    peaks = machine.Peaks(1, "", {"f32": 1e12}, (machine.Level("memory", math.inf, 1e11),), "Some GPU")
+    monkeypatch.setattr(machine, "peaks", lambda: pytest.fail("the CPU's peaks are of no interest"))
+    choice = SimpleNamespace(
+        problem=parse("relu.forward e1000 cuda"), plan=None, kernel=SimpleNamespace(name="cuda:direct")
+    )
+    for known, share in ((peaks, 0.5), (None, None)):
+        monkeypatch.setattr(gpu, "recorded", lambda known=known: known)
+        assert sys.modules["pycv.explain"]._roofline_share(choice, 8000 / 1e11 * 2) == (share and pytest.approx(share))

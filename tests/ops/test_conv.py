@@ -1,6 +1,7 @@
 """What surrounds a convolution: gradients of every order, the library op, compilers, modes, settings and threads."""
 
 import threading
+from functools import partial
 from itertools import product
 
 import pytest
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pycv
 from pycv import functional as PF
-from pycv import registry
+from pycv import registry, settings
 from pycv.ops import conv as conv_op
 
 from ..backend import BACKEND, DEVICE, FOR_GPUS, STANDIN, for_cpu, inductor
@@ -101,6 +102,48 @@ def test_library_op(pass_):
             continue
         arguments = (a, other, bias, None, pass_, *geometry, relu, "")
         torch.library.opcheck(torch.ops.pycv.convolution.default, arguments)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("formats", [(torch.channels_last, None), (None, torch.channels_last), (None, None)])
+@pytest.mark.parametrize("pass_", ["forward", "grad_input", "grad_weight"])
+def test_library_op_lays_results_out_as_its_fake_says(pass_, formats, backend):
+    x, w, grad_output = torch.randn(2, 6, 9, 8), torch.randn(4, 6, 3, 3), torch.randn(2, 4, 9, 8)
+    given = {"forward": (x, w), "grad_input": (grad_output, w), "grad_weight": (grad_output, x)}[pass_]
+    a, b = (t if f is None else t.to(memory_format=f) for t, f in zip(given, formats, strict=True))
+    geometry = ([9, 8], [3, 3], [9, 8], [1, 1], [1, 1], [1, 1], 1)
+    with pycv.use(backend=backend):
+        text = settings.current_text()
+    arguments = (a, b, None, None, pass_, *geometry, False, text)
+    torch.library.opcheck(torch.ops.pycv.convolution.default, arguments, test_utils="test_faketensor")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_strides_far_longer_than_the_image(transposed):
+    """Only phases that have a position count: there would be 4e6 of them here, or more than memory holds."""
+    longest = 2**20 if transposed else 2**40  # torch's own overflows
+    for stride, padding in ((2000, 0), (longest, 0), (3, 1), (7, 2)):
+        if transposed:
+            x, w = torch.randn(1, 2, 1, 1, **D), torch.randn(2, 3, 4, 3, **D)
+            run = partial(PF.conv_transpose2d, x, w, None, stride), partial(F.conv_transpose2d, x, w, None, stride)
+        else:
+            x, w = torch.randn(1, 2, 5, 6, **D), torch.randn(3, 2, 4, 3, **D)
+            run = partial(PF.conv2d, x, w, None, stride, padding), partial(F.conv2d, x, w, None, stride, padding)
+        for algorithm in ("direct", "im2col") if BACKEND == "cpu" else (None,):
+            with pycv.use(algorithm=algorithm):
+                y, expected = (each() for each in run)
+                torch.testing.assert_close(y, expected)
+                leaf = w if transposed else x
+                grads = (torch.autograd.grad(each, leaf, torch.ones_like(each))[0] for each in (y, expected))
+                torch.testing.assert_close(*grads)
+
+
+def test_residual_has_to_be_where_the_input_is():
+    x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 1, 1)
+    with pytest.raises(RuntimeError, match="expected residual on cpu, but got meta"):
+        PF.conv2d(x, w, residual=torch.randn(2, 4, 5, 5, device="meta"))
+    with pytest.raises(RuntimeError, match="expected residual on cpu, but got meta"):
+        PF.conv_transpose2d(x, w.transpose(0, 1), residual=torch.randn(2, 4, 5, 5, device="meta"))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", inductor])

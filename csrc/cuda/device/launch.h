@@ -47,6 +47,7 @@ inline void check_launch(cudaError_t status, const void* kernel) {
     if (status == cudaSuccess) return;
     const char* name = nullptr;
     if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = "a kernel";
+    static_cast<void>(cudaGetLastError());  // what is thrown here must not be met again after the next launch
     throw CudaError(std::string(name) + ": " + cudaGetErrorString(status));
 }
 

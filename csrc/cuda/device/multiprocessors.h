@@ -1,9 +1,14 @@
-// How many multiprocessors the current device has: blocks that stay take one each.
+// How many multiprocessors the current device has: blocks that stay take one each; and how many a plan assumes.
 #pragma once
+
+#include <cstdint>
 
 #include "launch.h"
 
 namespace pycv::cuda {
+
+// A plan knows no device: those of an H100, of which others have fewer or about as many.
+constexpr int64_t kPlannedMultiprocessors = 132;
 
 #if defined(PYCV_SIMT)
 // Few, so that blocks that stay have several pieces of work each, as on a GPU.
