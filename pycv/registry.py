@@ -207,7 +207,7 @@ def _tuning_key(candidates: list[Kernel], problem: Problem, settings: Settings, 
         "deterministic": _deterministic(settings),
         "kept": kept,
         "precision": settings.precision,
-        "threads": threads,
+        "threads": None if on_gpu else threads,
         "torch_precision": _torch_precision(on_gpu),
         "workspace_limit": settings.workspace_limit,
     }
