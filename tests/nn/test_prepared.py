@@ -380,5 +380,5 @@ def test_a_weight_that_got_the_id_of_a_dead_one_is_another():
 
 
 def test_invalidate_wants_a_module():
-    with pytest.raises(TypeError, match="model='NoneType': expected a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model='NoneType': expected a torch\.nn\.Module"):
         pycv.invalidate(None)
