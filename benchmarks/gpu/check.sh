@@ -15,7 +15,7 @@
 #     fuzz       random problems over every op, algorithm and layout
 #     memcheck, racecheck, initcheck      compute-sanitizer on one small problem per kernel; where there is no
 #                compute-sanitizer they are "not there", which verified refuses as it does a stage that has not run
-#     graphs     capture in CUDA graphs, streams, prepared weights
+#     graphs     capture in CUDA graphs, streams, prepared weights, autotune
 #     bench      against cuDNN and cuBLAS: OUT/bench/cold.json, warm.json and table.md
 #     networks   whole networks against cuDNN and torch.compile: OUT/networks/networks.json and networks.md
 #     verified   OUT/verified.json, for pycv/choice: the kernels that came out right, if all of the tests above did
@@ -110,7 +110,7 @@ memcheck() { sanitized memcheck; }
 racecheck() { sanitized racecheck; }
 initcheck() { sanitized initcheck; }
 
-graphs() { test_with tests/cuda/test_device.py; }
+graphs() { test_with tests/cuda/test_device.py tests/cuda/test_autotune.py; }
 
 bench() {
     rm -rf "$out/bench"
