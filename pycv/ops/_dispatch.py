@@ -21,6 +21,7 @@ _C = torch._C
 _PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
 _peek_functorch = _C._functorch.peek_interpreter_stack
 is_functorch_wrapper = _C._functorch.is_functorch_wrapped_tensor
+is_batched = _C._functorch.is_legacy_batchedtensor  # by the older vmap, that of is_grads_batched
 _is_compiling = torch.compiler.is_compiling
 _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _is_tracing = _C._is_tracing
@@ -41,14 +42,15 @@ MAX_CHOICES = 4096  # entries an op's dictionary of choices may hold before it i
 
 
 def plain(x: torch.Tensor) -> bool:
-    """A dense tensor whose memory holds its values: no subclass, sparse or nested layout, lazy negation or wrapper
-    that outlived its functorch transform."""
+    """A dense tensor whose memory holds its values: no subclass, sparse or nested layout, lazy negation, wrapper that
+    outlived its functorch transform, or batch of the older vmap, which nothing announces."""
     return (
         type(x) in _PLAIN_TYPES
         and x.layout is _strided
         and not x.is_neg()
         and not x.is_nested
         and not is_functorch_wrapper(x)
+        and not is_batched(x)
     )
 
 

@@ -16,7 +16,7 @@ from torch._prims_common import suggest_memory_format
 
 from .. import registry, settings
 from ..problem import Layout, PoolProblem, Sizes
-from ._dispatch import DTYPES, context_key, is_functorch_wrapper, remember
+from ._dispatch import DTYPES, context_key, is_batched, is_functorch_wrapper, remember
 
 
 class Spec(NamedTuple):
@@ -214,7 +214,7 @@ def recall(arguments: tuple, x: torch.Tensor, indices: bool) -> tuple[tuple | No
     try:
         key = (
             arguments, indices, type(x), x.shape, x.stride(), x.dtype, x.device, x.layout, x.is_neg(),
-            is_functorch_wrapper(x), *context_key(settings.current()),
+            is_functorch_wrapper(x), is_batched(x), *context_key(settings.current()),
         )  # fmt: skip
         return key, _calls.get(key)
     except (AttributeError, TypeError, RuntimeError):

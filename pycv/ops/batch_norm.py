@@ -252,11 +252,16 @@ class _BatchNorm(torch.autograd.Function):
             with settings.applied(call.settings):
                 if y is not None:
                     grad_output = relu_grad_input(y, grad_output)
+                grad_residual = grad_output if needs[3] else None
+                if watched() or not plain(grad_output):  # many gradients at once: our own Function knows one
+                    grads = _formula(grad_output, x, weight, mean, spread, call.training, ctx.eps)
+                    kept = (g if need else None for g, need in zip(grads, needs, strict=False))
+                    return *kept, grad_residual, None, None, None, None, None
                 linear = _Call(x, call.training, False, False, call.settings)
                 grads = _BatchNormGradient.apply(
                     grad_output, x, weight, mean, spread, ctx.eps, linear, (*needs[:3], False)
                 )
-                return *grads, grad_output if needs[3] else None, None, None, None, None, None
+                return *grads, grad_residual, None, None, None, None, None
         grads = call.gradient(grad_output, x, weight, mean, spread, y, ctx.eps, needs)
         return *grads, None, None, None, None, None
 
@@ -265,7 +270,8 @@ _apply_batch_norm = super(torch.autograd.Function, _BatchNorm).apply  # below it
 
 
 def _torch_gradient(grad_output, x, weight, mean, spread, training, eps, needs):
-    statistics = (None, None, *mean) if training else (mean, spread, None, None)
+    nothing = x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))  # vmap's rule wants tensors
+    statistics = (None, None, *mean) if training else (mean, spread, nothing, nothing)
     grads = torch.ops.aten.native_batch_norm_backward(grad_output, x, weight, *statistics, training, eps, list(needs))
     return tuple(g if need else None for g, need in zip(grads, needs, strict=True))
 
@@ -282,18 +288,16 @@ class _BatchNormGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        operands = list(ctx.saved_tensors[:3])
-        if not torch.is_grad_enabled():
-            operands = [None if t is None else t.detach().requires_grad_(t.requires_grad) for t in operands]
         wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
+        again = torch.is_grad_enabled()
         with torch.enable_grad():
             # Aliases: grad_output may itself depend on the input, and only what the formula does to each counts here.
-            operands = [None if t is None else t.view_as(t) for t in operands]
+            operands = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:3]]
             outputs = _formula(*operands, *ctx.saved_tensors[3:], ctx.training, ctx.eps)
             kept = [(o, g) for o, g in zip(outputs, grads, strict=True) if o is not None and g is not None]
             found = torch.autograd.grad(
                 [o for o, _ in kept], [operands[i] for i in wanted], [g for _, g in kept],
-                create_graph=torch.is_grad_enabled(), allow_unused=True,
+                create_graph=again, allow_unused=True,
             )  # fmt: skip
         result = [None] * 8
         for i, gradient in zip(wanted, found, strict=True):

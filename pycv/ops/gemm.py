@@ -330,7 +330,8 @@ def _gradients(ctx, g, gemm, relu_grad_input, sum_to) -> tuple:
 
 
 def _as_rows(x: Tensor) -> Tensor:
-    return x if x.dim() == 2 else x.unsqueeze(0) if x.dim() == 1 else x.flatten(0, -2)
+    """One matrix, by reshape: the older vmap, which batches gradients, cannot flatten."""
+    return x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
 def _sum_to(g: Tensor, shape: torch.Size) -> Tensor:
