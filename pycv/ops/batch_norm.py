@@ -53,18 +53,24 @@ def batch_norm(
     if call.choice.plan is None:
         with registry.timed(call.choice):
             return _torch(x, per_channel, training, momentum, eps, residual, call.relu)
-    if _is_grad_enabled() and (
-        x.requires_grad
-        or (weight is not None and weight.requires_grad)
-        or (bias is not None and bias.requires_grad)
-        or (residual is not None and residual.requires_grad)
-    ):
-        return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, momentum, eps, call)
-    return call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)[0]
+    try:
+        if _is_grad_enabled() and (
+            x.requires_grad
+            or (weight is not None and weight.requires_grad)
+            or (bias is not None and bias.requires_grad)
+            or (residual is not None and residual.requires_grad)
+        ):
+            return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, momentum, eps, call)
+        return call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)[0]
+    except RuntimeError:
+        if all(t is None or plain(t) for t in (x, residual, *per_channel)):
+            raise
+        return _torch(x, per_channel, training, momentum, eps, residual, call.relu)  # no memory after all
 
 
 def _key(x, per_channel, training, residual, activation, current) -> tuple | None:
-    """What a call depends on; None for arguments that cannot be a key. A key that is known means plain memory."""
+    """What a call depends on; None for arguments that cannot be a key. A key that is known means plain memory,
+    but for what shows where its memory is asked for (see conv._key)."""
     a, b, c, d = per_channel
     try:
         return (

@@ -70,7 +70,12 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
             with registry.timed(call.choice):
                 return _epilogue(_TORCH[rank](input, weight, bias, *arguments[:-1]), residual, relu)
         _remember(key, call, input, weight, bias, residual)
-    return call.apply(input, weight, bias, residual, prepared)
+    try:
+        return call.apply(input, weight, bias, residual, prepared)
+    except RuntimeError:
+        if not _foreign(input, weight, bias, residual):
+            raise
+        return _watched_conv(rank, input, weight, bias, *arguments, residual)  # no memory after all
 
 
 def conv_transpose(
@@ -100,13 +105,19 @@ def conv_transpose(
             with registry.timed(call.choice):
                 return _epilogue(_TORCH_TRANSPOSED[rank](input, weight, bias, *windows), residual, relu)
         _remember(key, call, input, weight, bias, residual)
-    return call.apply(input, weight, bias, residual, prepared)
+    try:
+        return call.apply(input, weight, bias, residual, prepared)
+    except RuntimeError:
+        if not _foreign(input, weight, bias, residual):
+            raise
+        return _watched_conv_transpose(rank, input, weight, bias, *arguments, residual)  # no memory after all
 
 
 def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tuple | None:
     """What a call depends on; None for arguments that cannot be a key (lists, no tensors), which take the long way.
 
-    The lazy negation and the layout stand in it so that a key that is known means plain memory.
+    The lazy negation and the layout stand in it so that a key that is known means plain memory, but for wrappers of
+    transforms and batches of the older vmap: those show where their memory is asked for, which costs the others nothing.
     """
     try:
         key = (
