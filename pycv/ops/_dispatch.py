@@ -93,6 +93,11 @@ def context_key(settings: Settings) -> tuple:
     return (id(settings), threads(), deterministic())
 
 
+def holds_tensor(arguments: tuple) -> bool:
+    """A tensor is among the arguments, which as a key would be known by its identity, whatever its value is by then."""
+    return any(isinstance(v, torch.Tensor) or (isinstance(v, tuple) and holds_tensor(v)) for v in arguments)
+
+
 def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:
     """Keeps a choice under its key; the dictionary stays bounded when shapes vary for ever."""
     if len(choices) >= MAX_CHOICES:

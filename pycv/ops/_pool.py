@@ -16,7 +16,7 @@ from torch._prims_common import suggest_memory_format
 
 from .. import registry, settings
 from ..problem import Layout, PoolProblem, Sizes
-from ._dispatch import DTYPES, context_key, is_batched, is_functorch_wrapper, remember
+from ._dispatch import DTYPES, context_key, holds_tensor, is_batched, is_functorch_wrapper, remember
 
 
 class Spec(NamedTuple):
@@ -222,7 +222,7 @@ def recall(arguments: tuple, x: torch.Tensor, indices: bool) -> tuple[tuple | No
 
 
 def memorize(key: tuple | None, prepared: Prepared) -> Prepared:
-    return prepared if key is None else remember(_calls, key, prepared)
+    return prepared if key is None or holds_tensor(key[0]) else remember(_calls, key, prepared)
 
 
 def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:

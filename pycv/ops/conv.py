@@ -25,7 +25,7 @@ from torch._prims_common import suggest_memory_format
 from .. import registry, settings
 from ..kernels import torch as vendor
 from ..problem import ConvProblem, Layout, Sizes
-from ._dispatch import DTYPES, context_key, layout_of, plain, remember, wants_torch, watched
+from ._dispatch import DTYPES, context_key, holds_tensor, layout_of, plain, remember, wants_torch, watched
 from ._library import define
 from ._workspace import ALIGNMENT, workspace
 from .channel_sum import channel_sum
@@ -69,7 +69,8 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH[rank](input, weight, bias, *arguments[:-1]), residual, relu)
-        _remember(key, call, input, weight, bias, residual)
+        if key is not None and not holds_tensor(arguments):
+            remember(_calls, key, call)
     try:
         return call.apply(input, weight, bias, residual, prepared)
     except RuntimeError:
@@ -104,7 +105,8 @@ def conv_transpose(
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH_TRANSPOSED[rank](input, weight, bias, *windows), residual, relu)
-        _remember(key, call, input, weight, bias, residual)
+        if key is not None and not holds_tensor(arguments):
+            remember(_calls, key, call)
     try:
         return call.apply(input, weight, bias, residual, prepared)
     except RuntimeError:
@@ -139,12 +141,6 @@ def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tu
     except (AttributeError, TypeError, RuntimeError):
         return None
     return key
-
-
-def _remember(key: tuple | None, call: _Call, *operands: Tensor | None) -> None:
-    """Keeps a call for operands like these, if they can be a key."""
-    if key is not None:
-        remember(_calls, key, call)
 
 
 def _foreign(*operands) -> bool:

@@ -285,3 +285,11 @@ def test_calls_are_known_by_everything_that_changes_them():
             torch.testing.assert_close(PF.conv2d(x, w, **kwargs), F.conv2d(x, w, **kwargs), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(PF.conv2d(x, w[:, :2], groups=2), F.conv2d(x, w[:, :2], groups=2))
         torch.testing.assert_close(PF.conv2d(x, w, activation="relu"), F.conv2d(x, w).relu(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_a_tensor_among_the_arguments_counts_by_its_value(name):
+    x, w, stride = torch.randn(2, 4, 9, 9), torch.randn(4, 4, 3, 3), torch.tensor(1)
+    for value in (1, 2):
+        stride.fill_(value)
+        assert getattr(PF, name)(x, w, stride=stride).shape == getattr(F, name)(x, w, stride=value).shape

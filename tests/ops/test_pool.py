@@ -216,6 +216,16 @@ def test_odd_inputs_that_torch_takes(name, shape, output_size):
     torch.testing.assert_close(getattr(PF, name)(x, output_size), getattr(F, name)(x, output_size), equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d"])
+def test_a_tensor_among_the_arguments_counts_by_its_value(name):
+    x, size = torch.randn(2, 3, 8, 8), torch.tensor(1)
+    for value in (1, 2):
+        size.fill_(value)
+        for given in (size, (size, 2)):
+            expected = value if given is size else (value, 2)
+            assert getattr(PF, name)(x, given).shape == getattr(F, name)(x, expected).shape
+
+
 def test_indices_are_not_computed_unless_needed():
     x = torch.randn(2, 3, 8, 8)
     with registry.record() as calls:
