@@ -34,7 +34,7 @@ def batch_norm(
 ) -> Tensor:
     """See :func:`pycv.functional.batch_norm`."""
     per_channel = (running_mean, running_var, weight, bias)
-    if watched():
+    if watched() or eps < 0 or (training and eps <= 0):
         return _torch(x, per_channel, training, momentum, eps, residual, require_activation(activation))
     current = settings.current()
     key = _key(x, per_channel, training, residual, activation, current)
@@ -59,7 +59,10 @@ def batch_norm(
             or (weight is not None and weight.requires_grad)
             or (bias is not None and bias.requires_grad)
             or (residual is not None and residual.requires_grad)
+            or (running_mean is not None and (running_mean.requires_grad or running_var.requires_grad))
         ):
+            if _refused_by_autograd(x, running_mean, running_var, weight):
+                return _torch(x, per_channel, training, momentum, eps, residual, call.relu)
             return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, momentum, eps, call)
         return call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)[0]
     except RuntimeError:
@@ -101,6 +104,15 @@ def _usual(x: Tensor, per_channel, training: bool) -> bool:
         t is None
         or (plain(t) and t.shape == shape and t.dtype == x.dtype and t.device == x.device and t.is_contiguous())
         for t in per_channel
+    )
+
+
+def _refused_by_autograd(x, mean, var, weight) -> bool:
+    """torch says so before the running statistics move: one requires a gradient, or what is saved cannot be."""
+    return (
+        x.is_inference()
+        or (weight is not None and weight.is_inference())
+        or (mean is not None and (mean.requires_grad or var.requires_grad or mean.is_inference() or var.is_inference()))
     )
 
 
@@ -245,7 +257,10 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, running_mean, running_var, momentum, eps, call):
         y, statistics = call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
-        mean, spread = (statistics, None) if call.training else (running_mean, running_var)
+        if call.training:
+            mean, spread = statistics, None
+        else:  # copies: training may move the running statistics before the gradient needs them
+            mean, spread = running_mean.clone(), running_var.clone()
         ctx.save_for_backward(x, weight, mean, spread, y if call.relu else None)
         ctx.eps, ctx.call = eps, call
         return y

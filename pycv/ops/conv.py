@@ -119,7 +119,7 @@ def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tu
     """What a call depends on; None for arguments that cannot be a key (lists, no tensors), which take the long way.
 
     The lazy negation and the layout stand in it so that a key that is known means plain memory, but for wrappers of
-    transforms and batches of the older vmap: those show where their memory is asked for, which costs the others nothing.
+    transforms and batches of the older vmap: those show where their memory is asked for, which costs others nothing.
     """
     try:
         key = (

@@ -124,6 +124,9 @@ def test_batch_norm_counts_what_it_changes():
         dict(x=(2, 3, 4), mean=None),
         dict(x=(2, 3, 4), weight=4),
         dict(x=(5,)),
+        dict(x=(2, 3, 4), training=True, eps=0.0),
+        dict(x=(2, 3, 4), training=True, eps=-1.0),
+        dict(x=(2, 3, 4), eps=-1.0),
     ],
     ids=str,
 )
@@ -134,10 +137,41 @@ def test_batch_norm_refuses_what_torch_refuses_and_changes_nothing(arguments):
     raised = []
     for function in (F.batch_norm, PF.batch_norm):
         with pytest.raises(Exception) as error:
-            function(torch.randn(arguments["x"]), mean, var, weight, training=arguments.get("training", False))
+            x, options = torch.randn(arguments["x"]), {"eps": arguments.get("eps", 1e-5)}
+            function(x, mean, var, weight, training=arguments.get("training", False), **options)
         raised.append(error.type)
     assert raised[0] is raised[1]
     assert torch.equal(var, torch.ones(3)) and (mean is None or not mean.any())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("which", ["x", "mean", "var", "weight", "mean requires grad", "var requires grad"])
+def test_batch_norm_refuses_what_autograd_cannot_take_and_changes_nothing(which, training):
+    """Inference tensors outside of inference mode, and statistics that require a gradient."""
+    tensors = {"x": torch.randn(4, 3, 5), "mean": torch.zeros(3), "var": torch.ones(3), "weight": torch.ones(3)}
+    name, _, requires_grad = which.partition(" ")
+    if requires_grad:
+        tensors[name].requires_grad_()
+    else:
+        with torch.inference_mode():
+            tensors[name] = tensors[name].clone()
+    x, mean, var, weight = tensors.values()
+    for function in (F.batch_norm, PF.batch_norm):
+        with pytest.raises(RuntimeError, match="not differentiable" if requires_grad else "Inference tensors"):
+            function(x, mean, var, weight, torch.zeros(3, requires_grad=True), training=training)
+        assert not mean.any() and (var == 1).all()
+    with torch.no_grad():
+        PF.batch_norm(x, mean, var, weight, training=training)
+    assert mean.any() == training
+
+
+def test_batch_norm_in_eval_keeps_the_statistics_that_it_used():
+    """Training that moves them before backward changes nothing."""
+    x, mean, var = torch.randn(4, 3, 5, requires_grad=True), torch.zeros(3), torch.full((3,), 2.0)
+    expected = torch.autograd.grad(PF.batch_norm(x, mean, var).sum(), x)
+    y = PF.batch_norm(x, mean, var)
+    PF.batch_norm(torch.randn(4, 3, 5), mean, var, training=True)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 40, 9), (2, 3, 2, 3, 4), (1, 6, 2, 2, 2, 2)], ids=str)
