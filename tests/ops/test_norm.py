@@ -195,6 +195,13 @@ def test_local_response_norm_gradients_of_gradients():
         assert gradients_hold(lambda x, size=size: PF.local_response_norm(x, size, 0.3, 0.6, 0.8), (x,))
 
 
+@pytest.mark.parametrize("name", ["alpha", "beta", "k"])
+def test_local_response_norm_has_gradients_in_scalars_that_are_tensors(name):
+    x, scalar = torch.randn(2, 5, 3), torch.tensor(0.5, requires_grad=True)
+    sums = [function(x, 3, **{name: scalar}).sum() for function in (PF.local_response_norm, F.local_response_norm)]
+    torch.testing.assert_close(*(torch.autograd.grad(s, scalar) for s in sums))
+
+
 def test_local_response_norm_compiles_as_one_graph():
     x = torch.randn(2, 7, 5, 4, dtype=torch.float64, requires_grad=True)
     compiled = torch.compile(PF.local_response_norm, fullgraph=True, backend="aot_eager")
