@@ -7,12 +7,13 @@ the op's other path: its torch.library op, or torch's own op where that is the b
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch
 from torch.autograd import forward_ad
 
-from ..problem import Layout
+from ..problem import Layout, Sizes
 from ..settings import Settings
 
 T = TypeVar("T")
@@ -91,6 +92,19 @@ def wants_torch() -> bool:
 def context_key(settings: Settings) -> tuple:
     """The part of a choice's key that does not come from the arguments. Settings are interned, so id() is enough."""
     return (id(settings), threads(), deterministic())
+
+
+def require_64_bits(op: str, name: str, given, *values: int) -> None:
+    """Raises torch's classes, ValueError for a number and TypeError for one of a sequence, where one has more bits."""
+    if any(isinstance(v, int) and not -(2**63) <= v < 2**63 for v in values):
+        kind = TypeError if isinstance(given, (tuple, list)) else ValueError
+        raise kind(f"{op}(): argument {name}={given!r} does not fit into 64 bits")
+
+
+def require_memory(op: str, shape: Sizes) -> None:
+    """Raises RuntimeError where a result has too many elements to be counted: kernels would compute their addresses."""
+    if math.prod(shape) >= 2**59:
+        raise RuntimeError(f"{op}: a result of size {list(shape)} is too large for any memory")
 
 
 def holds_tensor(arguments: tuple) -> bool:

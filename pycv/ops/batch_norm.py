@@ -76,6 +76,7 @@ def _key(x, per_channel, training, residual, activation, current) -> tuple | Non
     but for what shows where its memory is asked for (see conv._key)."""
     a, b, c, d = per_channel
     try:
+        hash(activation)
         return (
             bool(training), activation,
             type(x), x.shape, x.stride(), x.dtype, x.device, x.is_neg(), x.layout,

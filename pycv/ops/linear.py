@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .conv_arguments import require_activation, require_tensor
 from .gemm import expands_to, gemm
 
 _torch_linear = F.linear  # bound now: torch.nn.functional may be patched to lead here
@@ -23,11 +24,12 @@ def linear(
     prepared: Any = None,
 ) -> Tensor:
     """See :func:`pycv.functional.linear`; ``prepared`` as in :func:`pycv.ops.gemm.gemm`."""
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation={activation!r}: expected None or 'relu'")
+    relu = activation is not None and require_activation(activation)
+    if residual is not None:
+        require_tensor(residual)
     if isinstance(weight, Tensor) and weight.dim() == 1:
-        return _with_one_row(input, weight, bias, residual, activation is not None)
-    return gemm("linear", input, weight, bias, residual, 1.0, 1.0, True, activation is not None, prepared)
+        return _with_one_row(input, weight, bias, residual, relu)
+    return gemm("linear", input, weight, bias, residual, 1.0, 1.0, True, relu, prepared)
 
 
 def _with_one_row(input, weight, bias, residual, relu: bool) -> Tensor:

@@ -125,6 +125,16 @@ def test_residual_has_to_be_where_the_input_is():
         PF.conv_transpose2d(x, w.transpose(0, 1), residual=torch.randn(2, 4, 5, 5, device="meta"))
 
 
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_residual_has_to_be_a_tensor(name):
+    x, w = torch.randn(2, 3, 5, 5), torch.randn(3, 3, 1, 1)
+    for input in (x, x[0]):
+        with pytest.raises(TypeError, match="residual must be a Tensor, not float"):
+            getattr(PF, name)(input, w, residual=1.0)
+        with pytest.raises(TypeError, match="residual must be a Tensor, not float"), FlopCounterMode(display=False):
+            getattr(PF, name)(input, w, residual=1.0)
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", inductor])
 def test_compiles_as_one_graph_forward_and_backward(backend):
     x, w, b, r = (t.detach().float().requires_grad_() for t in operands())

@@ -153,6 +153,12 @@ def test_unknown_activation():
         PF.linear(ones(2, 5), ones(3, 5), activation="tanh")
 
 
+def test_residual_has_to_be_a_tensor():
+    for weight in (ones(3, 5), ones(5)):
+        with pytest.raises(TypeError, match="residual must be a Tensor, not float"):
+            PF.linear(ones(2, 5), weight, residual=1.0)
+
+
 # ------------------------------------------------------------------------------------------- values and strides
 
 

@@ -270,6 +270,12 @@ def test_batch_norm_fused_gradients_of_gradients(training):
     assert gradients_hold(function, (x, residual, *parameters))
 
 
+@pytest.mark.parametrize("activation", ["tanh", ["relu"]], ids=str)
+def test_batch_norm_names_an_unknown_activation(activation):
+    with pytest.raises(ValueError, match=r"activation=.*expected None or 'relu'"):
+        PF.batch_norm(torch.randn(4, 3, 5), torch.zeros(3), torch.ones(3), activation=activation)
+
+
 def test_batch_norm_fused_lets_nan_through_relu():
     x = torch.tensor([[1.0], [2.0], [float("nan")]], requires_grad=True)
     y = PF.batch_norm(x, torch.zeros(1), torch.ones(1), activation="relu")
