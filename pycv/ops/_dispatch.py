@@ -101,10 +101,10 @@ def require_64_bits(op: str, name: str, given, *values: int) -> None:
         raise kind(f"{op}(): argument {name}={given!r} does not fit into 64 bits")
 
 
-def require_memory(op: str, shape: Sizes) -> None:
+def require_memory(shape: Sizes) -> None:
     """Raises RuntimeError where a result has too many elements to be counted: kernels would compute their addresses."""
     if math.prod(shape) >= 2**59:
-        raise RuntimeError(f"{op}: a result of size {list(shape)} is too large for any memory")
+        raise RuntimeError(f"a result of size {list(shape)} is too large for any memory")
 
 
 def holds_tensor(arguments: tuple) -> bool:

@@ -248,7 +248,7 @@ def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:
         _check(spec, x)
         shape = tuple(x.shape)
         out_shape = shape[: -spec.rank] + output_size_of(spec, shape[-spec.rank :])
-        require_memory(spec.op, out_shape)
+        require_memory(out_shape)
         channels_last = _keeps_channels_last(spec, x)
         layout = _layout(shape, x.stride(), spec.rank)
         copy_input = layout is None or (layout.name == "nhwc" and not channels_last)

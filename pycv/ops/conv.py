@@ -311,7 +311,7 @@ class _Call:
         self.pass_, self.geometry, self.relu, self.settings = pass_, geometry, relu, current
         self.derivatives: dict[tuple, _Call] = {}
         self.shape = _computed_shape(pass_, geometry, a, b)
-        require_memory(f"conv{geometry.rank}d", self.shape)
+        require_memory(self.shape)
         layout = Layout("nhwc" if _channels_last(a, b) else "nchw")
         self.strides = layout.strides(self.shape[1], self.shape[2:])
         a_layout, b_layout = layout_of(a), layout_of(b)
