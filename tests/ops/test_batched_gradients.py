@@ -70,7 +70,7 @@ def test_batched_gradients(name, batched):
     leaves = [randn(*shape).requires_grad_() for shape in shapes]
     with pycv.use(backend=BACKEND):
         y = function(*leaves)
-        vectors = randn(3, *y.shape).requires_grad_()
+        vectors = randn(2, *y.shape).requires_grad_()
         results = []
         for gradients in (one_by_one, batched):
             first = gradients(y, leaves, vectors, True)
@@ -91,6 +91,6 @@ def test_batched_gradients_of_gradients(name, batched):
         y = function(*leaves)
         vector = randn(*y.shape).requires_grad_()
         first = torch.autograd.grad(y, leaves[0], vector, create_graph=True)[0]
-        vectors = randn(3, *first.shape)
+        vectors = randn(2, *first.shape)
         results = [gradients(first, [vector], vectors, False)[0] for gradients in (one_by_one, batched)]
     torch.testing.assert_close(results[1], results[0])

@@ -119,9 +119,9 @@ def test_library_op_lays_results_out_as_its_fake_says(pass_, formats, backend):
 
 def test_residual_has_to_be_where_the_input_is():
     x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 1, 1)
-    with pytest.raises(RuntimeError, match="expected residual on cpu, but got meta"):
+    with pytest.raises(RuntimeError, match=rf"expected residual on {DEVICE}(:0)?, but got meta"):
         PF.conv2d(x, w, residual=torch.randn(2, 4, 5, 5, device="meta"))
-    with pytest.raises(RuntimeError, match="expected residual on cpu, but got meta"):
+    with pytest.raises(RuntimeError, match=rf"expected residual on {DEVICE}(:0)?, but got meta"):
         PF.conv_transpose2d(x, w.transpose(0, 1), residual=torch.randn(2, 4, 5, 5, device="meta"))
 
 
