@@ -276,7 +276,7 @@ class _BatchNorm(torch.autograd.Function):
                 grad_residual = grad_output if needs[3] else None
                 if watched() or not plain(grad_output):  # many gradients at once: our own Function knows one
                     grads = _formula(grad_output, x, weight, statistics, call.training, ctx.eps)
-                    kept = (g if need else None for g, need in zip(grads, needs, strict=False))
+                    kept = (g if need else None for g, need in zip(grads, needs[:3], strict=True))
                     return *kept, grad_residual, None, None, None, None, None
                 linear = _Call(x, call.training, False, False, call.settings)
                 grads = _BatchNormGradient.apply(

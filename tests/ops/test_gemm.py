@@ -132,6 +132,8 @@ def test_addmm_of_nothing_is_its_input_whatever_alpha():
         arguments = (torch.randn(4, 5), ones(4, 0), ones(0, 5))
         ours, torchs = (function(*arguments, beta=0.5, alpha=alpha) for function in (PF.addmm, torch.addmm))
         assert torch.equal(ours, torchs)
+    integers = (ones(4, 5).int(), ones(4, 0).int(), ones(0, 5).int())
+    assert type(outcome(PF.addmm, *integers, alpha=2.5)) is type(outcome(torch.addmm, *integers, alpha=2.5))
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
