@@ -214,7 +214,7 @@ def linear(
     Parameters
     ----------
     input : (..., in_features)
-    weight : (out_features, in_features)
+    weight : (out_features, in_features); or (in_features), and the result has no axis of outputs
     bias : (out_features), optional
     residual : optional
         Added after the bias; broadcast to the result's shape (..., out_features).

@@ -7,12 +7,13 @@ the op's other path: its torch.library op, or torch's own op where that is the b
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch
 from torch.autograd import forward_ad
 
-from ..problem import Layout
+from ..problem import Layout, Sizes
 from ..settings import Settings
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ _C = torch._C
 _PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
 _peek_functorch = _C._functorch.peek_interpreter_stack
 is_functorch_wrapper = _C._functorch.is_functorch_wrapped_tensor
+is_batched = _C._functorch.is_legacy_batchedtensor  # by the older vmap, that of is_grads_batched
 _is_compiling = torch.compiler.is_compiling
 _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _is_tracing = _C._is_tracing
@@ -41,14 +43,15 @@ MAX_CHOICES = 4096  # entries an op's dictionary of choices may hold before it i
 
 
 def plain(x: torch.Tensor) -> bool:
-    """A dense tensor whose memory holds its values: no subclass, sparse or nested layout, lazy negation or wrapper
-    that outlived its functorch transform."""
+    """A dense tensor whose memory holds its values: no subclass, sparse or nested layout, lazy negation, wrapper that
+    outlived its functorch transform, or batch of the older vmap, which nothing announces."""
     return (
         type(x) in _PLAIN_TYPES
         and x.layout is _strided
         and not x.is_neg()
         and not x.is_nested
         and not is_functorch_wrapper(x)
+        and not is_batched(x)
     )
 
 
@@ -89,6 +92,24 @@ def wants_torch() -> bool:
 def context_key(settings: Settings) -> tuple:
     """The part of a choice's key that does not come from the arguments. Settings are interned, so id() is enough."""
     return (id(settings), threads(), deterministic())
+
+
+def require_64_bits(op: str, name: str, given, *values: int) -> None:
+    """Raises torch's classes, ValueError for a number and TypeError for one of a sequence, where one has more bits."""
+    if any(isinstance(v, int) and not -(2**63) <= v < 2**63 for v in values):
+        kind = TypeError if isinstance(given, (tuple, list)) else ValueError
+        raise kind(f"{op}(): argument {name}={given!r} does not fit into 64 bits")
+
+
+def require_memory(shape: Sizes) -> None:
+    """Raises RuntimeError where a result has too many elements to be counted: kernels would compute their addresses."""
+    if math.prod(shape) >= 2**59:
+        raise RuntimeError(f"a result of size {list(shape)} is too large for any memory")
+
+
+def holds_tensor(arguments: tuple) -> bool:
+    """A tensor is among the arguments, which as a key would be known by its identity, whatever its value is by then."""
+    return any(isinstance(v, torch.Tensor) or (isinstance(v, tuple) and holds_tensor(v)) for v in arguments)
 
 
 def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:

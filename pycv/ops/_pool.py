@@ -16,7 +16,16 @@ from torch._prims_common import suggest_memory_format
 
 from .. import registry, settings
 from ..problem import Layout, PoolProblem, Sizes
-from ._dispatch import DTYPES, context_key, is_functorch_wrapper, remember
+from ._dispatch import (
+    DTYPES,
+    context_key,
+    holds_tensor,
+    is_batched,
+    is_functorch_wrapper,
+    remember,
+    require_64_bits,
+    require_memory,
+)
 
 
 class Spec(NamedTuple):
@@ -61,6 +70,7 @@ _grad_input: dict[tuple, registry.Choice] = {}
 def per_axis(op: str, name: str, value, rank: int) -> Sizes:
     """An int, or one int or ``rank`` ints in a sequence, as ``rank`` ints."""
     if type(value) is int:
+        require_64_bits(op, name, value, value)
         return (value,) * rank
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if len(values) not in (1, rank):
@@ -69,6 +79,7 @@ def per_axis(op: str, name: str, value, rank: int) -> Sizes:
         values = tuple(v if type(v) is int else operator.index(v) for v in values)
     except TypeError:
         raise TypeError(f"{op}(): argument '{name}' must be int or tuple of ints, not {value!r}") from None
+    require_64_bits(op, name, value, *values)
     return values * rank if len(values) == 1 else values
 
 
@@ -109,6 +120,7 @@ def adaptive_spec(op: str, rank: int, output_size, x: torch.Tensor) -> Spec:
         sizes = tuple(v if v is None or type(v) is int else operator.index(v) for v in sizes)
     except TypeError:
         raise TypeError(f"{name}(): argument 'output_size' must be int or tuple of ints, not {output_size!r}") from None
+    require_64_bits(name, "output_size", output_size, *(v for v in sizes if v is not None))
     return Spec(name, rank, output_size=sizes)
 
 
@@ -148,6 +160,8 @@ def _check(spec: Spec, x: torch.Tensor) -> None:
     for k, p, d in zip(spec.filter, spec.padding, spec.dilation, strict=True):
         if p < 0:
             raise RuntimeError(f"{op}: pad must be non-negative, but got padding={spec.padding}")
+        if p >= 2**61:
+            raise RuntimeError(f"{op}: pad is too large to be added to the input's size: padding={spec.padding}")
         if p > (d * (k - 1) + 1) // 2:
             raise RuntimeError(
                 f"{op}: pad should be at most half of effective kernel size, but got padding={spec.padding}, "
@@ -214,7 +228,7 @@ def recall(arguments: tuple, x: torch.Tensor, indices: bool) -> tuple[tuple | No
     try:
         key = (
             arguments, indices, type(x), x.shape, x.stride(), x.dtype, x.device, x.layout, x.is_neg(),
-            is_functorch_wrapper(x), *context_key(settings.current()),
+            is_functorch_wrapper(x), is_batched(x), *context_key(settings.current()),
         )  # fmt: skip
         return key, _calls.get(key)
     except (AttributeError, TypeError, RuntimeError):
@@ -222,7 +236,7 @@ def recall(arguments: tuple, x: torch.Tensor, indices: bool) -> tuple[tuple | No
 
 
 def memorize(key: tuple | None, prepared: Prepared) -> Prepared:
-    return prepared if key is None else remember(_calls, key, prepared)
+    return prepared if key is None or holds_tensor(key[0]) else remember(_calls, key, prepared)
 
 
 def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:
@@ -234,6 +248,7 @@ def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:
         _check(spec, x)
         shape = tuple(x.shape)
         out_shape = shape[: -spec.rank] + output_size_of(spec, shape[-spec.rank :])
+        require_memory(out_shape)
         channels_last = _keeps_channels_last(spec, x)
         layout = _layout(shape, x.stride(), spec.rank)
         copy_input = layout is None or (layout.name == "nhwc" and not channels_last)

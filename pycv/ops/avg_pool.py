@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import settings
-from ._dispatch import plain, watched
+from ._dispatch import plain, require_64_bits, watched
 from ._pool import (
     Prepared,
     Spec,
@@ -55,6 +55,7 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
                 raise TypeError(
                     f"avg_pool{rank}d(): argument 'divisor_override' must be int, not {divisor_override!r}"
                 ) from None
+            require_64_bits(f"avg_pool{rank}d", "divisor_override", divisor_override, divisor)
         spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor)
         prepared = memorize(key, prepare(spec, x, False))
     return _pool(prepared, x)

@@ -34,7 +34,7 @@ def batch_norm(
 ) -> Tensor:
     """See :func:`pycv.functional.batch_norm`."""
     per_channel = (running_mean, running_var, weight, bias)
-    if watched():
+    if watched() or eps < 0 or (training and eps <= 0):
         return _torch(x, per_channel, training, momentum, eps, residual, require_activation(activation))
     current = settings.current()
     key = _key(x, per_channel, training, residual, activation, current)
@@ -53,20 +53,30 @@ def batch_norm(
     if call.choice.plan is None:
         with registry.timed(call.choice):
             return _torch(x, per_channel, training, momentum, eps, residual, call.relu)
-    if _is_grad_enabled() and (
-        x.requires_grad
-        or (weight is not None and weight.requires_grad)
-        or (bias is not None and bias.requires_grad)
-        or (residual is not None and residual.requires_grad)
-    ):
-        return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, momentum, eps, call)
-    return call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)[0]
+    try:
+        if _is_grad_enabled() and (
+            x.requires_grad
+            or (weight is not None and weight.requires_grad)
+            or (bias is not None and bias.requires_grad)
+            or (residual is not None and residual.requires_grad)
+            or (running_mean is not None and (running_mean.requires_grad or running_var.requires_grad))
+        ):
+            if _refused_by_autograd(x, running_mean, running_var, weight):
+                return _torch(x, per_channel, training, momentum, eps, residual, call.relu)
+            return _apply_batch_norm(x, weight, bias, residual, running_mean, running_var, momentum, eps, call)
+        return call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)[0]
+    except RuntimeError:
+        if all(t is None or plain(t) for t in (x, residual, *per_channel)):
+            raise
+        return _torch(x, per_channel, training, momentum, eps, residual, call.relu)  # no memory after all
 
 
 def _key(x, per_channel, training, residual, activation, current) -> tuple | None:
-    """What a call depends on; None for arguments that cannot be a key. A key that is known means plain memory."""
+    """What a call depends on; None for arguments that cannot be a key. A key that is known means plain memory,
+    but for what shows where its memory is asked for (see conv._key)."""
     a, b, c, d = per_channel
     try:
+        hash(activation)
         return (
             bool(training), activation,
             type(x), x.shape, x.stride(), x.dtype, x.device, x.is_neg(), x.layout,
@@ -95,6 +105,15 @@ def _usual(x: Tensor, per_channel, training: bool) -> bool:
         t is None
         or (plain(t) and t.shape == shape and t.dtype == x.dtype and t.device == x.device and t.is_contiguous())
         for t in per_channel
+    )
+
+
+def _refused_by_autograd(x, mean, var, weight) -> bool:
+    """torch says so before the running statistics move: one requires a gradient, or what is saved cannot be."""
+    return (
+        x.is_inference()
+        or (weight is not None and weight.is_inference())
+        or (mean is not None and (mean.requires_grad or var.requires_grad or mean.is_inference() or var.is_inference()))
     )
 
 
@@ -197,25 +216,25 @@ class _Call:
             increment_version((running_mean, running_var))
         return y, statistics
 
-    def gradient(self, grad_output, x, weight, mean, spread, y, eps: float, needs):
+    def gradient(self, grad_output, x, weight, statistics, y, eps: float, needs):
         """Gradients of input, weight, bias and residual, None where not needed.
 
-        ``mean`` holds the statistics of training, or the running mean and ``spread`` the running variance. ``y`` is the
-        output where relu followed.
+        ``statistics`` are those that training saved, or the running means and variances. ``y`` is the output where relu
+        followed.
         """
         run = self.gradient_run(self.relu and needs[3])
         if run.launch is None or watched() or not plain(grad_output):
             with registry.timed(run.choice):
                 if y is not None:
                     grad_output = torch.ops.aten.threshold_backward(grad_output, y, 0)
-                grads = _torch_gradient(grad_output, x, weight, mean, spread, self.training, eps, needs[:3])
+                grads = _torch_gradient(grad_output, x, weight, statistics, self.training, eps, needs[:3])
                 return *grads, grad_output if needs[3] else None
         if not registry.recorders:
-            return self._gradient(run, grad_output, x, weight, mean, spread, y, eps, needs)
+            return self._gradient(run, grad_output, x, weight, statistics, y, eps, needs)
         with registry.timed(run.choice):
-            return self._gradient(run, grad_output, x, weight, mean, spread, y, eps, needs)
+            return self._gradient(run, grad_output, x, weight, statistics, y, eps, needs)
 
-    def _gradient(self, run, grad_output, x, weight, mean, spread, y, eps, needs):
+    def _gradient(self, run, grad_output, x, weight, statistics, y, eps, needs):
         x, given, grad_output = self.laid_out(x), grad_output, self.laid_out(grad_output)
         grad_x = torch.empty_like(x) if needs[0] else None
         grad_weight = torch.empty_like(weight) if needs[1] else None
@@ -223,11 +242,12 @@ class _Call:
         grad_residual = given if needs[3] else None
         if y is not None and needs[3]:
             grad_residual = torch.empty_like(x)
-        means = mean.data_ptr()
-        statistics = (0, 0, means, means + self.statistic_bytes) if self.training else (means, spread.data_ptr(), 0, 0)
+        means = statistics.data_ptr()
+        spreads = means + x.shape[1] * statistics.itemsize
+        pointers = (0, 0, means, spreads) if self.training else (means, spreads, 0, 0)
         memory, scratch = workspace(run.workspace_bytes, x)
         run.launch(
-            x.data_ptr(), grad_output.data_ptr(), _pointer(grad_x), _pointer(weight), 0, *statistics,
+            x.data_ptr(), grad_output.data_ptr(), _pointer(grad_x), _pointer(weight), 0, *pointers,
             _pointer(grad_weight), _pointer(grad_bias), scratch, 0, _pointer(y),
             _pointer(grad_residual) if y is not None else 0, eps, 0.0,
         )  # fmt: skip
@@ -239,34 +259,41 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, running_mean, running_var, momentum, eps, call):
         y, statistics = call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
-        mean, spread = (statistics, None) if call.training else (running_mean, running_var)
-        ctx.save_for_backward(x, weight, mean, spread, y if call.relu else None)
+        if statistics is None:  # a copy: training may move the running statistics before the gradient needs them
+            statistics = torch.stack((running_mean, running_var))
+        ctx.save_for_backward(x, weight, statistics, y if call.relu else None)
         ctx.eps, ctx.call = eps, call
         return y
 
     @staticmethod
     def backward(ctx, grad_output):
-        x, weight, mean, spread, y = ctx.saved_tensors
+        x, weight, statistics, y = ctx.saved_tensors
         needs, call = ctx.needs_input_grad[:4], ctx.call
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, grad_output)):
             with settings.applied(call.settings):
                 if y is not None:
                     grad_output = relu_grad_input(y, grad_output)
+                grad_residual = grad_output if needs[3] else None
+                if watched() or not plain(grad_output):  # many gradients at once: our own Function knows one
+                    grads = _formula(grad_output, x, weight, statistics, call.training, ctx.eps)
+                    kept = (g if need else None for g, need in zip(grads, needs[:3], strict=True))
+                    return *kept, grad_residual, None, None, None, None, None
                 linear = _Call(x, call.training, False, False, call.settings)
                 grads = _BatchNormGradient.apply(
-                    grad_output, x, weight, mean, spread, ctx.eps, linear, (*needs[:3], False)
+                    grad_output, x, weight, statistics, ctx.eps, linear, (*needs[:3], False)
                 )
-                return *grads, grad_output if needs[3] else None, None, None, None, None, None
-        grads = call.gradient(grad_output, x, weight, mean, spread, y, ctx.eps, needs)
+                return *grads, grad_residual, None, None, None, None, None
+        grads = call.gradient(grad_output, x, weight, statistics, y, ctx.eps, needs)
         return *grads, None, None, None, None, None
 
 
 _apply_batch_norm = super(torch.autograd.Function, _BatchNorm).apply  # below its Python part, which serves functorch
 
 
-def _torch_gradient(grad_output, x, weight, mean, spread, training, eps, needs):
-    statistics = (None, None, *mean) if training else (mean, spread, None, None)
-    grads = torch.ops.aten.native_batch_norm_backward(grad_output, x, weight, *statistics, training, eps, list(needs))
+def _torch_gradient(grad_output, x, weight, statistics, training, eps, needs):
+    nothing = x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))  # vmap's rule wants tensors
+    four = (None, None, *statistics) if training else (*statistics, nothing, nothing)
+    grads = torch.ops.aten.native_batch_norm_backward(grad_output, x, weight, *four, training, eps, list(needs))
     return tuple(g if need else None for g, need in zip(grads, needs, strict=True))
 
 
@@ -274,41 +301,39 @@ class _BatchNormGradient(torch.autograd.Function):
     """The gradient as a function of grad_output, input and weight, for the double backward."""
 
     @staticmethod
-    def forward(ctx, grad_output, x, weight, mean, spread, eps, call, needs):
-        ctx.save_for_backward(grad_output, x, weight, mean, spread)
+    def forward(ctx, grad_output, x, weight, statistics, eps, call, needs):
+        ctx.save_for_backward(grad_output, x, weight, statistics)
         ctx.training, ctx.eps = call.training, eps
         ctx.set_materialize_grads(False)
-        return call.gradient(grad_output, x, weight, mean, spread, None, eps, needs)[:3]
+        return call.gradient(grad_output, x, weight, statistics, None, eps, needs)[:3]
 
     @staticmethod
     def backward(ctx, *grads):
-        operands = list(ctx.saved_tensors[:3])
-        if not torch.is_grad_enabled():
-            operands = [None if t is None else t.detach().requires_grad_(t.requires_grad) for t in operands]
         wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
+        again = torch.is_grad_enabled()
         with torch.enable_grad():
             # Aliases: grad_output may itself depend on the input, and only what the formula does to each counts here.
-            operands = [None if t is None else t.view_as(t) for t in operands]
+            operands = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:3]]
             outputs = _formula(*operands, *ctx.saved_tensors[3:], ctx.training, ctx.eps)
             kept = [(o, g) for o, g in zip(outputs, grads, strict=True) if o is not None and g is not None]
             found = torch.autograd.grad(
                 [o for o, _ in kept], [operands[i] for i in wanted], [g for _, g in kept],
-                create_graph=torch.is_grad_enabled(), allow_unused=True,
+                create_graph=again, allow_unused=True,
             )  # fmt: skip
-        result = [None] * 8
+        result = [None] * 7
         for i, gradient in zip(wanted, found, strict=True):
             result[i] = gradient
         return tuple(result)
 
 
-def _formula(grad_output, x, weight, mean, spread, training: bool, eps: float):
+def _formula(grad_output, x, weight, statistics, training: bool, eps: float):
     """The gradients of input, weight and bias in differentiable torch ops (batch statistics are functions of x)."""
     axes = [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
     if training:
         variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     else:
-        variance, mean = spread.view(shape), mean.view(shape)
+        mean, variance = (t.view(shape) for t in statistics)
     invstd = (variance + eps).rsqrt()
     normal = (x - mean) * invstd
     grad_weight, grad_bias = (grad_output * normal).sum(axes), grad_output.sum(axes)

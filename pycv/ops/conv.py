@@ -25,7 +25,17 @@ from torch._prims_common import suggest_memory_format
 from .. import registry, settings
 from ..kernels import torch as vendor
 from ..problem import ConvProblem, Layout, Sizes
-from ._dispatch import DTYPES, context_key, layout_of, plain, remember, wants_torch, watched
+from ._dispatch import (
+    DTYPES,
+    context_key,
+    holds_tensor,
+    layout_of,
+    plain,
+    remember,
+    require_memory,
+    wants_torch,
+    watched,
+)
 from ._library import define
 from ._workspace import ALIGNMENT, workspace
 from .channel_sum import channel_sum
@@ -34,6 +44,7 @@ from .conv_arguments import (
     forward_geometry,
     require_activation,
     require_residual,
+    require_tensor,
     transposed_geometry,
 )
 from .relu import relu_grad_input
@@ -50,6 +61,8 @@ _TORCH_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_tra
 def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=None, activation=None, prepared=None):
     """See :func:`pycv.functional.conv2d`; ``prepared`` is the layer's store of prepared weights, if it has one."""
     arguments = (stride, padding, dilation, groups, activation)
+    if residual is not None:
+        require_tensor(residual)
     if watched():
         return _watched_conv(rank, input, weight, bias, *arguments, residual)
     kept = prepared is not None
@@ -69,8 +82,14 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH[rank](input, weight, bias, *arguments[:-1]), residual, relu)
-        _remember(key, call, input, weight, bias, residual)
-    return call.apply(input, weight, bias, residual, prepared)
+        if key is not None and not holds_tensor(arguments):
+            remember(_calls, key, call)
+    try:
+        return call.apply(input, weight, bias, residual, prepared)
+    except RuntimeError:
+        if not _foreign(input, weight, bias, residual):
+            raise
+        return _watched_conv(rank, input, weight, bias, *arguments, residual)  # no memory after all
 
 
 def conv_transpose(
@@ -79,6 +98,8 @@ def conv_transpose(
 ):  # fmt: skip
     """See :func:`pycv.functional.conv_transpose2d`."""
     arguments = (stride, padding, output_padding, groups, dilation, activation)
+    if residual is not None:
+        require_tensor(residual)
     if watched():
         return _watched_conv_transpose(rank, input, weight, bias, *arguments, residual)
     kept = prepared is not None
@@ -99,14 +120,21 @@ def conv_transpose(
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH_TRANSPOSED[rank](input, weight, bias, *windows), residual, relu)
-        _remember(key, call, input, weight, bias, residual)
-    return call.apply(input, weight, bias, residual, prepared)
+        if key is not None and not holds_tensor(arguments):
+            remember(_calls, key, call)
+    try:
+        return call.apply(input, weight, bias, residual, prepared)
+    except RuntimeError:
+        if not _foreign(input, weight, bias, residual):
+            raise
+        return _watched_conv_transpose(rank, input, weight, bias, *arguments, residual)  # no memory after all
 
 
 def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tuple | None:
     """What a call depends on; None for arguments that cannot be a key (lists, no tensors), which take the long way.
 
-    The lazy negation and the layout stand in it so that a key that is known means plain memory.
+    The lazy negation and the layout stand in it so that a key that is known means plain memory, but for wrappers of
+    transforms and batches of the older vmap: those show where their memory is asked for, which costs others nothing.
     """
     try:
         key = (
@@ -128,12 +156,6 @@ def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tu
     except (AttributeError, TypeError, RuntimeError):
         return None
     return key
-
-
-def _remember(key: tuple | None, call: _Call, *operands: Tensor | None) -> None:
-    """Keeps a call for operands like these, if they can be a key."""
-    if key is not None:
-        remember(_calls, key, call)
 
 
 def _foreign(*operands) -> bool:
@@ -289,6 +311,7 @@ class _Call:
         self.pass_, self.geometry, self.relu, self.settings = pass_, geometry, relu, current
         self.derivatives: dict[tuple, _Call] = {}
         self.shape = _computed_shape(pass_, geometry, a, b)
+        require_memory(self.shape)
         layout = Layout("nhwc" if _channels_last(a, b) else "nchw")
         self.strides = layout.strides(self.shape[1], self.shape[2:])
         a_layout, b_layout = layout_of(a), layout_of(b)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Sizes, output_size
+from ._dispatch import require_64_bits
 
 
 class Geometry(NamedTuple):
@@ -45,6 +46,7 @@ def _integers(name: str, value, rank: int, op: str) -> Sizes:
     for v in values:
         if isinstance(v, bool) or not isinstance(v, (int, torch.SymInt)):
             raise TypeError(f"{op}(): argument {name}={value!r} must be an int or a tuple of {rank} ints")
+    require_64_bits(op, name, value, *values)
     if len(values) not in (1, rank):
         raise RuntimeError(
             f"expected {name} to be a single integer value or a list of {rank} values to match the convolution "
@@ -111,6 +113,8 @@ def _require_positive(stride: Sizes, padding: Sizes, dilation: Sizes) -> None:
             raise RuntimeError(f"non-positive {name} is not supported: got {name}={list(values)}")
     if any(v < 0 for v in padding):
         raise RuntimeError(f"negative padding is not supported: got padding={list(padding)}")
+    if any(v >= 2**61 for v in padding):
+        raise RuntimeError(f"padding is too large to be added to the input's size: got padding={list(padding)}")
 
 
 def _require_pixels(input: Tensor) -> None:
@@ -144,6 +148,7 @@ def forward_geometry(
     dilation = _integers("dilation", dilation, rank, op)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument groups={groups!r} must be an int")
+    require_64_bits(op, "groups", groups, groups)
     size, filter = tuple(input.shape[2:]), tuple(weight.shape[2:])
     same = padding == "same"
     if isinstance(padding, str) and padding not in ("same", "valid"):
@@ -198,6 +203,7 @@ def transposed_geometry(
     dilation = _integers("dilation", dilation, rank, op)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"{op}(): argument groups={groups!r} must be an int")
+    require_64_bits(op, "groups", groups, groups)
     _require_positive(stride, padding, dilation)
     if any(v < 0 for v in output_padding):
         raise RuntimeError(f"negative output_padding is not supported: got output_padding={list(output_padding)}")
@@ -228,10 +234,17 @@ def transposed_geometry(
     return Geometry(rank, size, filter, out, stride, padding, dilation, groups)
 
 
+def require_tensor(residual: Tensor | None) -> None:
+    """The fused residual is one, if given: where torch adds it, a number would do."""
+    if residual is not None and not isinstance(residual, Tensor):
+        raise TypeError(f"argument residual must be a Tensor, not {type(residual).__name__}")
+
+
 def require_residual(residual: Tensor | None, shape: Sizes, like: Tensor) -> None:
     """The fused residual has the result's shape, and the dtype and device of ``like``."""
     if residual is None:
         return
+    require_tensor(residual)
     if tuple(residual.shape) != shape or residual.dtype != like.dtype:
         raise RuntimeError(
             f"expected residual of size {list(shape)} and {like.dtype}, "

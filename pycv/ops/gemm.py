@@ -263,14 +263,14 @@ def _result_shape(op, a, b, bias, residual, transposed) -> tuple[int, ...]:
         if x.device != a.device:
             where = f"{names[0]} is on {a.device} and {name} on {x.device}"
             raise RuntimeError(f"Expected all tensors to be on the same device, but {where}")
-        if x is not b and not _expands_to(x.shape, shape):
+        if x is not b and not expands_to(x.shape, shape):
             raise RuntimeError(f"{op}: {name} of shape {tuple(x.shape)} does not broadcast to the result's {shape}")
     if bias is not None and residual is not None and bias.shape != shape[-1:]:
         raise RuntimeError(f"{op}: beside a residual, bias must have shape ({n},), got {tuple(bias.shape)}")
     return shape
 
 
-def _expands_to(shape, target) -> bool:
+def expands_to(shape, target) -> bool:
     return len(shape) <= len(target) and all(
         s in (1, t) for s, t in zip(reversed(shape), reversed(target), strict=False)
     )
@@ -330,7 +330,8 @@ def _gradients(ctx, g, gemm, relu_grad_input, sum_to) -> tuple:
 
 
 def _as_rows(x: Tensor) -> Tensor:
-    return x if x.dim() == 2 else x.unsqueeze(0) if x.dim() == 1 else x.flatten(0, -2)
+    """One matrix, by reshape: the older vmap, which batches gradients, cannot flatten."""
+    return x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
 def _sum_to(g: Tensor, shape: torch.Size) -> Tensor:

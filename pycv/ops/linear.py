@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .gemm import gemm
+from .conv_arguments import require_activation, require_tensor
+from .gemm import expands_to, gemm
+
+_torch_linear = F.linear  # bound now: torch.nn.functional may be patched to lead here
 
 
 def linear(
@@ -19,6 +24,20 @@ def linear(
     prepared: Any = None,
 ) -> Tensor:
     """See :func:`pycv.functional.linear`; ``prepared`` as in :func:`pycv.ops.gemm.gemm`."""
-    if activation not in (None, "relu"):
-        raise ValueError(f"activation={activation!r}: expected None or 'relu'")
-    return gemm("linear", input, weight, bias, residual, 1.0, 1.0, True, activation is not None, prepared)
+    relu = activation is not None and require_activation(activation)
+    if residual is not None:
+        require_tensor(residual)
+    if isinstance(weight, Tensor) and weight.dim() == 1:
+        return _with_one_row(input, weight, bias, residual, relu)
+    return gemm("linear", input, weight, bias, residual, 1.0, 1.0, True, relu, prepared)
+
+
+def _with_one_row(input, weight, bias, residual, relu: bool) -> Tensor:
+    """torch's, of a weight (in_features): the result has no axis of outputs."""
+    y = _torch_linear(input, weight, bias)
+    if residual is not None:
+        if not expands_to(residual.shape, y.shape):
+            shapes = f"residual of shape {tuple(residual.shape)} does not broadcast to the result's {tuple(y.shape)}"
+            raise RuntimeError(f"linear: {shapes}")
+        y = y + residual
+    return torch.relu(y) if relu else y

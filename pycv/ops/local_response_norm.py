@@ -37,7 +37,8 @@ class _Call(NamedTuple):
 
 def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """See :func:`pycv.functional.local_response_norm`."""
-    if watched() or not (plain(x) and x.dim() >= 3 and x.numel() > 0 and type(size) is int and size > 0):
+    numbers = type(size) is int and all(isinstance(v, (int, float)) for v in (alpha, beta, k))
+    if watched() or not (numbers and plain(x) and x.dim() >= 3 and x.numel() > 0 and 0 < size < 2**63):
         return _torch_local_response_norm(x, size, alpha, beta, k)
     call = _call("forward", x, size)
     if call.choice.plan is None:

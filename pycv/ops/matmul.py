@@ -30,6 +30,8 @@ def addmm(
 ) -> Tensor:
     """See :func:`pycv.functional.addmm`."""
     ours = isinstance(input, Tensor) and isinstance(beta, _REAL) and isinstance(alpha, _REAL)
+    if ours and isinstance(mat1, Tensor) and mat1.dim() == 2 and mat1.shape[1] == 0:
+        alpha = type(alpha)()  # there is no product to multiply: an alpha that is not finite would make NaN of it
     if not ours or (out is not None and _needs_torch(out, input, mat1, mat2)):
         return torch.addmm(input, mat1, mat2, beta=beta, alpha=alpha, out=out)
     return _into(out, gemm("addmm", mat1, mat2, None, input, alpha, beta))

@@ -127,12 +127,17 @@ class _MaxPoolGradInput(torch.autograd.Function):
     def backward(ctx, grad):
         (indices,) = ctx.saved_tensors
         rank = ctx.prepared.spec.rank
-        planes = grad.flatten(-rank)
-        return planes.gather(-1, indices.flatten(-rank)).reshape(ctx.prepared.out_shape), None, None, None
+        gathered = _planes(grad, rank).gather(-1, _planes(indices, rank))
+        return gathered.reshape(ctx.prepared.out_shape), None, None, None
 
 
 def _scatter(grad_output: torch.Tensor, indices: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     """The gradient in torch's ops."""
     shape, rank = prepared.input_shape, prepared.spec.rank
-    zeros = grad_output.new_zeros(shape).flatten(-rank)
-    return zeros.scatter_add(-1, indices.flatten(-rank), grad_output.flatten(-rank)).reshape(shape)
+    zeros = _planes(grad_output.new_zeros(shape), rank)
+    return zeros.scatter_add(-1, _planes(indices, rank), _planes(grad_output, rank)).reshape(shape)
+
+
+def _planes(x: torch.Tensor, rank: int) -> torch.Tensor:
+    """The last ``rank`` axes as one, by reshape: the older vmap, which batches gradients, cannot flatten."""
+    return x.reshape(*x.shape[:-rank], x.shape[-rank:].numel())

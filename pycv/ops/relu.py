@@ -23,6 +23,7 @@ from ._dispatch import DTYPES, observed, plain, remember, threads
 
 _empty_like = torch.empty_like
 _is_grad_enabled = torch.is_grad_enabled
+_is_inference_mode = torch.is_inference_mode_enabled
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -45,6 +46,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     run = call.run
     try:
         if run is not None and input.requires_grad and _is_grad_enabled():
+            if inplace and (input.is_leaf or input._is_view()):
+                return _torch_relu(input, inplace)  # refuses many of these before it writes: we could only afterwards
             return _apply_relu(input, inplace, call)
         if inplace or run is None or registry.recorders or not input.is_contiguous() or input.is_neg():
             return call.forward_any(input, inplace)
@@ -116,7 +119,7 @@ class _Call:
             return self._run_forward(x, inplace)
 
     def _run_forward(self, x: Tensor, inplace: bool) -> Tensor:
-        if self.run is None:
+        if self.run is None or (inplace and x.is_inference() and not _is_inference_mode()):
             return _torch_relu(x, inplace)
         if inplace and _is_dense(x):
             self.run(x.data_ptr(), 0, x.data_ptr())

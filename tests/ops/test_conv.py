@@ -140,10 +140,20 @@ def test_strides_far_longer_than_the_image(transposed):
 
 def test_residual_has_to_be_where_the_input_is():
     x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 1, 1)
-    with pytest.raises(RuntimeError, match="expected residual on cpu, but got meta"):
+    with pytest.raises(RuntimeError, match=rf"expected residual on {DEVICE}(:0)?, but got meta"):
         PF.conv2d(x, w, residual=torch.randn(2, 4, 5, 5, device="meta"))
-    with pytest.raises(RuntimeError, match="expected residual on cpu, but got meta"):
+    with pytest.raises(RuntimeError, match=rf"expected residual on {DEVICE}(:0)?, but got meta"):
         PF.conv_transpose2d(x, w.transpose(0, 1), residual=torch.randn(2, 4, 5, 5, device="meta"))
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_residual_has_to_be_a_tensor(name):
+    x, w = torch.randn(2, 3, 5, 5), torch.randn(3, 3, 1, 1)
+    for input in (x, x[0]):
+        with pytest.raises(TypeError, match="residual must be a Tensor, not float"):
+            getattr(PF, name)(input, w, residual=1.0)
+        with pytest.raises(TypeError, match="residual must be a Tensor, not float"), FlopCounterMode(display=False):
+            getattr(PF, name)(input, w, residual=1.0)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", inductor])
@@ -306,3 +316,11 @@ def test_calls_are_known_by_everything_that_changes_them():
             torch.testing.assert_close(PF.conv2d(x, w, **kwargs), F.conv2d(x, w, **kwargs), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(PF.conv2d(x, w[:, :2], groups=2), F.conv2d(x, w[:, :2], groups=2))
         torch.testing.assert_close(PF.conv2d(x, w, activation="relu"), F.conv2d(x, w).relu(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_a_tensor_among_the_arguments_counts_by_its_value(name):
+    x, w, stride = torch.randn(2, 4, 9, 9), torch.randn(4, 4, 3, 3), torch.tensor(1)
+    for value in (1, 2):
+        stride.fill_(value)
+        assert getattr(PF, name)(x, w, stride=stride).shape == getattr(F, name)(x, w, stride=value).shape

@@ -110,6 +110,37 @@ def test_bad_arguments(name, change, named):
     assert type(raised.value) is type(expected)
 
 
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, (2**63, 1), (1, 2**64)], ids=str)
+@pytest.mark.parametrize(
+    "name, argument",
+    [
+        *(("conv2d", argument) for argument in ("stride", "padding", "dilation", "groups")),
+        *(("conv_transpose2d", argument) for argument in ("stride", "padding", "output_padding", "dilation", "groups")),
+    ],
+)
+def test_integers_of_more_than_64_bits(name, argument, value):
+    tensors = torch.ones(2, 4, 8, 8), torch.ones(4, 4, 3, 3)
+    expected, raised = (outcome(getattr(f, name), *tensors, **{argument: value}) for f in (F, PF))
+    assert type(raised) is type(expected)
+    assert argument in str(raised) and (repr(value) in str(raised) or str(list(value)) in str(raised))
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("conv2d", dict(padding=2**62 - 1)),
+        ("conv2d", dict(padding=2**40)),
+        ("conv_transpose2d", dict(stride=2**40)),
+        ("conv_transpose2d", dict(stride=2**62)),
+        ("conv_transpose2d", dict(dilation=2**62)),
+    ],
+)
+def test_what_no_memory_holds_is_refused(name, change):
+    tensors = torch.ones(2, 4, 8, 8), torch.ones(4, 4, 3, 3)
+    with pytest.raises(RuntimeError, match="too large"):
+        getattr(PF, name)(*tensors, **change)
+
+
 @pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
 @pytest.mark.parametrize("which", ["input", "weight", "bias"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.complex64], ids=str)

@@ -15,7 +15,7 @@ from pycv import registry
 
 from ..backend import BACKEND, DEVICE, inductor
 from ..seed import properties
-from .agreement import gradients_hold
+from .agreement import gradients_hold, outcome
 
 TWINS = {"mm": PF.mm, "bmm": PF.bmm, "matmul": PF.matmul, "addmm": PF.addmm, "nn.functional.linear": PF.linear}
 OPS = [op for op in op_db if op.name in TWINS and op.variant_test_name != "triton_optimized"]
@@ -126,9 +126,39 @@ def test_messages_name_argument_and_value(call, message):
         call()
 
 
+def test_addmm_of_nothing_is_its_input_whatever_alpha():
+    """As in BLAS, though 0 times infinity is NaN."""
+    for alpha in (torch.inf, -torch.inf, torch.nan, 2.0):
+        arguments = (torch.randn(4, 5), ones(4, 0), ones(0, 5))
+        ours, torchs = (function(*arguments, beta=0.5, alpha=alpha) for function in (PF.addmm, torch.addmm))
+        assert torch.equal(ours, torchs)
+    integers = (ones(4, 5).int(), ones(4, 0).int(), ones(0, 5).int())
+    assert type(outcome(PF.addmm, *integers, alpha=2.5)) is type(outcome(torch.addmm, *integers, alpha=2.5))
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+def test_linear_with_one_row_of_weights(batch):
+    """A weight without an axis of outputs, which torch's result then lacks, too."""
+    x, w = torch.randn(*batch, 4, requires_grad=True), torch.randn(4, requires_grad=True)
+    residual = torch.randn(batch)
+    y, expected = PF.linear(x, w), F.linear(x, w)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(t.sum(), (x, w)) for t in (y, expected)))
+    torch.testing.assert_close(PF.linear(x, w, residual=residual, activation="relu"), torch.relu(expected + residual))
+    with pytest.raises(RuntimeError, match=r"residual of shape \(7,\)"):
+        PF.linear(x, w, residual=ones(7))
+    assert type(outcome(PF.linear, x, ones(5))) is type(outcome(F.linear, x, ones(5))) is RuntimeError
+
+
 def test_unknown_activation():
     with pytest.raises(ValueError, match="activation='tanh'"):
         PF.linear(ones(2, 5), ones(3, 5), activation="tanh")
+
+
+def test_residual_has_to_be_a_tensor():
+    for weight in (ones(3, 5), ones(5)):
+        with pytest.raises(TypeError, match="residual must be a Tensor, not float"):
+            PF.linear(ones(2, 5), weight, residual=1.0)
 
 
 # ------------------------------------------------------------------------------------------- values and strides

@@ -124,6 +124,9 @@ def test_batch_norm_counts_what_it_changes():
         dict(x=(2, 3, 4), mean=None),
         dict(x=(2, 3, 4), weight=4),
         dict(x=(5,)),
+        dict(x=(2, 3, 4), training=True, eps=0.0),
+        dict(x=(2, 3, 4), training=True, eps=-1.0),
+        dict(x=(2, 3, 4), eps=-1.0),
     ],
     ids=str,
 )
@@ -134,10 +137,41 @@ def test_batch_norm_refuses_what_torch_refuses_and_changes_nothing(arguments):
     raised = []
     for function in (F.batch_norm, PF.batch_norm):
         with pytest.raises(Exception) as error:
-            function(torch.randn(arguments["x"]), mean, var, weight, training=arguments.get("training", False))
+            x, options = torch.randn(arguments["x"]), {"eps": arguments.get("eps", 1e-5)}
+            function(x, mean, var, weight, training=arguments.get("training", False), **options)
         raised.append(error.type)
     assert raised[0] is raised[1]
     assert torch.equal(var, torch.ones(3)) and (mean is None or not mean.any())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("which", ["x", "mean", "var", "weight", "mean requires grad", "var requires grad"])
+def test_batch_norm_refuses_what_autograd_cannot_take_and_changes_nothing(which, training):
+    """Inference tensors outside of inference mode, and statistics that require a gradient."""
+    tensors = {"x": torch.randn(4, 3, 5), "mean": torch.zeros(3), "var": torch.ones(3), "weight": torch.ones(3)}
+    name, _, requires_grad = which.partition(" ")
+    if requires_grad:
+        tensors[name].requires_grad_()
+    else:
+        with torch.inference_mode():
+            tensors[name] = tensors[name].clone()
+    x, mean, var, weight = tensors.values()
+    for function in (F.batch_norm, PF.batch_norm):
+        with pytest.raises(RuntimeError, match="not differentiable" if requires_grad else "Inference tensors"):
+            function(x, mean, var, weight, torch.zeros(3, requires_grad=True), training=training)
+        assert not mean.any() and (var == 1).all()
+    with torch.no_grad():
+        PF.batch_norm(x, mean, var, weight, training=training)
+    assert mean.any() == training
+
+
+def test_batch_norm_in_eval_keeps_the_statistics_that_it_used():
+    """Training that moves them before backward changes nothing."""
+    x, mean, var = torch.randn(4, 3, 5, requires_grad=True), torch.zeros(3), torch.full((3,), 2.0)
+    expected = torch.autograd.grad(PF.batch_norm(x, mean, var).sum(), x)
+    y = PF.batch_norm(x, mean, var)
+    PF.batch_norm(torch.randn(4, 3, 5), mean, var, training=True)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 40, 9), (2, 3, 2, 3, 4), (1, 6, 2, 2, 2, 2)], ids=str)
@@ -159,6 +193,13 @@ def test_local_response_norm_gradients_of_gradients():
     x = torch.randn(2, 5, 3, 2, dtype=torch.float64, requires_grad=True)
     for size in (2, 3):
         assert gradients_hold(lambda x, size=size: PF.local_response_norm(x, size, 0.3, 0.6, 0.8), (x,))
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "k"])
+def test_local_response_norm_has_gradients_in_scalars_that_are_tensors(name):
+    x, scalar = torch.randn(2, 5, 3), torch.tensor(0.5, requires_grad=True)
+    sums = [function(x, 3, **{name: scalar}).sum() for function in (PF.local_response_norm, F.local_response_norm)]
+    torch.testing.assert_close(*(torch.autograd.grad(s, scalar) for s in sums))
 
 
 def test_local_response_norm_compiles_as_one_graph():
@@ -229,6 +270,12 @@ def test_batch_norm_fused_gradients_of_gradients(training):
     assert gradients_hold(function, (x, residual, *parameters))
 
 
+@pytest.mark.parametrize("activation", ["tanh", ["relu"]], ids=str)
+def test_batch_norm_names_an_unknown_activation(activation):
+    with pytest.raises(ValueError, match=r"activation=.*expected None or 'relu'"):
+        PF.batch_norm(torch.randn(4, 3, 5), torch.zeros(3), torch.ones(3), activation=activation)
+
+
 def test_batch_norm_fused_lets_nan_through_relu():
     x = torch.tensor([[1.0], [2.0], [float("nan")]], requires_grad=True)
     y = PF.batch_norm(x, torch.zeros(1), torch.ones(1), activation="relu")
@@ -244,7 +291,7 @@ def test_batch_norm_fused_refuses_and_takes_what_lies_otherwise():
         PF.batch_norm(x, mean, var, activation="tanh")
     with pytest.raises(RuntimeError, match="residual"):
         PF.batch_norm(x, mean, var, residual=torch.randn(2, 3, 4, 1))
-    with pytest.raises(RuntimeError, match="expected residual on cpu, but got meta"):
+    with pytest.raises(RuntimeError, match=rf"expected residual on {DEVICE}(:0)?, but got meta"):
         PF.batch_norm(x, mean, var, residual=x.to("meta"))
     residual = torch.randn(2, 5, 4, 3).transpose(1, 3)
     for given in (x, x.to(memory_format=torch.channels_last), torch.randn(2, 9, 4, 5)[:, 2:5], x.mT.contiguous().mT):

@@ -91,6 +91,7 @@ def test_error_inputs(name):
         ("max_pool2d", dict(kernel_size=3, padding=-1), "padding"),
         ("max_pool2d", dict(kernel_size=3, dilation=0), "dilation"),
         ("max_pool2d", dict(kernel_size=(3, 3, 3)), "kernel_size"),
+        ("max_pool2d", dict(kernel_size=3, dilation=2**62, padding=2**62), "padding"),
         ("max_pool2d", dict(kernel_size=99), "99"),
         ("max_pool2d", dict(kernel_size="3"), "kernel_size"),
         ("avg_pool2d", dict(kernel_size=3, divisor_override=0), "divisor"),
@@ -104,6 +105,30 @@ def test_bad_arguments_are_named(name, arguments, said):
     expected, raised = outcome(getattr(F, name), x, **arguments), outcome(getattr(PF, name), x, **arguments)
     assert expected is not None and raised is not None
     assert said in str(raised)
+
+
+@pytest.mark.parametrize(
+    "name, argument",
+    [
+        *(("max_pool2d", argument) for argument in ("kernel_size", "stride", "padding", "dilation")),
+        *(("avg_pool2d", argument) for argument in ("kernel_size", "stride", "padding", "divisor_override")),
+        ("adaptive_avg_pool2d", "output_size"),
+        ("adaptive_max_pool2d", "output_size"),
+    ],
+)
+def test_integers_of_more_than_64_bits(name, argument):
+    """torch's class of error, and the argument and its value; or a result that no memory holds."""
+    x = torch.randn(2, 3, 9, 9)
+    values = [2**63, -(2**63) - 1, *([] if argument == "divisor_override" else [(2**63, 3), (1, -(2**64))])]
+    for value in values:
+        given = {} if argument in ("kernel_size", "output_size") else {"kernel_size": 3}
+        expected, raised = (outcome(getattr(f, name), x, **given, **{argument: value}) for f in (F, PF))
+        assert type(raised) is type(expected)
+        assert argument in str(raised) and str(value) in str(raised)
+    if argument == "output_size":
+        for value in (2**30, 2**62):
+            with pytest.raises(RuntimeError, match=str(value)):
+                getattr(PF, name)(x, value)
 
 
 def layouts(x):
@@ -217,6 +242,16 @@ def test_what_has_no_kernel_goes_to_torch():
 def test_odd_inputs_that_torch_takes(name, shape, output_size):
     x = torch.randn(shape)
     torch.testing.assert_close(getattr(PF, name)(x, output_size), getattr(F, name)(x, output_size), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d"])
+def test_a_tensor_among_the_arguments_counts_by_its_value(name):
+    x, size = torch.randn(2, 3, 8, 8), torch.tensor(1)
+    for value in (1, 2):
+        size.fill_(value)
+        for given in (size, (size, 2)):
+            expected = value if given is size else (value, 2)
+            assert getattr(PF, name)(x, given).shape == getattr(F, name)(x, expected).shape
 
 
 def test_indices_are_not_computed_unless_needed():

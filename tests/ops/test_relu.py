@@ -12,7 +12,7 @@ from pycv import functional as PF
 from pycv import registry
 
 from ..backend import BACKEND, DEVICE, STANDIN
-from .agreement import gradients_hold
+from .agreement import gradients_hold, outcome
 
 NAN, INF = float("nan"), float("inf")
 RELU = next(op for op in op_db if op.name == "nn.functional.relu")
@@ -114,6 +114,43 @@ def test_in_place_gradient_and_version_check():
         y.sum().backward()  # exp needs its result, which is gone
     with pytest.raises(RuntimeError, match="leaf Variable"):
         PF.relu(leaf, inplace=True)
+
+
+def no_grad_view(leaf):
+    with torch.no_grad():
+        return leaf.view(2, 2)
+
+
+@pytest.mark.parametrize(
+    "made", [lambda x: x, lambda x: x.view(2, 2), lambda x: (x * 1).chunk(2)[0], no_grad_view],
+    ids=["leaf", "view of a leaf", "one of several views", "view made without gradients"],
+)  # fmt: skip
+def test_in_place_where_autograd_forbids_it_changes_nothing(made):
+    leaf = torch.tensor([-1.0, 2.0, -3.0, 4.0], requires_grad=True)
+    x = made(leaf)
+    before, version = x.detach().clone(), x._version
+    raised = [outcome(function, x, inplace=True) for function in (F.relu, PF.relu)]
+    assert type(raised[0]) is type(raised[1]) is RuntimeError and str(raised[0]) == str(raised[1])
+    assert torch.equal(x.detach(), before) and x._version == version
+
+
+def test_in_place_on_a_view():
+    leaves = [torch.randn(4, 6, requires_grad=True) for _ in range(2)]
+    leaves[1].data.copy_(leaves[0])
+    for relu, leaf in zip((F.relu, PF.relu), leaves, strict=True):
+        base = leaf * 1
+        relu(base[1:, ::2], inplace=True)
+        base.pow(2).sum().backward()
+    torch.testing.assert_close(leaves[1].grad, leaves[0].grad)
+
+
+def test_in_place_on_an_inference_tensor():
+    with torch.inference_mode():
+        x = torch.randn(10)
+        assert PF.relu(x, inplace=True) is x
+    for function in (F.relu, PF.relu):
+        with pytest.raises(RuntimeError, match="outside InferenceMode"):
+            function(x, inplace=True)
 
 
 def test_gradients_of_every_order_and_layout():
