@@ -34,6 +34,7 @@ def run(
     seed: int = 0,
     warm: bool = False,
     progress: Progress | None = None,
+    rows: list[Row] | None = None,
 ) -> list[Row]:
     """Times every contender on every problem, then compares each with float64 on fresh data.
 
@@ -47,6 +48,7 @@ def run(
     seed : of the random data.
     warm : on a GPU, leave the caches as the last call left them; else each call finds its operands in memory.
     progress : called as ``progress(done, total, name)`` before each problem and once at the end.
+    rows : a list to add to, problem by problem, so that an interrupt leaves those before it; it is what is returned.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def run(
     for one in cases:
         require_dtype(one.problem)
         require_device(one.problem)
-    rows: list[Row] = []
+    rows = [] if rows is None else rows
     deadline = time.perf_counter() + (SECONDS_PER_PROBLEM * len(cases) if budget is None else budget)
     with _threads(threads), torch.no_grad():
         if progress:

@@ -167,13 +167,19 @@ def sweep(
     threads: int | None = None,
     budget: float | None = None,
     progress: Progress | None = None,
+    rows: list[Row] | None = None,
 ) -> list[Row]:
     """Rows as of :func:`pycv.bench.run`, each with the values of its braces besides, as fields named after them."""
-    points = expand(pattern)
+    points = {point.case: point.values for point in expand(pattern)}
     chosen = contenders(names, parameters or {})
-    rows = run([point.case for point in points], chosen, threads=threads, budget=budget, progress=progress)
-    count = len(chosen)
-    return [row | dict(points[i // count].values) for i, row in enumerate(rows)]
+    rows = [] if rows is None else rows
+    try:
+        run(points, chosen, threads=threads, budget=budget, progress=progress, rows=rows)
+    finally:  # an interrupt, too: the rows before it
+        values = {(one.name, str(one.problem)): values for one, values in points.items()}
+        for row in rows:
+            row |= values[row["name"], row["problem"]]
+    return rows
 
 
 def numeric_brace(pattern: str) -> str:

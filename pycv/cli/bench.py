@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,6 +15,7 @@ from typing import Any
 
 from .shared import UsageError, names, progress_bar, user_input
 
+Row = dict[str, Any]
 MAKE_BENCH = ("--set", "resnet_vgg", "--budget", "90")
 
 USAGE = """usage: pycv bench [COMMAND] [OPTIONS]
@@ -122,8 +125,13 @@ def _run(arguments: list[str]) -> int:
         require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
-    with progress_bar() as progress:
-        rows = bench.run(
+    rows: list[Row] = []
+
+    def record() -> None:
+        _record(report.document(rows), output, options.csv, options.markdown)
+
+    with _recorded(rows, record, output), progress_bar() as progress:
+        bench.run(
             cases,
             contenders,
             threads=options.threads,
@@ -131,9 +139,9 @@ def _run(arguments: list[str]) -> int:
             precision=options.precision / 100,
             seed=options.seed,
             progress=progress,
+            rows=rows,
         )
-    print(report.table(rows))
-    _record(report.document(rows), output, options.csv, options.markdown)
+    print(f"{report.table(rows)}\nRecorded in {output}")
     return 0
 
 
@@ -235,18 +243,21 @@ def _sweep(arguments: list[str]) -> int:
             sweep.numeric_brace(options.pattern)
         output = Path(options.csv) if options.csv else _new_result(".csv")
         _require_new(output, options.plot)
-    with progress_bar() as progress:
-        rows = sweep.sweep(
+    rows: list[Row] = []
+    with (
+        _recorded(rows, lambda: report.create(output, report.as_csv(rows)), output),
+        progress_bar() as progress,
+    ):
+        sweep.sweep(
             options.pattern,
             names(options.contender),
             parameters,
             threads=options.threads,
             budget=options.budget,
             progress=progress,
+            rows=rows,
         )
-    print(report.table(rows))
-    report.create(output, report.as_csv(rows))
-    print(f"Recorded in {output}")
+    print(f"{report.table(rows)}\nRecorded in {output}")
     if options.plot:
         with user_input():
             report.create(options.plot, sweep.plot(options.pattern, rows))
@@ -300,18 +311,23 @@ def _model(arguments: list[str]) -> int:
                 raise ValueError(f"contender {name!r}: expected one of {', '.join(network.CONTENDERS)}")
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
+    rows: list[Row] = []
+
+    def record() -> None:
+        _record(network_report.document(rows), output, options.csv, options.markdown)
+
     try:
-        with progress_bar() as progress:
-            rows = network.run(
+        with _recorded(rows, record, output), progress_bar() as progress:
+            network.run(
                 options.model, batches, names(options.contender), train=options.train, size=options.size,
-                threads=options.threads, budget=options.budget, progress=progress,
+                threads=options.threads, budget=options.budget, progress=progress, rows=rows,
             )  # fmt: skip
     except RuntimeError as error:  # a process that died: images too small for the model, too little memory
         raise UsageError(str(error).splitlines()[-1]) from None
     print(network_report.table(rows))
     if options.layers:
         print("\n" + network_report.layer_tables(rows))
-    _record(network_report.document(rows), output, options.csv, options.markdown)
+    print(f"Recorded in {output}")
     return 0
 
 
@@ -379,9 +395,10 @@ def _roofline(arguments: list[str]) -> int:
         return 0
     with progress_bar() as progress:
         rows = placing.place_all(cases, options.threads, options.budget, progress)
-    print("\n" + placing.table(rows))
     if options.json:
         report.write(options.json, rows)
+    print("\n" + placing.table(rows))
+    if options.json:
         print(f"Recorded in {options.json}")
     return 0
 
@@ -433,6 +450,20 @@ def _report(arguments: list[str]) -> int:
 # ------------------------------------------------------------------------------------------------- what they share
 
 
+@contextmanager
+def _recorded(rows: list[Row], record: Callable[[], None], output: Path) -> Iterator[None]:
+    """Around the measuring of rows: records them, those before a Ctrl-C or an error, too, before anything is printed
+    that standard output may refuse."""
+    try:
+        yield
+    except BaseException:
+        if rows:
+            record()
+            print(f"Recorded in {output} what was measured until then", file=sys.stderr)
+        raise
+    record()
+
+
 def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: str | None) -> None:
     """Writes what was measured into new files."""
     from ..bench import recording, report
@@ -442,7 +473,6 @@ def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: s
         report.create(csv, recording.as_csv(document))
     if markdown:
         report.create(markdown, recording.markdown(document))
-    print(f"Recorded in {output}")
 
 
 def _new_result(suffix: str = ".json") -> Path:
