@@ -21,6 +21,7 @@ from .problems import Case, case
 Row = dict[str, Any]
 Progress = Callable[[int, int, str], None]
 SECONDS_PER_PROBLEM = 2.0
+REFUSALS = (RuntimeError, ValueError, TypeError)  # what torch objects to a problem with, out of memory included
 MEASURED = ("seconds", "low", "high", "q25", "q75", "samples", "disturbed", "noisy")
 
 
@@ -53,7 +54,7 @@ def run(
     Returns
     -------
     One dict per problem and contender, described by :data:`pycv.bench.report.ROW`. A contender that cannot run a
-    problem has ``seconds`` None and ``unavailable`` the reason; so has one whose time is above its own roofline.
+    problem, or raises an error at it, has ``seconds`` None and ``unavailable`` the reason; so has one whose time is above its own roofline.
 
     Raises
     ------
@@ -100,11 +101,17 @@ def _measure_case(
     else:
         timings = measure(calls, rest, precision)
     calls.clear()
-    fresh, _ = _prepared(one.problem, [c for c in contenders if c.name in timings], seed + 1)
-    expected = check.reference(one.problem, random_data(one.problem, seed + 1)) if fresh else None
+    fresh, failed = _prepared(one.problem, [c for c in contenders if c.name in timings], seed + 1)
+    reasons |= failed
+    expected = None
+    try:
+        expected = check.reference(one.problem, random_data(one.problem, seed + 1)) if fresh else None
+    except REFUSALS as error:
+        reasons |= dict.fromkeys(fresh, f"no float64 to compare with: {_reason(error)}")
+        fresh.clear()
     rows = []
     for each in contenders:
-        row = _row(one, each.name, timings.get(each.name))
+        row = _row(one, each.name, timings.get(each.name) if each.name in fresh else None)
         row["unavailable"] = reasons.get(each.name)
         if each.name in fresh and expected is not None:
             with registry.record() as log:
@@ -117,15 +124,26 @@ def _measure_case(
 
 
 def _prepared(problem: Problem, contenders: list[Contender], seed: int) -> tuple[dict[str, Call], dict[str, str]]:
-    """The call of each contender that has one, and why the others do not."""
-    data = random_data(problem, seed)
-    calls, reasons = {}, {}
+    """The call of each contender that can run the problem, as a first run has shown, and why the others cannot."""
+    calls: dict[str, Call] = {}
+    reasons: dict[str, str] = {}
+    try:
+        data = random_data(problem, seed)
+    except REFUSALS as error:  # more than there is memory for
+        return calls, {each.name: _reason(error) for each in contenders}
     for each in contenders:
         try:
-            calls[each.name] = each.prepare(problem, data)
-        except Unavailable as reason:
-            reasons[each.name] = str(reason)
+            call = each.prepare(problem, data)
+            call()
+            calls[each.name] = call
+        except (Unavailable, *REFUSALS) as error:
+            reasons[each.name] = _reason(error)
     return calls, reasons
+
+
+def _reason(error: Exception) -> str:
+    """In one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _choice_that_ran(log: list[registry.Call], problem: Problem) -> registry.Choice | None:

@@ -61,6 +61,42 @@ def test_a_contender_that_cannot_run_is_a_row_with_the_reason(rows):
     assert half["pycv"]["seconds"] and half["pycv"]["unavailable"] is None
 
 
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        ("max_pool2d.forward n1c1h8w8 r2s2 u2 p2", "pad should be at most half"),
+        ("local_response_norm.forward n1c4h4w4", "kernel size should be greater than zero"),
+        ("batch_norm.grad_input n1c4h1w1 training", "Expected more than 1 value per channel"),
+        ("conv2d.forward n1c3h4w4 k0r3s3 p1", "at least 1 at dimension 0"),
+        ("gemm m4n4k4 a=any/0/0/0", "refers to a single memory location"),
+        ("relu.forward e9999999999999999", "can't allocate memory"),
+        ("relu.forward e99999999999999999999", "Overflow"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_problem_that_torch_refuses_is_a_row_with_the_reason(problem, reason):
+    refused, again, measured = bench.run([problem, "relu.forward e10"], ["pycv", "torch:nchw"], budget=0.1)[:3]
+    for row in (refused, again):
+        assert row["seconds"] is None and reason in row["unavailable"] and "\n" not in row["unavailable"]
+    assert measured["seconds"]
+
+
+def test_what_fails_at_the_check_alone_is_a_row_with_the_reason(monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError("no memory")
+
+    once = []
+
+    def prepare(problem, data):
+        return no_memory if once else once.append(1) or data["input"].relu
+
+    (row,) = bench.run(["relu.forward e10"], [bench.Contender("once", prepare)], budget=0.05)
+    assert row["seconds"] is None and row["unavailable"] == "no memory"
+    monkeypatch.setattr(runner.check, "reference", no_memory)
+    (row,) = bench.run(["relu.forward e10"], ["torch:nchw"], budget=0.05)
+    assert row["seconds"] is None and row["unavailable"] == "no float64 to compare with: no memory"
+
+
 def test_the_thread_count_is_given_back(rows):
     before = torch.get_num_threads()
     bench.run(["relu.forward e10"], ["torch:nchw"], threads=before + 1, budget=0.1)
