@@ -54,7 +54,8 @@ def run(
     Returns
     -------
     One dict per problem and contender, described by :data:`pycv.bench.report.ROW`. A contender that cannot run a
-    problem, or raises an error at it, has ``seconds`` None and ``unavailable`` the reason; so has one whose time is above its own roofline.
+    problem, or raises an error at it, has ``seconds`` None and ``unavailable`` the reason; so has one whose time is
+    above its own roofline.
 
     Raises
     ------
