@@ -246,7 +246,7 @@ def tar_with(path, name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -
         member.size = 4
         tar.addfile(member, io.BytesIO(b"good"))
         bad = tarfile.TarInfo(name)
-        bad.type, bad.linkname = kind, target
+        bad.type, bad.linkname, bad.pax_headers = kind, target, {"path": name}
         tar.addfile(bad, io.BytesIO(b""))
 
 
@@ -256,6 +256,14 @@ HOSTILE = [
     ("/tmp/evil", tarfile.REGTYPE, "", "outside"),
     ("C:/evil", tarfile.REGTYPE, "", "outside"),
     ("..\\evil", tarfile.REGTYPE, "", "outside"),
+    ("C:", tarfile.REGTYPE, "", "outside"),
+    ("", tarfile.REGTYPE, "", "names no file"),
+    (".", tarfile.REGTYPE, "", "names no file"),
+    ("a\0b", tarfile.REGTYPE, "", "names no file"),
+    ("good.txt", tarfile.REGTYPE, "", "is there already"),
+    ("good.txt/evil", tarfile.REGTYPE, "", "is there already"),
+    ("good.txt/evil/more", tarfile.REGTYPE, "", "not a directory"),
+    ("e" * 300, tarfile.REGTYPE, "", "file name too long"),
     ("evil", tarfile.SYMTYPE, "../../etc/passwd", "a link"),
     ("evil", tarfile.LNKTYPE, "good.txt", "a link"),
     ("evil", tarfile.CHRTYPE, "", "neither file nor folder"),
@@ -303,6 +311,44 @@ def test_sound_archives(kind, tmp_path):
         data.extract(path, out)
     with pytest.raises(FileNotFoundError, match="nothing"):
         data.extract(tmp_path / "nothing.tar", tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("where", ["contents", "checksum"])
+def test_damaged_compression(kind, where, tmp_path):
+    path = layouts.write_tar(tmp_path / f"a.tar.{kind}", {"noise": IMAGES.tobytes()}, f"w:{kind}")
+    damaged = bytearray(path.read_bytes())
+    at = {"contents": len(damaged) // 2, "checksum": len(damaged) - {"gz": 6, "bz2": 3, "xz": 30}[kind]}[where]
+    damaged[at] ^= 0x40
+    path.write_bytes(damaged)
+    for attempt in (lambda: data.extract(path, tmp_path / "out"), lambda: archive.read(path, {"noise"})):
+        with pytest.raises(data.DataError, match=rf"a\.tar\.{kind}: "):
+            attempt()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_follows_the_last_member_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "SLACK", 1000)
+    path = layouts.write_tar(tmp_path / "a.tar", {"noise": IMAGES.tobytes()})
+    bomb = tmp_path / "bomb.tar.gz"
+    bomb.write_bytes(gzip.compress(path.read_bytes() + bytes(5_000_000)))
+    with pytest.raises(data.DataError, match="after the last"):
+        data.extract(bomb, tmp_path / "out")
+
+
+def test_damaged_zip(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as zipped:
+        zipped.writestr("noise", IMAGES.tobytes())
+    whole = path.read_bytes()
+    method = whole.index(b"PK\1\2") + 10  # in the directory at the end
+    unknown = whole[:method] + b"\x63\0" + whole[method + 2 :]
+    offset = whole[:-6] + b"\xff\xff\xff\0" + whole[-2:]  # of that directory
+    nameless = whole.replace(b"noise", b"\0oise")
+    for damaged in (whole[:60] + bytes(200) + whole[260:], unknown, offset, nameless):
+        path.write_bytes(damaged)
+        with pytest.raises(data.DataError, match=r"a\.zip: "):
+            data.extract(path, tmp_path / "out")
 
 
 def test_bombs_and_truncated_archives(tmp_path, monkeypatch):
