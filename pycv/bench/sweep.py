@@ -65,6 +65,8 @@ def _values(pattern: str, brace: str) -> list[str]:
     if match := _RANGE.match(brace):
         first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
         if step > 0 and first <= last:
+            if (count := (last - first) // step + 1) > MAX_PROBLEMS:
+                raise ValueError(f"sweep {pattern!r}: {{{brace}}}: {count} values; at most {MAX_PROBLEMS} problems")
             return [str(value) for value in range(first, last + 1, step)]
     elif brace and "" not in (listed := [value.strip() for value in brace.split(",")]) and ".." not in brace:
         return listed

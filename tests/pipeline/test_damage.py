@@ -13,10 +13,11 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pycv import data
 from pycv.data import archive, mnist
-from pycv.data.transforms import ToTensor
+from pycv.data.transforms import Resize, ToTensor
 
 from . import layouts
 
@@ -98,6 +99,10 @@ class Evil:
         (pickle.dumps([1, 2]), "holds a list, not a dictionary"),
         (pickle.dumps({"labels": [0]}), "its 'data' is no uint8 array"),
         (layouts.python3_pickle({"data": layouts.planes(COLOURS), "labels": [0]}), "its 'labels' is no list of 20"),
+        (
+            layouts.python3_pickle({"data": layouts.planes(COLOURS), "labels": [0] * 19 + [2**70]}),
+            "its 'labels' is no list of 20 whole numbers of at most 31 bits",
+        ),
         (layouts.cifar10_files(COLOURS, LABELS, False)["test_batch"][:-500], "test_batch: "),
         (b"", "Ran out of input"),
     ],
@@ -162,6 +167,25 @@ def test_bombs_are_refused_before_they_are_decoded():
         data.decode(bomb(64, 64), "small", "L", 4095)
 
 
+def test_a_line_of_pixels_that_would_be_resized_to_a_bomb():
+    line = data.decode(bomb(65000, 1), "line")
+    with pytest.raises(data.CorruptImage, match="65000×1 pixels would be resized to 16640000×256: at most 67108864"):
+        Resize(256)(line, None)
+    assert Resize(8)(line.crop((0, 0, 100, 1)), None).size == (800, 8)
+
+
+def test_32_bits_per_pixel_are_refused():
+    def tiff(*values):
+        file = io.BytesIO()
+        Image.fromarray(np.array([values], np.int32)).save(file, "TIFF")
+        return file.getvalue()
+
+    assert np.asarray(data.decode(tiff(0, 255, 256, 65535), "small", "L")).tolist() == [[0, 0, 1, 255]]
+    for wide in (tiff(0, 70000), tiff(-1, 0)):
+        with pytest.raises(data.CorruptImage, match="wide: 32-bit pixels have no defined range"):
+            data.decode(wide, "wide", "L")
+
+
 def test_missing_images_are_no_damage(tmp_path):
     """A disk that fails must not be taken for a data set with a few bad files."""
     with pytest.raises(FileNotFoundError):
@@ -223,12 +247,14 @@ def test_truncated_shards(tmp_path):
         ({"a.cls": b"0"}, r"shard\.tar:a: no image among cls"),
         ({"a.png": PNG, "a.cls": b"dog"}, "label b'dog' is no whole number"),
         ({"a.png": PNG, "a.cls": b"-1"}, "label -1 is out of range"),
+        ({"a.png": PNG, "a.cls": b"99999999999999999999"}, r"shard\.tar:a: label 99999999999999999999 is out of range"),
+        ({"a.png": PNG, "a.cls": b"300000000"}, r"shard\.tar:a: label 300000000 of 1 samples without classes\.txt"),
     ],
 )
 def test_shards_with_wrong_samples(files, message, tmp_path):
     layouts.write_tar(tmp_path / "shard.tar", files)
     with pytest.raises(data.DataError, match=message):
-        data.create("shards", tmp_path)
+        data.create("shards", tmp_path, allow_empty=True)
 
 
 def test_shards_that_are_no_plain_tar(tmp_path):
