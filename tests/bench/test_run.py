@@ -184,10 +184,21 @@ def test_recordings_of_schema_1_are_still_read(rows, tmp_path):
 
 
 def test_a_file_that_is_no_recording_is_named(tmp_path):
-    for text in ("{", "[]", json.dumps({"schema": 1})):
+    for text in ("{", "[]", json.dumps({"schema": 1}), "[" * 100_000):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match=r"bad\.json: not a recorded benchmark"):
             bench.read(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    "spoiled", [{"low": None}, {"q25": None}, {"gflops": None}, {"seconds": -1}, {"seconds": 0}, {"high": "much"}]
+)
+def test_rows_that_are_measured_in_part_are_named(spoiled, tmp_path):
+    document = report.document([synthetic("a", "pycv", 1.0), synthetic("b", "pycv", 1.0) | spoiled])
+    (tmp_path / "bad.json").write_text(json.dumps(document))
+    for read in (bench.read, report.read):
+        with pytest.raises(ValueError, match=rf"bad\.json: .*rows\[1\]\.{next(iter(spoiled))}: expected"):
+            read(tmp_path / "bad.json")
 
 
 # ------------------------------------------------------------------------------------------------------- tables
