@@ -304,6 +304,8 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
         (["bench", "run", "relu.forward e1", "--pass", "backward"], "'backward': expected one of forward"),
         (["bench", "run", "relu.forward e1", "--threads", "0"], "--threads 0"),
         (["bench", "run", "relu.forward e1", "--dtype", "i8"], "not i8"),
+        (["bench", "run", "relu.forward e1", "--seed", "9223372036854775808"], "--seed 9223372036854775808: expected"),
+        (["bench", "run", "relu.forward e1", "--seed", "-1"], "--seed -1: expected 0 or more"),
         (["bench", "run", "relu.forward e1", "--pass", "grad_weight"], "--pass grad_weight: none of these problems"),
         (["bench", "run", "relu.forward e1", "--contender", ","], "--contender ',': expected a name"),
         (["bench", "run", "relu.forward e1", "--contender", "torch:nchw@nhwc"], "contender 'torch:nchw@nhwc'"),

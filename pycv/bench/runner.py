@@ -53,17 +53,18 @@ def run(
 
     Returns
     -------
-    One dict per problem and contender, described by :data:`pycv.bench.report.ROW`. A contender that cannot run a
-    problem, or raises an error at it, has ``seconds`` None and ``unavailable`` the reason; so has one whose time is
-    above its own roofline.
+    One dict per problem and contender, each measured once however often it is named, described by
+    :data:`pycv.bench.report.ROW`. A contender that cannot run a problem, or raises an error at it, has ``seconds`` None
+    and ``unavailable`` the reason; so has one whose time is above its own roofline.
 
     Raises
     ------
     ValueError
         For a problem or contender that does not exist, before anything is measured.
     """
-    cases = [case(item) for item in problems]
-    chosen = [contender(item) if isinstance(item, str) else item for item in contenders]
+    cases = list(dict.fromkeys(case(item) for item in problems))
+    made = [contender(item) if isinstance(item, str) else item for item in contenders]
+    chosen = list({each.name: each for each in made}.values())
     for one in cases:
         require_dtype(one.problem)
         require_device(one.problem)

@@ -123,6 +123,8 @@ def _run(arguments: list[str]) -> int:
         cases = cases_of(options)
         contenders = [bench.contenders.contender(name) for name in _some("--contender", options.contender)]
         require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
+        if not 0 <= options.seed < 1 << 63:
+            raise ValueError(f"--seed {options.seed}: expected 0 or more, below 2^63")
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
     rows: list[Row] = []

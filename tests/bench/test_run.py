@@ -105,6 +105,11 @@ def test_the_thread_count_is_given_back(rows):
         bench.run(["relu.forward e10"], ["torch:nchw"], threads=0)
 
 
+def test_what_is_named_twice_is_measured_once():
+    rows = bench.run(["relu.forward e10", "b: relu.forward e10", "relu.forward e10"], ["torch:nchw"] * 2, budget=0.1)
+    assert [row["name"] for row in rows] == ["relu.forward e10 f32 cpu", "b"]
+
+
 def test_progress_is_reported_from_start_to_end():
     seen = []
     problems = ["a: relu.forward e10", "b: relu.forward e11"]

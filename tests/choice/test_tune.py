@@ -115,6 +115,8 @@ def test_commands(capsys, monkeypatch, tmp_path):
     [
         (["bork"], "expected one of machine, model, set, show, clear"),
         (["machine", "--threads", "0"], "--threads 0"),
+        (["machine", "--threads", "2,abc"], "--threads abc: expected a whole number"),
+        (["model", "lenet5", "--size", "8", "--threads", "1"], "pycv: error: lenet5: "),
         (["machine", "--only", "bork"], "--only bork"),
     ],
 )
