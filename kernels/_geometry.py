@@ -14,7 +14,11 @@ def all_read(p: ConvProblem) -> bool:
 def _all_read(size: int, filter: int, out: int, stride: int, padding: int, dilation: int) -> bool:
     if dilation == 1 and stride <= filter:
         return True
-    pairs = [
-        (i, o) for o in range(out) for r in range(filter) if 0 <= (i := o * stride - padding + r * dilation) < size
-    ]
-    return all(len(met) == max(met) - min(met) + 1 for met in map(set, zip(*pairs, strict=True)))
+    elements, windows = bytearray(size), bytearray(out)  # 1 for those that meet some of the others
+    for r in range(filter):
+        offset = r * dilation - padding
+        begin, end = max(0, -(offset // stride)), min(out, (size - 1 - offset) // stride + 1)
+        if begin < end:
+            elements[offset + begin * stride : offset + (end - 1) * stride + 1 : stride] = b"\1" * (end - begin)
+            windows[begin:end] = b"\1" * (end - begin)
+    return all(0 not in met.strip(b"\0") for met in (elements, windows))

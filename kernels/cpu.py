@@ -215,9 +215,11 @@ def _entries(ops, passes, algorithms, plan, supports=_unblocked, numeric_class="
 
 def _fft(p: ConvProblem) -> str | None:
     """What no window reads would be transformed along with what they do read."""
+    if (reason := _plain_conv(p)) is not None:
+        return reason
     if not _geometry.all_read(p):
         return "fft would mix in the elements that the windows leave out in between"
-    return _plain_conv(p)
+    return None
 
 
 _RANKS = ("1d", "2d", "3d")

@@ -291,9 +291,11 @@ def _fft(p: ConvProblem) -> str | None:
     extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
     if not _fits_shared_memory(extents, p.dtype):
         return f"filter of extent {'x'.join(map(str, extents))}: no tile for it fits into shared memory"
+    if (reason := _conv(p)) is not None:
+        return reason
     if not _geometry.all_read(p):
         return "fft would mix in the elements that the windows leave out in between"
-    return _conv(p)
+    return None
 
 
 def _fits_shared_memory(extents: list[int], dtype: str) -> bool:

@@ -18,10 +18,9 @@ import torch
 from torch._C._profiler import _RecordFunctionFast as _Range
 
 from . import registry
-from .bench import machine, roofline
+from .bench import gpu, machine, roofline
 from .nn.enable import HANDLERS
 from .nn.patch import TWINS
-from .problem import Problem
 
 _LAYER = "pycv.explain.layer:"
 _REACHABLE = {getattr(function, "__name__", "") for function in HANDLERS}
@@ -53,6 +52,8 @@ def explain(model: torch.nn.Module, *inputs: Any, **keywords: Any) -> Explanatio
     RuntimeError
         If another torch profiler is running.
     """
+    if torch._C._autograd._profiler_enabled():  # it would lose what it has recorded
+        raise RuntimeError("explain: another torch profiler is running")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces its start and end on stderr otherwise
     profiler = torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True, with_flops=True
@@ -132,16 +133,19 @@ def _call_row(layer: str, call: registry.Call) -> dict[str, Any]:
         "basis": choice.basis,
         "seconds": call.seconds,
         "gflops": gflops,
-        "roofline": _roofline_share(problem, choice.plan, call.seconds),
+        "roofline": _roofline_share(choice, call.seconds),
     }
 
 
-def _roofline_share(problem: Problem, plan: Any, seconds: float) -> float | None:
+def _roofline_share(choice: registry.Choice, seconds: float) -> float | None:
     """The least time that the machine's peaks allow over the time it took; None where no peak is known."""
+    if seconds <= 0:
+        return None
     try:
-        placed = roofline.place(problem, plan, machine.peaks()) if seconds > 0 else None
+        peaks = gpu.recorded() if choice.problem.device == "cuda" else machine.peaks()
     except RuntimeError:  # measuring takes the C++ kernels
         return None
+    placed = roofline.place(choice.problem, choice.plan, peaks, choice.kernel.name) if peaks is not None else None
     return None if placed is None else placed.share(seconds)
 
 

@@ -183,13 +183,14 @@ class _Verdict(NamedTuple):
 
 def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict | None:
     """What was measured, now or (with the same result for as long as the kernels are the same) earlier."""
-    if not any(kernel.backend == "cpu" for kernel in candidates):  # nothing else is measured
-        return None
+    on_gpu = problem.device == "cuda"
+    if not any(kernel.on_gpu if on_gpu else kernel.backend == "cpu" for kernel in candidates):
+        return None  # nothing else is measured
     key = _tuning_key(candidates, problem, settings, threads, kept)
-    entry = tuned_choices.lookup(key)
-    if entry is None and settings.autotune:
+    entry = tuned_choices.lookup(key, problem.device)
+    if entry is None and settings.autotune and not (on_gpu and torch.cuda.is_current_stream_capturing()):
         contenders = [(kernel, _plan(kernel, problem, settings, threads)) for kernel in candidates]
-        guesses = _predictions(contenders, problem, threads, kept)
+        guesses = {} if on_gpu else _predictions(contenders, problem, threads, kept)
         entry = autotune.tuned(key, problem, contenders, guesses, kept)
     winner = next((kernel for kernel in candidates if entry is not None and kernel.name == entry.kernel), None)
     if entry is None or winner is None:
@@ -200,16 +201,28 @@ def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, 
 
 def _tuning_key(candidates: list[Kernel], problem: Problem, settings: Settings, threads: int, kept: bool) -> str:
     """All that the fastest kernel depends on besides machine and versions; what torch's switches do to it included."""
+    on_gpu = problem.device == "cuda"
     facts = {
         "contenders": [kernel.name for kernel in candidates],
         "deterministic": _deterministic(settings),
         "kept": kept,
         "precision": settings.precision,
-        "threads": threads,
-        "torch_precision": torch.get_float32_matmul_precision(),
+        "threads": None if on_gpu else threads,
+        "torch_precision": _torch_precision(on_gpu),
         "workspace_limit": settings.workspace_limit,
     }
+    if on_gpu:
+        cudnn = torch.backends.cudnn
+        facts["cudnn"] = [cudnn.enabled, cudnn.benchmark, cudnn.deterministic]
     return f"{problem} {json.dumps(facts)}"
+
+
+def _torch_precision(on_gpu: bool) -> list[str]:
+    """What torch may round the operands of matrix products and convolutions to. Its older switches answer through the
+    newer ones, which answer even where both were used."""
+    backends: Any = torch.backends
+    switches = (backends.cuda.matmul, backends.cudnn.conv) if on_gpu else (backends.mkldnn.matmul, backends.mkldnn.conv)
+    return [{"none": "ieee"}.get(switch.fp32_precision, switch.fp32_precision) for switch in switches]
 
 
 def _default(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict:

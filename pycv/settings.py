@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from typing import Any
 
 BACKENDS = ("cpu", "cuda", "triton", "numba", "torch")
 NUMERIC_CLASSES = ("strict", "default", "fast")
 DEFAULT_WORKSPACE_LIMIT = 256 * 2**20
 DEFAULT_WEIGHT_CACHE_LIMIT = 2**30
-_UNSET = object()
 AlgorithmChoice = str | tuple[tuple[str, str], ...] | None
 
 
@@ -99,26 +99,31 @@ def from_text(text: str) -> Settings:
     return interned(Settings(**values))
 
 
-def _checked(
-    backend=_UNSET, algorithm=_UNSET, prefer=_UNSET, precision=_UNSET, deterministic=_UNSET, workspace_limit=_UNSET,
-    weight_cache_limit=_UNSET, autotune=_UNSET,
-) -> dict:  # fmt: skip
-    given = {name: value for name, value in locals().items() if value is not _UNSET}
-    if given.get("backend") not in (None, *BACKENDS):
-        raise ValueError(f"backend={backend!r}: expected one of {', '.join(BACKENDS)}")
-    if given.get("precision") not in (None, *NUMERIC_CLASSES):
-        raise ValueError(f"precision={precision!r}: expected one of {', '.join(NUMERIC_CLASSES)}")
-    if given.get("deterministic") not in (None, True, False):
-        raise ValueError(f"deterministic={deterministic!r}: expected True, False or None")
-    if given.get("autotune", False) not in (True, False):
-        raise ValueError(f"autotune={autotune!r}: expected True or False")
+_NAMES = tuple(each.name for each in fields(Settings) if each.init)
+_ALLOWED: dict[str, tuple] = {
+    "backend": (None, *BACKENDS),
+    "precision": (None, *NUMERIC_CLASSES),
+    "deterministic": (None, True, False),
+    "autotune": (True, False),
+}
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a user gave, as the dataclass takes them."""
+    for name in given:
+        if name not in _NAMES:
+            raise TypeError(f"{name}: there is no such setting, only {', '.join(_NAMES)}")
+    for name, values in _ALLOWED.items():
+        if name in given and given[name] not in values:
+            raise ValueError(f"{name}={given[name]!r}: expected one of {', '.join(map(str, values))}")
+    checked = dict(given)
     for name in ("workspace_limit", "weight_cache_limit"):
-        if name in given and (not isinstance(given[name], int) or given[name] < 0):
-            raise ValueError(f"{name}={given[name]!r}: expected a number of bytes, 0 or more")
+        if name in given and (not isinstance(given[name], int) or not 0 <= given[name] < 2**63):
+            raise ValueError(f"{name}={given[name]!r}: expected a number of bytes, 0 or more and below 2**63")
     for name in ("algorithm", "prefer"):
         if name in given:
-            given[name] = _algorithm_choice(name, given[name])
-    return given
+            checked[name] = _algorithm_choice(name, given[name])
+    return checked
 
 
 def _algorithm_choice(name: str, value) -> AlgorithmChoice:
@@ -136,6 +141,8 @@ def _algorithm_choice(name: str, value) -> AlgorithmChoice:
     for key, algorithm in value.items():
         if key not in known:
             raise ValueError(f"{name}: {key!r} is no op.pass; pycv.kernels() lists them")
+        if not isinstance(algorithm, str):
+            raise TypeError(f"{name}: {key} is to be {algorithm!r}: expected the name of an algorithm")
         if algorithm not in known[key]:
             raise ValueError(f"{name}: {key} has no {algorithm!r}, only {', '.join(sorted(known[key]))}")
     return tuple(sorted(value.items()))
@@ -166,15 +173,16 @@ def use(**settings) -> Iterator[None]:
         exceed it prepares on every call.
     autotune : bool
         Measure every kernel that may run a problem, and torch, when the problem is met for the first time (a third of
-        a second), take the fastest, and keep what was measured on disk, where it is found again with or without
-        autotune (:mod:`pycv.choice.cache`; ``pycv tune show``). Otherwise a cost model predicts which is the fastest.
+        a second; on a GPU after compiling what has to be), take the fastest, and keep what was measured on disk, where
+        it is found again with or without autotune (:mod:`pycv.choice.cache`; ``pycv tune show``). Otherwise a cost
+        model predicts which is the fastest. Nothing is measured while a CUDA graph is captured.
 
     Raises
     ------
     ValueError, TypeError
         For a value that no kernel knows, before anything changes.
     """
-    token = _current.set(interned(replace(current(), **_checked(**settings))))
+    token = _current.set(interned(replace(current(), **_checked(settings))))
     try:
         yield
     finally:
@@ -199,4 +207,4 @@ class applied:
 def set_default(**settings) -> None:
     """Change the process-wide settings that hold outside every ``with pycv.use(...)``. Arguments as :func:`use`."""
     global _default
-    _default = interned(replace(_default, **_checked(**settings)))
+    _default = interned(replace(_default, **_checked(settings)))

@@ -43,20 +43,22 @@ class Timing:
 
 
 def measure(
-    calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02, warm_up: float = WARMUP_SECONDS
-) -> dict[str, Timing]:
+    calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02, warm_up: float = WARMUP_SECONDS,
+    sampler: type[Sampler] | None = None,
+) -> dict[str, Timing]:  # fmt: skip
     """Times every call. ``budget`` in seconds for all of them together; at least three rounds are run.
 
     ``precision``: half the width of the confidence interval of a median, as a share of it, at which to stop.
-    ``warm_up``: seconds that each call is run before its time counts.
+    ``warm_up``: seconds that each call is run before its time counts. ``sampler``: what takes the samples of a call,
+    else a :class:`Sampler`.
     """
-    samplers = [Sampler(name, call) for name, call in calls.items()]
+    samplers = [(sampler or Sampler)(name, call) for name, call in calls.items()]
     deadline = time.perf_counter() + budget
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        for sampler in samplers:
-            sampler.warm_up(warm_up)
+        for each in samplers:
+            each.warm_up(warm_up)
         rounds = 0
         while samplers and rounds < MAX_SAMPLES:
             for i in range(len(samplers)):
@@ -64,12 +66,12 @@ def measure(
             rounds += 1
             if rounds >= FEW_SAMPLES and time.perf_counter() > deadline:
                 break
-            if rounds >= MIN_SAMPLES and all(sampler.settled(precision) for sampler in samplers):
+            if rounds >= MIN_SAMPLES and all(each.settled(precision) for each in samplers):
                 break
     finally:
         if was_enabled:
             gc.enable()
-    return {sampler.name: sampler.result(precision) for sampler in samplers}
+    return {each.name: each.result(precision) for each in samplers}
 
 
 class Sampler:
@@ -88,16 +90,16 @@ class Sampler:
         deadline = time.perf_counter() + seconds
         fastest = math.inf
         while time.perf_counter() < deadline or fastest == math.inf:
-            fastest = min(fastest, self._run()[0])
+            fastest = min(fastest, self.once()[0])
         self.loops = max(1, math.ceil(SAMPLE_SECONDS / max(fastest, 1e-9)))
 
     def sample(self) -> None:
         """Takes one sample."""
-        seconds, undisturbed = self._run()
+        seconds, undisturbed = self.once()
         (self.clean if undisturbed else self.disturbed).append(seconds)
 
-    def _run(self) -> tuple[float, bool]:
-        """Seconds per call, and whether the process kept its processors meanwhile."""
+    def once(self) -> tuple[float, bool]:
+        """Seconds per call, and whether nothing disturbed them: the process kept its processors meanwhile."""
         call = self.call
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         start = time.perf_counter()

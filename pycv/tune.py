@@ -424,13 +424,12 @@ def added(found: dict[str, cache.Entry]) -> str:
 def show() -> str:
     """The table in use and what has been tuned, for people."""
     lines = [f"cost model: {model.current().name}"]
-    try:
-        file = cache.path()
-    except RuntimeError as error:
-        return "\n".join([*lines, str(error)])
-    entries = cache.entries()
-    lines.append(f"tuned choices: {len(entries)} in {file}")
-    return "\n".join([*lines, *(_entry_line(key, entry) for key, entry in entries.items())])
+    paths = cache.paths()
+    for where, file in paths.items():
+        entries = cache.entries(where)
+        lines.append(f"tuned choices: {len(entries)} in {file}")
+        lines += [_entry_line(key, entry) for key, entry in entries.items()]
+    return "\n".join(lines if paths else [*lines, "nothing to tune: no C++ kernels are built, and there is no GPU"])
 
 
 def _entry_line(key: str, entry: cache.Entry) -> str:

@@ -4,13 +4,14 @@ Per problem: pycv's kernels, each algorithm by itself, and three vendor baseline
 torch.compile (pycv/bench/device.py says how, and under which switches). Rows are recorded as those of `pycv bench`:
 cold.json (operands in memory) and warm.json (in the L2 cache as far as they fit). table.md holds for each problem the
 ratio to the fastest baseline in the problem's layout, the error against float64, and the bytes and operations that
-explain it.
+explain it. All of them are written after every problem; table.md names those that there was no time for.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pycv.cli.shared import progress_bar
 
 PROBLEMS = Path(__file__).with_name("problems.txt")
 BASELINES = "torch:nchw,torch:nhwc,torch:compiled"
+LEAST_SECONDS = 2.0  # below which a problem is left out
 HEADER = ("problem", "ran", "cold µs", "warm µs", "fastest torch", "cold µs", "ratio", "GB/s", "TFLOP/s", "error")
 
 
@@ -33,13 +35,32 @@ def contenders(one: Case) -> list[str]:
     return [kernel.name for kernel in entries if kernel.backend == "cuda" and kernel.supports(one.problem) is None]
 
 
-def measured(cases: Sequence[Case], baselines: Sequence[str], seconds: float, warm: bool) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def measure(cases: Sequence[Case], baselines: Sequence[str], seconds: float, sampling: float, output: Path) -> None:
+    """Measures the problems in turn, which share what is left of ``seconds``, each up to ``sampling`` per table."""
+    deadline = time.perf_counter() + seconds
+    cold: list[dict[str, Any]] = []
+    warm: list[dict[str, Any]] = []
     with progress_bar() as progress:
         for done, one in enumerate(cases):
+            record(output, cold, warm, cases[done:])
+            left = deadline - time.perf_counter()
+            if left < LEAST_SECONDS:
+                return
             progress(done, len(cases), one.name)
-            rows += bench.run([one], [*contenders(one), *baselines], budget=seconds, warm=warm)
-    return rows
+            share, wanted = min(sampling, left / (len(cases) - done) / 2), [*contenders(one), *baselines]
+            cold += bench.run([one], wanted, budget=share)
+            warm += bench.run([one], wanted, budget=share, warm=True)
+    record(output, cold, warm, ())
+
+
+def record(
+    output: Path, cold: Sequence[dict[str, Any]], warm: Sequence[dict[str, Any]], left_out: Sequence[Case]
+) -> None:
+    """Writes what has been measured so far, in the place of what was there before."""
+    for name, rows in (("cold", cold), ("warm", warm)):
+        report.replace(output / f"{name}.json", report.as_json(report.document(rows)))
+    missing = "".join(f"\n- left out, no time: {one.name}" for one in left_out)
+    report.replace(output / "table.md", table(cold, warm) + (missing and f"{missing}\n"))
 
 
 def table(cold: Sequence[dict[str, Any]], warm: Sequence[dict[str, Any]]) -> str:
@@ -79,19 +100,16 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="problems whose name contains this")
     parser.add_argument("--problems", type=Path, default=PROBLEMS, help="default: %(default)s")
     parser.add_argument("--baseline", default=BASELINES, metavar="NAMES", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=6.0, help="per problem and table; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=420.0, help="for everything; default: %(default)s")
+    parser.add_argument(
+        "--sampling", type=float, default=8.0, help="at most per problem and table; default: %(default)s"
+    )
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu: torch sees no GPU here")
     cases = [one for one in bench.load(options.problems) if options.only in one.name]
-    baselines = options.baseline.split(",")
-    cold, warm = (measured(cases, baselines, options.seconds, warm) for warm in (False, True))
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("cold", cold), ("warm", warm)):
-        report.write(options.output / f"{name}.json", rows)
-    text = table(cold, warm)
-    (options.output / "table.md").write_text(text)
-    print(text)
+    measure(cases, options.baseline.split(","), options.seconds, options.sampling, options.output)
+    print((options.output / "table.md").read_text())
     return 0
 
 

@@ -4,16 +4,18 @@
 #     benchmarks/gpu/check.sh [--rehearse] [OUT] [STAGE...]
 #
 # Needs CUDA 13 (nvcc, compute-sanitizer), PyTorch >= 2.11, NumPy, pytest and pybind11 for the interpreter that PYTHON
-# names (python3), and no network. OUT (runs/gpu) receives a log per stage and what the last stages write. Each stage
-# can run alone by its name, and is stopped after ten minutes; one that fails does not stop the others:
+# names (python3), and no network; the tools of CUDA are looked for in PATH and CUDA_HOME (/usr/local/cuda). OUT
+# (runs/gpu) receives a log per stage and what the last stages write. Each stage can run alone by its name, and is
+# stopped after ten minutes; one that fails does not stop the others:
 #
 #     build      compiles pycv for the GPU in sight, and installs it for this interpreter, from here
 #     wrappers   golden tests of the wrappers of csrc/cuda/device
 #     kernels    the tests of every kernel: sizes across tiles, layouts, dtypes
 #     ops        the op tests, torch's own samples included, on cuda tensors with the CUDA kernels forced
 #     fuzz       random problems over every op, algorithm and layout
-#     memcheck, racecheck, initcheck      compute-sanitizer on one small problem per kernel
-#     graphs     capture in CUDA graphs, streams, prepared weights
+#     memcheck, racecheck, initcheck      compute-sanitizer on one small problem per kernel; where there is no
+#                compute-sanitizer they are "not there", which verified refuses as it does a stage that has not run
+#     graphs     capture in CUDA graphs, streams, prepared weights, autotune
 #     bench      against cuDNN and cuBLAS: OUT/bench/cold.json, warm.json and table.md
 #     networks   whole networks against cuDNN and torch.compile: OUT/networks/networks.json and networks.md
 #     verified   OUT/verified.json, for pycv/choice: the kernels that came out right, if all of the tests above did
@@ -37,6 +39,8 @@ done
 mkdir -p "$out/stages"
 out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
+export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+not_there=69 # the status of a stage whose tool is missing
 export PYCV_TEST_DEVICE=cuda
 if [[ $rehearsal ]] && "$python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then
     export PYCV_TEST_DEVICE=cpu PYCV_CUDA_HOST=1
@@ -60,7 +64,7 @@ build() {
         nvidia-smi
     fi
     "$python" setup.py -q build_ext --inplace &&
-        "$python" -m pip install -q --no-index --no-build-isolation --no-deps -e . &&
+        PIP_BREAK_SYSTEM_PACKAGES=1 "$python" -m pip install -q --no-index --no-build-isolation --no-deps -e . &&
         "$python" -m pycv.cli info
 }
 
@@ -94,6 +98,9 @@ sanitized() {
     shift
     if [[ $rehearsal ]]; then
         small --only relu
+    elif ! command -v compute-sanitizer; then
+        echo "there is no compute-sanitizer in PATH ($PATH)"
+        return $not_there
     else
         PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 "$@" \
             "$python" -m tests.cuda.small
@@ -103,13 +110,13 @@ memcheck() { sanitized memcheck; }
 racecheck() { sanitized racecheck; }
 initcheck() { sanitized initcheck; }
 
-graphs() { test_with tests/cuda/test_device.py; }
+graphs() { test_with tests/cuda/test_device.py tests/cuda/test_autotune.py; }
 
 bench() {
     rm -rf "$out/bench"
     if [[ $rehearsal ]]; then
         "$python" -m tests.standin benchmarks.gpu --output "$out/bench" --problems tests/standin/problems.txt \
-            --seconds 0.2 --baseline torch:nchw,torch:nhwc
+            --sampling 0.2 --baseline torch:nchw,torch:nhwc
     else
         "$python" -m benchmarks.gpu --output "$out/bench"
     fi
@@ -135,7 +142,7 @@ verified() {
 }
 
 export -f test_with small build wrappers kernels ops fuzz sanitized memcheck racecheck initcheck graphs bench networks verified
-export python rehearsal out
+export python rehearsal out not_there
 failed=0 summary=()
 for name in "${chosen[@]}"; do
     printf '\n######## %s\n' "$name"
@@ -145,6 +152,7 @@ for name in "${chosen[@]}"; do
     echo "$status" >"$out/stages/$name.status"
     word=passed
     [[ $status == 124 || $status == 137 ]] && word="stopped after ten minutes"
+    [[ $status == "$not_there" ]] && word="not there"
     [[ $status != 0 && $word == passed ]] && word="FAILED ($status)"
     [[ $status != 0 ]] && failed=1
     summary+=("$(printf '%-10s %5d s  %s' "$name" $((SECONDS - start)) "$word")")

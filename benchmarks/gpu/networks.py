@@ -5,7 +5,7 @@ images. Contenders: pycv as it chooses by itself (torch, where no kernel was ver
 in nchw and nhwc with cuDNN's search on, and torch.compile. All of a network are timed in turns (pycv/bench/device.py).
 
 What is most telling is measured first: the seconds that may be spent are shared out among what is left, and what they
-no longer suffice for is named. networks.json and networks.md receive the rows.
+no longer suffice for is named. networks.json and networks.md receive the rows, and are written after every setting.
 """
 
 from __future__ import annotations
@@ -76,13 +76,23 @@ def calls(setting: Setting, wanted: Sequence[str]) -> tuple[dict[str, Callable[[
     labels = torch.randint(0, 10, (setting.batch,)).to("cuda")
     found, reasons = {}, {}
     for name in wanted:
-        call = _call(name, copy.deepcopy(original), x, labels, setting.mode == "training")
         try:
-            call()
-            found[name] = call
+            found[name] = _ready(name, copy.deepcopy(original), x, labels, setting.mode == "training")
         except Exception as error:  # of one contender: an unsupported layer, memory, a compiler that is missing
             reasons[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return found, reasons
+
+
+def _ready(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> Callable[[], Any]:
+    """A contender's call, run once."""
+    call = _call(name, network, x, labels, train)
+    if name != "torch:compiled":
+        call()
+        return call
+    torch._dynamo.reset()  # all modules share one code object, and of one only eight variants are compiled
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        call()
+    return call
 
 
 def _call(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> Callable[[], Any]:
@@ -111,15 +121,18 @@ def _call(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool)
     return step
 
 
-def measured(setting: Setting, wanted: Sequence[str], seconds: float, most: float) -> list[dict[str, Any]]:
-    """A row per contender, in ``seconds``, of which at most ``most`` go to samples. ``difference`` is the largest one
-    to the output of torch:nchw, as a share of that (inference only)."""
+def measured(setting: Setting, wanted: Sequence[str], seconds: float, most: float, left: float) -> list[dict[str, Any]]:
+    """A row per contender, in ``seconds``, of which at most ``most`` go to samples. What would take longer than the
+    seconds ``left`` to all settings is left out. ``difference`` is the largest one to the output of torch:nchw, as a
+    share of that (inference only)."""
     start = time.perf_counter()
+    hasty = {"torch:compiled": "no time to compile"} if left < COMPILE_SECONDS else {}
     with precision_of(setting):
-        found, reasons = calls(setting, wanted)
-        rest = min(most, max(0.2, seconds - (time.perf_counter() - start)))
-        timings = device.measure(found, rest, flush=False)
-        outputs = {name: call() for name, call in found.items()} if setting.mode == "inference" else {}
+        found, reasons = calls(setting, [name for name in wanted if name not in hasty])
+        spent = time.perf_counter() - start
+        timings, late = device.measure(found, min(most, max(0.2, seconds - spent)), flush=False, patience=left - spent)
+        outputs = {name: found[name]() for name in timings} if setting.mode == "inference" else {}
+    reasons |= hasty | late
     rows = []
     for name in wanted:
         timing = timings.get(name)
@@ -161,6 +174,30 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([report.markdown_table(lines), "", *(f"- {reason}" for reason in reasons)]) + "\n"
 
 
+def measure(todo: Sequence[Setting], wanted: Sequence[str], seconds: float, sampling: float, output: Path) -> None:
+    """Measures the settings in turn, which share what is left of ``seconds``, each up to ``sampling``."""
+    deadline = time.perf_counter() + seconds
+    rows: list[dict[str, Any]] = []
+    with progress_bar() as progress:
+        for done, setting in enumerate(todo):
+            record(output, rows, todo[done:])
+            left = deadline - time.perf_counter()
+            if left < LEAST_SECONDS:
+                return
+            progress(done, len(todo), str(setting))
+            rows += measured(setting, wanted, left / (len(todo) - done), sampling, left)
+            torch.cuda.empty_cache()
+    record(output, rows, ())
+
+
+def record(output: Path, rows: Sequence[dict[str, Any]], left_out: Sequence[Setting]) -> None:
+    """Writes what has been measured so far, in the place of what was there before."""
+    document = {"schema": 1, "kind": "gpu networks", "machine": machine.describe(), "rows": rows}
+    report.replace(output / "networks.json", report.as_json(document))
+    missing = "".join(f"- left out, no time: {setting}\n" for setting in left_out)
+    report.replace(output / "networks.md", table(rows) + missing)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.gpu.networks", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="folder; default: %(default)s")
@@ -168,34 +205,15 @@ def main() -> int:
     parser.add_argument("--batch", default=",".join(map(str, BATCHES)), metavar="SIZES", help="default: %(default)s")
     parser.add_argument("--precision", default=",".join(PRECISIONS), metavar="NAMES", help="default: %(default)s")
     parser.add_argument("--contender", default=",".join(CONTENDERS), metavar="NAMES", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=540.0, help="for everything; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=420.0, help="for everything; default: %(default)s")
     parser.add_argument("--sampling", type=float, default=6.0, help="seconds of it per row; default: %(default)s")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu.networks: torch sees no GPU here")
     batches = [int(text) for text in options.batch.split(",")]
     todo = settings(options.network.split(","), batches, options.precision.split(","))
-    deadline = time.perf_counter() + options.seconds
-    rows: list[dict[str, Any]] = []
-    left_out: list[Setting] = []
-    with progress_bar() as progress:
-        for done, setting in enumerate(todo):
-            progress(done, len(todo), str(setting))
-            remaining = deadline - time.perf_counter()
-            if remaining < LEAST_SECONDS:
-                left_out.append(setting)
-                continue
-            wanted = [
-                name for name in options.contender.split(",") if name != "torch:compiled" or remaining > COMPILE_SECONDS
-            ]
-            rows += measured(setting, wanted, remaining / (len(todo) - done), options.sampling)
-            torch.cuda.empty_cache()
-    options.output.mkdir(parents=True, exist_ok=True)
-    document = {"schema": 1, "kind": "gpu networks", "machine": machine.describe(), "rows": rows}
-    report.replace(options.output / "networks.json", report.as_json(document))
-    text = table(rows) + "".join(f"- left out, no time: {setting}\n" for setting in left_out)
-    report.replace(options.output / "networks.md", text)
-    print(text)
+    measure(todo, options.contender.split(","), options.seconds, options.sampling, options.output)
+    print((options.output / "networks.md").read_text())
     return 0
 
 

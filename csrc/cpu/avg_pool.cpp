@@ -56,8 +56,9 @@ private:
 
     // One window that is the whole axis.
     static bool covers(const PoolAxis& a) {
+        if (a.out != 1 || a.dilation != 1) return false;
         const Span window = span(a, 0);
-        return a.out == 1 && a.dilation == 1 && window.begin == 0 && window.end == a.size;
+        return window.begin == 0 && window.end == a.size;
     }
 
     T whole_divisor() const {

@@ -13,8 +13,8 @@ namespace pycv::cpu::PYCV_ISA {
 class ReadPhases {
 public:
     ReadPhases(int64_t stride, int64_t size, int64_t filter, int64_t out, int64_t padding, int64_t dilation)
-        : count_(stride), read_(new bool[stride]) {
-        for (int64_t phase = 0; phase < stride; ++phase)
+        : count_(phases_of(stride, size)), read_(new bool[count_]) {
+        for (int64_t phase = 0; phase < count_; ++phase)
             read_[phase] = grad_input_axis(phase, size, filter, out, stride, padding, dilation).taps > 0;
     }
     ~ReadPhases() { delete[] read_; }

@@ -8,6 +8,7 @@
 // with unit steps, so that nothing is multiplied with inserted zeros. A phase may have no tap at all: it is 0.
 #pragma once
 
+#include "integers.h"
 #include "plan.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -68,6 +69,12 @@ inline AxisGather grad_input_axis(int64_t phase, int64_t size, int64_t filter, i
     return axis;
 }
 
+// Phases of an axis of grad_input: one beyond the end of the axis has no position.
+inline int64_t phases_of(int64_t stride, int64_t size) { return larger(1, smaller(stride, size)); }
+inline Spatial grad_input_phases(const ConvProblem& p) {
+    return {phases_of(p.stride.d, p.size.d), phases_of(p.stride.h, p.size.h), phases_of(p.stride.w, p.size.w)};
+}
+
 // The tensors of a gather: what is computed, what it is gathered from, and the weight as [computed channel (n),
 // source channel (c), filter position].
 struct GatherProblem {
@@ -88,8 +95,20 @@ inline GatherProblem gather_problem(const ConvProblem& p) {
             p.bias, p.has_residual, p.relu};
     }
     const Strides weight{p.weight.c, p.weight.n, p.weight.d, p.weight.h, p.weight.w};
-    return {p.n,    groups,         c,     k, p.size, p.stride, p.input, p.output, weight, p.residual, k * p.weight.n,
-            p.bias, p.has_residual, p.relu};
+    return {p.n,
+            groups,
+            c,
+            k,
+            p.size,
+            grad_input_phases(p),
+            p.input,
+            p.output,
+            weight,
+            p.residual,
+            k * p.weight.n,
+            p.bias,
+            p.has_residual,
+            p.relu};
 }
 
 inline Gather forward_gather(const ConvProblem& p) {
@@ -101,7 +120,8 @@ inline Gather forward_gather(const ConvProblem& p) {
 // Phase number `index` of prod(phases).
 inline Gather gather_phase(const ConvProblem& p, int64_t index) {
     if (p.pass == Pass::forward) return forward_gather(p);
-    const int64_t w = index % p.stride.w, h = index / p.stride.w % p.stride.h, d = index / p.stride.w / p.stride.h;
+    const Spatial phases = grad_input_phases(p);
+    const int64_t w = index % phases.w, h = index / phases.w % phases.h, d = index / phases.w / phases.h;
     return {grad_input_axis(d, p.size.d, p.filter.d, p.out.d, p.stride.d, p.padding.d, p.dilation.d),
             grad_input_axis(h, p.size.h, p.filter.h, p.out.h, p.stride.h, p.padding.h, p.dilation.h),
             grad_input_axis(w, p.size.w, p.filter.w, p.out.w, p.stride.w, p.padding.w, p.dilation.w)};

@@ -90,21 +90,21 @@ private:
 
 inline AxisPhases depth_phases(const ConvProblem& p) {
     const bool forward = p.pass != Pass::grad_input;
-    return AxisPhases(forward ? 1 : larger(p.stride.d, 1), [&](int64_t i) {
+    return AxisPhases(forward ? 1 : phases_of(p.stride.d, p.size.d), [&](int64_t i) {
         return forward ? forward_gather(p).d
                        : grad_input_axis(i, p.size.d, p.filter.d, p.out.d, p.stride.d, p.padding.d, p.dilation.d);
     });
 }
 inline AxisPhases height_phases(const ConvProblem& p) {
     const bool forward = p.pass != Pass::grad_input;
-    return AxisPhases(forward ? 1 : p.stride.h, [&](int64_t i) {
+    return AxisPhases(forward ? 1 : phases_of(p.stride.h, p.size.h), [&](int64_t i) {
         return forward ? forward_gather(p).h
                        : grad_input_axis(i, p.size.h, p.filter.h, p.out.h, p.stride.h, p.padding.h, p.dilation.h);
     });
 }
 inline AxisPhases width_phases(const ConvProblem& p) {
     const bool forward = p.pass != Pass::grad_input;
-    return AxisPhases(forward ? 1 : p.stride.w, [&](int64_t i) {
+    return AxisPhases(forward ? 1 : phases_of(p.stride.w, p.size.w), [&](int64_t i) {
         return forward ? forward_gather(p).w
                        : grad_input_axis(i, p.size.w, p.filter.w, p.out.w, p.stride.w, p.padding.w, p.dilation.w);
     });

@@ -217,6 +217,8 @@ private:
                     for (int64_t w = 0; w < g.w.taps; ++w, ++index) place_tap(phase, d, h, w, {before, taps, index});
             before += taps;
         }
+        for (int64_t position = 0; position < filter_; ++position)  // those that meet no position of the image
+            if (slots_[position].taps == 0) slots_[position] = {before++, 1, 0};
     }
     void place_tap(const DirectPhase& phase, int64_t d, int64_t h, int64_t w, TapSlot slot) {
         const Gather& g = phase.gather;

@@ -21,7 +21,7 @@ from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, Pointwis
 from .. import Kernel, _geometry, _limits
 
 _DTYPES = ("f32", "f64", "f16", "bf16")
-_POSITIONS = 2**31 - 2**12  # and a block more, in 31 bits
+_COUNTED = 2**31 - 2**12  # what 31 bits hold, and a block more
 
 
 @cache
@@ -71,13 +71,16 @@ def _spatial(problem) -> str | None:
     largest = max(prod(problem.size), prod(getattr(problem, "output_size", ())))
     if isinstance(problem, ConvProblem):
         largest *= problem.n
-    if largest >= _POSITIONS:
+    if largest >= _COUNTED:
         return f"{largest} positions: the Triton kernels count them in 31 bits"
     has_windows = bool(getattr(problem, "stride", ()))
     return (_limits.long_axis(problem) if has_windows else None) or _supports(problem)
 
 
 def _conv(p: ConvProblem) -> str | None:
+    terms = max(p.c, p.k) // max(1, p.groups) * prod(p.filter)
+    if max(terms, p.c, p.k) >= _COUNTED:
+        return f"{p.c} and {p.k} channels, {terms} terms of a sum: the Triton kernels count them in 31 bits"
     return _limits.prologue(p, "Triton") or _spatial(p)
 
 
@@ -101,9 +104,25 @@ def _fft(p: ConvProblem) -> str | None:
     extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
     if max(extents) > longest:
         return f"filter of extent {'x'.join(map(str, extents))}: the tiles of fft have sides of up to {longest}"
+    if (reason := _conv(p)) is not None:
+        return reason
     if not _geometry.all_read(p):
         return "fft would mix in the elements that the windows leave out in between"
-    return _conv(p)
+    return None
+
+
+def _norm(p: NormProblem) -> str | None:
+    """What holds for kernels that add up the elements of a channel."""
+    elements = p.n * prod(p.size)
+    if max(elements, p.c) >= _COUNTED:
+        return f"{elements} elements in each of {p.c} channels: the Triton kernels count both in 31 bits"
+    return _spatial(p)
+
+
+def _gemm(p: GemmProblem) -> str | None:
+    if max(p.batch, p.m, p.n, p.k) >= _COUNTED:
+        return f"b{p.batch}m{p.m}n{p.n}k{p.k}: the Triton kernels count matrices, rows and columns in 31 bits"
+    return _supports(p)
 
 
 DESCRIPTOR_ALIGNMENT = 16  # bytes, of addresses and of the distance between rows
@@ -120,7 +139,7 @@ def _persistent(p: GemmProblem) -> str | None:
         leading, length = (column, rows) if matrix.kind == "col" else (row, columns)
         if matrix.kind == "any" or leading < length or leading * 2 % DESCRIPTOR_ALIGNMENT:
             return f"{name}={matrix}: its rows or columns must be contiguous and begin at multiples of 16 bytes"
-    if (reason := _supports(p)) is not None:
+    if (reason := _gemm(p)) is not None:
         return reason
     if not interpreted() and (present := torch.cuda.get_device_capability()) < (9, 0):
         return "capability {}.{}: persistent needs 9.0 or newer".format(*present)
@@ -221,16 +240,17 @@ _POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adapt
 _GATHERS = ("forward", "grad_input")
 
 KERNELS: list[Kernel] = [
-    *_entries(["gemm"], ("forward",), "tiled", _plan_gemm("tiled")),
+    *_entries(["gemm"], ("forward",), "tiled", _plan_gemm("tiled"), _gemm),
     *_entries(["gemm"], ("forward",), "persistent", _plan_persistent, _persistent),
-    *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _supports),
+    *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _gemm),
     *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _direct_conv),
     *_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv("implicit_gemm"), _conv),
     *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv, _conv),
     *_entries(_CONVS[:2], PASSES, "fft", _plan_fft, _fft, "default"),
     *_entries(_CONVS, PASSES, "im2col", _plan_conv("im2col"), _im2col),
     *_entries(_POOLS, _GATHERS, "direct", _plan_pool, _spatial),
-    *_entries(["batch_norm", "local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),
-    *_entries(["channel_sum"], ("forward",), "direct", _plan_norm, _spatial),
+    *_entries(["batch_norm"], _GATHERS, "direct", _plan_norm, _norm),
+    *_entries(["local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),
+    *_entries(["channel_sum"], ("forward",), "direct", _plan_norm, _norm),
     *_entries(["relu"], _GATHERS, "direct", _plan_pointwise),
 ]

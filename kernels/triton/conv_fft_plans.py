@@ -63,7 +63,7 @@ class _Axis:
 
     def in_use(self) -> tuple[int, int, int, int]:
         """The input elements that windows read, and the windows that read any: [begin, end) of both."""
-        begins = torch.arange(self._out) * self._stride - self._padding
+        begins = torch.arange(self._out, device="cpu") * self._stride - self._padding
         first = (-begins).clamp(min=0).add(self._dilation - 1) // self._dilation
         last = ((self._size - 1 - begins) // self._dilation).clamp(max=self._filter - 1)  # of negative: below first
         windows = (first <= last).nonzero().flatten()

@@ -13,7 +13,7 @@ from .gather import axes_of, locate, place, source_of
 from .windows import elements
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_image", "group"])
 def gather(
     source, columns, first_image, group, channels, positions, terms, depth, height, width,
     source_depth, source_height, source_width, first_d, first_h, first_w, source_n, source_c, source_p,

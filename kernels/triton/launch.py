@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -97,42 +98,80 @@ def _argument(address: int, kind: str | Block) -> Any:
     return kind.descriptor(address) if isinstance(kind, Block) else _pointer(address, kind)
 
 
+def _seen(address: int) -> int:
+    """All that compiled code depends on of a pointer: whether there is one, and whether it is a multiple of 16."""
+    return 0 if not address else 1 if address == _EMPTY or address % 16 == 0 else 2
+
+
+_NONE: Mapping[str, int] = MappingProxyType({})
+
+
 class Launch:
     """A kernel with its grid and all arguments but addresses. Called with an address by the name of each pointer: 0
-    where there is none."""
+    where there is none.
+
+    The first launch is Triton's: it looks at every argument, compiles, and says what it compiled. That is kept; later
+    launches fill in addresses and go there directly, in a quarter of the host's time or less.
+    """
 
     def __init__(self, kernel: Any, programs: int, pointers: Mapping[str, str | Block], **arguments: Any) -> None:
         """``pointers``: their dtypes (or blocks) by name. ``arguments``: numbers and compile-time constants of the
         kernel, and Triton's own, num_warps and num_stages."""
         self._kernel, self._grid = kernel, (programs,)
         self._pointers, self._arguments = pointers, arguments
+        self._places = {name: place for place, name in enumerate(kernel.arg_names)}
+        self._values = [arguments.get(name) for name in self._places]
+        self._ready: dict[tuple[int, ...], Callable[..., None]] = {}
 
-    def __call__(self, numbers: dict[str, Any] | None = None, /, **addresses: int) -> None:
-        """``numbers`` replace those that the launch was made with."""
+    def __call__(self, numbers: Mapping[str, int] = _NONE, /, **addresses: int) -> None:
+        """``numbers`` replace those that the launch was made with: compile-time constants if they are bools, else what
+        Triton does not specialise on (do_not_specialize), below 2**31 unless declared to be wide."""
         if self._grid[0] == 0:
             return
-        arguments = self._arguments | (numbers or {})
-        for name, kind in self._pointers.items():
-            arguments[name] = _argument(addresses.get(name, 0), kind)
         if interpreted():
             with _interpreting:
-                self._kernel[self._grid](**arguments)
-        else:
-            with _device_of(next((address for address in addresses.values() if address > 0), 0)):
-                self._kernel[self._grid](**arguments)
+                self._kernel[self._grid](**self._named(numbers, addresses))
+            return
+        with _device_of(next((address for address in addresses.values() if address > 0), 0)) as device:
+            constants = [number for number in numbers.values() if isinstance(number, bool)]
+            key = (device, *constants, *[_seen(addresses.get(name, 0)) for name in self._pointers])
+            ready = self._ready.get(key)
+            if ready is None:
+                compiled = self._kernel[self._grid](**self._named(numbers, addresses))
+                self._ready[key] = compiled[(*self._grid, 1, 1)]
+            else:
+                ready(*self._ordered(numbers, addresses))
 
-    def compiled(self, absent: frozenset[str] | set[str] = frozenset()) -> Any:
-        """The kernel as it is compiled for aligned addresses, all but the ``absent`` ones, on the device that Triton's
-        driver names."""
-        pointers = {name: _argument(0 if name in absent else 4096, kind) for name, kind in self._pointers.items()}
-        return self._kernel.run(**self._arguments, **pointers, grid=self._grid, warmup=True)
+    def _named(self, numbers: Mapping[str, int], addresses: Mapping[str, int]) -> dict[str, Any]:
+        """The arguments as Triton takes them to find out what to compile."""
+        pointers = {name: _argument(addresses.get(name, 0), kind) for name, kind in self._pointers.items()}
+        return {**self._arguments, **numbers, **pointers}
+
+    def _ordered(self, numbers: Mapping[str, int], addresses: Mapping[str, int]) -> list[Any]:
+        """The arguments as a compiled kernel takes them."""
+        values, places = self._values.copy(), self._places
+        for name, number in numbers.items():
+            values[places[name]] = number
+        for name, address in addresses.items():
+            kind = self._pointers[name]
+            if isinstance(kind, Block):
+                values[places[name]] = kind.descriptor(address)
+            elif address:
+                values[places[name]] = 0 if address == _EMPTY else address
+        return values
+
+    def compiled(self, absent: frozenset[str] | set[str] = frozenset(), numbers: Mapping[str, int] = _NONE) -> Any:
+        """The kernel as it is compiled for aligned addresses, all but the ``absent`` ones, and for ``numbers`` as in a
+        call, on the device that Triton's driver names."""
+        arguments = self._named(numbers, dict.fromkeys(self._pointers.keys() - absent, 4096))
+        return self._kernel.run(**arguments, grid=self._grid, warmup=True)
 
 
 # ------------------------------------------------------------------------------------------------------ devices
 
 
 class _device_of:
-    """The device of an address, made current for a block. Nothing is asked or set where there is only one."""
+    """The device of an address, made current for a block; 0 where there is only one: nothing is asked or set."""
 
     __slots__ = ("_address", "_guard")
 
@@ -140,10 +179,13 @@ class _device_of:
         self._address = address
         self._guard: Any = None
 
-    def __enter__(self) -> None:
-        if _device_count() > 1 and self._address:
-            self._guard = torch.cuda.device(_ordinal()(self._address))
-            self._guard.__enter__()
+    def __enter__(self) -> int:
+        if _device_count() <= 1:
+            return 0
+        device = _ordinal()(self._address) if self._address else torch.cuda.current_device()
+        self._guard = torch.cuda.device(device)
+        self._guard.__enter__()
+        return device
 
     def __exit__(self, *exception) -> None:
         if self._guard is not None:

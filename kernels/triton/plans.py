@@ -122,9 +122,9 @@ def _block(matrix: Matrix, dtype: str, rows: int, columns: int, block: tuple[int
     return Block(dtype, (rows, columns), row, block)
 
 
-def _scaled(alpha: float, beta: float) -> dict[str, int | bool] | None:
+def _scaled(alpha: float, beta: float) -> dict[str, int]:
     if alpha == 1 and beta == 1:
-        return None
+        return {}
     return {"alpha": bits(alpha), "beta": bits(beta), "SCALED": True}
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import cycle
 from types import ModuleType
 from typing import Any
@@ -197,10 +197,23 @@ def _compiled(options: dict[str, Any], problem: Problem, data: Data) -> Call:
 
     try:
         run = _each_weight(problem, data, made)
-        run()
+        _forget_others(problem)
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            for _ in data.get("weights", (None,)):
+                run()
     except Exception as error:  # of whatever Inductor stands on: no compiler, no Triton
         raise Unavailable(f"torch.compile: {type(error).__name__}") from None
     return run
+
+
+@lru_cache(maxsize=1)
+def _forget_others(problem: Problem) -> None:
+    """Drops what was compiled, unless it was for this problem.
+
+    torch.compile keeps what it compiled by code object, of which all modules share one and all partials another, and
+    runs the ninth variant of one uncompiled, without a word.
+    """
+    torch._dynamo.reset()
 
 
 # Contenders that no backend of pycv is: what prepares the call, and what it is.

@@ -1,9 +1,10 @@
 """How long calls take on a GPU: by CUDA events, side by side, each sample out of a cold or a warm cache.
 
 A sample is one call between two events. Before it, unless caches are to be warm, a buffer larger than the L2 cache is
-written: that evicts what the last call left, and keeps the device busy while the next one is queued, so that the time
-between the events holds no time of the host. What takes less than GRAPH_SECONDS is captured in a CUDA graph and
-replayed, where it can be: then several launches do not wait for each other's dispatch either.
+written, which evicts what the last call left. Then the device waits for as long as the host takes to queue the call, so
+that the time between the events holds no time of the host; only where that takes more than MOST_WAITING does the rest
+of it show. What takes the device less than GRAPH_SECONDS is captured in a CUDA graph and replayed, where that can be:
+then several launches do not wait for each other's dispatch either.
 """
 
 from __future__ import annotations
@@ -12,39 +13,68 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
-from ..timing import MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
+from ..nn.prepared import used_by_graphs
+from ..timing import FEW_SAMPLES, MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
+from .contenders import Unavailable
 
 FLUSH_BYTES = 2**28
 GRAPH_SECONDS = 1e-4
-WARMUP_CALLS = 5
+WARMUP_CALLS = 3
+LEAST_CALLS = 15  # that a time takes, warm-up included
+SHORT_SECONDS = 1.0  # that every call may have, however little is left
+MOST_WAITING = 5e-3  # seconds of the device before a call
+CLOCK = 2e9  # of the device, about, whose cycles torch.cuda._sleep counts
 
 
 @contextmanager
 def fair() -> Iterator[None]:
     """The vendor's libraries at their best and as exact as ours: cuDNN measures all of its algorithms, nobody uses
-    TF32."""
-    matmul = torch.backends.cuda.matmul
+    TF32. What is to be measured is prepared within, on the stream of the measurements."""
+    matmul, outer = torch.backends.cuda.matmul, torch.cuda.current_stream()
     before, matmul.allow_tf32 = matmul.allow_tf32, False
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=0, allow_tf32=False):
+        _stream().wait_stream(outer)
+        switches = torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=0, allow_tf32=False)
+        with switches, torch.cuda.stream(_stream()):
             yield
+        outer.wait_stream(_stream())
     finally:
         matmul.allow_tf32 = before
 
 
+@cache
+def _stream() -> torch.cuda.Stream:
+    """All that is measured runs on it, since no graph can capture the default stream, and what a forward pass did there
+    binds its gradient to it: autograd runs a node on the stream of its forward pass."""
+    return torch.cuda.Stream()
+
+
 def measure(
-    calls: Mapping[str, Callable[[], object]], budget: float, precision: float = 0.02, flush: bool = True
-) -> dict[str, Timing]:
+    calls: Mapping[str, Callable[[], object]],
+    budget: float,
+    precision: float = 0.02,
+    flush: bool = True,
+    patience: float = 0.0,
+) -> tuple[dict[str, Timing], dict[str, str]]:
     """Times every call on the current device; ``budget`` in seconds and ``precision`` as in :func:`timing.measure`.
 
     ``flush``: every sample finds its operands in memory, not in the L2 cache.
+
+    Also returns, in words, why calls were left out: LEAST_CALLS of one would take longer than SHORT_SECONDS and than
+    what is left of the budget or, where that is more, of ``patience`` (seconds as well).
     """
-    deadline = time.perf_counter() + budget
+    start = time.perf_counter()
     buffer = _buffer() if flush else None
-    samplers = [_Sampler(name, call, buffer) for name, call in calls.items()]
+    samplers, reasons = [], {}
+    for name, call in calls.items():
+        try:
+            samplers.append(_Sampler(name, call, buffer, start + max(budget, patience)))
+        except Unavailable as reason:
+            reasons[name] = str(reason)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -53,15 +83,14 @@ def measure(
             for i in range(len(samplers)):
                 samplers[(rounds + i) % len(samplers)].sample()
             rounds += 1
-            if rounds >= MIN_SAMPLES:
-                if time.perf_counter() > deadline:
-                    break
-                if all(not sampler.result(precision).noisy for sampler in samplers):
-                    break
+            if rounds >= FEW_SAMPLES and time.perf_counter() > start + budget:
+                break
+            if rounds >= MIN_SAMPLES and all(not sampler.result(precision).noisy for sampler in samplers):
+                break
     finally:
         if was_enabled:
             gc.enable()
-    return {sampler.name: sampler.result(precision) for sampler in samplers}
+    return {sampler.name: sampler.result(precision) for sampler in samplers}, reasons
 
 
 def _buffer() -> torch.Tensor:
@@ -69,15 +98,28 @@ def _buffer() -> torch.Tensor:
 
 
 class _Sampler:
-    def __init__(self, name: str, call: Callable[[], object], buffer: torch.Tensor | None) -> None:
-        self.name, self.call, self.buffer = name, call, buffer
+    """One call and its samples. Raises Unavailable for one that could not be measured by the deadline."""
+
+    def __init__(self, name: str, call: Callable[[], object], buffer: torch.Tensor | None, deadline: float) -> None:
+        self.name, self.buffer = name, buffer
         self.seconds: list[float] = []
-        for _ in range(WARMUP_CALLS):  # choices, plans, cuDNN's search, clocks
+        call()  # choices, plans, cuDNN's search
+        _refuse_long(call, deadline)
+        for _ in range(WARMUP_CALLS):
             call()
+        self._take(call)
+        if self._timed() < GRAPH_SECONDS and (graph := captured(call)):
+            graph()
+            self._take(graph)
+
+    def _take(self, call: Callable[[], object]) -> None:
+        """What samples are taken of, and the cycles that the device waits before each."""
         torch.cuda.synchronize()
-        if self._timed() < GRAPH_SECONDS:
-            self.call = captured(call) or call
-            self._timed()
+        start = time.perf_counter()
+        call()
+        host = time.perf_counter() - start
+        torch.cuda.synchronize()
+        self.call, self.waiting = call, int(CLOCK * min(1.5 * host + 2e-5, MOST_WAITING))  # hosts are not punctual
 
     def sample(self) -> None:
         self.seconds.append(self._timed())
@@ -86,6 +128,7 @@ class _Sampler:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         if self.buffer is not None:
             self.buffer.zero_()
+        torch.cuda._sleep(self.waiting)
         begin.record()
         self.call()
         end.record()
@@ -96,13 +139,26 @@ class _Sampler:
         return summarized(self.seconds, precision)
 
 
+def _refuse_long(call: Callable[[], object], deadline: float) -> None:
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    left = max(0.0, deadline - time.perf_counter())
+    if LEAST_CALLS * seconds > max(left, SHORT_SECONDS):
+        raise Unavailable(f"no time: a call takes {seconds:.2g} s, and {left:.2g} s are left")
+
+
 def captured(call: Callable[[], object]) -> Callable[[], object] | None:
     """The call as a graph; None where it cannot be captured (it waits for the device, or there are no graphs)."""
+    current = torch.cuda.current_stream()
     try:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with used_by_graphs(), torch.cuda.graph(graph, stream=_stream()):  # as without a graph
             call()
     except RuntimeError:
+        torch.cuda.set_stream(current)  # where ending the capture fails, torch does not come to it
         torch.cuda.synchronize()
         return None
     return graph.replay

@@ -102,11 +102,11 @@ def _measure() -> Peaks:
         flops = {dtype: _product_rate(DTYPES[dtype]) for dtype in ("f64", "f32", "f16", "bf16")}
         torch.backends.cuda.matmul.allow_tf32 = True
         flops["tf32"] = _product_rate(torch.float32)
-    cached = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
-    memory = Level("memory", math.inf, _copy_rate(COPIED_BYTES))
-    levels = [memory]
-    if cached:  # half of it, as on the CPU; no cache is slower than what is behind it
-        levels.insert(0, Level("L2", cached, max(_copy_rate(cached // 2), memory.bandwidth)))
+        cached = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+        memory = Level("memory", math.inf, _copy_rate(COPIED_BYTES))
+        levels = [memory]
+        if cached:  # half of it, as on the CPU; no cache is slower than what is behind it
+            levels.insert(0, Level("L2", cached, max(_copy_rate(cached // 2), memory.bandwidth)))
     return Peaks(1, "", flops, tuple(levels), gpu)
 
 

@@ -99,7 +99,8 @@ def _measure_case(
     # Checks and preparations come out of this problem's time: about as much again as has been spent so far.
     rest = seconds - 2 * (time.perf_counter() - start)
     if one.problem.device == "cuda":
-        timings = device.measure(calls, rest, precision, flush=not warm)
+        timings, late = device.measure(calls, rest, precision, flush=not warm)
+        reasons |= late
     else:
         timings = measure(calls, rest, precision)
     calls.clear()

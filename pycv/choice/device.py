@@ -8,9 +8,13 @@ import platform
 import re
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import torch
+
+from ..kernels import cuda as _cuda_backend
+from ..kernels import triton as _triton_backend
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,37 @@ def cpu_model() -> str:
         text = ""
     match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
     return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A class of GPUs, and the versions of what torch and Triton run on it."""
+
+    gpu: str
+    capability: str
+    cuda: str | None
+    cudnn: int | None
+    triton: str | None
+
+
+def current_gpu() -> Gpu:
+    """That of torch's current device. Raises RuntimeError where torch has none."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device that torch can use")
+    triton = None if _triton_backend.missing() else import_module("triton").__version__
+    capability = "{}.{}".format(*torch.cuda.get_device_capability())
+    return Gpu(torch.cuda.get_device_name(), capability, torch.version.cuda, torch.backends.cudnn.version(), triton)
+
+
+@cache
+def gpu_kernel_hash() -> str:
+    """Of the CUDA extension, if it is built, and of the sources of the Triton kernels."""
+    extension = [] if _cuda_backend._cuda is None else [Path(_cuda_backend._cuda.__file__)]
+    sources = sorted(Path(_triton_backend.__file__).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for file in (*extension, *sources):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def cores() -> int:

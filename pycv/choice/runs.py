@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from ..kernels import Kernel
 from ..kernels import torch as vendor
 from ..problem import ConvProblem, GemmProblem, Layout, Matrix, NormProblem, PointwiseProblem, PoolProblem, Problem
 
-_DTYPES = {"f32": torch.float32, "f64": torch.float64}
-_ALIGNMENT = 64
+_DTYPES = {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16}
+_ALIGNMENT = 256  # of scratch, as the ops have it (ops/_workspace.py)
+_STATISTICS = ("mean", "invstd")  # of a batch: in f32 at least
 _SCALARS = {
     "batch_norm": {"eps": 1e-5, "momentum": 0.1},
     "local_response_norm": {"alpha": 1e-4, "beta": 0.75, "k": 1.0},
@@ -28,23 +30,32 @@ Call = Callable[[], object]
 
 
 class Operands:
-    """The tensors of a problem, N(0, 1): flat memory by name, and what torch sees of it."""
+    """The tensors of a problem on its device, N(0, 1): flat memory by name, and what torch sees of it."""
 
     def __init__(self, problem: Problem):
         self.problem: Any = problem
-        self.dtype = _DTYPES[problem.dtype]
-        self._lines = torch.randn(2**16, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
+        self.dtype, self.device = _DTYPES[problem.dtype], problem.device
+        drawn_in = torch.float64 if problem.dtype == "f64" else torch.float32  # also what statistics are kept in
+        generator = torch.Generator().manual_seed(0)
+        lines = torch.randn(2**16, generator=generator, dtype=drawn_in, device="cpu").to(self.device)
         self.places = _places(problem)
-        self.memory = {name: self._random(extent) for name, (_, _, extent) in self.places.items()}
+        self.memory = {}
+        for name, (_, _, extent) in self.places.items():
+            self.memory[name] = _repeated(lines.to(drawn_in if name in _STATISTICS else self.dtype), extent)
         if "indices" in self.memory:
-            self.memory["indices"] = torch.zeros(len(self.memory["indices"]), dtype=torch.int64)
+            self.memory["indices"] = torch.zeros_like(self.memory["indices"], dtype=torch.int64)
         for name in ("running_var", "invstd"):
             if name in self.memory:
                 self.memory[name].abs_().add_(0.5)
 
-    def _random(self, count: int) -> Tensor:
-        """A few random values again and again: as fast to make as memory is to write."""
-        return self._lines.repeat(-(-count // len(self._lines)))[:count].clone() if count else self._lines[:0]
+    def results(self, elements: int) -> Callable[[], Tensor]:
+        """What allocates a result, as an op does."""
+        return partial(torch.empty, elements, dtype=self.dtype, device=torch.device(self.device))
+
+    def scratch(self, size: int) -> tuple[Tensor, int]:
+        """So many aligned bytes, and their address."""
+        memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=self.device)
+        return memory, memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT
 
     def address(self, name: str) -> int:
         return self.memory[name].data_ptr() if name in self.memory else 0
@@ -56,6 +67,11 @@ class Operands:
 
     def views(self) -> dict[str, Tensor]:
         return {name: self.view(name) for name, (_, strides, _) in self.places.items() if strides is not None}
+
+
+def _repeated(lines: Tensor, count: int) -> Tensor:
+    """A few random values again and again: as fast to make as memory is to write."""
+    return lines.repeat(-(-count // len(lines)))[:count].clone() if count else lines[:0]
 
 
 def _places(p: Problem) -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, int]]:
@@ -131,7 +147,7 @@ def preparing(plan: Any, operands: Operands) -> Call | None:
     """The call that prepares the weight of a convolution; None where that is no step."""
     if not getattr(plan, "prepared_weight_bytes", 0) or not isinstance(operands.problem, ConvProblem):
         return None
-    held, address = _allocated(plan.prepared_weight_bytes)
+    held, address = operands.scratch(plan.prepared_weight_bytes)
 
     def prepare() -> Tensor:
         plan.prepare_weight(operands.address("weight"), address)
@@ -140,39 +156,27 @@ def preparing(plan: Any, operands: Operands) -> Call | None:
     return prepare
 
 
-def _scratch(size: int) -> Tensor:
-    return torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
-
-
-def _aligned(memory: Tensor) -> int:
-    return memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT
-
-
-def _allocated(size: int) -> tuple[Tensor, int]:
-    memory = _scratch(size)
-    return memory, _aligned(memory)
-
-
 def _conv(plan: Any, o: Operands, kept: bool) -> Call:
     p = o.problem
     computed = {"forward": "output", "grad_input": "input", "grad_weight": "weight"}[p.pass_]
-    elements, dtype = len(o.memory[computed]), o.dtype
+    fresh = o.results(len(o.memory[computed]))
     names = ["input", "weight", "output", "bias", "residual"]
     addresses = [o.address(name) for name in names]
     prologue = [o.address(name) for name in ("input_scale", "input_shift")] if p.prologue else []
     result_at, weight_at = names.index(computed), names.index("weight")
-    held, scratch = _allocated(plan.workspace_bytes)
-    prepare, launch = plan.prepare_weight, plan.run if prologue else plan.launch
+    held, scratch = o.scratch(plan.workspace_bytes)
+    prepare: Any = getattr(plan, "prepare_weight", None)  # not all plans have it where no weight is prepared
+    launch = plan.run if prologue else plan.launch
     weight, prepared = addresses[weight_at], None
     preparable = plan.prepared_weight_bytes if p.pass_ != "grad_weight" else 0
     if not kept and not prologue and getattr(plan, "takes_plain_weight", False):
         preparable, launch = 0, plan.launch_plain
     if preparable:
-        prepared, addresses[weight_at] = _allocated(preparable)
+        prepared, addresses[weight_at] = o.scratch(preparable)
         prepare(weight, addresses[weight_at])
 
     def run() -> object:
-        result = torch.empty(elements, dtype=dtype)
+        result = fresh()
         addresses[result_at] = result.data_ptr()
         if preparable and not kept:
             prepare(weight, addresses[weight_at])
@@ -183,18 +187,18 @@ def _conv(plan: Any, o: Operands, kept: bool) -> Call:
 
 
 def _gemm(plan: Any, o: Operands, kept: bool) -> Call:
-    elements, dtype = len(o.memory["result"]), o.dtype
+    fresh = o.results(len(o.memory["result"]))
     a, b, bias, residual = (o.address(name) for name in ("a", "b", "bias", "residual"))
     prepared = None
     if kept and plan.prepared_weight_bytes:
-        prepared, address = _allocated(plan.prepared_weight_bytes)
+        prepared, address = o.scratch(plan.prepared_weight_bytes)
         plan.prepare_weight(b, address)
         b = address
-    held, scratch = _allocated(plan.workspace_bytes)
+    held, scratch = o.scratch(plan.workspace_bytes)
     launch, is_prepared = plan.launch, prepared is not None
 
     def run() -> object:
-        result = torch.empty(elements, dtype=dtype)
+        result = fresh()
         launch(a, b, result.data_ptr(), bias, residual, scratch, is_prepared)
         return result, prepared, held
 
@@ -203,12 +207,12 @@ def _gemm(plan: Any, o: Operands, kept: bool) -> Call:
 
 def _pool(plan: Any, o: Operands, kept: bool) -> Call:
     forward = o.problem.pass_ == "forward"
-    elements, dtype = len(o.memory["output" if forward else "input"]), o.dtype
+    fresh = o.results(len(o.memory["output" if forward else "input"]))
     input, output, indices = (o.address(name) for name in ("input", "output", "indices"))
     launch = plan.launch
 
     def run() -> Tensor:
-        result = torch.empty(elements, dtype=dtype)
+        result = fresh()
         made = result.data_ptr()
         launch(input if forward else made, made if forward else output, indices)
         return result
@@ -218,7 +222,7 @@ def _pool(plan: Any, o: Operands, kept: bool) -> Call:
 
 def _norm(plan: Any, o: Operands, kept: bool) -> Call:
     p = o.problem
-    elements, dtype = (p.c if p.op == "channel_sum" else len(o.memory["output"])), o.dtype
+    fresh = o.results(p.c if p.op == "channel_sum" else len(o.memory["output"]))
     names = {"input"}
     if p.op == "batch_norm":
         names |= {"weight", "bias"} | ({"mean", "invstd"} if p.training else {"running_mean", "running_var"})
@@ -227,24 +231,24 @@ def _norm(plan: Any, o: Operands, kept: bool) -> Call:
         names |= {"grad_output", "forward_output", "grad_residual"} & set(o.memory)
     names |= {"residual"} & set(o.memory)
     addresses = {name: o.address(name) for name in names}
-    workspace = _scratch(plan.workspace_bytes)
+    held, workspace = o.scratch(plan.workspace_bytes)
     scalars = _SCALARS.get(p.op, {})
 
-    def run() -> Tensor:
-        result = torch.empty(elements, dtype=dtype)
-        plan.run(**addresses, **scalars, output=result.data_ptr(), workspace=_aligned(workspace))
-        return result
+    def run() -> object:
+        result = fresh()
+        plan.run(**addresses, **scalars, output=result.data_ptr(), workspace=workspace)
+        return result, held
 
     return run
 
 
 def _pointwise(plan: Any, o: Operands, kept: bool) -> Call:
-    elements, dtype = o.problem.count, o.dtype
+    fresh = o.results(o.problem.count)
     input, grad_output = o.address("input"), o.address("grad_output") if o.problem.pass_ != "forward" else 0
     launch = plan.launch
 
     def run() -> Tensor:
-        result = torch.empty(elements, dtype=dtype)
+        result = fresh()
         launch(input, grad_output, result.data_ptr())
         return result
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import functional
+from .tracing import Scriptable
 
 
-class ReLU(torch.nn.ReLU):
+class ReLU(Scriptable, torch.nn.ReLU):
     """torch.nn.ReLU on pycv's kernels: any shape; same arguments and repr."""
 
     def forward(self, input: Tensor) -> Tensor:

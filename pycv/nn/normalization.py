@@ -8,10 +8,10 @@ from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import functional
-from .tracing import leaf
+from .tracing import Scriptable, leaf
 
 
-class _Norm(_BatchNorm):
+class _Norm(Scriptable, _BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if isinstance(input, Proxy):
             return leaf(self, input)
@@ -42,7 +42,7 @@ class BatchNorm3d(_Norm, torch.nn.BatchNorm3d):
     """torch.nn.BatchNorm3d on pycv's kernels: input (N, C, D, H, W); same arguments, state_dict and repr."""
 
 
-class LocalResponseNorm(torch.nn.LocalResponseNorm):
+class LocalResponseNorm(Scriptable, torch.nn.LocalResponseNorm):
     """torch.nn.LocalResponseNorm on pycv's kernels: input (N, C, *); same arguments and repr."""
 
     def forward(self, input: Tensor) -> Tensor:

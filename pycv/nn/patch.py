@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 from . import activation, conv, linear, normalization, pooling
 from .enable import HANDLERS, enable
 from .prepared import WeightedLayer
+from .tracing import scriptable
 
 TWINS: dict[type, type] = {
     getattr(torch.nn, name): layer
@@ -53,6 +54,11 @@ def patch(model: torch.nn.Module, *, functional: bool = False) -> Patch:
     Patch
         What was swapped, what was left and why, which functional calls stay on torch; ``undo()`` takes it back.
 
+    Notes
+    -----
+    torch.ao.quantization knows torch.nn's classes alone and passes over swapped layers without a word: quantise first,
+    patch what is left. TorchScript runs torch's kernels, and leaves a scripted model on them: script a copy.
+
     Raises
     ------
     TypeError
@@ -70,7 +76,7 @@ def patch(model: torch.nn.Module, *, functional: bool = False) -> Patch:
         if type(module) in TWINS and reason is None:
             handle._swap(name, module, TWINS[type(module)])
         elif reason is not None:
-            handle.left[name] = reason
+            handle.left.setdefault(name, reason)
         kind: Any = type(module)
         if not isinstance(model, _BeneathEnable) and kind not in _OURS:
             handle.functional.update({(name, call): n for call, n in _functional_calls(kind).items()})
@@ -185,8 +191,12 @@ def _beneath_enable(base: Any) -> type[torch.nn.Module]:
         _, _, *state = base.__reduce_ex__(self, max(protocol, 2))
         return (_blank_beneath_enable, (base,), *state)
 
+    def __prepare_scriptable__(self):
+        return scriptable(self, base)
+
+    methods = {"forward": forward, "__reduce_ex__": __reduce_ex__, "__prepare_scriptable__": __prepare_scriptable__}
     same = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(base.__name__, (base, _BeneathEnable), {"forward": forward, "__reduce_ex__": __reduce_ex__, **same})
+    return type(base.__name__, (base, _BeneathEnable), {**methods, **same})
 
 
 def _blank_beneath_enable(base: Any) -> torch.nn.Module:
@@ -202,9 +212,16 @@ def _swap_forward(model: torch.nn.Module, handle: Patch) -> None:
         handle.left[""] = "TorchScript"
     elif "forward" in model.__dict__:
         handle.left[""] = _REPLACED
+    elif isinstance(inspect.getattr_static(type(model), "forward"), staticmethod | classmethod):
+        handle.left[""] = "its forward is a static or class method"
     else:
         kind: Any = type(model)
-        handle._swap("", model, _beneath_enable(kind))
+        try:
+            beneath = _beneath_enable(kind)
+        except TypeError as error:  # an __init_subclass__ or metaclass that wants more
+            handle.left[""] = f"its class has no subclasses without more: {error}"
+        else:
+            handle._swap("", model, beneath)
 
 
 # ------------------------------------------------------------------------------------- functional calls

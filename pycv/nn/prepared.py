@@ -7,7 +7,8 @@ meanwhile.
 
 On a GPU an entry also belongs to the stream that prepared it: another one might run ahead of it. While a CUDA graph is
 captured nothing is kept and nothing that was kept is used: the graph prepares the weight on every replay, so that it
-follows a weight that changes in place.
+follows a weight that changes in place. The benchmark, whose weights do not change, asks for the opposite
+(:func:`used_by_graphs`).
 
 Writes that torch does not count (through ``p.data``, a NumPy view, another tensor on the same memory) leave all of
 that as it was. They are looked for in the weight's bytes: all of them up to ``FULL_CHECK_BYTES``, beyond that
@@ -29,7 +30,8 @@ import ctypes
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,7 @@ from torch.nn import Parameter
 from .. import settings
 from ..registry import Choice
 from . import enable
+from .tracing import Scriptable
 
 _function_modes = torch._C._len_torch_function_stack
 _is_compiling = torch.compiler.is_compiling
@@ -51,6 +54,21 @@ MAX_PLANS = 4  # a layer keeps this many plans' weights: inputs of a few sizes, 
 
 _stores: weakref.WeakSet[PreparedWeights] = weakref.WeakSet()
 _lock = threading.Lock()
+
+
+_used_by_graphs = False
+
+
+@contextmanager
+def used_by_graphs() -> Iterator[None]:
+    """Graphs that are captured meanwhile, in whatever thread, use what is kept. They are right for as long as it is:
+    the weight must not change, and its layer must not drop it."""
+    global _used_by_graphs
+    _used_by_graphs = True
+    try:
+        yield
+    finally:
+        _used_by_graphs = False
 
 
 def kept_bytes() -> int:
@@ -77,7 +95,7 @@ class PreparedWeights:
         """The prepared ``weight`` for ``choice.plan`` as uint8, or None if it must not or cannot be kept."""
         entry = self._entries.get(id(choice))
         if entry is not None and entry.valid(weight):
-            return None if weight.is_cuda and _is_capturing() else entry.buffer
+            return None if weight.is_cuda and _is_capturing() and not _used_by_graphs else entry.buffer
         if choice.plan.prepared_weight_bytes == 0 or not _keepable(weight):
             return None
         return self._keep(weight, choice)
@@ -130,11 +148,11 @@ class _Entry:
     """One prepared weight and what it was made from. Holds the choice: its id is the key and must not be reused."""
 
     __slots__ = ("address", "buffer", "choice", "sample", "shape", "storage", "stream", "strides", "version",
-                 "watched", "weight_id")  # fmt: skip
+                 "watched", "weight")  # fmt: skip
 
     def __init__(self, weight: Tensor, choice: Choice):
         self.choice = choice
-        self.weight_id = id(weight)
+        self.weight = weight  # itself: another one might get the id of a dead one, and a weakref forbids swap_tensors
         self.version = weight._version
         self.shape, self.strides = weight.shape, weight.stride()
         self.storage = weight.untyped_storage()
@@ -148,7 +166,7 @@ class _Entry:
     def valid(self, weight: Tensor) -> bool:
         """The weight is the one this was made from, as far as can be seen. Only a live address is read."""
         return (
-            id(weight) == self.weight_id
+            weight is self.weight
             and weight.data_ptr() == self.address
             and weight._version == self.version
             and weight.shape == self.shape
@@ -187,7 +205,7 @@ def _sample_step(count: int, row: int) -> int:
     return step
 
 
-class WeightedLayer(torch.nn.Module):
+class WeightedLayer(Scriptable):
     """What layers with a prepared weight add to their torch.nn class: holding it, and dropping it in time."""
 
     _prepared_weights: PreparedWeights | None = None
@@ -233,8 +251,11 @@ def invalidate(model: torch.nn.Module) -> None:
     """Drop every prepared weight of a model's layers.
 
     Needed only after a write that neither torch nor the sampled comparison can see: one that changes a few elements of
-    a large weight through ``p.data``, a NumPy view or another tensor on the same memory.
+    a large weight through ``p.data``, a NumPy view or another tensor on the same memory. Raises TypeError if ``model``
+    is not a torch.nn.Module.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model={type(model).__name__!r}: expected a torch.nn.Module")
     for module in model.modules():
         if isinstance(module, WeightedLayer):
             module._drop_prepared_weights()

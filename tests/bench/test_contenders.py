@@ -8,6 +8,7 @@ import torch
 from pycv import registry
 from pycv.bench import check, contenders, data
 from pycv.bench.problems import case
+from tests.bench.compiler import Compiler
 
 PROBLEMS = [
     "conv2d.forward n2c6h9w8 k8r3s3 p1",
@@ -121,6 +122,26 @@ def test_what_cannot_run_says_why(name, text, reason):
     problem = case(text).problem
     with pytest.raises(contenders.Unavailable, match=reason):
         contenders.contender(name).prepare(problem, data.random_data(problem, 0))
+
+
+@pytest.mark.parametrize("text", ["relu.forward e{}", "conv2d.forward n1c2h{}w8 k2r1s1 bias+relu"])
+def test_every_problem_is_compiled_once_and_runs_compiled_however_many_came_before(text):
+    for size in range(3, 12):  # torch gives up on the ninth of a function
+        problem, compiler = case(text.format(size)).problem, Compiler()
+        made = [
+            contenders._compiled({"backend": compiler}, problem, data.random_data(problem, seed)) for seed in (0, 1)
+        ]
+        made[0]()
+        assert compiler.runs == [3], size
+
+
+def test_what_torch_would_not_compile_is_unavailable():
+    problem = case("relu.forward e3").problem
+    with (
+        torch._dynamo.config.patch(recompile_limit=0),
+        pytest.raises(contenders.Unavailable, match=r"torch\.compile: FailOnRecompileLimitHit"),
+    ):
+        contenders._compiled({"backend": "eager"}, problem, data.random_data(problem, 0))
 
 
 def test_unknown_contenders_are_refused_with_the_known_ones():

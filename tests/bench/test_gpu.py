@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from pycv import bench, cli
-from pycv.bench import gpu, machine, placing, plots, report, roofline
+from pycv.bench import gpu, machine, placing, plots, problems, report, roofline, runner
 from pycv.problem import parse
 from tests.backend import for_cpu
+from tests.bench.streams import Streams
 
 ROOT = Path(__file__).parents[2]
 LEVELS = (machine.Level("L2", 50e6, 5e12), machine.Level("memory", float("inf"), 2e12))
@@ -27,6 +28,7 @@ pytestmark = for_cpu
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """There is a GPU, and this is what is measured of it."""
+    Streams(monkeypatch)
     monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -115,6 +117,14 @@ def test_the_tables_and_the_plot_take_a_gpu(own_cache):
     assert text.startswith("Some GPU (9.0)\n") and "bf16             700.0" in text and "2000" in text
     drawn = plots.roofline(PEAKS, {"cuda": [(100.0, 1e5, "a")]}, "title")
     assert all(f"{dtype} {rate / 1e9:.0f} GFLOP/s" in drawn for dtype, rate in FLOPS.items())
+
+
+def test_a_call_that_there_is_no_time_for_is_a_row_with_the_reason(monkeypatch):
+    monkeypatch.setattr(runner, "random_data", lambda *_: {})
+    monkeypatch.setattr(runner.device, "measure", lambda *_, **__: ({}, {"slow": "no time"}))
+    slow = bench.Contender("slow", lambda problem, data: lambda: None)
+    (row,) = runner._measure_case(problems.case("relu.forward e10 cuda"), [slow], None, 1.0, 0.02, 0, False)
+    assert row["unavailable"] == "no time" and row["seconds"] is None
 
 
 @pytest.mark.full

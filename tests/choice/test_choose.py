@@ -210,6 +210,24 @@ def test_whatever_matters_is_in_the_key(use_kernels):
         assert chosen().basis == "measured"
 
 
+def test_torchs_precision_switches_are_in_the_key_old_and_new(use_kernels):
+    """Where the new ones were set torch refuses to say what the old ones are."""
+    use_kernels(kernel("quick", FakePlan(9e6, seconds=1e-4)), kernel("slow", FakePlan(3e6, seconds=1e-3)))
+    with pycv.use(autotune=True):
+        chosen()
+    switch, before = torch.backends.mkldnn.matmul, torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert chosen().basis == "predicted"
+        torch.set_float32_matmul_precision(before)
+        assert chosen().basis == "measured"
+        switch.fp32_precision = "tf32"
+        assert chosen().basis == "predicted"
+    finally:
+        torch.set_float32_matmul_precision(before)
+        switch.fp32_precision = "none"
+
+
 TEXTS = (
     "conv2d.forward n1c4h9w9 k8r3s3 p1 bias+relu", "conv2d.forward n1c4h9w9 k8r3s3 nhwc res=nhwc bias+residual+relu",
     "conv2d.grad_input n1c4h9w9 k8r3s3 u2 bias", "conv3d.grad_weight n1c4d5h5w5 k8t3r3s3",
@@ -237,6 +255,14 @@ def test_every_family_can_be_tuned(text, monkeypatch, tmp_path):
     if not (torchs_gradient_is_its_forwards or problem.op == "channel_sum") or problem.op == "relu":
         assert "torch:torch" in dict(choice.estimates)
     assert isinstance(problem, PoolProblem) or choice.kernel.name in dict(choice.estimates)
+
+
+def test_trials_do_not_follow_torchs_default_device(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
+    for text in ("conv2d.forward n1c4h9w9 k8r3s3 bias", "max_pool2d.grad_input n1c4h9w9 r3s3 indices"):
+        with torch.device("meta"), pycv.use(autotune=True):
+            choice = registry.choose(parse(text), settings.current(), 1)
+        assert choice.basis == "measured" and all(seconds > 0 for _, seconds in choice.estimates)
 
 
 def test_what_autotune_runs_stays_out_of_the_report():

@@ -82,6 +82,7 @@ WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_FILTERS = (
 )
 WGMMA_GEMM_TESTS = "tests/cuda/test_wgmma_gemm.py::test_more_tiles_than_stages_and_blocks"
 WGMMA_CONV_TESTS = "tests/cuda/test_wgmma_conv.py::test_windows"
+WGMMA_RESIDUAL_TEST = "tests/cuda/test_wgmma_conv.py::test_residual_and_wide_pixels"
 WGMMA_FILTER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
@@ -470,11 +471,16 @@ MUTANTS = [
     _triton("conv_fft.py", "real * cosines + imaginary * sines", "real * cosines - imaginary * sines", "conv_fft_line"),
     _triton("conv_fft.py", "(row == 0) | (row == N1 // 2)", "row == 0", "conv_fft_strided"),
     _triton("conv_fft_plans.py", '"ADD": first > 0', '"ADD": first > 9', "conv_fft_tiles"),
+    Mutant("kernels/triton/launch.py", "address % 16 == 0 else 2", "address else 2", "tests/triton/test_launch.py"),
+    Mutant("kernels/triton/launch.py", "(device, *constants, ", "(device, ", "tests/triton/test_launch.py"),
+    Mutant("kernels/triton/launch.py", "0 if address == _EMPTY else address", "address", "tests/triton/test_launch.py"),
     # Hopper: phases, stages given back early, results overwritten while they are stored, the fence, windows, parts
     Mutant(WGMMA_RING, "at.parity ^ 1);", "at.parity);", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_RING, "wait_for_products<1>(sums);\n        if (step > 0", "if (step > 0", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_GEMM, "store_wait_read<buffers - 1>();", "store_wait_read<buffers>();", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_GEMM, "        fence_async_copies();\n", "", WGMMA_GEMM_TESTS),
-    Mutant(WGMMA_WINDOWS, "w.shift + s * w.by_tap", "s * w.by_tap", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_WINDOWS, "w.shift + tap.s * w.by_tap", "tap.s * w.by_tap", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_WINDOWS, "tap.r = 0;", "tap.r = 1;", WGMMA_CONV_TESTS),
+    Mutant(WGMMA_GEMM, "min(row + 8, last_row)", "min(row, last_row)", WGMMA_RESIDUAL_TEST),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
 ]

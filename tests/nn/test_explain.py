@@ -1,5 +1,7 @@
 """pycv.explain: every call with its layer, kernel and reason, torch's ops included and nothing counted twice."""
 
+import math
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pycv
 from pycv import registry
+from pycv.bench import gpu, machine
 from pycv.problem import parse
 
 
@@ -215,3 +218,22 @@ def test_runs_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
     with registry.timed(choice):  # nobody records
         pass
     assert len(log) == 6
+
+
+def test_another_profiler_keeps_what_it_has():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        torch.ones(3).sin()
+        with pytest.raises(RuntimeError, match="another torch profiler is running"):
+            pycv.explain(Net(), X)
+    assert any(row.key == "aten::sin" for row in profiler.key_averages())
+
+
+def test_a_gpu_has_its_own_roofline(monkeypatch):
+    peaks = machine.Peaks(1, "", {"f32": 1e12}, (machine.Level("memory", math.inf, 1e11),), "Some GPU")
+    monkeypatch.setattr(machine, "peaks", lambda: pytest.fail("the CPU's peaks are of no interest"))
+    choice = SimpleNamespace(
+        problem=parse("relu.forward e1000 cuda"), plan=None, kernel=SimpleNamespace(name="cuda:direct")
+    )
+    for known, share in ((peaks, 0.5), (None, None)):
+        monkeypatch.setattr(gpu, "recorded", lambda known=known: known)
+        assert sys.modules["pycv.explain"]._roofline_share(choice, 8000 / 1e11 * 2) == (share and pytest.approx(share))

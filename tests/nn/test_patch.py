@@ -340,3 +340,36 @@ def test_a_submodule_named_as_a_tensor_method_is_no_functional_call():
 
 def _clipped(x):
     return x.relu()
+
+
+def test_functional_leaves_a_forward_that_is_no_method():
+    class Static(nn.Module):
+        @staticmethod
+        def forward(x):
+            return F.relu(x)
+
+    class Demanding(nn.Module):
+        def __init_subclass__(cls, needed, **keywords):
+            super().__init_subclass__(**keywords)
+
+        def forward(self, x):
+            return F.relu(x)
+
+    x = torch.randn(3)
+    for kind, reason in ((Static, "static or class method"), (Demanding, "needed")):
+        model = kind()
+        handle = pycv.patch(model, functional=True)
+        assert reason in handle.left[""]
+        torch.testing.assert_close(model(x), F.relu(x))
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_torchscript_takes_the_layers_of_torch_and_says_so(functional):
+    layers = (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+    model = nn.Sequential(*layers).eval()
+    pycv.patch(model, functional=functional)
+    x = torch.randn(2, 3, 6, 6)
+    with pytest.warns(UserWarning, match="script a copy"):
+        scripted = torch.jit.script(copy.deepcopy(model))
+    torch.testing.assert_close(scripted(x), model(x))
+    assert type(model[0]) is pycv.nn.Conv2d

@@ -359,3 +359,26 @@ def test_real_layers_follow_their_weights():
             for mine, theirs in zip(model.parameters(), reference.parameters(), strict=True):
                 mine.data.mul_(1.25)
                 theirs.data.mul_(1.25)
+
+
+def test_a_weight_that_got_the_id_of_a_dead_one_is_another():
+    """Same storage, shape and version; they differ in an element that is not sampled."""
+    data, seen = torch.randn(64, 64, 3, 3), 0
+    for _ in range(50):
+        store, choice = PreparedWeights(), _choice(data)
+        weight = torch.nn.Parameter(data, requires_grad=False)
+        weight[0, 0, 0, 0] += 1
+        store.get(weight, choice)
+        first = id(weight)
+        del weight
+        weight = torch.nn.Parameter(data, requires_grad=False)
+        seen += id(weight) == first
+        weight[3, 5, 1, 1] += 1
+        kept = store.get(weight, choice)
+        assert torch.equal(kept.view(torch.float32).view_as(data), 2 * data)
+    assert seen == 0  # the entry holds what it was made from
+
+
+def test_invalidate_wants_a_module():
+    with pytest.raises(TypeError, match=r"model='NoneType': expected a torch\.nn\.Module"):
+        pycv.invalidate(None)

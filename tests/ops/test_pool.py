@@ -208,6 +208,9 @@ def test_what_has_no_kernel_goes_to_torch():
         ("adaptive_avg_pool2d", (3, 4), 1),
         ("adaptive_max_pool2d", (0, 12, 4), (7, 7)),
         ("adaptive_avg_pool2d", (0, 3, 5, 5), 2),
+        ("adaptive_avg_pool2d", (1, 2, 6, 6), (0, 2)),
+        ("adaptive_avg_pool3d", (1, 2, 3, 3, 3), 0),
+        ("adaptive_max_pool2d", (1, 2, 6, 6), (2, 0)),
     ],
     ids=str,
 )

@@ -84,6 +84,12 @@ class _Event:
         return 1e3 * (end.at - self.at)
 
 
+class _Stream:
+    """The only one there is."""
+
+    def wait_stream(self, other: _Stream) -> None: ...
+
+
 class _Module(ModuleType):
     """pycv._cuda, by host execution."""
 
@@ -113,12 +119,13 @@ def install() -> None:
         # Too old for Triton, by its version: there is no driver to launch anything else.
         "get_device_properties": SimpleNamespace(major=0, minor=0, L2_cache_size=2**20, multi_processor_count=2),
         "is_current_stream_capturing": False, "empty_cache": None, "is_bf16_supported": True,
+        "current_stream": _Stream(), "set_stream": None, "stream": nullcontext(), "_sleep": None,
         "get_rng_state": torch.empty(0, dtype=torch.uint8), "set_rng_state": None,
     }  # fmt: skip
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     torch.cuda.device = lambda *_: nullcontext()
-    torch.cuda.Event = _Event
+    torch.cuda.Event, torch.cuda.Stream = _Event, _Stream
     torch._C._cuda_getCurrentRawStream = lambda device: 0
     torch._C._cuda_getDevice = lambda: 0
     cuda._cuda = _Module("pycv._cuda")

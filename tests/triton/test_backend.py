@@ -55,6 +55,34 @@ def test_what_it_refuses(monkeypatch):
     assert "2147483648 positions" in kernel.supports(parse(long))
 
 
+NEAR_31_BITS = (
+    ("batch_norm.forward n{}c2h1w1 f16 nchw training", 1),
+    ("batch_norm.grad_input n2c2h{}w1 f16 nchw", 2),
+    ("batch_norm.forward n1c{}h1w1 f16 nchw", 1),
+    ("channel_sum.forward n{}c2h1w1 f16 nchw", 1),
+    ("gemm.forward m{}n1k1 f16", 1),
+    ("gemm.forward m1n{}k1 f16", 1),
+    ("gemm.forward m8n8k{} f16", 1),
+    ("gemm.forward b{}m1n1k1 f16", 1),
+    ("conv2d.forward n1c{}h1w1 k1r3s3 p1 f16 nchw", 9),
+    ("conv2d.grad_input n1c1h1w1 k{}r3s3 p1 f16 nchw", 9),
+    ("conv2d.grad_weight n1c{0}h1w1 k{0}r1s1 g{0} f16 nchw", 1),
+)
+
+
+@pytest.mark.parametrize(("text", "times"), NEAR_31_BITS)
+def test_what_31_bits_do_not_count_is_refused(text, times, monkeypatch):
+    """A loop in steps would begin again at the negative numbers, a block's last elements lie there; of whatever is
+    counted: nothing is allocated here."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    for largest, fits in ((2**31 - 1, False), (2**31 - 2**9, False), (2**30, True)):
+        problem = parse(text.format(largest // times) + " cpu")
+        entries = [k for k in registry.kernels(problem.op, problem.pass_) if k.backend == "triton" and not k.variant]
+        reasons = {kernel.name: kernel.supports(problem) for kernel in entries}
+        assert None in reasons.values() if fits else all(reasons.values()), reasons
+        assert fits or any("in 31 bits" in reason for reason in reasons.values()), reasons
+
+
 def test_a_layer_in_the_interpreter():
     """Forward and gradients, in f32 and bf16, from two threads at once. By default another backend is chosen: these
     kernels were verified on no device."""
@@ -81,6 +109,29 @@ def test_a_layer_in_the_interpreter():
         TRITON_INTERPRET="1",
     )
     assert out == "triton\nFalse\n"
+
+
+def test_trial_runs_of_every_family():
+    """What autotune would time on a GPU."""
+    texts = (
+        "conv2d.forward n1c2h4w4 k2r3s3 f32 nchw cpu bias", "conv1d.grad_weight n1c2w6 k2s3 f32 nchw cpu",
+        "gemm.forward m3n4k5 f16 cpu bias", "max_pool2d.grad_input n1c2h4w4 r2s2 f32 nchw cpu indices",
+        "batch_norm.forward n2c2h2w2 bf16 nchw cpu training", "local_response_norm.forward n1c3h2w2 l3 f16 nchw cpu",
+        "channel_sum.forward n2c2h2w2 f32 nchw cpu", "relu.grad_input e9 bf16 cpu",
+    )  # fmt: skip
+    out = in_a_new_process(
+        "import torch, pycv\n"
+        "from pycv.choice.runs import Operands, call_of\n"
+        "from pycv.problem import parse\n"
+        f"for problem in map(parse, {texts}):\n"
+        "    operands = Operands(problem)\n"
+        "    for kernel in pycv.registry.kernels(problem.op, problem.pass_):\n"
+        "        if kernel.backend == 'triton' and kernel.supports(problem) is None:\n"
+        "            call_of(kernel, kernel.plan(problem, 1, 2**20), operands, False)()\n"
+        "            print(problem.op, kernel.name)",
+        TRITON_INTERPRET="1",
+    )
+    assert {line.split()[0] for line in out.splitlines()} == {parse(text).op for text in texts}
 
 
 @pytest.mark.full

@@ -91,6 +91,17 @@ def test_every_kernel(text, algorithm, capability, tmp_path):
     assert_compiles_well(text, algorithm, capability, tmp_path)
 
 
+def test_one_compilation_gathers_every_image_and_group():
+    """They change from launch to launch: 1, multiples of 16 and others would be compiled apart, nine kernels in all."""
+    (kernel,) = ahead.kernels(problem := parse("conv2d.grad_weight n33c64h8w8 k64r3s3 p1 g32 f32 nchw cuda"), "im2col")
+    gather = kernel.plan(problem, 1, 2**28).launches[0]
+    with ahead.pretending(80):
+        binaries = {
+            gather.compiled(numbers={"first_image": i, "group": g}) for i, g in ((0, 0), (1, 0), (5, 1), (16, 7))
+        }
+    assert len(binaries) == 1
+
+
 def test_every_entry_is_compiled():
     """An op, pass and algorithm that the lists above forget shows here; ranks share their kernels."""
     from pycv import registry

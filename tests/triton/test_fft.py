@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+import torch
 
 from pycv.problem import parse
 
@@ -36,6 +37,13 @@ def test_what_windows_read():
             expected = (min(read), max(read) + 1, min(windows), max(windows) + 1) if met else (0, 0, 0, 0)
             axis = _Axis("forward", 16, size, filter, out, stride, padding, dilation)
             assert axis.in_use() == expected, (size, filter, stride, padding, dilation, out)
+
+
+def test_plans_do_not_follow_torchs_default_device():
+    problem = parse("conv2d.forward n1c2h9w9 k3r3s3 p1 f32 nchw cpu")
+    (kernel,) = ahead.kernels(problem, "fft")
+    with torch.device("meta"):
+        kernel.plan(problem, 1, 2**28)
 
 
 @pytest.mark.full
