@@ -491,9 +491,14 @@ def _require_new(*paths: str | Path | None) -> None:
         if given.count(path) > 1:
             raise ValueError(f"{path} is named twice: every result needs a file of its own")
     for folder in {path.parent for path in given}:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
+        require_folder(folder)
+
+
+def require_folder(folder: Path) -> None:
+    """Before anything is measured: makes the folder, and raises OSError where no file can be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def _some(option: str, text: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .bench import add_problems, cases_of, number, require_positive
+from .bench import add_problems, cases_of, number, require_folder, require_positive
 from .shared import UsageError, names, progress_bar, user_input
 
 
@@ -44,6 +44,8 @@ def _tune_machine(arguments: list[str]) -> int:
         threads = [number("--threads", text) for text in names(options.threads)] or None
         if not any(str(problem).startswith(options.only) for problem in tuning.problems()):
             raise ValueError(f"--only {options.only}: no problem of the set starts like this")
+        if options.output:
+            require_folder(Path(options.output).parent)
     with progress_bar() as progress:
         print(tuning.tune(options.only, threads, Path(options.output) if options.output else None, progress=progress))
     return 0

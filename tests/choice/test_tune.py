@@ -118,6 +118,7 @@ def test_commands(capsys, monkeypatch, tmp_path):
         (["machine", "--threads", "2,abc"], "--threads abc: expected a whole number"),
         (["model", "lenet5", "--size", "8", "--threads", "1"], "pycv: error: lenet5: "),
         (["machine", "--only", "bork"], "--only bork"),
+        (["machine", "--only", "relu", "--threads", "1", "--output", "/dev/null/table.json"], "/dev/null: file exists"),
     ],
 )
 def test_bad_input(capsys, arguments, message):
