@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -26,9 +28,11 @@ def train(arguments: list[str]) -> int:
             shipped = training.recipe.load(name)
             print(f"{name:<18} {shipped.model.name} on {shipped.data.name}, {shipped.epochs} epochs")
         return 0
-    with user_input():
+    with _asked():
         if (options.recipe is None) == (options.resume is None):
             raise ValueError("expected either --recipe NAME (pycv train --list) or --resume RUN")
+        if options.resume is not None and options.out is not None:
+            raise ValueError(f"--out {options.out}: --resume {options.resume} goes on where that run is")
         run = None if options.resume is None else Path(options.resume)
         wanted = training.recipe.load(options.recipe if run is None else run / "recipe.toml")
         if options.synthetic is not None:
@@ -38,7 +42,8 @@ def train(arguments: list[str]) -> int:
     if options.vs is None:
         return _run_training(wanted, run, options.resume is not None, f"pycv train --resume {run}")
     beside = run.with_name(f"{run.name}-{options.vs}")
-    with user_input():
+    with _asked():
+        training.run.require_startable(wanted, run, options.resume is not None)
         on_torch = training.recipe.override(wanted, ["kernels.backend=torch", "kernels.algorithm=none"])
     code = _run_training(on_torch, beside, beside.exists(), "the same command")
     return code or _run_training(
@@ -48,11 +53,24 @@ def train(arguments: list[str]) -> int:
 
 def _training() -> ModuleType:
     """pycv.train, which needs more than pycv itself does."""
-    try:
+    with _asked():
         from .. import train
-    except ImportError as error:
-        raise UsageError(f'{error}: pip install "pycv[train]"') from None
     return train
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    """As user_input; and what is not installed, or cannot run what was asked for, is one line as well."""
+    from ..registry import UnsupportedError
+
+    try:
+        with user_input():
+            yield
+    except ImportError as error:
+        how = "" if "pip install" in str(error) else ': pip install "pycv[train]"'
+        raise UsageError(f"{error}{how}") from None
+    except UnsupportedError as error:
+        raise UsageError(str(error)) from None
 
 
 def _run_training(wanted: Recipe, run: Path, resume: bool, go_on: str, vs: Path | None = None) -> int:
@@ -64,7 +82,7 @@ def _run_training(wanted: Recipe, run: Path, resume: bool, go_on: str, vs: Path 
 
     with ExitStack() as stack:
         try:
-            with user_input():
+            with _asked():
                 session = stack.enter_context(training.prepared(wanted, run, resume=resume, observers=_observers))
             outcome = session.train()
             if session.trainer.group.main:
@@ -84,6 +102,11 @@ def _run_training(wanted: Recipe, run: Path, resume: bool, go_on: str, vs: Path 
             print(f"pycv: error: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _note(line: str) -> None:
+    """Beside what the command prints, which may be JSON."""
+    print(line, file=sys.stderr)
 
 
 def _observers(run: Path) -> list[Observer]:
@@ -163,14 +186,15 @@ def evaluate(arguments: list[str]) -> int:
     _add_recipe_options(parser)
     options = parser.parse_args(arguments)
     training = _training()
-    with user_input():
+    with _asked():
         trained = [training.load(path) for path in options.run]
         wanted = training.recipe.override(trained[0].recipe, [*_shorthands(options), *options.set])
-        found = training.evaluate_runs(trained, wanted, options.split, options.crops)
+        found = training.evaluate_runs(trained, wanted, options.split, options.crops, say=_note)
     classes = trained[0].classes
     if options.json:
         measured = found.record() | {"samples": len(found.index), "classes": classes}
-        counted = {"per_class": found.per_class.tolist(), "confusion": found.confusion.tolist()}
+        shares = [None if math.isnan(share) else share for share in found.per_class.tolist()]  # NaN is no JSON
+        counted = {"per_class": shares, "confusion": found.confusion.tolist()}
         print(json.dumps(measured | counted))
         return 0
     print(f"{options.split}: {len(found.index)} pictures, loss {found.loss:.4f}, top-1 {found.top1:.2%}, "
@@ -191,8 +215,10 @@ def predict(arguments: list[str]) -> int:
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add("--json", action="store_true", help="as JSON, one object per picture")
     options = parser.parse_args(arguments)
+    if options.top < 1:
+        raise UsageError(f"--top {options.top}: expected at least 1")
     training = _training()
-    with user_input():
+    with _asked():
         trained = [training.load(path) for path in names(options.run)]
         found = training.predict(trained, options.picture, options.crops, options.device)
     for picture, probabilities in zip(options.picture, found, strict=True):

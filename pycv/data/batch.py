@@ -63,16 +63,16 @@ class Maker(torch.utils.data.Dataset):
             return self.batch(places)
         except DataError as error:
             return error
+        except OSError as error:  # a file that is not there or cannot be read is never skipped: a disk may be failing
+            return DataError(f"{error.filename}: {error.strerror.lower()}" if error.strerror else str(error))
 
     def batch(self, places: list[Place]) -> Batch:
-        """The batch of these places.
+        """The batch of these places; an empty one, without a shape of its own, where all were skipped.
 
         Raises
         ------
         CorruptImage
             If a sample is damaged and ``on_corrupt`` is ``refuse``.
-        DataError
-            If all of them are.
         ValueError
             If the images are not all of one shape.
         """
@@ -86,7 +86,8 @@ class Maker(torch.utils.data.Dataset):
                     raise
                 skipped.append(str(error))
         if not kept:
-            raise DataError(f"all {len(places)} samples of a batch are damaged; the first: {skipped[0]}")
+            nothing = torch.empty(0, dtype=torch.int64)
+            return Batch(torch.empty(0), nothing, nothing, None, tuple(skipped))
         return self._assembled(kept, images, tuple(skipped))
 
     def _assembled(self, places: list[Place], images: list[Tensor], skipped: tuple[str, ...]) -> Batch:

@@ -8,8 +8,11 @@ of one process.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -55,7 +58,8 @@ class EvalLoader:
         rank, world
             Which of how many processes this is.
         on_corrupt
-            ``refuse``: a damaged image raises CorruptImage. ``skip``: it is left out, and its batch says so.
+            ``refuse``: a damaged image raises CorruptImage. ``skip``: it is left out, and its batch, which may come to
+            be empty, says so; DataError if nothing is left at all. That, too, is what a worker raises that is killed.
 
         Raises
         ------
@@ -69,7 +73,14 @@ class EvalLoader:
         self._count = len(batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(_checked, self._batches)
+        count = 0
+        skipped: list[str] = []
+        for batch in _received(self._batches):
+            count += len(batch.labels)
+            skipped += batch.skipped
+            yield batch
+        if skipped and not count:
+            raise DataError(f"all {len(skipped)} samples are damaged; the first: {skipped[0]}")
 
     def __len__(self) -> int:
         """Batches of this process."""
@@ -114,7 +125,8 @@ class TrainLoader:
         mix
             How pairs of samples are mixed, if at all; see ``transforms.mix``.
         workers, rank, world, on_corrupt
-            As for :class:`EvalLoader`. None of the first three changes what is seen at which step.
+            As for :class:`EvalLoader`. None of the first three changes what is seen at which step. Here a batch of
+            which nothing is left raises DataError.
 
         Raises
         ------
@@ -136,7 +148,11 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.epoch, self._sampler.start = self.epoch, self.position
-        for batch in map(_checked, self._batches):
+        for batch in _received(self._batches):
+            if batch.skipped and not len(batch.labels):
+                raise DataError(
+                    f"all {len(batch.skipped)} samples of a batch are damaged; the first: {batch.skipped[0]}"
+                )
             self.position += self.batch_size
             yield batch
         self.epoch, self.position = self.epoch + 1, 0
@@ -163,6 +179,8 @@ class TrainLoader:
         if not (state["epoch"] >= 0 and 0 <= state["position"] <= self.length):
             raise ValueError(f"state: epoch {state['epoch']}, position {state['position']} is no place in an epoch")
         self.epoch, self.position = state["epoch"], state["position"]
+        if self.length - self.position < self.batch_size:  # after the last batch of an epoch is before the next
+            self.epoch, self.position = self.epoch + 1, 0
 
 
 def _torch_loader(maker: Maker, batches: Batches, workers: int, pin_memory: bool) -> torch.utils.data.DataLoader[Any]:
@@ -194,10 +212,38 @@ def _checked(made: Batch | DataError) -> Batch:
     return made
 
 
+def _received(batches: Iterable[Batch | DataError]) -> Iterator[Batch]:
+    """The batches; DataError if a worker is gone, as where memory runs out. What goes wrong with a file comes as a
+    value, so that an error of the system is one of the way from the worker."""
+    try:
+        yield from map(_checked, batches)
+    except (OSError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not worker_is_gone(error):
+            raise
+        reason = str(error).strip() or type(error).__name__
+        raise DataError(f"a process that makes batches has ended: {reason}") from None
+
+
+def worker_is_gone(error: RuntimeError) -> bool:
+    """Whether this is what torch raises, wherever the main process may be, when the system ends a worker."""
+    return str(error).startswith("DataLoader worker (pid")
+
+
 def _start_worker(number: int) -> None:
-    """One thread per worker, as there are many; and Ctrl-C is the main process's to answer."""
+    """One thread per worker, as there are many; Ctrl-C and SIGTERM, which may reach a whole group of processes, are the
+    main process's to answer, and a worker that ended by itself would end that one in the middle of whatever it does."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Waits for a SIGTERM of the main process's own: so Python ends the workers that are left when it exits."""
+    parent = multiprocessing.parent_process()
+    while parent is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
 
 
 def _positive(name: str, value: int) -> int:

@@ -56,10 +56,10 @@ class Group:
         self.gather(None)
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """``auto``: the GPU of this process if there is one; ValueError if there is none but one is wanted."""
+def choose_device(wanted: str, local_rank: int = 0, key: str = "loop.device") -> torch.device:
+    """``auto``: the GPU of this process if there is one; ValueError, by ``key``, if there is none but one is wanted."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("loop.device='cuda': torch finds no GPU here")
+        raise ValueError(f"{key}='cuda': torch finds no GPU here")
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():

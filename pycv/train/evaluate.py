@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,12 @@ def evaluate(
     placement: Placement,
     group: Group,
     between: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = print,
 ) -> Evaluation:
     """The evaluation of networks (together, as an ensemble) on what the loader gives; every process calls it.
 
-    ``between`` is called after each batch, in every process equally often; what it raises ends the evaluation.
+    ``between`` is called after each batch, in every process equally often; what it raises ends the evaluation. ``say``
+    hears of every picture that was skipped, in whichever process.
 
     Raises
     ------
@@ -106,17 +109,23 @@ def evaluate(
     start = time.perf_counter()
     metrics = ClassificationMetrics(classes, placement.device)
     total, columns = torch.zeros((), dtype=torch.float64, device=placement.device), []
+    skipped: list[str] = []
     common = min(group.gather(len(loader)))  # of the last batch some processes have nothing
     for number, batch in enumerate(loader):
-        labels = placement.targets(batch.labels)
-        scores = scores_of(networks, batch.images, loss, placement)
-        _require_numbers(scores)
-        metrics.update(scores, labels)
-        total += loss.each(scores, labels).double().sum()
-        probability, prediction = loss.probabilities(scores).max(1)
-        columns.append((batch.indices, batch.labels, prediction.cpu(), probability.cpu()))
+        skipped += batch.skipped
+        if len(batch.labels):
+            labels = placement.targets(batch.labels)
+            scores = scores_of(networks, batch.images, loss, placement)
+            _require_numbers(scores)
+            metrics.update(scores, labels)
+            total += loss.each(scores, labels).double().sum()
+            prediction = scores.argmax(1)  # as the metrics: probabilities may tie where scores do not
+            probability = loss.probabilities(scores).gather(1, prediction[:, None])[:, 0]
+            columns.append((batch.indices, batch.labels, prediction.cpu(), probability.cpu()))
         if number < common:
             between()
+    for reason in chain.from_iterable(group.gather(skipped)):
+        say(f"skipped: {reason}")
     metrics.reduce()
     index, target, predicted, surely = _in_order(columns, group)
     (summed,) = group.sum([total.item()])

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ class Records:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        """What did not fit is tried again here, and an error of it would hide the one that is on its way."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -64,6 +64,8 @@ def parts(data: Data, seed: int) -> Parts:
     train = _opened(data, data.train)
     validation = None if data.validation is None else _opened(data, data.validation)
     test: ImageDataset | None = None if data.test is None else _opened(data, data.test)
+    if data.folds == 1:
+        raise ValueError("data.folds=1: expected 2 or more, or 0 for none")
     if data.folds:
         if data.fold >= data.folds:
             raise ValueError(f"data.fold={data.fold}: expected less than data.folds={data.folds}")

@@ -21,11 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..data import Batch, DataError, EvalLoader, TrainLoader
+from ..data.loader import worker_is_gone
 from . import optimizers
 from .average import Average
 from .checkpoints import Checkpoints
 from .distributed import Group
-from .errors import Diverged, Interrupted
+from .errors import Diverged, Interrupted, TrainError
 from .evaluate import Evaluation, evaluate
 from .files import Records
 from .interrupt import Wish
@@ -57,7 +58,7 @@ class Progress:
     window: list[float] = field(default_factory=lambda: [0.0] * 4)  # since the last: Σ loss, top 1, top 5; pictures
     best: list[float] = field(default_factory=list)  # top1 and -loss of the best validation, its step and epoch
     waited: int = 0  # epochs since
-    unjudged: int = 0  # the epoch that is trained but whose validation was interrupted; 0: there is none
+    unjudged: int = 0  # the epoch that is trained but whose validation has not ended; 0: there is none
 
 
 @dataclass
@@ -106,8 +107,18 @@ class Trainer:
         DiskFull
             If something does not fit.
         DataError
-            If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
+            If a sample is damaged and ``data.on_corrupt`` is ``refuse``, or batches come no more.
+        TrainError
+            If a process that makes batches is killed in the middle of a step.
         """
+        try:
+            self._run()
+        except RuntimeError as error:
+            if not worker_is_gone(error):
+                raise
+            raise TrainError(f"{str(error).strip()} {self.kept()}. Go on with --resume") from None
+
+    def _run(self) -> None:
         self._clock = time.perf_counter()
         for observer in self.observers:
             observer.start(self.total_steps, self.progress.step)
@@ -141,8 +152,10 @@ class Trainer:
         return stopped_early or self.loader.epoch >= self.recipe.epochs or self.progress.step >= self.total_steps
 
     def _judge(self, epoch: int) -> None:
-        """Ends an epoch with its validation, and saves."""
+        """Ends an epoch with its last line about steps and its validation, and saves."""
         self.progress.unjudged = epoch
+        if self.progress.window[3]:
+            self._record_window(epoch)
         with self._saved_if_damaged():
             self._validate(epoch)
         self.progress.unjudged = 0
@@ -158,13 +171,14 @@ class Trainer:
             self._step(batch, epoch)
             if progress.step % loop.log_every == 0:
                 self._record_window(epoch)
+            ends = progress.step % len(self.loader) == 0
+            if ends or progress.step >= self.total_steps:
+                progress.unjudged = epoch  # also for whoever goes on from here, and finds no step of it to take
             self.grant_wish()
-            if progress.step >= self.total_steps:
-                break
+            if progress.step >= self.total_steps and not ends:
+                break  # at the end of an epoch the loader is to know that it has come there
             if loop.checkpoint_every and progress.step % loop.checkpoint_every == 0:
                 self._save()
-        if progress.window[3]:
-            self._record_window(epoch)
 
     def _batches(self) -> Iterator[Batch]:
         with self._saved_if_damaged():
@@ -285,7 +299,7 @@ class Trainer:
         network = self.model if self.average is None else self.average.model
         arguments = (self.loss, len(self.classes), self.placement, self.group)
         try:
-            found = evaluate([network], self.validation, *arguments, between=self.grant_wish)
+            found = evaluate([network], self.validation, *arguments, between=self.grant_wish, say=self.say)
         except Diverged as error:
             where = f"after step {self.progress.step} (epoch {epoch})"
             raise Diverged(f"{error}, {where}; {self.kept()}. A lower optim.lr may help") from None
@@ -360,13 +374,26 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a checkpoint; says where the rest may differ from what would have followed."""
-        self.model.load_state_dict(state["model"])
-        if self.average is not None and state["average"] is not None:
-            self.average.model.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        """Takes up a checkpoint; says where the rest may differ from what would have followed.
+
+        Where the recipe has changed, its settings hold; an average or schedule that is new begins here.
+
+        Raises
+        ------
+        ValueError
+            If the state is that of another network or other data.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ValueError(f"model: the run was that of another network ({' '.join(str(error).split())})") from None
+        if self.average is not None:
+            self.average.model.load_state_dict(state["model"] if state["average"] is None else state["average"])
+        optimizers.load_state(self.optimizer, state["optimizer"])
+        if state["schedule"]:
+            self.schedule.load_state_dict(state["schedule"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.loader.load_state_dict(state["loader"])
         self.progress = Progress(**state["progress"])
         for name, value in self.kernels.items():

@@ -79,8 +79,16 @@ def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
     for group in optimizer.param_groups:
         if "betas" in group:
             group["betas"] = (momentum, *group["betas"][1:])
-        elif group.get("momentum"):
+        elif optimizer.defaults.get("momentum"):  # the recipe's; the group's may be 0 at the highest rate
             group["momentum"] = momentum
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes up what the optimizer has gathered, with its settings as they are here; the rate is set at every step."""
+    settings = [dict(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, here in zip(optimizer.param_groups, settings, strict=True):
+        group.update({name: value for name, value in here.items() if name not in ("params", "lr")})
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -215,6 +215,14 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     return recipe
 
 
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every key as ``--set`` names it, with its value."""
+    found: dict[str, Any] = {}
+    for name, value in vars(recipe).items():
+        found |= {f"{name}.{key}": item for key, item in vars(value).items()} if is_dataclass(value) else {name: value}
+    return found
+
+
 def dump(recipe: Recipe) -> str:
     """The recipe as TOML, every field of it; what is None is left out. :func:`parse` reads it back."""
     lines = [f"{name} = {_written(value)}" for name, value in _shown(recipe) if not is_dataclass(value)]
@@ -248,8 +256,18 @@ def _built(section: type[Section], values: Mapping[str, Any], prefix: str) -> Se
 
 def _require_known(key: str, known: Mapping[str, Any], prefix: str) -> None:
     if key not in known:
-        near = difflib.get_close_matches(key, known) or sorted(known)
-        raise ValueError(f"{prefix}{key}: no such key; did you mean {' or '.join(prefix + name for name in near)}?")
+        near = _meant(key) or [prefix + name for name in difflib.get_close_matches(key, known) or sorted(known)]
+        raise ValueError(f"{prefix}{key}: no such key; did you mean {' or '.join(near)}?")
+
+
+def _meant(key: str) -> list[str]:
+    """The keys of any table that are called so, or whose name is short for it or the long form of it."""
+    return [name for name in flat(Recipe()) if {key, _short(key)} & {last := name.rpartition(".")[2], _short(last)}]
+
+
+def _short(name: str) -> str:
+    """``lr`` of ``learning_rate``; one word is its own."""
+    return "".join(word[:1] for word in name.split("_")) if "_" in name else name
 
 
 def _typed(value: Any, kind: Any, key: str) -> Any:

@@ -27,7 +27,7 @@ from ..registry import UnsupportedError
 from . import inputs, losses, optimizers, recipe, schedules
 from .checkpoints import BEST, Checkpoints, read
 from .distributed import Group, choose_device, joined, synchronised
-from .errors import DiskFull
+from .errors import DiskFull, TrainError
 from .evaluate import Evaluation, evaluate, scores_of
 from .files import Records, write_whole
 from .inputs import Parts
@@ -39,6 +39,8 @@ from .recipe import Kernels, Recipe
 from .report import write_report
 
 EVALUATION = "evaluation.npz"
+# A run that goes on has these, and all of the model, as it began: they say which state belongs to which parameter.
+KEPT = ("batch_size", "optim.name", "optim.decay_all", "optim.layer_decay")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Session:
         Raises
         ------
         TrainError
-            If the run ends before its time: Diverged, DiskFull, Interrupted. The message says what is kept.
+            If the run ends before its time: Diverged, DiskFull, Interrupted. The message says what is kept. Also if
+            its best weights cannot be read back.
         DataError
             If a sample is damaged and ``data.on_corrupt`` is ``refuse``.
         """
@@ -79,9 +82,15 @@ class Session:
         self.trainer.run()
         trainer, group, best = self.trainer, self.trainer.group, self.trainer.progress.best
         group.barrier()  # process 0 has written the best weights
-        trainer.model.load_state_dict(read(self.run / "checkpoints" / BEST)["model"])
+        trainer.model.load_state_dict(self._best()["model"])
         test = None if self.parts.test is None else self._tested(self.parts.test)
         return Outcome(self.run, best[0], int(best[3]), test)
+
+    def _best(self) -> dict[str, Any]:
+        try:
+            return read(self.run / "checkpoints" / BEST)
+        except (OSError, ValueError) as error:
+            raise TrainError(f"{error}: the best weights are lost; {self.trainer.kept()}") from None
 
     def report(self, vs: Path | None = None) -> Path:
         """Writes the run's report, of the best weights, after :meth:`train`; in process 0. It times the layers, which
@@ -96,7 +105,9 @@ class Session:
         loader = evaluation_loader(trainer.recipe, dataset, trainer.group)
         # Asked to stop it saves nothing: the end of training is saved, and the weights in hand are the best ones.
         arguments = (trainer.loss, len(trainer.classes), trainer.placement, trainer.group)
-        found = evaluate([trainer.model], loader, *arguments, between=lambda: trainer.grant_wish(save=False))
+        found = evaluate(
+            [trainer.model], loader, *arguments, between=lambda: trainer.grant_wish(save=False), say=trainer.say
+        )
         rate, seconds = trainer.rate, trainer.progress.seconds
         record = {"kind": "test", "epoch": int(best[3]), "step": int(best[2]), **found.record()}
         trainer.tell(record | {"learning_rate": rate, "seconds": seconds})
@@ -143,7 +154,8 @@ def prepared(
     Raises
     ------
     ValueError, FileNotFoundError, DataError
-        For what the recipe, the paths or the data do not give, before anything is written.
+        For what the recipe, the paths or the data do not give, and what a run that goes on cannot change, before
+        anything is written.
     TrainError
         If there are checkpoints, but none is whole.
     pycv.UnsupportedError
@@ -157,8 +169,8 @@ def prepared(
         path, resume = group.gather((str(run), resume))[0]
         run = Path(path)
         checkpoints = Checkpoints(run / "checkpoints", wanted.loop.keep_last)
-        if group.main and checkpoints.paths() and not resume:
-            raise ValueError(f"{run}: has checkpoints; go on with --resume {run}, or take another name")
+        if group.main:
+            require_startable(wanted, run, resume)
         parts = inputs.parts(wanted.data, wanted.seed) if data is None else data
         torch.manual_seed(wanted.seed)
         model = build_model(wanted.model, len(parts.classes)) if model is None else model
@@ -178,6 +190,7 @@ def prepared(
         group.barrier()
         state = checkpoints.newest(say) if resume else None
         if state is not None:
+            require_same(recipe.parse(state["recipe"]), wanted)
             trainer.load_state_dict(state)
             say(f"going on after step {trainer.progress.step} of {trainer.total_steps}")
         if group.main:
@@ -189,6 +202,26 @@ def prepared(
             for observer in trainer.observers:
                 stack.callback(observer.close)
         yield Session(trainer, run, parts)
+
+
+def require_startable(wanted: Recipe, run: Path, resume: bool) -> None:
+    """What can be said without any work: ValueError for a folder that has a run, and for kernels that there are not."""
+    if not resume and Checkpoints(run / "checkpoints", wanted.loop.keep_last).paths():
+        raise ValueError(f"{run}: has checkpoints; go on with --resume {run}, or take another name")
+    with settings.use(**kernel_settings(wanted.kernels)):
+        pass
+
+
+def require_same(begun: Recipe, wanted: Recipe) -> None:
+    """ValueError if a run is to go on with what its weights, its optimizer or its place in an epoch do not fit."""
+    before, now = recipe.flat(begun), recipe.flat(wanted)
+    for key, value in now.items():
+        if (key in KEPT or key.startswith("model.")) and value != before[key]:
+            raise ValueError(f"{key}={value!r}: the run began with {before[key]!r} and can go on with that only")
+    if wanted.optim.name == "rmsprop" and wanted.optim.momentum > begun.optim.momentum == 0:
+        raise ValueError(
+            f"optim.momentum={wanted.optim.momentum}: the run began without, and rmsprop has none to go on"
+        )
 
 
 def _silent(line: str) -> None:
@@ -209,12 +242,16 @@ def _placed(
 
 
 def build_model(wanted: recipe.Model, classes: int) -> nn.Module:
-    """The network that a recipe names; ValueError if it refuses the arguments."""
+    """The network that a recipe names; ValueError if it refuses the arguments, or the weights are not for it."""
     arguments = {"num_classes": classes, **wanted.arguments}
     try:
         model = models.create(wanted.name, weights=wanted.weights, **arguments)
     except TypeError as error:
         raise ValueError(f"model.arguments={wanted.arguments}: {error}") from None
+    except RuntimeError as error:  # torch's, on several lines
+        if wanted.weights is None:
+            raise
+        raise ValueError(f"model.weights={wanted.weights!r}: {' '.join(str(error).split())}") from None
     if wanted.freeze is not None:
         models.freeze(model, None if wanted.freeze == "head" else wanted.freeze)
     return model
@@ -363,14 +400,24 @@ def load(path: str | Path) -> Trained:
     if "classes" not in content:
         raise ValueError(f"{file}: holds the state of a run; its best weights are in {file.with_name(BEST)}")
     wanted = recipe.parse(content["recipe"])
-    bare = replace(wanted.model, weights=None, freeze=None)
-    model = build_model(bare, len(content["classes"]))
+    model = build_model(_without_weights(wanted.model), len(content["classes"]))
     model.load_state_dict(content["model"])
     return Trained(file, model.eval(), wanted, tuple(content["classes"]))
 
 
+def _without_weights(wanted: recipe.Model) -> recipe.Model:
+    """The same network before any are loaded; what published ones had it built with are arguments of its own."""
+    published = models.published.ARGUMENTS.get(wanted.name, {}) if wanted.weights == "imagenet" else {}
+    return replace(wanted, weights=None, freeze=None, arguments=published | wanted.arguments)
+
+
 def evaluate_runs(
-    trained: Sequence[Trained], wanted: Recipe, split: str = "validation", crops: int = 1, data: Parts | None = None
+    trained: Sequence[Trained],
+    wanted: Recipe,
+    split: str = "validation",
+    crops: int = 1,
+    data: Parts | None = None,
+    say: Callable[[str], None] = print,
 ) -> Evaluation:
     """Evaluate networks, several as an ensemble whose probabilities are averaged; under torchrun on shares of the data.
 
@@ -382,6 +429,8 @@ def evaluate_runs(
         ``train``, ``validation`` or ``test``.
     crops
         Test-time crops: 1, 2, 5 or 10.
+    say
+        Takes the names of pictures that were skipped; called in process 0.
 
     Raises
     ------
@@ -401,7 +450,8 @@ def evaluate_runs(
         placement = Placement.of(wanted.loop, group.device)
         loader = evaluation_loader(wanted, dataset, group, crops)
         networks = [placement.model(each.model) for each in trained]
-        return evaluate(networks, loader, losses.build(wanted.loss), len(dataset.classes), placement, group)
+        arguments = (losses.build(wanted.loss), len(dataset.classes), placement, group)
+        return evaluate(networks, loader, *arguments, say=say if group.main else _silent)
 
 
 @torch.no_grad()
@@ -421,12 +471,13 @@ def predict(
     if any(each.classes != classes for each in trained):
         raise ValueError("the networks were trained on different classes")
     transform = inputs.evaluation_transform(wanted.augment, crops)
-    placement = Placement.of(wanted.loop, choose_device(device))
+    placement = Placement.of(wanted.loop, choose_device(device, key="device"))
     networks, loss = [placement.model(each.model).eval() for each in trained], losses.build(wanted.loss)
     found = []
     for file in files:
         image = transform(decode(Path(file), str(file), inputs.picture_mode(wanted)), np.random.default_rng(0))
         scores = scores_of(networks, image[None], loss, placement)
         (probabilities,) = loss.probabilities(scores).tolist()
-        found.append(dict(sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1])))
+        order = scores[0].argsort(descending=True, stable=True).tolist()  # in which probabilities may tie
+        found.append({classes[number]: probabilities[number] for number in order})
     return found

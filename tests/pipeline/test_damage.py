@@ -211,9 +211,20 @@ def test_damaged_images_are_skipped_where_asked(workers, tmp_path):
 
 def test_a_batch_of_nothing_but_damage_is_refused(tmp_path):
     layouts.write_files(tmp_path, {"cat/a.png": b"", "cat/b.png": b""})
-    loader = data.EvalLoader(data.create("folder", tmp_path), 2, ToTensor(), on_corrupt="skip")
-    with pytest.raises(data.DataError, match=r"all 2 samples of a batch are damaged; the first: .*a\.png"):
-        list(loader)
+    dataset = data.create("folder", tmp_path)
+    with pytest.raises(data.DataError, match=r"all 2 samples of a batch are damaged; the first: .*\.png"):
+        list(data.TrainLoader(dataset, 2, ToTensor(), on_corrupt="skip"))
+    with pytest.raises(data.DataError, match=r"all 2 samples are damaged; the first: .*a\.png"):
+        list(data.EvalLoader(dataset, 1, ToTensor(), on_corrupt="skip"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_files_that_are_gone_are_named_and_never_skipped(workers, tmp_path):
+    layouts.write_folder(tmp_path, layouts.pixels(4, 8, 8, 3), np.arange(4) % 2, ["cat", "dog"])
+    dataset = data.create("folder", tmp_path)
+    (tmp_path / "dog" / "0001.png").unlink()
+    with pytest.raises(data.DataError, match=r"dog/0001\.png: no such file or directory$"):
+        list(data.EvalLoader(dataset, 1, ToTensor(), on_corrupt="skip", workers=workers))
 
 
 def torch_list(batches, field):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
 
@@ -211,6 +212,31 @@ def test_workers_are_few_threaded_lasting_and_deaf_to_interrupts():
     pids = [set(part[:, 0].tolist()) for part in seen]
     assert pids[0] == pids[1] and len(pids[0]) == 2 and os.getpid() not in pids[0]
     assert (torch.cat(seen)[:, 1:] == 1).all()
+
+
+def terminated(image, random):
+    """As a signal to the whole group of processes ends it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return torch.zeros(1)
+
+
+def test_workers_end_by_the_main_process_only():
+    before = multiprocessing.active_children()
+    loader = train_loader(transform=terminated, workers=1)
+    assert len(batches_of(loader)) == len(loader)
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def killed(image, random):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_said():
+    with pytest.raises(data.DataError, match=r"^a process that makes batches has ended: .*worker"):
+        batches_of(train_loader(transform=killed, workers=1))
 
 
 def test_the_process_keeps_its_own_random_numbers():

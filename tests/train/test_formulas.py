@@ -186,7 +186,8 @@ def test_momentum_falls_while_the_rate_rises():
 ])  # fmt: skip
 def test_momentum_is_set_where_there_is_one(options, key, value):
     optimizer = optimizers.build(Optim(**options), nn.Linear(1, 1))
-    optimizers.set_momentum(optimizer, 0.85)
+    for momentum in (0.95, 0.0, 0.85):
+        optimizers.set_momentum(optimizer, momentum)
     assert optimizer.param_groups[0].get(key) == value
 
 

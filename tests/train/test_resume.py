@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -13,8 +15,8 @@ import pytest
 import torch
 
 import pycv
-from pycv.data import ArrayImages, CorruptImage
-from pycv.train import DiskFull, Diverged, Interrupted, TrainError, checkpoints
+from pycv.data import ArrayImages, CorruptImage, DataError
+from pycv.train import DiskFull, Diverged, Interrupted, TrainError, checkpoints, prepared
 
 from ..seed import SEED
 from . import small
@@ -90,6 +92,23 @@ def test_a_signal_saves_and_ends(whole, tmp_path):
         assert watch.calls == [(18, step), "closed"] and said == [f"going on after step {step} of 18"]
         small.assert_same_run(path, whole[0])
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("kind", "error"), [("step", Interrupted), ("validation", KeyboardInterrupt)])
+def test_ended_between_the_last_step_and_its_validation(kind, error, tmp_path):
+    """By the first signal right after the step, or by a second one after the checkpoint of that step."""
+    options = ("epochs=1", "schedule.warm_up=0", "loop.log_every=3", "loop.checkpoint_every=1")
+    small.run(tmp_path / "whole", *options)
+
+    def interrupt(record):
+        if record["step"] == 6 and record["kind"] == kind:
+            for _ in range(1 if kind == "step" else 2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(error):
+        small.run(tmp_path / "run", *options, observers=lambda run: [small.Watch(interrupt)])
+    small.run(tmp_path / "run", *options, resume=True)
+    small.assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 class Pressed(ArrayImages):
@@ -189,32 +208,100 @@ def test_other_kernels_than_before_are_said(whole, tmp_path):
     assert any(line.startswith("settings was") and "to rounding only" in line for line in said)
 
 
+def test_what_may_change_when_a_run_goes_on(tmp_path):
+    """The settings are the new ones; an average that is new begins at the weights that there are."""
+    path = tmp_path / "run"
+    small.run(path, "loop.max_steps=6", "loop.ema=0")
+    changes = ("optim.momentum=0.5", "optim.weight_decay=0.01", "schedule.name=plateau", "loop.amp=fp16")
+    wanted = small.small("loop.max_steps=8", "loop.ema=0.99", *changes)
+    with prepared(wanted, path, resume=True, model=small.network(), data=small.PARTS, say=lambda line: None) as session:
+        group = session.trainer.optimizer.param_groups[0]
+        assert (group["momentum"], group["weight_decay"]) == (0.5, 0.01)
+        assert session.trainer.optimizer.state_dict()["state"][0]["momentum_buffer"].any()
+        small.assert_same(dict(session.trainer.average.model.state_dict()), dict(small.newest(path)["model"]), "")
+        assert session.train().best_epoch
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ("batch_size=16", {}, "batch_size=16: the run began with 8 and"),
+        ("optim.name=adam", {}, "optim.name='adam': the run began with 'sgd'"),
+        ("optim.decay_all=false", {}, "optim.decay_all=False: the run began with True"),
+        ("model.name=alexnet", {}, "model.name='alexnet': the run began with 'lenet5'"),
+        ("epochs=4", {"model": small.network(norm=False)}, "model: the run was that of another network"),
+        ("seed=3", {}, "seed was 0, here it is 3"),
+    ],
+)
+def test_what_may_not_change_when_a_run_goes_on(change, options, message, whole, tmp_path):
+    """It is said before anything is written."""
+    path = shutil.copytree(whole[0], tmp_path / "run")
+    before = (path / "recipe.toml").read_text()
+    with pytest.raises(ValueError, match=message):
+        small.run(path, change, resume=True, **options)
+    assert (path / "recipe.toml").read_text() == before
+
+
+def test_rmsprop_has_no_momentum_to_go_on_with(tmp_path):
+    options = ("optim.name=rmsprop", "loop.max_steps=2")
+    small.run(tmp_path / "run", *options, "optim.momentum=0")
+    with pytest.raises(ValueError, match=r"optim.momentum=0.9: the run began without"):
+        small.run(tmp_path / "run", *options, resume=True)
+
+
+def test_a_run_that_was_at_its_end_gets_more_epochs(whole, tmp_path):
+    """To the same weights, and no epoch is judged twice."""
+    path = tmp_path / "run"
+    constant = ("schedule.name=constant", "schedule.warm_up=0")
+    small.run(tmp_path / "whole", *constant)
+    small.run(path, *constant, "epochs=2")
+    small.run(path, *constant, resume=True)
+    judged = [line for line in small.records(path) if line["kind"] == "validation"]
+    assert judged == [line for line in small.records(tmp_path / "whole") if line["kind"] == "validation"]
+
+
 # ------------------------------------------------------------------------------------- what goes wrong in a run
 
 
 class Worn(ArrayImages):
-    """The pictures of another dataset; when one has been asked for so many times, it is damaged."""
+    """The pictures of another dataset; when one has been asked for so many times, it cannot be had."""
 
-    def __init__(self, other: ArrayImages, times: int) -> None:
+    def __init__(self, other: ArrayImages, times: int, error: Exception) -> None:
         super().__init__(other.images, other.labels, other.classes, other.source)
-        self.left = times
+        self.left, self.error = times, error
 
     def image(self, index):
         if self.left == 0:
-            raise CorruptImage(f"{self.name(index)}: truncated")
+            raise self.error
         self.left -= 1
         return super().image(index)
 
 
 # Of 8 pictures the network is asked beforehand; a step takes 8, a validation 17.
+@pytest.mark.parametrize("error", [CorruptImage("made: truncated"), FileNotFoundError(2, "Not there", "made")])
 @pytest.mark.parametrize(("part", "times", "step"), [("train", 8 + 35, 4), ("validation", 17 + 3, 12)])
-def test_what_came_before_a_damaged_picture_is_saved(part, times, step, whole, tmp_path):
+def test_what_came_before_a_damaged_picture_is_saved(part, times, step, error, whole, tmp_path):
     path = tmp_path / "run"
-    parts = replace(small.PARTS, **{part: Worn(getattr(small.PARTS, part), times)})
-    with pytest.raises(CorruptImage):
+    parts = replace(small.PARTS, **{part: Worn(getattr(small.PARTS, part), times, error)})
+    with pytest.raises(DataError, match=r"^made: (truncated|not there)$"):
         small.run(path, data=parts)
     assert small.newest(path)["progress"]["step"] == step
     small.run(path, resume=True)  # the file has been replaced
+    small.assert_same_run(path, whole[0])
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_something(whole, tmp_path):
+    """As the system does where memory runs out."""
+    path, others = tmp_path / "run", multiprocessing.active_children()
+
+    def kill(record):
+        for worker in set(multiprocessing.active_children()) - set(others):
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(5)  # the signal of its end comes meanwhile
+
+    with pytest.raises(TrainError, match=r"worker .* is killed by signal: Killed. metrics are kept, and .*0.pt. Go"):
+        small.run(path, "data.workers=1", observers=lambda run: [small.Watch(kill)])
+    small.run(path, resume=True)
     small.assert_same_run(path, whole[0])
 
 
@@ -257,6 +344,23 @@ def test_a_full_disk(whole, tmp_path):
     small.assert_same_run(path, whole[0])
 
 
+def test_a_disk_that_is_full_for_a_line_of_metrics(tmp_path):
+    """Closing the file tries once more, and fails; what is raised names the file and what to do all the same."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "run"
+
+    def fill(record):
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((path / "metrics.jsonl").stat().st_size + 10, before[1]))
+
+    try:
+        with pytest.raises(DiskFull, match=r"metrics.jsonl: .* bytes do not fit: .*step-00000000.pt. Make room and go"):
+            small.run(path, "loop.log_every=1", observers=lambda run: [small.Watch(fill)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_disk_that_is_full_at_the_end(tmp_path):
     """Only the predictions on the test data did not fit: going on evaluates once more."""
     import resource
@@ -294,6 +398,15 @@ def test_a_network_that_is_no_number_in_evaluation(tmp_path):
 def test_a_folder_that_has_a_run_is_not_overwritten(whole):
     with pytest.raises(ValueError, match="has checkpoints; go on with --resume"):
         small.run(whole[0])
+
+
+def test_best_weights_that_are_lost(whole, tmp_path):
+    path = shutil.copytree(whole[0], tmp_path / "run")
+    (path / "checkpoints/best.pt").write_bytes(b"PK")
+    with pytest.raises(
+        TrainError, match=r"best.pt: damaged or no checkpoint .*: the best weights are lost; .*step-0+18"
+    ):
+        small.run(path, resume=True)
 
 
 def test_unreadable_is_not_damaged(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,10 @@ from torch import nn
 import pycv
 from pycv import cli, models
 from pycv.data import ArrayImages, CorruptImage, DataError, EvalLoader
-from pycv.train import Parts, checkpoints, evaluate_runs, inputs, load, predict, recipe, train
+from pycv.train import Parts, Trained, checkpoints, evaluate_runs, inputs, load, predict, recipe, train
 from pycv.train.distributed import Group
 from pycv.train.evaluate import evaluate
-from pycv.train.losses import CrossEntropy, MultiTask, Task
+from pycv.train.losses import CrossEntropy, MultiTask, SquaredError, Task
 from pycv.train.placement import Placement
 
 from ..pipeline import layouts
@@ -68,6 +69,7 @@ def test_an_empty_class():
         (("data.name=mnis",), ValueError, "no such dataset; did you mean mnist"),
         (("data.options.sise=3",), ValueError, "data.options={'sise': 3}: .*unexpected keyword"),
         (("data.folds=3", "data.fold=3"), ValueError, "data.fold=3: expected less than data.folds=3"),
+        (("data.folds=1",), ValueError, "data.folds=1: expected 2 or more, or 0 for none"),
         (("data.validation_share=0",), ValueError, "nothing to validate with"),
         (("model.name=lenet",), ValueError, "no such model; did you mean lenet5"),
         (("model.arguments.depth=3",), ValueError, "model.arguments={'depth': 3}: "),
@@ -173,6 +175,14 @@ def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
     assert sorted(said) == ["skipped: made[40]: truncated", "skipped: made[41]: truncated"]
 
 
+def test_damaged_pictures_of_an_evaluation_are_skipped_and_named(tmp_path):
+    """Even one that is alone in the last batch."""
+    test, said = small.PARTS.train, []
+    parts = replace(small.PARTS, test=Damaged(test.images[:41], test.labels[:41], test.classes, "made"))
+    outcome = small.run(tmp_path / "run", "data.on_corrupt=skip", "loop.max_steps=1", data=parts, say=said.append)
+    assert said == ["skipped: made[40]: truncated"] and np.array_equal(outcome.test.index, np.arange(40))
+
+
 def test_a_truncated_shard_is_refused_or_skipped(tmp_path):
     layouts.write_shards(tmp_path, layouts.pixels(12, 6, 4, 3), np.arange(12) % 2, 12)
     shard = tmp_path / "train-0000.tar"
@@ -214,6 +224,23 @@ def test_evaluation_does_not_depend_on_the_batch():
         assert np.allclose(each.probability, scores.softmax(1).max(1).values, atol=1e-6)
 
 
+def test_what_is_predicted_is_what_is_counted(tmp_path):
+    """By scores, of which squared error cuts off what is no probability: here two classes are sure."""
+
+    class Sure(nn.Module):
+        def forward(self, x):
+            return torch.tensor([[1.2, 1.5, 0.0, 2.0]]).repeat(len(x), 1)
+
+    wanted = small.small("loss.name=squared_error")
+    loader = EvalLoader(small.PARTS.test, 5, inputs.evaluation_transform(wanted.augment))
+    found = evaluate([Sure()], loader, SquaredError(), 4, CPU, ALONE)
+    assert (found.prediction == 3).all() and (found.probability == 1).all()
+    assert found.confusion.sum(0).tolist() == [0, 0, 0, 18]
+    small.PARTS.test.image(0).save(tmp_path / "picture.png")
+    (probabilities,) = predict([Trained(tmp_path, Sure(), wanted, small.CLASSES)], [tmp_path / "picture.png"])
+    assert list(probabilities.items()) == [("below", 1), ("right", 1), ("left", 1), ("above", 0)]
+
+
 def test_crops_are_where_they_should_be():
     picture = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(6, 6))
     identity = inputs.Crops(4, 10, lambda window, random: torch.from_numpy(np.array(window))[None])
@@ -243,6 +270,16 @@ def test_what_cannot_be_loaded(lenet, tmp_path):
         load(tmp_path)
     with pytest.raises(ValueError, match="holds the state of a run; its best weights are in"):
         load(next((lenet / "one/checkpoints").glob("step*")))
+
+
+def test_what_published_weights_are_built_with_is_kept(tmp_path):
+    """GoogLeNet's were trained on other colours, and the network that goes on from them shifts its pictures."""
+    model = models.create("googlenet", num_classes=2, transform_input=True, aux_logits=False)
+    assignments = ["model.name=googlenet", "model.weights=imagenet", "model.arguments.aux_logits=false"]
+    wanted = recipe.override(recipe.Recipe(), assignments)
+    content = {"model": model.state_dict(), "classes": ["a", "b"], "recipe": recipe.dump(wanted)}
+    (tmp_path / "best.pt").write_bytes(checkpoints.serialised(content))
+    assert load(tmp_path / "best.pt").model.transform_input
 
 
 # --------------------------------------------------------------------------------------------- the command line
@@ -366,12 +403,64 @@ def test_ensemble_of_one_is_it(lenet, tmp_path):
         (("train", "--recipe", "alexnet", "--synthetic", "5"), "class"),
         (("eval", "nowhere"), "nowhere"),
         (("predict", "nowhere", "x.png"), "nowhere"),
+        (("predict", "nowhere", "x.png", "--top", "0"), "--top 0: expected at least 1"),
+        (("train", "--resume", "one", "--out", "two"), "--out two: --resume one goes on where that run is"),
+        (("train", "--recipe", "lenet-digits", "--set", "lr=1"), "lr: no such key; did you mean optim.lr?"),
     ],
 )
 def test_commands_that_are_refused(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = command(capsys, *arguments)
     assert code == 2 and err.startswith("pycv: error: ") and message in err and len(err.splitlines()) == 1
+
+
+def test_what_trained_networks_cannot_do_here(lenet, tmp_path, capsys):
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    for arguments, message in (
+        (("eval", lenet / "one", "--backend", "cuda"), "no kernel for "),
+        (("predict", lenet / "one", tmp_path / "black.png", "--device", "cuda"), "error: device='cuda': torch finds"),
+    ):
+        code, _, err = command(capsys, *arguments)
+        assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["sklearn", "pycv.train.progress"])
+def test_what_is_not_installed(module, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, _, err = command(
+        capsys, "train", "--recipe", "lenet-digits", "--set", "loop.max_steps=1", "--out", tmp_path / "run"
+    )
+    assert code == 2 and err.endswith(': pip install "pycv[train]"\n') and len(err.splitlines()) == 1
+
+
+def test_weights_of_another_network(tmp_path, capsys, monkeypatch):
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "wrong.pth")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for name, message in (("wrong.pth", "is not of this LeNet5; missing in it: "), ("w.safetensors", "pip install")):
+        options = ("--set", f"model.weights={tmp_path / name}", "--out", tmp_path / "run")
+        code, _, err = command(capsys, "train", "--recipe", "lenet-digits", *options)
+        assert code == 2 and message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_pictures_in_json(lenet, capsys, monkeypatch):
+    found = evaluate_runs([load(lenet / "one")], load(lenet / "one").recipe, "test")
+    shares = np.array([np.nan, *found.per_class[1:]])
+    monkeypatch.setattr("pycv.train.evaluate_runs", lambda *_, **__: replace(found, per_class=shares))
+    code, out, _ = command(capsys, "eval", lenet / "one", "--json")
+    assert code == 0 and "NaN" not in out and json.loads(out)["per_class"] == [None, *shares[1:]]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [((), "has checkpoints; go on with"), (("--algorithm", "magic"), "algorithm='magic': known")]
+)
+def test_nothing_is_trained_beside_a_run_that_is_refused(option, message, tmp_path, capsys):
+    (tmp_path / "here/checkpoints").mkdir(parents=True)
+    if not option:
+        (tmp_path / "here/checkpoints/step-00000001.pt").touch()
+    out = ("--out", tmp_path / "here", "--vs", "torch")
+    code, _, err = command(capsys, "train", "--recipe", "lenet-digits", *out, "--set", "loop.max_steps=1", *option)
+    assert code == 2 and message in err and not (tmp_path / "here-torch").exists()
 
 
 def test_list_of_recipes(capsys):
