@@ -536,8 +536,10 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
         return GemmProblem(**sizes, batch=fields.get("batch", 1), **matrices, **common, epilogue=_epilogue(flags))
     if not _OPS.match(op):
         raise ValueError(f"op {op!r} is not known")
-    if "e" in fields:
+    if op == "relu":
         return PointwiseProblem(op, pass_, fields["e"], **common)
+    if "e" in fields:
+        raise ValueError(f"e{fields['e']}: elements are what relu has; {op} has sizes")
     layouts = {name: fields[name] for name in ("input", "output") if name in fields}
     n, c, size = fields["n"], fields["c"], fields["size"]
     if not op.startswith("conv") and "_pool" not in op:
@@ -555,7 +557,10 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
     if 0 in window["stride"]:
         raise ValueError("stride 0 must be 1 or more")
     filter = () if adaptive else fields["filter"]
-    out = _per_axis(fields["o"], rank, "output size") if "o" in fields else output_size(size, filter, **window)
+    if not adaptive and len(filter) != rank:
+        raise ValueError(f"filter of {len(filter)} sizes: expected {rank}, as many as the input has")
+    given = "o" in fields or adaptive  # adaptive: there is nothing else to know it from
+    out = _per_axis(fields["o"], rank, "output size") if given else output_size(size, filter, **window)
     if op.startswith("conv"):
         return ConvProblem(
             op, pass_, n, c, size, fields["k"], filter, out, **window, **common, **layouts,

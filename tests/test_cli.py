@@ -1,7 +1,9 @@
 """The command line: what it prints, where it records, and how it ends."""
 
 import csv
+import io
 import json
+import os
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ import pytest
 import pycv
 import pycv.demo
 from pycv import bench, cli
-from pycv.bench import machine, readme
+from pycv.bench import machine, readme, runner
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +99,7 @@ def test_summary_as_table_and_json(capsys):
         (("vgg16", "--size", "0"), "expected positive sizes"),
         (("vgg16", "--batch", "0"), "expected positive sizes"),
         (("vgg16", "--classes", "0"), "--classes 0"),
-        (("lenet5_original", "--classes", "3"), "unexpected keyword argument 'num_classes'"),
+        (("lenet5_original", "--classes", "3"), "num_classes=3: lenet5_original holds the pictures of ten digits"),
     ],
 )
 def test_summary_of_what_cannot_be(capsys, arguments, message):
@@ -162,6 +164,55 @@ def test_an_interrupt_is_no_traceback(capsys, monkeypatch):
     assert code == 130 and err.endswith("pycv: interrupted\n")
 
 
+@pytest.fixture
+def outputs(monkeypatch):
+    """Standard outputs that do not take everything: an encoding of few characters, a full disk, a pipe's closed end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    made = {"full": os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), "closed": os.fdopen(writer, "w", 1)}
+    made["ascii"] = io.TextIOWrapper(io.BytesIO(), "ascii")
+    yield lambda which: monkeypatch.setattr(sys, "stdout", made[which]) or made[which]
+    for each in made.values():
+        each.close()
+
+
+@pytest.mark.parametrize(("output", "code"), [("ascii", 0), ("closed", 0), ("full", 1)])
+@pytest.mark.parametrize("command", [("run", "relu.forward e10"), ("sweep", "relu.forward e{10,11}")])
+def test_results_are_recorded_before_they_are_printed(command, output, code, outputs, capsys, elsewhere):
+    stream = outputs(output)
+    file = "--csv" if command[0] == "sweep" else "--json"
+    arguments = ("bench", *command, file, "x", "--contender", "torch:nchw", "--budget", "0.05")
+    assert cli.main(arguments) == code
+    assert (elsewhere / "x").stat().st_size > 100
+    if output == "ascii":
+        stream.seek(0)
+        assert "?%" in stream.read()
+
+
+def test_a_full_standard_output_is_one_line(outputs, capsys):
+    outputs("full")
+    assert cli.main(["info"]) == 1
+    assert capsys.readouterr().err == "pycv: error: no space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_an_interrupt_keeps_what_was_measured(command, capsys, elsewhere, monkeypatch):
+    measured, measure = [], runner._measure_case
+
+    def one_only(*arguments):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(arguments)
+        return measure(*arguments)
+
+    monkeypatch.setattr(runner, "_measure_case", one_only)
+    files = ("--csv", "x") if command == "sweep" else ("--json", "x")
+    problems = ["relu.forward e{10,11}"] if command == "sweep" else ["relu.forward e10", "relu.forward e11"]
+    code, out, err = run(capsys, "bench", command, *problems, *files, "--contender", "torch:nchw", "--budget", "0.1")
+    assert code == 130 and not out and "Recorded in x what was measured until then" in err
+    assert "relu.forward e10 f32 cpu" in (text := (elsewhere / "x").read_text()) and "e11" not in text
+
+
 def test_bench_lists_what_there_is(capsys):
     code, out, _ = run(capsys, "bench", "list")
     assert code == 0
@@ -183,7 +234,8 @@ def test_bench_compares_and_fails_on_a_regression(capsys, elsewhere):
     measured = json.loads((elsewhere / "a.json").read_text())
     for name, seconds in (("a.json", 1e-6), ("b.json", 2e-6)):  # a busy machine's own intervals may be as wide as that
         for row in measured["rows"]:
-            row.update(seconds=seconds, low=0.99 * seconds, high=1.01 * seconds)
+            row.update(dict.fromkeys(("seconds", "q25", "q75"), seconds), gflops=1.0)  # a refused row has none of them
+            row.update(low=0.99 * seconds, high=1.01 * seconds)
         (elsewhere / name).write_text(json.dumps(measured))
     code, out, _ = run(capsys, "bench", "compare", "a.json", "b.json", "--fail-over", "5%")
     assert code == 1 and "regression" in out and "+100.0 %" in out
@@ -252,6 +304,8 @@ def test_the_readme_is_rewritten(capsys, elsewhere):
         (["bench", "run", "relu.forward e1", "--pass", "backward"], "'backward': expected one of forward"),
         (["bench", "run", "relu.forward e1", "--threads", "0"], "--threads 0"),
         (["bench", "run", "relu.forward e1", "--dtype", "i8"], "not i8"),
+        (["bench", "run", "relu.forward e1", "--seed", "9223372036854775808"], "--seed 9223372036854775808: expected"),
+        (["bench", "run", "relu.forward e1", "--seed", "-1"], "--seed -1: expected 0 or more"),
         (["bench", "run", "relu.forward e1", "--pass", "grad_weight"], "--pass grad_weight: none of these problems"),
         (["bench", "run", "relu.forward e1", "--contender", ","], "--contender ',': expected a name"),
         (["bench", "run", "relu.forward e1", "--contender", "torch:nchw@nhwc"], "contender 'torch:nchw@nhwc'"),

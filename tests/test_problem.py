@@ -65,6 +65,12 @@ def test_defaults_may_be_left_out_and_written():
         ("", "op ''"),
         ("frobnicate", "frobnicate"),
         ("softmax.forward n1c1h3w3", "softmax"),
+        ("conv2d.forward e100", "e100: elements are what relu has"),
+        ("relu.forward n1c3h4w4", "'e' is missing"),
+        ("conv2d n1c1h8w8 k1r3", "filter of 1 sizes: expected 2"),
+        ("max_pool2d n1c1h8w8 t3r3s3", "filter of 3 sizes: expected 2"),
+        ("conv2d n1c1h8w8 k1", "filter of 0 sizes: expected 2"),
+        ("adaptive_avg_pool2d n1c1h8w8", "'o' is missing"),
     ],
 )
 def test_bad_text_is_refused_by_name(text, named):

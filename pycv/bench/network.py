@@ -43,6 +43,7 @@ def run(
     precision: float = 0.02,
     seed: int = 0,
     progress: Progress | None = None,
+    rows: list[Row] | None = None,
 ) -> list[Row]:
     """Times a network of the zoo under every contender.
 
@@ -56,6 +57,7 @@ def run(
     threads : of each process; ``torch.get_num_threads()`` if None.
     budget : seconds of sampling for each batch size; building and checking come on top.
     precision : half the width of a median's 95 % confidence interval, as a share of it, at which sampling stops.
+    rows : a list to add to, batch size by batch size, as of :func:`pycv.bench.run`; it is what is returned.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def run(
     for word, value in {"batch": min(batches, default=1), "size": size or 1, "threads": threads or 1}.items():
         if value < 1:
             raise ValueError(f"{word}={value}: expected 1 or more")
-    rows = []
+    rows = [] if rows is None else rows
     steps = len(chosen) + 2
     for number, batch in enumerate(batches):
 

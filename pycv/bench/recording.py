@@ -20,8 +20,9 @@ def read(path: str | Path) -> dict[str, Any]:
         if not of_networks(value):
             return report.checked(value)
         report.validate(value, network_report.DOCUMENT)
+        report.require_measured(value["rows"], ("low", "high", "images_per_second", "peak_bytes", "base_bytes"))
         return value
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a recorded benchmark: {error}") from None
 
 

@@ -196,15 +196,26 @@ def read(path: str | Path) -> dict[str, Any]:
     """A recorded document. Raises ValueError, naming the file, if it is none of ours, OSError if it cannot be read."""
     try:
         return checked(json.loads(Path(path).read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a recorded benchmark of problems: {error}") from None
 
 
 def checked(value: Any) -> dict[str, Any]:
-    """A document as one of today. Raises ValueError where it departs from the schema."""
+    """A document as one of today. Raises ValueError where it departs from the schema, or a row is measured in part."""
     value = _upgraded(value)
     validate(value)
+    require_measured(value["rows"], ("low", "high", "q25", "q75", "gflops"))
     return value
+
+
+def require_measured(rows: Sequence[Row], fields: Sequence[str]) -> None:
+    """Raises ValueError naming a row whose time is none, or that has a time but not these fields."""
+    for i, row in enumerate(rows):
+        if row["seconds"] is not None:
+            if not row["seconds"] > 0:
+                raise ValueError(f"document.rows[{i}].seconds: expected more than 0, found {row['seconds']}")
+            if missing := [name for name in fields if row[name] is None]:
+                raise ValueError(f"document.rows[{i}].{missing[0]}: expected a number, as 'seconds' is one")
 
 
 def _upgraded(value: Any) -> Any:

@@ -21,6 +21,7 @@ from .problems import Case, case
 Row = dict[str, Any]
 Progress = Callable[[int, int, str], None]
 SECONDS_PER_PROBLEM = 2.0
+REFUSALS = (RuntimeError, ValueError, TypeError)  # what torch objects to a problem with, out of memory included
 MEASURED = ("seconds", "low", "high", "q25", "q75", "samples", "disturbed", "noisy")
 
 
@@ -34,6 +35,7 @@ def run(
     seed: int = 0,
     warm: bool = False,
     progress: Progress | None = None,
+    rows: list[Row] | None = None,
 ) -> list[Row]:
     """Times every contender on every problem, then compares each with float64 on fresh data.
 
@@ -47,23 +49,26 @@ def run(
     seed : of the random data.
     warm : on a GPU, leave the caches as the last call left them; else each call finds its operands in memory.
     progress : called as ``progress(done, total, name)`` before each problem and once at the end.
+    rows : a list to add to, problem by problem, so that an interrupt leaves those before it; it is what is returned.
 
     Returns
     -------
-    One dict per problem and contender, described by :data:`pycv.bench.report.ROW`. A contender that cannot run a
-    problem has ``seconds`` None and ``unavailable`` the reason; so has one whose time is above its own roofline.
+    One dict per problem and contender, each measured once however often it is named, described by
+    :data:`pycv.bench.report.ROW`. A contender that cannot run a problem, or raises an error at it, has ``seconds`` None
+    and ``unavailable`` the reason; so has one whose time is above its own roofline.
 
     Raises
     ------
     ValueError
         For a problem or contender that does not exist, before anything is measured.
     """
-    cases = [case(item) for item in problems]
-    chosen = [contender(item) if isinstance(item, str) else item for item in contenders]
+    cases = list(dict.fromkeys(case(item) for item in problems))
+    made = [contender(item) if isinstance(item, str) else item for item in contenders]
+    chosen = list({each.name: each for each in made}.values())
     for one in cases:
         require_dtype(one.problem)
         require_device(one.problem)
-    rows: list[Row] = []
+    rows = [] if rows is None else rows
     deadline = time.perf_counter() + (SECONDS_PER_PROBLEM * len(cases) if budget is None else budget)
     with _threads(threads), torch.no_grad():
         if progress:
@@ -99,11 +104,17 @@ def _measure_case(
     else:
         timings = measure(calls, rest, precision)
     calls.clear()
-    fresh, _ = _prepared(one.problem, [c for c in contenders if c.name in timings], seed + 1)
-    expected = check.reference(one.problem, random_data(one.problem, seed + 1)) if fresh else None
+    fresh, failed = _prepared(one.problem, [c for c in contenders if c.name in timings], seed + 1)
+    reasons |= failed
+    expected = None
+    try:
+        expected = check.reference(one.problem, random_data(one.problem, seed + 1)) if fresh else None
+    except REFUSALS as error:
+        reasons |= dict.fromkeys(fresh, f"no float64 to compare with: {_reason(error)}")
+        fresh.clear()
     rows = []
     for each in contenders:
-        row = _row(one, each.name, timings.get(each.name))
+        row = _row(one, each.name, timings.get(each.name) if each.name in fresh else None)
         row["unavailable"] = reasons.get(each.name)
         if each.name in fresh and expected is not None:
             with registry.record() as log:
@@ -116,15 +127,26 @@ def _measure_case(
 
 
 def _prepared(problem: Problem, contenders: list[Contender], seed: int) -> tuple[dict[str, Call], dict[str, str]]:
-    """The call of each contender that has one, and why the others do not."""
-    data = random_data(problem, seed)
-    calls, reasons = {}, {}
+    """The call of each contender that can run the problem, as a first run has shown, and why the others cannot."""
+    calls: dict[str, Call] = {}
+    reasons: dict[str, str] = {}
+    try:
+        data = random_data(problem, seed)
+    except REFUSALS as error:  # more than there is memory for
+        return calls, {each.name: _reason(error) for each in contenders}
     for each in contenders:
         try:
-            calls[each.name] = each.prepare(problem, data)
-        except Unavailable as reason:
-            reasons[each.name] = str(reason)
+            call = each.prepare(problem, data)
+            call()
+            calls[each.name] = call
+        except (Unavailable, *REFUSALS) as error:
+            reasons[each.name] = _reason(error)
     return calls, reasons
+
+
+def _reason(error: Exception) -> str:
+    """In one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _choice_that_ran(log: list[registry.Call], problem: Problem) -> registry.Choice | None:

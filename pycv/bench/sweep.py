@@ -65,6 +65,8 @@ def _values(pattern: str, brace: str) -> list[str]:
     if match := _RANGE.match(brace):
         first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
         if step > 0 and first <= last:
+            if (count := (last - first) // step + 1) > MAX_PROBLEMS:
+                raise ValueError(f"sweep {pattern!r}: {{{brace}}}: {count} values; at most {MAX_PROBLEMS} problems")
             return [str(value) for value in range(first, last + 1, step)]
     elif brace and "" not in (listed := [value.strip() for value in brace.split(",")]) and ".." not in brace:
         return listed
@@ -167,13 +169,19 @@ def sweep(
     threads: int | None = None,
     budget: float | None = None,
     progress: Progress | None = None,
+    rows: list[Row] | None = None,
 ) -> list[Row]:
     """Rows as of :func:`pycv.bench.run`, each with the values of its braces besides, as fields named after them."""
-    points = expand(pattern)
+    points = {point.case: point.values for point in expand(pattern)}
     chosen = contenders(names, parameters or {})
-    rows = run([point.case for point in points], chosen, threads=threads, budget=budget, progress=progress)
-    count = len(chosen)
-    return [row | dict(points[i // count].values) for i, row in enumerate(rows)]
+    rows = [] if rows is None else rows
+    try:
+        run(points, chosen, threads=threads, budget=budget, progress=progress, rows=rows)
+    finally:  # an interrupt, too: the rows before it
+        values = {(one.name, str(one.problem)): values for one, values in points.items()}
+        for row in rows:
+            row |= values[row["name"], row["problem"]]
+    return rows
 
 
 def numeric_brace(pattern: str) -> str:

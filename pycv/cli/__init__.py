@@ -1,12 +1,15 @@
 """``pycv …``: the commands. Each is one function; what they do lives in the package.
 
-Bad input ends in one line that says what is wrong, and exit code 2.
+Bad input ends in one line that says what is wrong, and exit code 2; so does, with 1, a standard output that is full.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,19 +33,12 @@ pycv COMMAND --help tells more; pycv --version the version."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if command in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if command == "--version":
-        from .. import __version__
-
-        print(__version__)
-        return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an encoding without ± is no reason to end
     try:
-        if command not in _COMMANDS:
-            raise UsageError(f"there is no command {command!r}: expected one of {', '.join(_COMMANDS)}")
-        return _COMMANDS[command](rest)
+        code = _command(*((sys.argv[1:] if arguments is None else arguments) or ["--help"]))
+        print(end="", flush=True)  # here, where what fails is caught
+        return code
     except UsageError as error:
         print(f"pycv: error: {error}", file=sys.stderr)
         return 2
@@ -50,8 +46,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pycv: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `pycv kernels | head`
-        sys.stderr.close()
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        print(f"pycv: error: {os.strerror(errno.ENOSPC).lower()}", file=sys.stderr)
+        return 1
+
+
+def _command(name: str, *arguments: str) -> int:
+    if name in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if name == "--version":
+        from .. import __version__
+
+        print(__version__)
+        return 0
+    if name not in _COMMANDS:
+        raise UsageError(f"there is no command {name!r}: expected one of {', '.join(_COMMANDS)}")
+    return _COMMANDS[name](list(arguments))
+
+
+def _drop_output() -> None:
+    """What standard output did not take goes nowhere: Python would try, and fail, once more at the end."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _demo(arguments: list[str]) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,6 +15,7 @@ from typing import Any
 
 from .shared import UsageError, names, progress_bar, user_input
 
+Row = dict[str, Any]
 MAKE_BENCH = ("--set", "resnet_vgg", "--budget", "90")
 
 USAGE = """usage: pycv bench [COMMAND] [OPTIONS]
@@ -120,10 +123,17 @@ def _run(arguments: list[str]) -> int:
         cases = cases_of(options)
         contenders = [bench.contenders.contender(name) for name in _some("--contender", options.contender)]
         require_positive(threads=options.threads, budget=options.budget, precision=options.precision)
+        if not 0 <= options.seed < 1 << 63:
+            raise ValueError(f"--seed {options.seed}: expected 0 or more, below 2^63")
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
-    with progress_bar() as progress:
-        rows = bench.run(
+    rows: list[Row] = []
+
+    def record() -> None:
+        _record(report.document(rows), output, options.csv, options.markdown)
+
+    with _recorded(rows, record, output), progress_bar() as progress:
+        bench.run(
             cases,
             contenders,
             threads=options.threads,
@@ -131,9 +141,9 @@ def _run(arguments: list[str]) -> int:
             precision=options.precision / 100,
             seed=options.seed,
             progress=progress,
+            rows=rows,
         )
-    print(report.table(rows))
-    _record(report.document(rows), output, options.csv, options.markdown)
+    print(f"{report.table(rows)}\nRecorded in {output}")
     return 0
 
 
@@ -235,18 +245,21 @@ def _sweep(arguments: list[str]) -> int:
             sweep.numeric_brace(options.pattern)
         output = Path(options.csv) if options.csv else _new_result(".csv")
         _require_new(output, options.plot)
-    with progress_bar() as progress:
-        rows = sweep.sweep(
+    rows: list[Row] = []
+    with (
+        _recorded(rows, lambda: report.create(output, report.as_csv(rows)), output),
+        progress_bar() as progress,
+    ):
+        sweep.sweep(
             options.pattern,
             names(options.contender),
             parameters,
             threads=options.threads,
             budget=options.budget,
             progress=progress,
+            rows=rows,
         )
-    print(report.table(rows))
-    report.create(output, report.as_csv(rows))
-    print(f"Recorded in {output}")
+    print(f"{report.table(rows)}\nRecorded in {output}")
     if options.plot:
         with user_input():
             report.create(options.plot, sweep.plot(options.pattern, rows))
@@ -300,18 +313,23 @@ def _model(arguments: list[str]) -> int:
                 raise ValueError(f"contender {name!r}: expected one of {', '.join(network.CONTENDERS)}")
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
+    rows: list[Row] = []
+
+    def record() -> None:
+        _record(network_report.document(rows), output, options.csv, options.markdown)
+
     try:
-        with progress_bar() as progress:
-            rows = network.run(
+        with _recorded(rows, record, output), progress_bar() as progress:
+            network.run(
                 options.model, batches, names(options.contender), train=options.train, size=options.size,
-                threads=options.threads, budget=options.budget, progress=progress,
+                threads=options.threads, budget=options.budget, progress=progress, rows=rows,
             )  # fmt: skip
     except RuntimeError as error:  # a process that died: images too small for the model, too little memory
         raise UsageError(str(error).splitlines()[-1]) from None
     print(network_report.table(rows))
     if options.layers:
         print("\n" + network_report.layer_tables(rows))
-    _record(network_report.document(rows), output, options.csv, options.markdown)
+    print(f"Recorded in {output}")
     return 0
 
 
@@ -379,9 +397,10 @@ def _roofline(arguments: list[str]) -> int:
         return 0
     with progress_bar() as progress:
         rows = placing.place_all(cases, options.threads, options.budget, progress)
-    print("\n" + placing.table(rows))
     if options.json:
         report.write(options.json, rows)
+    print("\n" + placing.table(rows))
+    if options.json:
         print(f"Recorded in {options.json}")
     return 0
 
@@ -433,6 +452,20 @@ def _report(arguments: list[str]) -> int:
 # ------------------------------------------------------------------------------------------------- what they share
 
 
+@contextmanager
+def _recorded(rows: list[Row], record: Callable[[], None], output: Path) -> Iterator[None]:
+    """Around the measuring of rows: records them, those before a Ctrl-C or an error, too, before anything is printed
+    that standard output may refuse."""
+    try:
+        yield
+    except BaseException:
+        if rows:
+            record()
+            print(f"Recorded in {output} what was measured until then", file=sys.stderr)
+        raise
+    record()
+
+
 def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: str | None) -> None:
     """Writes what was measured into new files."""
     from ..bench import recording, report
@@ -442,7 +475,6 @@ def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: s
         report.create(csv, recording.as_csv(document))
     if markdown:
         report.create(markdown, recording.markdown(document))
-    print(f"Recorded in {output}")
 
 
 def _new_result(suffix: str = ".json") -> Path:
@@ -459,9 +491,14 @@ def _require_new(*paths: str | Path | None) -> None:
         if given.count(path) > 1:
             raise ValueError(f"{path} is named twice: every result needs a file of its own")
     for folder in {path.parent for path in given}:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
+        require_folder(folder)
+
+
+def require_folder(folder: Path) -> None:
+    """Before anything is measured: makes the folder, and raises OSError where no file can be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def _some(option: str, text: str) -> list[str]:

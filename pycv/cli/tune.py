@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .bench import add_problems, cases_of, number, require_positive
+from .bench import add_problems, cases_of, number, require_folder, require_positive
 from .shared import UsageError, names, progress_bar, user_input
 
 
@@ -41,11 +41,11 @@ def _tune_machine(arguments: list[str]) -> int:
     from .. import tune as tuning
 
     with user_input():
-        threads = [int(text) for text in names(options.threads)] or None
-        if threads and min(threads) < 1:
-            raise ValueError(f"--threads {options.threads}: expected 1 or more")
+        threads = [number("--threads", text) for text in names(options.threads)] or None
         if not any(str(problem).startswith(options.only) for problem in tuning.problems()):
             raise ValueError(f"--only {options.only}: no problem of the set starts like this")
+        if options.output:
+            require_folder(Path(options.output).parent)
     with progress_bar() as progress:
         print(tuning.tune(options.only, threads, Path(options.output) if options.output else None, progress=progress))
     return 0
@@ -74,10 +74,13 @@ def _tune_model(arguments: list[str]) -> int:
         for layout in names(options.layout):
             if layout not in ("nchw", "nhwc"):
                 raise ValueError(f"--layout {layout}: expected nchw or nhwc")
-    with progress_bar() as progress:
-        found = tuning.tune_model(
-            options.model, batches, names(options.layout), options.size, options.train, options.threads, progress
-        )
+    try:
+        with progress_bar() as progress:
+            found = tuning.tune_model(
+                options.model, batches, names(options.layout), options.size, options.train, options.threads, progress
+            )
+    except (RuntimeError, ValueError) as error:  # the model's own objections to the size, too little memory
+        raise UsageError(f"{options.model}: {next(iter(str(error).splitlines()), error)}") from None
     print(tuning.added(found))
     return 0
 

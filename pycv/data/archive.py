@@ -2,13 +2,17 @@
 
 Only plain files with names inside the target are taken out: a link, a device, an absolute path or one with ``..`` ends
 the extraction with its name. Owners, modes and times are not restored. What is unpacked is counted, so that an archive
-that unpacks to a hundred times its size is refused before it fills the disk.
+that unpacks to a hundred times its size is refused before it fills the disk. What follows the last member of a
+compressed tar is read, too, up to the checksum at its end.
 """
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -17,14 +21,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from .errors import DataError
 
 LARGEST_RATIO = 100  # unpacked to packed: images hardly shrink, the IDX files of MNIST by 5
 SLACK = 1 << 20  # small archives of much padding are none of our business
 CHUNK = 1 << 20
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
+    ValueError, OverflowError, NotImplementedError,  # of headers: numbers, texts, unknown methods of compression
+)  # fmt: skip
+UNUSABLE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # names of files
 
 
 @dataclass(frozen=True)
@@ -55,15 +63,24 @@ def extract(archive: str | Path, folder: str | Path) -> Path:
         unpacked = Path(temporary) / "unpacked"
         unpacked.mkdir()
         budget = _Budget(archive)
-        with members(archive) as files:
+        with members(archive, budget) as files:
             for member in files:
-                target = unpacked / _inside(member.name, archive)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with open(target, "xb") as sink:
+                with _new_file(unpacked / _inside(member.name, archive), member, archive) as sink:
                     for chunk in budget.chunks(member):
                         sink.write(chunk)
         os.replace(unpacked, folder)
     return folder
+
+
+def _new_file(path: Path, member: Member, archive: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "xb")
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        problem = "is there already" if error.errno == errno.EEXIST else os.strerror(error.errno).lower()
+        raise DataError(f"{archive}: member {member.name!r}: {problem}") from None
 
 
 def read(archive: Path, wanted: set[str]) -> dict[str, bytes]:
@@ -73,7 +90,7 @@ def read(archive: Path, wanted: set[str]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     budget = _Budget(archive)
-    with members(archive) as files:
+    with members(archive, budget) as files:
         for member in files:
             name = _inside(member.name, archive).name
             if name in wanted:
@@ -82,7 +99,7 @@ def read(archive: Path, wanted: set[str]) -> dict[str, bytes]:
 
 
 @contextmanager
-def members(archive: Path) -> Iterator[Iterator[Member]]:
+def members(archive: Path, budget: _Budget) -> Iterator[Iterator[Member]]:
     """The plain files of an archive, one after the other; each can be opened until the next is asked for."""
     if not archive.exists():
         raise FileNotFoundError(f"archive={str(archive)!r}: no such file")
@@ -92,16 +109,16 @@ def members(archive: Path) -> Iterator[Iterator[Member]]:
                 yield _zip_members(zipped, archive)
         else:
             with tarfile.open(archive, "r:*") as tar:
-                yield _tar_members(tar, archive)
+                yield _tar_members(tar, archive, budget)
     except DataError:
         raise
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: of an impossible offset
             raise  # the operating system's: no right to read, a full disk
         raise DataError(f"{archive}: {error or type(error).__name__}") from error
 
 
-def _tar_members(tar: tarfile.TarFile, archive: Path) -> Iterator[Member]:
+def _tar_members(tar: tarfile.TarFile, archive: Path, budget: _Budget) -> Iterator[Member]:
     for info in tar:
         if info.isdir():
             continue
@@ -116,6 +133,9 @@ def _tar_members(tar: tarfile.TarFile, archive: Path) -> Iterator[Member]:
 
         yield Member(info.name, open_member)
     check_end(tar)
+    rest = cast(IO[bytes], tar.fileobj)
+    for _ in budget.chunks(Member("after the last", lambda: rest)):
+        pass  # the checksum is looked at where the file ends
 
 
 def check_end(tar: tarfile.TarFile) -> None:
@@ -132,7 +152,7 @@ def check_end(tar: tarfile.TarFile) -> None:
 
 def _zip_members(zipped: zipfile.ZipFile, archive: Path) -> Iterator[Member]:
     for info in zipped.infolist():
-        if info.is_dir():
+        if info.filename.endswith("/"):  # is_dir() takes no empty name
             continue
         mode = info.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
@@ -145,7 +165,9 @@ def _zip_members(zipped: zipfile.ZipFile, archive: Path) -> Iterator[Member]:
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or not path.name:
+    if not path.name or "\0" in name:
+        raise DataError(f"{archive}: member {name!r} names no file")
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise DataError(f"{archive}: member {name!r} would be written outside of the folder")
     return path
 

@@ -173,9 +173,13 @@ def _read_pickle(data: bytes, name: str, version: Version, kind: str) -> tuple[n
         raise DataError(f"{name}: its 'data' is no uint8 array (N, {PIXELS})")
     key = "labels" if len(version.label_kinds) == 1 else f"{kind}_labels"
     labels = entries.get(key)
-    if not (isinstance(labels, list) and len(labels) == len(images) and all(type(label) is int for label in labels)):
-        raise DataError(f"{name}: its {key!r} is no list of {len(images)} whole numbers")
+    if not (isinstance(labels, list) and len(labels) == len(images) and all(map(_is_label, labels))):
+        raise DataError(f"{name}: its {key!r} is no list of {len(images)} whole numbers of at most 31 bits")
     return images, np.array(labels, np.int64)
+
+
+def _is_label(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 31
 
 
 def _class_names(data: bytes | None, name: str, version: Version, kind: str, classes: int) -> list[str]:

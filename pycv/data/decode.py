@@ -59,9 +59,12 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """In 8 bits per channel: Pillow would clip 16 bits, not scale them."""
+    """In 8 bits per channel: Pillow would clip 16 bits, not scale them. What 32 bits hold beyond 16 is refused."""
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("32-bit pixels have no defined range; those from 0 to 65535 are read as 16 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point pixels have no defined range")
     elif image.mode == "P":  # of a palette with transparency the colours are meant

@@ -26,6 +26,7 @@ from .registry import check_path, register
 
 LABEL = "cls"
 LONGEST_LABEL = 32  # bytes
+MOST_CLASSES = 1 << 20  # that are numbers; of more samples than that, as many as these
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Shards(ImageDataset):
         self._key = np.concatenate([keys for keys, _ in tables])
         self._offset, self._size, labels = np.concatenate([numbers for _, numbers in tables], 1)
         if classes is None:
+            if labels.max(initial=-1) >= max(MOST_CLASSES, len(labels)):
+                first = int(labels.argmax())
+                raise DataError(
+                    f"{self.name(first)}: label {labels[first]} of {len(labels)} samples without classes.txt"
+                )
             classes = [str(number) for number in range(labels.max(initial=-1) + 1)]
         super().__init__(labels, classes, allow_empty)
 
@@ -184,6 +190,9 @@ def _label(tar: tarfile.TarFile, path: Path, key: str, parts: dict[str, tarfile.
     assert file is not None
     text = file.read(LONGEST_LABEL)
     try:
-        return int(text)
+        label = int(text)
     except ValueError as error:
         raise DataError(f"{path}:{key}: label {text!r} is no whole number") from error
+    if not 0 <= label < 1 << 31:
+        raise DataError(f"{path}:{key}: label {label} is out of range")
+    return label

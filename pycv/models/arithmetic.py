@@ -78,18 +78,20 @@ def output_size(
     Raises
     ------
     ValueError
-        If an argument is out of its range or the window is larger than the padded input.
+        If an argument is out of its range, or there is no position: the window is larger than the padded input, and
+        by more than ``ceil_mode`` makes up for.
     """
     if size < 0:
         raise ValueError(f"size={size}: expected at least 0")
     _require_window(kernel, stride, padding, dilation)
-    window = dilation * (kernel - 1) + 1
-    if window > size + 2 * padding:
-        padded = size + 2 * padding
-        raise ValueError(f"kernel={kernel} with dilation={dilation} is larger than the padded input, {padded}")
     reach = size + stride - 1 if ceil_mode else size
     (positions,) = problem.output_size((reach,), (kernel,), (stride,), (padding,), (dilation,))
-    return positions - 1 if ceil_mode and (positions - 1) * stride >= size + padding else positions
+    if ceil_mode and (positions - 1) * stride >= size + padding:
+        positions -= 1
+    if positions < 1:
+        padded = size + 2 * padding
+        raise ValueError(f"kernel={kernel} with dilation={dilation} is larger than the padded input, {padded}")
+    return positions
 
 
 def _require_window(kernel: int, stride: int, padding: int, dilation: int) -> None:

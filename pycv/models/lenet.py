@@ -164,6 +164,8 @@ def lenet5(num_classes: int = 10, in_channels: int = 1, padding: int = 0) -> LeN
 
 
 @register(size=32, channels=1)
-def lenet5_original() -> LeNet5Original:
-    """LeNet-5 as it was published in 1998. See :class:`LeNet5Original`."""
+def lenet5_original(num_classes: int = 10) -> LeNet5Original:
+    """LeNet-5 as it was published in 1998. See :class:`LeNet5Original`. ValueError for other than ten classes."""
+    if num_classes != 10:
+        raise ValueError(f"num_classes={num_classes}: lenet5_original holds the pictures of ten digits, no others")
     return LeNet5Original()

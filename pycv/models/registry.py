@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
@@ -67,17 +68,29 @@ def create(name: str, *, weights: str | Path | None = None, **kwargs) -> Module:
     Raises
     ------
     ValueError
-        If no model has this name; the message lists the nearest ones. And as :func:`load_weights`.
+        If no model has this name (the message lists the nearest ones), or ``num_classes`` is not positive. And as
+        :func:`load_weights`.
+    TypeError
+        If ``num_classes`` is no whole number, or the function has no such argument.
     ConnectionError
         If published weights cannot be downloaded.
     """
     builder = _entry(name).builder
+    if "num_classes" in kwargs:
+        _check_classes(kwargs["num_classes"])
     if weights is None:
         return builder(**kwargs)
     if weights == "imagenet":
         weights = published.fetch(name)
         kwargs = published.ARGUMENTS.get(name, {}) | kwargs
     return load_weights(builder(**kwargs), weights)
+
+
+def _check_classes(count: object) -> None:
+    if not isinstance(count, Integral):
+        raise TypeError(f"num_classes={count!r}: expected a whole number")
+    if int(count) < 1:
+        raise ValueError(f"num_classes={count}: expected at least 1")
 
 
 def image_shape(name: str) -> tuple[int, int, int]:

@@ -86,6 +86,11 @@ def _unwrapped(content: Any, path: str | Path) -> dict[str, Tensor]:
             content = content[name]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path}: expected a state_dict, tensors by key, not {type(content).__name__}")
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{path}: expected a state_dict, tensors by name, but a key is {key!r}")
+        if value.is_complex():
+            raise ValueError(f"{path}: {key} is complex: loading would drop its imaginary part")
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key.removeprefix(prefix): value for key, value in content.items()}
 

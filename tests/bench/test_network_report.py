@@ -95,6 +95,13 @@ def test_recordings_of_networks_are_checked_and_come_back(files, document):
         readme.rewrite("net.json")
 
 
+@pytest.mark.parametrize("name", ["low", "images_per_second", "peak_bytes"])
+def test_networks_that_are_measured_in_part_are_named(name, files, document):
+    report.create("bad.json", report.as_json(document | {"rows": [document["rows"][0] | {name: None}]}))
+    with pytest.raises(ValueError, match=rf"bad\.json: .*rows\[0\]\.{name}: expected a number"):
+        recording.read("bad.json")
+
+
 def test_networks_are_compared_by_what_was_run_of_them(document):
     changed = [one | {"contender": "new"} if one["contender"] == "openvino" else dict(one) for one in ROWS]
     changed[0] |= {"seconds": 0.06, "low": 0.059, "high": 0.061}

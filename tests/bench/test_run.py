@@ -61,12 +61,53 @@ def test_a_contender_that_cannot_run_is_a_row_with_the_reason(rows):
     assert half["pycv"]["seconds"] and half["pycv"]["unavailable"] is None
 
 
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        ("max_pool2d.forward n1c1h8w8 r2s2 u2 p2", "pad should be at most half"),
+        ("local_response_norm.forward n1c4h4w4", "kernel size should be greater than zero"),
+        ("batch_norm.grad_input n1c4h1w1 training", "Expected more than 1 value per channel"),
+        ("conv2d.forward n1c3h4w4 k0r3s3 p1", "at least 1 at dimension 0"),
+        ("gemm m4n4k4 a=any/0/0/0", "refers to a single memory location"),
+        ("relu.forward e9999999999999999", "can't allocate memory"),
+        ("relu.forward e99999999999999999999", "Overflow"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_problem_that_torch_refuses_is_a_row_with_the_reason(problem, reason):
+    refused, again, measured = bench.run([problem, "relu.forward e10"], ["pycv", "torch:nchw"], budget=0.1)[:3]
+    for row in (refused, again):
+        assert row["seconds"] is None and reason in row["unavailable"] and "\n" not in row["unavailable"]
+    assert measured["seconds"]
+
+
+def test_what_fails_at_the_check_alone_is_a_row_with_the_reason(monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError("no memory")
+
+    once = []
+
+    def prepare(problem, data):
+        return no_memory if once else once.append(1) or data["input"].relu
+
+    (row,) = bench.run(["relu.forward e10"], [bench.Contender("once", prepare)], budget=0.05)
+    assert row["seconds"] is None and row["unavailable"] == "no memory"
+    monkeypatch.setattr(runner.check, "reference", no_memory)
+    (row,) = bench.run(["relu.forward e10"], ["torch:nchw"], budget=0.05)
+    assert row["seconds"] is None and row["unavailable"] == "no float64 to compare with: no memory"
+
+
 def test_the_thread_count_is_given_back(rows):
     before = torch.get_num_threads()
     bench.run(["relu.forward e10"], ["torch:nchw"], threads=before + 1, budget=0.1)
     assert torch.get_num_threads() == before
     with pytest.raises(ValueError, match="threads=0"):
         bench.run(["relu.forward e10"], ["torch:nchw"], threads=0)
+
+
+def test_what_is_named_twice_is_measured_once():
+    rows = bench.run(["relu.forward e10", "b: relu.forward e10", "relu.forward e10"], ["torch:nchw"] * 2, budget=0.1)
+    assert [row["name"] for row in rows] == ["relu.forward e10 f32 cpu", "b"]
 
 
 def test_progress_is_reported_from_start_to_end():
@@ -148,10 +189,21 @@ def test_recordings_of_schema_1_are_still_read(rows, tmp_path):
 
 
 def test_a_file_that_is_no_recording_is_named(tmp_path):
-    for text in ("{", "[]", json.dumps({"schema": 1})):
+    for text in ("{", "[]", json.dumps({"schema": 1}), "[" * 100_000):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match=r"bad\.json: not a recorded benchmark"):
             bench.read(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    "spoiled", [{"low": None}, {"q25": None}, {"gflops": None}, {"seconds": -1}, {"seconds": 0}, {"high": "much"}]
+)
+def test_rows_that_are_measured_in_part_are_named(spoiled, tmp_path):
+    document = report.document([synthetic("a", "pycv", 1.0), synthetic("b", "pycv", 1.0) | spoiled])
+    (tmp_path / "bad.json").write_text(json.dumps(document))
+    for read in (bench.read, report.read):
+        with pytest.raises(ValueError, match=rf"bad\.json: .*rows\[1\]\.{next(iter(spoiled))}: expected"):
+            read(tmp_path / "bad.json")
 
 
 # ------------------------------------------------------------------------------------------------------- tables

@@ -115,7 +115,10 @@ def test_commands(capsys, monkeypatch, tmp_path):
     [
         (["bork"], "expected one of machine, model, set, show, clear"),
         (["machine", "--threads", "0"], "--threads 0"),
+        (["machine", "--threads", "2,abc"], "--threads abc: expected a whole number"),
+        (["model", "lenet5", "--size", "8", "--threads", "1"], "pycv: error: lenet5: "),
         (["machine", "--only", "bork"], "--only bork"),
+        (["machine", "--only", "relu", "--threads", "1", "--output", "/dev/null/table.json"], "/dev/null: file exists"),
     ],
 )
 def test_bad_input(capsys, arguments, message):

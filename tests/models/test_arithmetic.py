@@ -76,12 +76,13 @@ def test_output_sizes_match_torch():
     checked = 0
     for size, kernel, stride, ceil_mode in itertools.product(x, range(1, 6), range(1, 5), (False, True)):
         for padding, dilation in itertools.product(range(kernel // 2 + 1), (1, 2)):
-            if size + 2 * padding < dilation * (kernel - 1) + 1:
+            pool = torch_nn.MaxPool1d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+            try:
+                expected = pool(x[size]).shape[2]
+            except RuntimeError:
                 with pytest.raises(ValueError, match="larger than the padded input"):
                     models.output_size(size, kernel, stride, padding, dilation, ceil_mode)
                 continue
-            pool = torch_nn.MaxPool1d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
-            expected = pool(x[size]).shape[2]
             assert models.output_size(size, kernel, stride, padding, dilation, ceil_mode) == expected
             checked += 1
     assert checked > 1000

@@ -56,7 +56,7 @@ def test_modern_on_28x28():
 
 
 def test_original_figures():
-    model = models.lenet5_original()
+    model = models.create("lenet5_original", num_classes=10)  # as every recipe builds its model
     assert models.parameter_count(model) == 60_000
     assert parameters_by_layer(model) == {
         "c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164, "output": 0

@@ -17,6 +17,14 @@ def test_create_passes_arguments():
         models.create("lenet5", classes=26)
 
 
+@pytest.mark.parametrize(
+    ("count", "error"), [(0, ValueError), (-1, ValueError), ("ten", TypeError), (None, TypeError), (2.0, TypeError)]
+)
+def test_numbers_of_classes_that_cannot_be(count, error):
+    with pytest.raises(error, match=f"num_classes={count!r}: expected"):
+        models.create("resnet18", num_classes=count)
+
+
 def test_unknown_name_is_named_with_near_ones():
     with pytest.raises(ValueError, match=r"name='lenet_5': no such model; did you mean lenet5"):
         models.create("lenet_5")

@@ -53,6 +53,16 @@ def test_checkpoints_of_data_parallel_training(tmp_path, name):
     assert same(models.create("lenet5", weights=saved({name: inner, "epoch": 3}, tmp_path / "c.pth")), state)
 
 
+def test_state_dicts_that_cannot_be_loaded(tmp_path):
+    state = models.create("lenet5").state_dict()
+    path = saved(dict(enumerate(state.values())), tmp_path / "numbered.pth")
+    with pytest.raises(ValueError, match=r"numbered\.pth: expected a state_dict, tensors by name, but a key is 0"):
+        models.create("lenet5", weights=path)
+    path = saved(state | {"c1.bias": state["c1.bias"] + 1j}, tmp_path / "complex.pth")
+    with pytest.raises(ValueError, match=r"complex\.pth: c1\.bias is complex"):
+        models.create("lenet5", weights=path)
+
+
 def test_another_number_of_classes_keeps_the_backbone(tmp_path):
     path = saved(models.create("lenet5").state_dict(), tmp_path / "lenet.pth")
     with pytest.warns(UserWarning, match=r"the head was not loaded.*output.weight \(10×84 in the file, 3×84 here\)"):

@@ -13,10 +13,11 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pycv import data
 from pycv.data import archive, mnist
-from pycv.data.transforms import ToTensor
+from pycv.data.transforms import Resize, ToTensor
 
 from . import layouts
 
@@ -98,6 +99,10 @@ class Evil:
         (pickle.dumps([1, 2]), "holds a list, not a dictionary"),
         (pickle.dumps({"labels": [0]}), "its 'data' is no uint8 array"),
         (layouts.python3_pickle({"data": layouts.planes(COLOURS), "labels": [0]}), "its 'labels' is no list of 20"),
+        (
+            layouts.python3_pickle({"data": layouts.planes(COLOURS), "labels": [0] * 19 + [2**70]}),
+            "its 'labels' is no list of 20 whole numbers of at most 31 bits",
+        ),
         (layouts.cifar10_files(COLOURS, LABELS, False)["test_batch"][:-500], "test_batch: "),
         (b"", "Ran out of input"),
     ],
@@ -160,6 +165,25 @@ def test_bombs_are_refused_before_they_are_decoded():
     assert data.decode(bomb(64, 64), "small", "L", 4096).size == (64, 64)
     with pytest.raises(data.CorruptImage, match="max_pixels=4095"):
         data.decode(bomb(64, 64), "small", "L", 4095)
+
+
+def test_a_line_of_pixels_that_would_be_resized_to_a_bomb():
+    line = data.decode(bomb(65000, 1), "line")
+    with pytest.raises(data.CorruptImage, match="65000×1 pixels would be resized to 16640000×256: at most 67108864"):
+        Resize(256)(line, None)
+    assert Resize(8)(line.crop((0, 0, 100, 1)), None).size == (800, 8)
+
+
+def test_32_bits_per_pixel_are_refused():
+    def tiff(*values):
+        file = io.BytesIO()
+        Image.fromarray(np.array([values], np.int32)).save(file, "TIFF")
+        return file.getvalue()
+
+    assert np.asarray(data.decode(tiff(0, 255, 256, 65535), "small", "L")).tolist() == [[0, 0, 1, 255]]
+    for wide in (tiff(0, 70000), tiff(-1, 0)):
+        with pytest.raises(data.CorruptImage, match="wide: 32-bit pixels have no defined range"):
+            data.decode(wide, "wide", "L")
 
 
 def test_missing_images_are_no_damage(tmp_path):
@@ -234,12 +258,14 @@ def test_truncated_shards(tmp_path):
         ({"a.cls": b"0"}, r"shard\.tar:a: no image among cls"),
         ({"a.png": PNG, "a.cls": b"dog"}, "label b'dog' is no whole number"),
         ({"a.png": PNG, "a.cls": b"-1"}, "label -1 is out of range"),
+        ({"a.png": PNG, "a.cls": b"99999999999999999999"}, r"shard\.tar:a: label 99999999999999999999 is out of range"),
+        ({"a.png": PNG, "a.cls": b"300000000"}, r"shard\.tar:a: label 300000000 of 1 samples without classes\.txt"),
     ],
 )
 def test_shards_with_wrong_samples(files, message, tmp_path):
     layouts.write_tar(tmp_path / "shard.tar", files)
     with pytest.raises(data.DataError, match=message):
-        data.create("shards", tmp_path)
+        data.create("shards", tmp_path, allow_empty=True)
 
 
 def test_shards_that_are_no_plain_tar(tmp_path):
@@ -257,7 +283,7 @@ def tar_with(path, name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -
         member.size = 4
         tar.addfile(member, io.BytesIO(b"good"))
         bad = tarfile.TarInfo(name)
-        bad.type, bad.linkname = kind, target
+        bad.type, bad.linkname, bad.pax_headers = kind, target, {"path": name}
         tar.addfile(bad, io.BytesIO(b""))
 
 
@@ -267,6 +293,14 @@ HOSTILE = [
     ("/tmp/evil", tarfile.REGTYPE, "", "outside"),
     ("C:/evil", tarfile.REGTYPE, "", "outside"),
     ("..\\evil", tarfile.REGTYPE, "", "outside"),
+    ("C:", tarfile.REGTYPE, "", "outside"),
+    ("", tarfile.REGTYPE, "", "names no file"),
+    (".", tarfile.REGTYPE, "", "names no file"),
+    ("a\0b", tarfile.REGTYPE, "", "names no file"),
+    ("good.txt", tarfile.REGTYPE, "", "is there already"),
+    ("good.txt/evil", tarfile.REGTYPE, "", "is there already"),
+    ("good.txt/evil/more", tarfile.REGTYPE, "", "not a directory"),
+    ("e" * 300, tarfile.REGTYPE, "", "file name too long"),
     ("evil", tarfile.SYMTYPE, "../../etc/passwd", "a link"),
     ("evil", tarfile.LNKTYPE, "good.txt", "a link"),
     ("evil", tarfile.CHRTYPE, "", "neither file nor folder"),
@@ -314,6 +348,44 @@ def test_sound_archives(kind, tmp_path):
         data.extract(path, out)
     with pytest.raises(FileNotFoundError, match="nothing"):
         data.extract(tmp_path / "nothing.tar", tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("where", ["contents", "checksum"])
+def test_damaged_compression(kind, where, tmp_path):
+    path = layouts.write_tar(tmp_path / f"a.tar.{kind}", {"noise": IMAGES.tobytes()}, f"w:{kind}")
+    damaged = bytearray(path.read_bytes())
+    at = {"contents": len(damaged) // 2, "checksum": len(damaged) - {"gz": 6, "bz2": 3, "xz": 30}[kind]}[where]
+    damaged[at] ^= 0x40
+    path.write_bytes(damaged)
+    for attempt in (lambda: data.extract(path, tmp_path / "out"), lambda: archive.read(path, {"noise"})):
+        with pytest.raises(data.DataError, match=rf"a\.tar\.{kind}: "):
+            attempt()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_follows_the_last_member_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "SLACK", 1000)
+    path = layouts.write_tar(tmp_path / "a.tar", {"noise": IMAGES.tobytes()})
+    bomb = tmp_path / "bomb.tar.gz"
+    bomb.write_bytes(gzip.compress(path.read_bytes() + bytes(5_000_000)))
+    with pytest.raises(data.DataError, match="after the last"):
+        data.extract(bomb, tmp_path / "out")
+
+
+def test_damaged_zip(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as zipped:
+        zipped.writestr("noise", IMAGES.tobytes())
+    whole = path.read_bytes()
+    method = whole.index(b"PK\1\2") + 10  # in the directory at the end
+    unknown = whole[:method] + b"\x63\0" + whole[method + 2 :]
+    offset = whole[:-6] + b"\xff\xff\xff\0" + whole[-2:]  # of that directory
+    nameless = whole.replace(b"noise", b"\0oise")
+    for damaged in (whole[:60] + bytes(200) + whole[260:], unknown, offset, nameless):
+        path.write_bytes(damaged)
+        with pytest.raises(data.DataError, match=r"a\.zip: "):
+            data.extract(path, tmp_path / "out")
 
 
 def test_bombs_and_truncated_archives(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..decode import MAX_PIXELS
+from ..errors import CorruptImage
 from .compose import check_probability, check_range
 
 Size = int | tuple[int, int]
@@ -23,7 +25,10 @@ FILTERS = {
 
 @dataclass(frozen=True)
 class Resize:
-    """To (height, width), or, for an int, so that the shorter side has this length; antialiased where it shrinks."""
+    """To (height, width), or, for an int, so that the shorter side has this length; antialiased where it shrinks.
+
+    CorruptImage where that would be more pixels than ``decode`` takes: a line of pixels becomes a bomb.
+    """
 
     size: Size
     filter: str = "bilinear"
@@ -37,6 +42,9 @@ class Resize:
         if isinstance(self.size, int):
             shorter = min(image.size)
             height, width = (max(1, int(self.size * side / shorter)) for side in (image.height, image.width))
+        if height * width > MAX_PIXELS:
+            was, would = f"{image.width}×{image.height}", f"{width}×{height}"
+            raise CorruptImage(f"a picture of {was} pixels would be resized to {would}: at most {MAX_PIXELS} in all")
         return image.resize((width, height), resampling(self.filter))
 
 
