@@ -115,7 +115,8 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{name}: there is no such setting, only {', '.join(_NAMES)}")
     for name, values in _ALLOWED.items():
         if name in given and given[name] not in values:
-            raise ValueError(f"{name}={given[name]!r}: expected one of {', '.join(str(v) for v in values if v is not None)}")
+            words = ", ".join(str(value) for value in values if value is not None)
+            raise ValueError(f"{name}={given[name]!r}: expected one of {words}")
     checked = dict(given)
     for name in ("workspace_limit", "weight_cache_limit"):
         if name in given and (not isinstance(given[name], int) or not 0 <= given[name] < 2**63):

@@ -188,14 +188,15 @@ class _Call:
             return t
         return t.new_empty_strided(t.shape, self.strides).copy_(t)
 
-    def forward(self, x, weight, bias, residual, running_mean, running_var, momentum, eps):
-        """y, and the statistics that training saves for the gradient: the means, then the inverse deviations."""
+    def forward(self, x, weight, bias, residual, running_mean, running_var, momentum, eps, saved=False):
+        """y, and what is saved for the gradient: the means, then the inverse deviations of training, else the running
+        variances."""
         if not registry.recorders:
-            return self._forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
+            return self._forward(x, weight, bias, residual, running_mean, running_var, momentum, eps, saved)
         with registry.timed(self.choice):
-            return self._forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
+            return self._forward(x, weight, bias, residual, running_mean, running_var, momentum, eps, saved)
 
-    def _forward(self, x, weight, bias, residual, running_mean, running_var, momentum, eps):
+    def _forward(self, x, weight, bias, residual, running_mean, running_var, momentum, eps, saved):
         if self.copy:
             x = self.laid_out(x)
         if residual is not None:
@@ -206,6 +207,8 @@ class _Call:
             statistics = torch.empty_strided((2, x.shape[1]), (x.shape[1], 1), dtype=self.statistic, device=x.device)
             mean = statistics.data_ptr()
             invstd = mean + self.statistic_bytes
+        elif saved:  # a copy: training may move the running statistics before the gradient needs them
+            statistics = torch.stack((running_mean, running_var))
         memory, scratch = workspace(self.run.workspace_bytes, x)
         self.run.launch(
             x.data_ptr(), 0, y.data_ptr(), _pointer(weight), _pointer(bias), _pointer(running_mean),
@@ -258,9 +261,7 @@ class _Call:
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, running_mean, running_var, momentum, eps, call):
-        y, statistics = call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps)
-        if statistics is None:  # a copy: training may move the running statistics before the gradient needs them
-            statistics = torch.stack((running_mean, running_var))
+        y, statistics = call.forward(x, weight, bias, residual, running_mean, running_var, momentum, eps, saved=True)
         ctx.save_for_backward(x, weight, statistics, y if call.relu else None)
         ctx.eps, ctx.call = eps, call
         return y
