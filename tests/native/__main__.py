@@ -2,7 +2,8 @@
 
     python -m tests.native                      every instruction set of this machine, as the extension is compiled
     python -m tests.native --sanitize           the same under AddressSanitizer and UBSan
-    python -m tests.native --sanitize --drawn   one of the instruction sets, drawn by the seed of the tests
+    python -m tests.native --sanitize --drawn   one of the instruction sets, drawn by the seed of the tests, and without
+                                                those checks of UBSan that are made at every access
     python -m tests.native --target aarch64     cross-compiled, under qemu-user
 
 Exit status 1 if a kernel is wrong, touches memory outside its buffers or has undefined behaviour.
@@ -23,6 +24,8 @@ from ..seed import SEED
 
 SELFTEST = "tests/native/selftest.cpp"
 SANITIZE = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+# Checks at every access, most of which AddressSanitizer makes as well, and which take half of the compiler's time.
+AT_EVERY_ACCESS = "-fno-sanitize=null,alignment,object-size,pointer-overflow,vptr"
 PROGRAMS = native.ROOT / "build/native"
 VARIANTS, FAILURES = 12, 10  # of a problem; to stop at
 
@@ -63,6 +66,7 @@ def main() -> int:
         passed = all(run(program, isa.name, options.variants or 2, [emulator]) for isa in sets)
     else:
         flags = (*native.FLAGS, *SANITIZE) if options.sanitize else native.FLAGS
+        flags += (AT_EVERY_ACCESS,) if options.sanitize and options.drawn else ()
         name = "sanitized" if options.sanitize else "plain"
         sets = native.runnable()
         if absent := [isa.name for isa in native.instruction_sets() if isa not in sets]:
