@@ -58,8 +58,8 @@ def conv_pass(
     if pass_ == "grad_input":
         padded = tuple(s + e for s, e in zip(size, extra, strict=True))
         like = a.new_empty(1).expand((a.shape[0], b.shape[1] * groups, *padded))
-        if a.dim() > 3:  # aten computes in the format of its input, of which only the shape is here, or of the weight
-            b = b.contiguous(memory_format=suggest_memory_format(a))
+        if a.dim() > 3 and (wanted := suggest_memory_format(a)) is not torch.contiguous_format:
+            b = b.contiguous(memory_format=wanted)  # aten goes by its input, of which only the shape is here, or by it
         full = backward(a, like, b, None, *tail, False, zeros, groups, [True, False, False])[0]
         if not any(extra):
             return full

@@ -82,8 +82,7 @@ def conv(rank, input, weight, bias, stride, padding, dilation, groups, residual=
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH[rank](input, weight, bias, *arguments[:-1]), residual, relu)
-        if key is not None and not holds_tensor(arguments):
-            remember(_calls, key, call)
+        _remember(key, arguments, call)
     try:
         return call.apply(input, weight, bias, residual, prepared)
     except RuntimeError:
@@ -120,8 +119,7 @@ def conv_transpose(
         if input.is_complex():
             with registry.timed(call.choice):
                 return _epilogue(_TORCH_TRANSPOSED[rank](input, weight, bias, *windows), residual, relu)
-        if key is not None and not holds_tensor(arguments):
-            remember(_calls, key, call)
+        _remember(key, arguments, call)
     try:
         return call.apply(input, weight, bias, residual, prepared)
     except RuntimeError:
@@ -156,6 +154,11 @@ def _key(rank, transposed, kept, input, weight, bias, residual, arguments) -> tu
     except (AttributeError, TypeError, RuntimeError):
         return None
     return key
+
+
+def _remember(key: tuple | None, arguments: tuple, call: _Call) -> None:
+    if key is not None and not holds_tensor(arguments):
+        remember(_calls, key, call)
 
 
 def _foreign(*operands) -> bool:
