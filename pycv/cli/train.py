@@ -43,8 +43,10 @@ def train(arguments: list[str]) -> int:
         return _run_training(wanted, run, options.resume is not None, f"pycv train --resume {run}")
     beside = run.with_name(f"{run.name}-{options.vs}")
     with _asked():
-        training.run.require_startable(wanted, run, options.resume is not None)
         on_torch = training.recipe.override(wanted, ["kernels.backend=torch", "kernels.algorithm=none"])
+        # What refuses the second run is said before the first takes its time.
+        with training.prepared(wanted, run, resume=options.resume is not None, say=lambda line: None):
+            pass
     code = _run_training(on_torch, beside, beside.exists(), "the same command")
     return code or _run_training(
         wanted, run, options.resume is not None, f"pycv train --resume {run} --vs torch", vs=beside
@@ -59,17 +61,19 @@ def _training() -> ModuleType:
 
 
 @contextmanager
-def _asked() -> Iterator[None]:
-    """As user_input; and what is not installed, or cannot run what was asked for, is one line as well."""
+def _asked(*also: type[Exception]) -> Iterator[None]:
+    """As user_input; and what is not installed, cannot run what was asked for, or is ``also`` to be, is one line as
+    well."""
     from ..registry import UnsupportedError
 
+    refused: tuple[type[Exception], ...] = (UnsupportedError, *also)
     try:
         with user_input():
             yield
     except ImportError as error:
         how = "" if "pip install" in str(error) else ': pip install "pycv[train]"'
         raise UsageError(f"{error}{how}") from None
-    except UnsupportedError as error:
+    except refused as error:
         raise UsageError(str(error)) from None
 
 
@@ -186,7 +190,7 @@ def evaluate(arguments: list[str]) -> int:
     _add_recipe_options(parser)
     options = parser.parse_args(arguments)
     training = _training()
-    with _asked():
+    with _asked(training.TrainError):
         trained = [training.load(path) for path in options.run]
         wanted = training.recipe.override(trained[0].recipe, [*_shorthands(options), *options.set])
         found = training.evaluate_runs(trained, wanted, options.split, options.crops, say=_note)
@@ -218,7 +222,7 @@ def predict(arguments: list[str]) -> int:
     if options.top < 1:
         raise UsageError(f"--top {options.top}: expected at least 1")
     training = _training()
-    with _asked():
+    with _asked(training.TrainError):
         trained = [training.load(path) for path in names(options.run)]
         found = training.predict(trained, options.picture, options.crops, options.device)
     for picture, probabilities in zip(options.picture, found, strict=True):

@@ -71,6 +71,11 @@ def scores_of(networks: Sequence[nn.Module], images: Tensor, loss: Loss, placeme
     """The scores (N, classes), float32, of several networks together.
 
     Images are (N, C, H, W), or (N, crops, C, H, W): then each network is asked about every crop.
+
+    Raises
+    ------
+    Diverged
+        If they are not finite.
     """
     crops = images.shape[1] if images.dim() == 5 else 1
     flat = placement.images(images.flatten(0, 1) if images.dim() == 5 else images)
@@ -79,7 +84,10 @@ def scores_of(networks: Sequence[nn.Module], images: Tensor, loss: Loss, placeme
         with placement.autocast():
             scores = loss.scores(network(flat)).float()
         found += list(scores.unflatten(0, (-1, crops)).unbind(1))
-    return found[0] if len(found) == 1 else loss.combined(found)
+    scores = found[0] if len(found) == 1 else loss.combined(found)
+    if not scores.isfinite().all():
+        raise Diverged("the network's scores are not finite")
+    return scores
 
 
 @torch.no_grad()
@@ -116,7 +124,6 @@ def evaluate(
         if len(batch.labels):
             labels = placement.targets(batch.labels)
             scores = scores_of(networks, batch.images, loss, placement)
-            _require_numbers(scores)
             metrics.update(scores, labels)
             total += loss.each(scores, labels).double().sum()
             prediction = scores.argmax(1)  # as the metrics: probabilities may tie where scores do not
@@ -135,11 +142,6 @@ def evaluate(
         summed / max(1, len(index)), **counted, seconds=seconds,
         index=index, target=target, prediction=predicted, probability=surely.astype(np.float32),
     )  # fmt: skip
-
-
-def _require_numbers(scores: Tensor) -> None:
-    if not scores.isfinite().all():
-        raise Diverged("the network's scores in an evaluation are not finite")
 
 
 def _in_order(columns: Sequence[tuple[Tensor, ...]], group: Group) -> list[np.ndarray]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import gc
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -131,14 +133,19 @@ class Trainer:
             self._epoch(epoch)
             self._judge(epoch)
 
-    def leave(self) -> None:
-        """Lets go of what exchanges gradients, before its process group ends; there is no training after it.
+    def leave(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
+        """Lets go of what exchanges gradients, before its process group ends; there is no training after it. Called as
+        the exit of a with statement.
 
         Where DistributedDataParallel is the last to hold the group, freeing it waits for gloo's threads and keeps
-        Python's lock meanwhile, which such a thread may want: both wait for ever.
+        Python's lock meanwhile, which such a thread may want: both wait for ever. An error that comes from inside of
+        it holds it, too, by the variables of the calls that it has come through.
         """
         if self._parallel is not None:
             self._parallel, self._called = None, self.model
+            while error is not None:
+                traceback.clear_frames(error.__traceback__)
+                error = error.__cause__ or error.__context__
             gc.collect()
 
     @property
@@ -166,8 +173,7 @@ class Trainer:
         loop, progress = self.recipe.loop, self.progress
         self.model.train()
         for batch in self._batches():
-            for reason in batch.skipped:
-                self.say(f"skipped: {reason}")
+            self._name_skipped(batch.skipped)
             self._step(batch, epoch)
             if progress.step % loop.log_every == 0:
                 self._record_window(epoch)
@@ -179,6 +185,12 @@ class Trainer:
                 break  # at the end of an epoch the loader is to know that it has come there
             if loop.checkpoint_every and progress.step % loop.checkpoint_every == 0:
                 self._save()
+
+    def _name_skipped(self, reasons: Sequence[str]) -> None:
+        """Of every process: only the first has somebody to tell."""
+        if self.recipe.data.on_corrupt == "skip":
+            for reason in chain.from_iterable(self.group.gather(reasons)):
+                self.say(f"skipped: {reason}")
 
     def _batches(self) -> Iterator[Batch]:
         with self._saved_if_damaged():

@@ -182,7 +182,7 @@ def prepared(
             evaluation_loader(wanted, parts.validation, group), parts.classes, Placement.of(wanted.loop, group.device),
             group, checkpoints, kernels_in_force(), wish, lambda found: found.save(run / EVALUATION), say,
         )  # fmt: skip
-        stack.callback(trainer.leave)
+        stack.push(trainer.leave)
         check_outputs(trainer, parts.train)
         torch.manual_seed((wanted.seed << 16) + group.rank + 1)  # dropout differs between processes
         if group.main:
@@ -436,6 +436,8 @@ def evaluate_runs(
     ------
     ValueError
         If the networks were trained on other classes than the data has, or there is no such part.
+    Diverged
+        If scores are not finite.
     """
     with (
         joined(wanted.loop.device) as group,
@@ -466,6 +468,8 @@ def predict(
         If a file is not there or no picture.
     ValueError
         If the networks were trained on different classes.
+    Diverged
+        If scores are not finite.
     """
     wanted, classes = trained[0].recipe, trained[0].classes
     if any(each.classes != classes for each in trained):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pycv import nn as pycv_nn
-from pycv.data import ArrayImages
+from pycv.data import ArrayImages, CorruptImage
 from pycv.train import Outcome, Parts, Recipe, checkpoints, recipe, train
 
 CLASSES = ("left", "right", "above", "below")
@@ -56,6 +56,18 @@ def pictures(count: int, seed: int) -> ArrayImages:
     for image, label in zip(images, labels, strict=True):
         image[halves[label]] += 55
     return ArrayImages(images, labels, CLASSES, "made")
+
+
+def damaged(data: ArrayImages, *indices: int) -> ArrayImages:
+    """The same pictures, of which some cannot be decoded."""
+
+    class Damaged(ArrayImages):
+        def image(self, index):
+            if index in indices:
+                raise CorruptImage(f"{self.name(index)}: truncated")
+            return super().image(index)
+
+    return Damaged(data.images, data.labels, data.classes, "made")
 
 
 PARTS = Parts(pictures(48, 1), pictures(17, 2), pictures(18, 3))

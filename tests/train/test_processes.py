@@ -8,6 +8,8 @@ import shlex
 import socket
 import subprocess
 import time
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -86,16 +88,54 @@ def test_one_goes_on_where_two_were(alone, tmp_path):
         np.testing.assert_allclose(value, others[key], rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_are_exchanged_no_more_when_the_group_ends(tmp_path, monkeypatch):
+class Broken(Exception):
+    pass
+
+
+class BreaksDown(torch.nn.Module):
+    """At the second step: the first call in training is a trial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.calls = small.network(), 0
+
+    def forward(self, x):
+        self.calls += self.training
+        if self.calls > 2:
+            raise Broken
+        return self.network(x)
+
+
+@pytest.mark.parametrize("model", [small.network, BreaksDown])
+def test_gradients_are_exchanged_no_more_when_the_group_ends(model, tmp_path, monkeypatch):
     """DistributedDataParallel that outlives the group may wait for ever as it is freed."""
 
     def destroy_process_group():
         assert not [found for found in gc.get_objects() if isinstance(found, DistributedDataParallel)]
         end()
 
+    def run():
+        with suppress(Broken):
+            small.run(tmp_path / "run", "loop.max_steps=2", model=model())
+            assert model is not BreaksDown
+
     end = torch.distributed.destroy_process_group
     monkeypatch.setattr(torch.distributed, "destroy_process_group", destroy_process_group)
-    assert together(2, partial(small.run, tmp_path / "run", "loop.max_steps=2")) == [0, 0]
+    assert together(2, run) == [0, 0]
+
+
+def test_the_damaged_pictures_of_every_process_are_named(tmp_path):
+    parts = replace(small.PARTS, train=small.damaged(small.PARTS.train, 40, 41))
+
+    def run():
+        said: list[str] = []
+        settings = ("data.on_corrupt=skip", "epochs=1", "schedule.warm_up=0")
+        small.run(tmp_path / "run", *settings, data=parts, say=said.append)
+        (tmp_path / f"said-{os.environ['RANK']}").write_text("\n".join(sorted(said)))
+
+    assert together(2, run) == [0, 0]
+    assert (tmp_path / "said-0").read_text() == "skipped: made[40]: truncated\nskipped: made[41]: truncated"
+    assert not (tmp_path / "said-1").read_text()
 
 
 def test_batches_in_parts_are_whole_ones(alone, tmp_path):

@@ -154,19 +154,9 @@ def test_several_heads_train_together(tmp_path):
     assert not torch.equal(model.axis.weight, start) and outcome.test.confusion.shape == (4, 4)
 
 
-class Damaged(ArrayImages):
-    """The samples 40 and 41 cannot be decoded."""
-
-    def image(self, index):
-        if index in (40, 41):
-            raise CorruptImage(f"{self.name(index)}: truncated")
-        return super().image(index)
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
-    train_data = small.PARTS.train
-    parts = replace(small.PARTS, train=Damaged(train_data.images, train_data.labels, train_data.classes, "made"))
+    parts = replace(small.PARTS, train=small.damaged(small.PARTS.train, 40, 41))
     with pytest.raises(CorruptImage, match=r"made\[4[01]\]: truncated"):
         small.run(tmp_path / "run", data=parts)
     said: list[str] = []
@@ -177,8 +167,8 @@ def test_damaged_pictures_are_refused_or_skipped_and_named(workers, tmp_path):
 
 def test_damaged_pictures_of_an_evaluation_are_skipped_and_named(tmp_path):
     """Even one that is alone in the last batch."""
-    test, said = small.PARTS.train, []
-    parts = replace(small.PARTS, test=Damaged(test.images[:41], test.labels[:41], test.classes, "made"))
+    said: list[str] = []
+    parts = replace(small.PARTS, test=small.damaged(small.pictures(41, 1), 40))
     outcome = small.run(tmp_path / "run", "data.on_corrupt=skip", "loop.max_steps=1", data=parts, say=said.append)
     assert said == ["skipped: made[40]: truncated"] and np.array_equal(outcome.test.index, np.arange(40))
 
@@ -424,6 +414,16 @@ def test_what_trained_networks_cannot_do_here(lenet, tmp_path, capsys):
         assert code == 2 and message in err and len(err.splitlines()) == 1
 
 
+def test_networks_whose_scores_are_no_numbers(lenet, tmp_path, capsys):
+    broken = checkpoints.read(lenet / "one/checkpoints/best.pt")
+    next(iter(broken["model"].values())).fill_(float("nan"))
+    torch.save(broken, tmp_path / "best.pt")
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    for arguments in (("eval", tmp_path / "best.pt"), ("predict", tmp_path / "best.pt", tmp_path / "black.png")):
+        code, out, err = command(capsys, *arguments)
+        assert code == 2 and err == "pycv: error: the network's scores are not finite\n" and not out
+
+
 @pytest.mark.parametrize("module", ["sklearn", "pycv.train.progress"])
 def test_what_is_not_installed(module, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
@@ -452,7 +452,12 @@ def test_a_class_without_pictures_in_json(lenet, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [((), "has checkpoints; go on with"), (("--algorithm", "magic"), "algorithm='magic': known")]
+    ("option", "message"),
+    [
+        ((), "has checkpoints; go on with"),
+        (("--algorithm", "magic"), "algorithm='magic': known"),
+        (("--backend", "cuda"), "no kernel for conv2d.forward"),
+    ],
 )
 def test_nothing_is_trained_beside_a_run_that_is_refused(option, message, tmp_path, capsys):
     (tmp_path / "here/checkpoints").mkdir(parents=True)
