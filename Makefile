@@ -46,10 +46,10 @@ test-numba:  ## the op tests on the Numba kernels, every model, and the fuzzer
 	@PYCV_TEST_BACKEND=numba $(PYTEST) $(MODELS)
 	@PYCV_TEST_BACKEND=numba .venv/bin/python -m tests.fuzz --n 5000
 
-test-triton:  ## the op tests on the Triton kernels, in its interpreter, small models, the fuzzer, all that it compiles
+test-triton:  ## the op tests on the Triton kernels, in its interpreter, every model, the fuzzer, all that it compiles
 	@tools/setup.sh test
 	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton $(PYTEST) tests/ops
-	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton $(PYTEST) $(SMALL_MODELS)
+	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton $(PYTEST) $(MODELS)
 	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton .venv/bin/python -m tests.fuzz --n 500
 	@$(PYTEST) -m "full or not full" tests/triton
 
@@ -68,7 +68,6 @@ PYTEST = .venv/bin/python -m pytest -n 2 --dist worksteal
 OF_CUDA = tests/cuda tests/simt
 # Forward and backward pass of every model, at reduced size, on the backend under test.
 MODELS = tests/models/test_behaviour.py -k gradients -m "full or not full"
-SMALL_MODELS = tests/models/test_behaviour.py -k "gradients and (lenet5 or squeezenet1_1)" -m "full or not full"
 
 bench:  ## compare 20 ResNet and VGG layers with torch on this machine (under 2 minutes)
 	@tools/setup.sh demo

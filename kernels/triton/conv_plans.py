@@ -8,13 +8,12 @@ from typing import Any
 from pycv.problem import ITEMSIZES, ConvProblem, GemmProblem, Matrix, Sizes
 
 from .._plans import ConvPlan
-from . import conv_direct, conv_im2col, conv_implicit
+from . import conv_direct, conv_im2col, conv_implicit, tiles
 from .launch import Launch, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import Gemm, per_axis, spatial, strides_of
-from .tiles import GROUP, PROCESSORS, tile_of
+from .tiles import GROUP, block_of, tile_of
 
 _ALIGNMENT = 64
-_COPY_BLOCK = 1024
 
 
 def plan(algorithm: str, p: ConvProblem, workspace_limit: int, precision: str) -> Any:
@@ -126,8 +125,7 @@ class DirectImage(_Image):
         g = self.geometry
         channels = g.groups * g.rows
         wide = 64 if self._numbers["out_c"] == 1 else 8 if g.groups == 1 else 1
-        block = power_of_2(channels, 1, wide)
-        height = power_of_2(g.positions, 16, 1024 // block)
+        block, height = block_of(channels, g.positions, wide)
         self.launches = (
             Launch(
                 conv_direct.image, ceil_div(g.positions, height) * ceil_div(channels, block), self._pointers,
@@ -150,9 +148,9 @@ class Im2colImage(_Image):
         self.prepared_weight_bytes = weights * itemsize
         strides = _weight_strides("weight", p)
         self._prepare = Launch(
-            conv_im2col.arrange, ceil_div(weights, _COPY_BLOCK), dict.fromkeys(("weight", "arranged"), p.dtype),
+            conv_im2col.arrange, ceil_div(weights, tiles.ELEMENTS), dict.fromkeys(("weight", "arranged"), p.dtype),
             count=weights, rows=g.rows, channels=g.channels, taps=g.taps, **strides,
-            WIDE=weights + _COPY_BLOCK >= 2**31, BLOCK=_COPY_BLOCK,
+            WIDE=weights + tiles.ELEMENTS >= 2**31, BLOCK=tiles.ELEMENTS,
         )  # fmt: skip
         sizes = {min(self._images, p.n), p.n % self._images} - {0}
         self._steps = {images: self._step(p, images, precision) for images in sizes}
@@ -196,7 +194,7 @@ class Im2colImage(_Image):
 
 def _gather(p: ConvProblem, g: _Geometry, images: int, numbers: dict[str, int]) -> Launch:
     positions, block = images * g.plane, power_of_2(g.terms, 16, 64)
-    height = power_of_2(positions, 16, 1024 // block)
+    height = power_of_2(positions, 16, tiles.ELEMENTS // block)
     strides = {name: numbers[name] for name in ("source_n", "source_c", "source_p")}
     return Launch(
         conv_im2col.gather, ceil_div(positions, height) * ceil_div(g.terms, block),
@@ -227,10 +225,10 @@ class ImplicitGradWeight(_GradWeight):
     def __init__(self, p: ConvProblem, workspace_limit: int, precision: str) -> None:
         super().__init__(p)
         g = self.geometry
-        tile = tile_of(g.rows, g.terms, g.positions, p.dtype, precision, PROCESSORS)
-        tiles, weights = g.groups * tile.covering(g.rows, g.terms), g.groups * g.rows * g.terms
+        tile = tile_of(g.rows, g.terms, g.positions, p.dtype, precision, tiles.PROCESSORS)
+        covering, weights = g.groups * tile.covering(g.rows, g.terms), g.groups * g.rows * g.terms
         part_bytes = ITEMSIZES[sum_dtype(p.dtype)] * weights
-        busy = ceil_div(2 * PROCESSORS, max(1, tiles))
+        busy = ceil_div(2 * tiles.PROCESSORS, max(1, covering))
         most = min(busy, ceil_div(g.positions, 8 * tile.depth), workspace_limit // max(1, part_bytes))
         part = ceil_div(ceil_div(g.positions, max(1, most)), tile.depth) * tile.depth
         self._parts = max(1, ceil_div(g.positions, max(1, part)))
@@ -241,14 +239,14 @@ class ImplicitGradWeight(_GradWeight):
         }  # fmt: skip
         pointers = {"x": p.dtype, "grad": p.dtype, "out": sum_dtype(p.dtype) if split else p.dtype}
         product = Launch(
-            conv_implicit.grad_weight, tiles * self._parts, pointers, **self._numbers, **g.constants,
+            conv_implicit.grad_weight, covering * self._parts, pointers, **self._numbers, **g.constants,
             **(dense if split else self._weight), part_positions=part, out_part=weights,
             ACC=sum_type(p.dtype), PRECISION=precision, GROUP=GROUP, **tile.constants(),
         )  # fmt: skip
         add = Launch(
-            conv_implicit.add_parts, ceil_div(weights, _COPY_BLOCK), {"parts": sum_dtype(p.dtype), "out": p.dtype},
+            conv_implicit.add_parts, ceil_div(weights, tiles.ELEMENTS), {"parts": sum_dtype(p.dtype), "out": p.dtype},
             count=weights, part_count=self._parts, rows=g.rows, channels=g.channels, taps=g.taps, **self._weight,
-            ACC=sum_type(p.dtype), WIDE=weights + _COPY_BLOCK >= 2**31, BLOCK=_COPY_BLOCK,
+            ACC=sum_type(p.dtype), WIDE=weights + tiles.ELEMENTS >= 2**31, BLOCK=tiles.ELEMENTS,
         )  # fmt: skip
         self.launches = (product, add) if split else (product,)
 
@@ -263,8 +261,7 @@ class DirectGradWeight(_GradWeight):
         super().__init__(p)
         g = self.geometry
         filters = g.groups * g.rows
-        block = power_of_2(filters, 1, 16 if self._numbers["grad_c"] == 1 else 1)
-        height = power_of_2(g.positions, 16, 1024 // block)
+        block, height = block_of(filters, g.positions, 16 if self._numbers["grad_c"] == 1 else 1)
         self.launches = (
             Launch(
                 conv_direct.grad_weight, ceil_div(filters, block) * g.terms,
@@ -301,9 +298,9 @@ class Im2colGradWeight(_GradWeight):
         )  # fmt: skip
         empty = GemmProblem(m=g.groups * g.rows, n=g.terms, k=0, dtype=p.dtype)  # of no images: zeros
         copy = Launch(
-            conv_im2col.scatter, ceil_div(weights, _COPY_BLOCK), dict.fromkeys(("arranged", "weight"), p.dtype),
+            conv_im2col.scatter, ceil_div(weights, tiles.ELEMENTS), dict.fromkeys(("arranged", "weight"), p.dtype),
             count=weights, rows=g.rows, channels=g.channels, taps=g.taps, **_weight_strides("weight", p),
-            WIDE=weights + _COPY_BLOCK >= 2**31, BLOCK=_COPY_BLOCK,
+            WIDE=weights + tiles.ELEMENTS >= 2**31, BLOCK=tiles.ELEMENTS,
         )  # fmt: skip
         self._gather, self._product, self._more, self._empty, self._copy = gather, product, more, None, copy
         if p.n == 0:

@@ -8,12 +8,10 @@ from typing import Any
 from pycv.problem import ITEMSIZES, NormProblem
 
 from .._plans import NormPlan
-from . import batch_norm, channel_sum, local_response_norm
+from . import batch_norm, channel_sum, local_response_norm, tiles
 from .launch import Launch, bits, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import strides_of
-from .tiles import PROCESSORS
 
-_TILE = 1024  # elements that a program reads at a time
 _CHANNEL_BLOCK = 128
 
 
@@ -32,10 +30,9 @@ class _Norm(NormPlan):
 
     def _reduction(self) -> dict[str, Any]:
         """Blocks and parts of the sums per channel: a few programs for each multiprocessor."""
-        block = power_of_2(self._channels, 1, 32 if self._x["x_c"] == 1 else 1)
-        height = power_of_2(self._per_channel, 1, _TILE // block)
+        block, height = tiles.block_of(self._channels, self._per_channel, 32 if self._x["x_c"] == 1 else 1)
         blocks = ceil_div(self._channels, block)
-        parts = min(ceil_div(2 * PROCESSORS, max(1, blocks)), ceil_div(self._per_channel, 4 * height))
+        parts = min(ceil_div(2 * tiles.PROCESSORS, max(1, blocks)), ceil_div(self._per_channel, 4 * height))
         count = max(1, ceil_div(self._per_channel, max(1, parts)))
         self._part_count, self._parts = count, ceil_div(self._per_channel, count)
         self._programs = blocks * self._parts
@@ -53,10 +50,10 @@ class _Norm(NormPlan):
             ACC=self._acc, BLOCK=block, num_warps=2, **arguments,
         )  # fmt: skip
 
-    def _by_element(self, kernel: Any, pointers: dict[str, str], block: int = _TILE, **arguments: Any) -> Launch:
-        """A kernel that takes the elements in the order of memory."""
+    def _by_element(self, kernel: Any, pointers: dict[str, str], share: int = 1, **arguments: Any) -> Launch:
+        """A kernel that takes the elements in the order of memory, 1 / ``share`` of a block at a time."""
         count = self._per_channel * self._channels
-        block = power_of_2(count, 32, block)
+        block = power_of_2(count, 32, tiles.ELEMENTS // share)
         return Launch(
             kernel, ceil_div(count, block), pointers,
             count=count, channels=self._channels, positions=self._positions, **self._x, **self._y,
@@ -143,7 +140,7 @@ class LocalResponseNorm(_Norm):
         kernel, names = forward if self._forward else (local_response_norm.gradient, ("x", "grad", "out"))
         self.launches = (
             self._by_element(
-                kernel, dict.fromkeys(names, p.dtype), 256, alpha=bits(1e-4), beta=bits(0.75), k=bits(1.0),
+                kernel, dict.fromkeys(names, p.dtype), 4, alpha=bits(1e-4), beta=bits(0.75), k=bits(1.0),
                 BEFORE=p.window // 2, AFTER=(p.window - 1) // 2,
             ),
         )  # fmt: skip

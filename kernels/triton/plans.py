@@ -9,7 +9,7 @@ from math import prod
 
 from pycv.problem import GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
 
-from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu
+from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu, tiles
 from .launch import Block, Launch, bits, ceil_div, power_of_2, present, sum_type
 from .tiles import GROUP, tile_of
 
@@ -20,12 +20,12 @@ class Relu:
     """csrc/bindings: run(input, grad_output, output)."""
 
     def __init__(self, p: PointwiseProblem) -> None:
-        self._forward = p.pass_ == "forward"
+        self._forward, block = p.pass_ == "forward", 2 * tiles.ELEMENTS
         kernel, names = (relu.forward, ("x", "y")) if self._forward else (relu.gradient, ("y", "grad", "out"))
         self.launches = (
             Launch(
-                kernel, ceil_div(p.count, relu.BLOCK), dict.fromkeys(names, p.dtype),
-                count=p.count, ACC=sum_type(p.dtype), BLOCK=relu.BLOCK, num_warps=8,
+                kernel, ceil_div(p.count, block), dict.fromkeys(names, p.dtype),
+                count=p.count, ACC=sum_type(p.dtype), BLOCK=block, num_warps=8,
             ),
         )  # fmt: skip
 
@@ -180,7 +180,7 @@ class Pooling:
         else:
             constants |= {"DIVISOR": p.divisor, "PADDED": p.count_include_pad and not adaptive}
         count = p.n * p.c * positions
-        block = power_of_2(count, 32, 512)
+        block = power_of_2(count, 32, tiles.ELEMENTS // 2)
         self.launches = (
             Launch(
                 kernel, ceil_div(count, block), pointers, count=count, channels=p.c, positions=positions,

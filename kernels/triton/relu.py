@@ -7,8 +7,6 @@ import triton.language as tl
 
 from .language import put
 
-BLOCK = 2048
-
 
 @triton.jit
 def forward(x, y, count, ACC: tl.constexpr, BLOCK: tl.constexpr):

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import pycv
 from pycv import models
-from tests.backend import BACKEND
+from tests.backend import BACKEND, INTERPRETED
 from tests.seed import sliced
 
 from .golden import fill
@@ -61,6 +61,19 @@ def gradients(model: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+@pytest.fixture
+def few_programs(monkeypatch):
+    """Triton's interpreter takes its time for operations, not for elements: one large multiprocessor does it all."""
+    if INTERPRETED:
+        from pycv.kernels.triton import tiles
+
+        monkeypatch.setattr(tiles, "PROCESSORS", 1)
+        monkeypatch.setattr(tiles, "ELEMENTS", 1 << 16)
+        for largest in (tiles.LARGEST, tiles.SCATTERED):
+            monkeypatch.setitem(largest, "f64", (256, 256, 128))
+
+
+@pytest.mark.usefixtures("few_programs")
 @pytest.mark.parametrize("name", drawn(2, 0, tensors=200))
 def test_gradients_are_those_of_torchs_kernels(name):
     """In float64, with no kernel but pycv's allowed; each parameter's within 1e-8 of its norm."""

@@ -115,18 +115,25 @@ def test_onnx_needs_no_pycv(models, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(2, None, 0, False), (3, 2, 1, True), ((3, 2), (2, 3), (1, 0), True), (2, 3, 1, True)]
+    ("rank", "arguments"),
+    [
+        (2, (2, None, 0, False)),
+        (2, (3, 2, 1, True)),
+        (2, ((3, 2), (2, 3), (1, 0), True)),
+        (2, (2, 3, 1, True)),
+        (3, ((2, 3, 2), 2, 1, True)),
+    ],
 )
-def test_onnx_divides_by_the_divisor_asked_for(arguments, tmp_path):
+def test_onnx_divides_by_the_divisor_asked_for(rank, arguments, tmp_path):
     """Which torch's exporter drops where the op has one."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    layer = pycv.nn.AvgPool2d(*arguments, divisor_override=5)
-    x, path = torch.randn(2, 3, 8, 9), tmp_path / "model.onnx"
+    layer = getattr(pycv.nn, f"AvgPool{rank}d")(*arguments, divisor_override=5)
+    x, path = torch.randn(2, 3, *(8, 9, 7)[:rank]), tmp_path / "model.onnx"
     torch.onnx.export(layer, (x,), path, dynamo=True, verbose=False)
     model = onnx.load(path)
     (result,) = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x.numpy()})
-    expected = torch.nn.functional.avg_pool2d(x, *arguments, divisor_override=5)
+    expected = getattr(torch.nn.functional, f"avg_pool{rank}d")(x, *arguments, divisor_override=5)
     torch.testing.assert_close(torch.from_numpy(result), expected)
     torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), expected)

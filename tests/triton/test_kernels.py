@@ -48,6 +48,7 @@ CASES = {
     "local_response_norm": "local_response_norm.forward n2c9h3w4 l4 f32 nchw cpu",
     "local_response_norm_gradient": "local_response_norm.grad_input n2c9h3w4 l4 f32 nhwc cpu",
     "channel_sum": "channel_sum.forward n2c3h60w70 f32 nchw cpu",
+    "channel_sum_channels": "channel_sum.forward n2c530h2w3 f32 nchw cpu",
 }
 
 
