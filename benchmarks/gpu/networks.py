@@ -5,7 +5,8 @@ images. Contenders: pycv as it chooses by itself (torch, where no kernel was ver
 in nchw and nhwc with cuDNN's search on, and torch.compile. All of a network are timed in turns (pycv/bench/device.py).
 
 What is most telling is measured first: the seconds that may be spent are shared out among what is left, and what they
-no longer suffice for is named. networks.json and networks.md receive the rows, and are written after every setting.
+no longer suffice for is named. networks.json and networks.md receive the rows, and are written after every setting; the
+first is a recording as `pycv bench model` makes them, for `pycv bench report` and `compare`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +29,11 @@ from torch.nn.functional import cross_entropy
 
 import pycv
 from pycv import models
-from pycv.bench import device, machine, report
-from pycv.bench.network_worker import FORMATS, unpatched
+from pycv.bench import device, network_report, report
+from pycv.bench.network_worker import FORMATS, NOT_FINITE, output_error, unpatched
+from pycv.bench.runner import MEASURED, Row
 from pycv.cli.shared import progress_bar
+from pycv.timing import Timing
 
 NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "alexnet")
 BATCHES = (32, 1, 256)
@@ -67,37 +71,67 @@ def precision_of(setting: Setting) -> Iterator[None]:
         yield
 
 
-def calls(setting: Setting, wanted: Sequence[str]) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
-    """The call of each contender, and why others have none."""
+@dataclass(frozen=True)
+class Subject:
+    """A contender that is ready: its call, on images of its own, and what memory that took. ``fresh`` are images that
+    nothing is timed on, and float64's output for the first of them; None for training."""
+
+    call: Callable[[], Any]
+    x: Tensor
+    peak_bytes: int
+    fresh: tuple[Tensor, Tensor] | None
+
+    def error(self) -> float | None:
+        """Of the output against float64; None where nothing is compared."""
+        if self.fresh is None:
+            return None
+        images, expected = self.fresh
+        self.x.copy_(images)
+        return output_error(self.call(), expected)
+
+
+def subjects(setting: Setting, wanted: Sequence[str]) -> tuple[dict[str, Subject], dict[str, str]]:
+    """The contenders that can run, and why others cannot."""
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
-    original = unpatched(setting.network).train(setting.mode == "training").to("cuda", dtype)
-    x = torch.randn(setting.batch, *models.image_shape(setting.network)).to("cuda", dtype)
+    train, dtype = setting.mode == "training", torch.bfloat16 if setting.precision == "bf16" else torch.float32
+    original = unpatched(setting.network).train(train).to("cuda", dtype)
+    shape = (setting.batch, *models.image_shape(setting.network))
+    x, other = (torch.randn(shape).to("cuda", dtype) for _ in range(2))
     labels = torch.randint(0, 10, (setting.batch,)).to("cuda")
+    fresh = None if train else (other, _exact(original, other[:1]))
     found, reasons = {}, {}
     for name in wanted:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         try:
-            found[name] = _ready(name, copy.deepcopy(original), x, labels, setting.mode == "training")
+            call, images = _ready(name, copy.deepcopy(original), x, labels, train)
+            found[name] = Subject(call, images, torch.cuda.max_memory_allocated() - before, fresh)
         except Exception as error:  # of one contender: an unsupported layer, memory, a compiler that is missing
             reasons[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return found, reasons
 
 
-def _ready(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> Callable[[], Any]:
-    """A contender's call, run once."""
-    call = _call(name, network, x, labels, train)
+@torch.no_grad()
+def _exact(network: nn.Module, x: Tensor) -> Tensor:
+    with pycv.use(backend="torch"):
+        return copy.deepcopy(network).double()(x.double())
+
+
+def _ready(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> tuple[Callable[[], Any], Tensor]:
+    """A contender's call, run once, and the images that it reads."""
+    memory_format = FORMATS["nhwc" if name in ("torch:nhwc", "torch:compiled") else "nchw"]
+    x = x.contiguous(memory_format=memory_format)
+    call = _call(name, network.to(memory_format=memory_format), x, labels, train)
     if name != "torch:compiled":
         call()
-        return call
+        return call, x
     torch._dynamo.reset()  # all modules share one code object, and of one only eight variants are compiled
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         call()
-    return call
+    return call, x
 
 
 def _call(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> Callable[[], Any]:
-    memory_format = FORMATS["nhwc" if name in ("torch:nhwc", "torch:compiled") else "nchw"]
-    network, x = network.to(memory_format=memory_format), x.contiguous(memory_format=memory_format)
     if name in ("pycv", "cuda"):
         pycv.patch(network)
     if name == "torch:compiled":
@@ -121,63 +155,48 @@ def _call(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool)
     return step
 
 
-def measured(setting: Setting, wanted: Sequence[str], seconds: float, most: float, left: float) -> list[dict[str, Any]]:
-    """A row per contender, in ``seconds``, of which at most ``most`` go to samples. What would take longer than the
-    seconds ``left`` to all settings is left out. ``difference`` is the largest one to the output of torch:nchw, as a
-    share of that (inference only)."""
+def measured(setting: Setting, wanted: Sequence[str], seconds: float, most: float, left: float) -> list[Row]:
+    """A row per contender (bench/network_report.py), in ``seconds``, of which at most ``most`` go to samples. What
+    would take longer than the seconds ``left`` to all settings is left out."""
     start = time.perf_counter()
     hasty = {"torch:compiled": "no time to compile"} if left < COMPILE_SECONDS else {}
     with precision_of(setting):
-        found, reasons = calls(setting, [name for name in wanted if name not in hasty])
+        found, reasons = subjects(setting, [name for name in wanted if name not in hasty])
         spent = time.perf_counter() - start
-        timings, late = device.measure(found, min(most, max(0.2, seconds - spent)), flush=False, patience=left - spent)
-        outputs = {name: found[name]() for name in timings} if setting.mode == "inference" else {}
-    reasons |= hasty | late
-    rows = []
-    for name in wanted:
-        timing = timings.get(name)
-        rows.append(
-            {"network": setting.network, "mode": setting.mode, "precision": setting.precision, "batch": setting.batch,
-             "contender": name, "seconds": timing and timing.seconds, "low": timing and timing.low,
-             "high": timing and timing.high, "noisy": timing and timing.noisy,
-             "difference": _difference(outputs, name), "unavailable": reasons.get(name)}
+        timings, late = device.measure(
+            {name: subject.call for name, subject in found.items()}, min(most, max(0.2, seconds - spent)),
+            flush=False, patience=left - spent,
         )  # fmt: skip
-    return rows
+        errors = {name: found[name].error() for name in timings}
+    reasons |= hasty | late
+    for name, error in errors.items():
+        if error is not None and not math.isfinite(error):
+            reasons[name] = NOT_FINITE
+    return [
+        _row(setting, name, reasons[name]) if name in reasons
+        else _row(setting, name, None, timings[name], found[name].peak_bytes, errors[name])
+        for name in wanted
+    ]  # fmt: skip
 
 
-def _difference(outputs: dict[str, Tensor], name: str) -> float | None:
-    if name not in outputs or "torch:nchw" not in outputs:
-        return None
-    expected = outputs["torch:nchw"].double()
-    found = ((outputs[name].double() - expected).abs().max() / expected.abs().max()).item()
-    return found if found == found and found != float("inf") else None
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """In Markdown, a line per setting: milliseconds of each contender, pycv's best against the fastest of torch's."""
-    names = list(dict.fromkeys(row["contender"] for row in rows))
-    lines: list[Sequence[str]] = [("network", *(f"{name} ms" for name in names), "ratio", "difference")]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        key = str(Setting(row["network"], row["mode"], row["precision"], row["batch"]))
-        groups.setdefault(key, []).append(row)
-    for key, group in groups.items():
-        seconds = {row["contender"]: row["seconds"] for row in group if row["seconds"]}
-        own = min((s for name, s in seconds.items() if not name.startswith("torch")), default=None)
-        rival = min((s for name, s in seconds.items() if name.startswith("torch")), default=None)
-        differences = [row["difference"] for row in group if row["difference"] is not None]
-        lines.append((
-            key, *(f"{1e3 * seconds[name]:.3g}" if name in seconds else "-" for name in names),
-            f"{rival / own:.2f}" if own and rival else "-", f"{max(differences):.0e}" if differences else "-",
-        ))  # fmt: skip
-    reasons = dict.fromkeys(f"{row['contender']}: {row['unavailable']}" for row in rows if row["unavailable"])
-    return "\n".join([report.markdown_table(lines), "", *(f"- {reason}" for reason in reasons)]) + "\n"
+def _row(
+    setting: Setting, name: str, reason: str | None, timing: Timing | None = None, peak: int = 0, error: Any = None
+) -> Row:
+    return {
+        "model": setting.network, "batch": setting.batch, "size": models.image_shape(setting.network)[1],
+        "mode": setting.mode, "device": "cuda", "precision": setting.precision, "contender": name,
+        "threads": torch.get_num_threads(),
+        **{field: timing and getattr(timing, field) for field in MEASURED},
+        "images_per_second": timing and setting.batch / timing.seconds,
+        "peak_bytes": timing and peak, "base_bytes": timing and 0,
+        "error": error, "layers": None, "unavailable": reason,
+    }  # fmt: skip
 
 
 def measure(todo: Sequence[Setting], wanted: Sequence[str], seconds: float, sampling: float, output: Path) -> None:
     """Measures the settings in turn, which share what is left of ``seconds``, each up to ``sampling``."""
     deadline = time.perf_counter() + seconds
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     with progress_bar() as progress:
         for done, setting in enumerate(todo):
             record(output, rows, todo[done:])
@@ -190,12 +209,12 @@ def measure(todo: Sequence[Setting], wanted: Sequence[str], seconds: float, samp
     record(output, rows, ())
 
 
-def record(output: Path, rows: Sequence[dict[str, Any]], left_out: Sequence[Setting]) -> None:
+def record(output: Path, rows: Sequence[Row], left_out: Sequence[Setting]) -> None:
     """Writes what has been measured so far, in the place of what was there before."""
-    document = {"schema": 1, "kind": "gpu networks", "machine": machine.describe(), "rows": rows}
+    document = network_report.document(rows)
     report.replace(output / "networks.json", report.as_json(document))
     missing = "".join(f"- left out, no time: {setting}\n" for setting in left_out)
-    report.replace(output / "networks.md", table(rows) + missing)
+    report.replace(output / "networks.md", network_report.markdown(document) + missing)
 
 
 def main() -> int:

@@ -139,6 +139,8 @@ def _row(job: Job, name: str, found: Mapping[str, Any]) -> Row:
         "batch": job.batch,
         "size": job.size or models.image_shape(job.model)[1],
         "mode": "training" if job.train else "inference",
+        "device": "cpu",
+        "precision": "fp32",
         "contender": name,
         "threads": job.threads,
         **timing,

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from . import machine, report
+from . import report
 from .report import Row, aligned_table, closed, fastest_rival, field, grouped_table, markdown_table, reasons
 
 KIND = "networks"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LAYER = closed(
     {
@@ -33,13 +33,17 @@ ROW = closed(
         "batch": field("integer", "images at a time"),
         "size": field("integer", "height and width of the images"),
         "mode": field("string", "inference, or training: a step of it"),
+        "device": field("string", "cpu or cuda"),
+        "precision": field("string", "fp32, tf32 or bf16"),
         "contender": field("string", "its name: pycv, torch:nhwc, onnxruntime, ..."),
         "threads": field("integer", "that the contender was given"),
         **{name: report.ROW["properties"][name] for name in _TIMING},
         "images_per_second": field("number", "batch / seconds", True),
-        "peak_bytes": field("integer", "largest resident memory of the contender's process", True),
+        "peak_bytes": field("integer", "largest resident memory of its process; on a GPU what it allocated", True),
         "base_bytes": field("integer", "the same before the network was built", True),
-        "error": field("number", "against float64 on other images: of the output, or the worst gradient", True),
+        "error": field(
+            "number", "against float64 on other images: of the output, or the worst gradient; null: not compared", True
+        ),
         "layers": {"type": ["array", "null"], "items": LAYER, "description": "what each took; null where not known"},
         "unavailable": field("string", "why the contender cannot run the network", True),
     },
@@ -60,14 +64,14 @@ DOCUMENT = closed(
 def document(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their machine and time, as they are recorded."""
     recorded = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {
-        "schema": SCHEMA_VERSION, "kind": KIND, "recorded": recorded, "machine": machine.describe(), "rows": list(rows),
-    }  # fmt: skip
+    where = report.where(bool(rows) and rows[0]["device"] == "cuda")
+    return {"schema": SCHEMA_VERSION, "kind": KIND, "recorded": recorded, "machine": where, "rows": list(rows)}
 
 
 def setting(row: Row) -> str:
-    """What was run, whoever ran it: "vgg16 inference, batch 8, 224 px"."""
-    return f"{row['model']} {row['mode']}, batch {row['batch']}, {row['size']} px"
+    """What was run, whoever ran it: "vgg16 inference, batch 8, 224 px"; with the precision where it is on a GPU."""
+    how = "" if row["device"] == "cpu" else f", {row['precision']} on {row['device']}"
+    return f"{row['model']} {row['mode']}, batch {row['batch']}, {row['size']} px{how}"
 
 
 def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
@@ -97,8 +101,9 @@ def markdown(recorded: Mapping[str, Any]) -> str:
     """The same table of a recorded document, its machine, and the layers of every network."""
     rows, where = recorded["rows"], recorded["machine"]
     threads = "/".join(str(count) for count in sorted({row["threads"] for row in rows}))
+    gpu = "".join(f"{where[name]}; " for name in ("gpu", "gpu state") if where.get(name))
     told = (
-        f"{where['cpu']}, {where['cores']} cores, {threads} threads, {where['isa']}; torch {where['torch']}, pycv "
+        f"{gpu}{where['cpu']}, {where['cores']} cores, {threads} threads, {where['isa']}; torch {where['torch']}, pycv "
         f"{where['version']} ({where['commit']}), {recorded['recorded'][:10]}. Median times; a ratio above 1 means "
         "that the contender is faster than the fastest that is not pycv's; ~ marks what was measured under disturbance."
     )
@@ -128,7 +133,7 @@ def _cells(row: Row, rival: Row | None) -> tuple[str, ...]:
         f"{rival['seconds'] / row['seconds']:.2f}x" if rival else "-",
         f"{row['peak_bytes'] / 1e6:.0f}",
         f"{row['base_bytes'] / 1e6:.0f}",
-        "inf" if row["error"] is None else f"{row['error']:.0e}",
+        "-" if row["error"] is None else f"{row['error']:.0e}",
     )
 
 

@@ -36,6 +36,7 @@ ENGINES = ("onnxruntime", "openvino")
 CONTENDERS = ("pycv", "pycv@nhwc", "torch:nchw", "torch:nhwc", "torch:compiled", *ENGINES)
 LAYER_RUNS = 5
 SAMPLES_PER_TURN = 3
+NOT_FINITE = "refused: what it computes is not finite"
 REFERENCE = "reference"  # writes what the others are compared with, and the ONNX file of the engines
 
 
@@ -133,7 +134,7 @@ class _Network:
         """Of the output, or of the gradients (norm of the difference, worst parameter), as shares of the exact."""
         expected = torch.load(_reference(self.job), weights_only=True)
         if not self.job.train:
-            return _error(self._forward(self._given(self.job.seed + 2)), expected[0])
+            return output_error(self._forward(self._given(self.job.seed + 2)), expected[0])
         fresh = _Network(self.job)  # the weights of this one have moved
         _without_dropout(fresh.plain)
         made = fresh._gradients(fresh._given(self.job.seed + 2))
@@ -227,7 +228,7 @@ class _Engine:
 
     def error(self) -> float:
         (expected,) = torch.load(_reference(self.job), weights_only=True)
-        return _error(torch.as_tensor(self.infer(images(self.job, self.job.seed + 2).numpy())), expected)
+        return output_error(torch.as_tensor(self.infer(images(self.job, self.job.seed + 2).numpy())), expected)
 
     def layers(self) -> list[dict[str, Any]] | None:
         """By ONNX Runtime's own profile of one call, after fusion; None of OpenVINO."""
@@ -247,7 +248,7 @@ class _Engine:
         ]  # fmt: skip
 
 
-def _error(made: Tensor, expected: Tensor) -> float:
+def output_error(made: Tensor, expected: Tensor) -> float:
     """max |made - expected| / max |expected| over the images that the reference has."""
     difference = (made[: expected.shape[0]].double() - expected).abs().max() / expected.abs().max()
     return float(difference) if difference.isfinite() else float("inf")
@@ -313,11 +314,13 @@ class Server:
             return {"settled": self.sampler.settled(precision)}
         peak = resident_peak()  # before what is not part of the work
         error = self.subject.error()
+        if not math.isfinite(error):
+            return {"unavailable": NOT_FINITE}
         return {
             "timing": asdict(self.sampler.result(precision)),
             "peak": peak,
             "base": self.base,
-            "error": error if math.isfinite(error) else None,
+            "error": error,
             "layers": self.subject.layers(),
         }
 

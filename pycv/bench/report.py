@@ -134,10 +134,15 @@ def document(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION,
         "recorded": recorded,
-        "machine": machine.describe() | ({"gpu": gpu.name(), "gpu state": gpu.state()} if on_gpu else {}),
+        "machine": where(on_gpu),
         "peaks": peaks.to_json() if peaks else None,
         "rows": finite,
     }
+
+
+def where(on_gpu: bool) -> dict[str, Any]:
+    """The machine and, where rows were measured on it, its GPU."""
+    return machine.describe() | ({"gpu": gpu.name(), "gpu state": gpu.state()} if on_gpu else {})
 
 
 def as_json(document: Mapping[str, Any]) -> str:

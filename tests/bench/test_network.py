@@ -99,7 +99,7 @@ def test_the_command_prints_and_records(inside, tmp_path, monkeypatch, capsys):
     assert cli.main([*arguments, "--json", "a.json", "--csv", "a.csv", "--markdown", "a.md"]) == 0
     recorded = recording.read("a.json")
     assert recorded["kind"] == "networks" and recorded["rows"][0]["contender"] == "pycv"
-    assert (tmp_path / "a.csv").read_text().startswith("model,batch,size,mode,contender,")
+    assert (tmp_path / "a.csv").read_text().startswith("model,batch,size,mode,device,precision,contender,")
     assert (tmp_path / "a.md").read_text().startswith("| network | contender |")
     out = capsys.readouterr().out
     assert "lenet5 inference" in out and "\nsum " in out

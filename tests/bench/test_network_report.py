@@ -14,6 +14,7 @@ from pycv.bench.compare import compare
 def row(contender, milliseconds, batch=1, layers=None, **changes):
     made = dict.fromkeys(network_report.ROW["properties"])
     made |= {"model": "vgg16", "mode": "inference", "batch": batch, "size": 224, "contender": contender, "threads": 2}
+    made |= {"device": "cpu", "precision": "fp32"}
     if milliseconds:
         seconds = milliseconds / 1e3
         made |= dict.fromkeys(("seconds", "q25", "q75"), seconds) | {"low": 0.99 * seconds, "high": 1.01 * seconds}
@@ -61,7 +62,7 @@ def test_the_table_names_every_network_once_and_takes_the_fastest_rival():
     assert lines[2] == "vgg16 inference, batch 1, 224 px" and len(max(lines[:-1], key=len)) < 100
     assert lines[3].split() == ["pycv", "~50", "1.0", "20.0", "0.80x", "900", "300", "1e-06"]
     assert lines[5].split()[:2] == ["onnxruntime", "40"] and lines[6].split()[1:] == ["-"] * 7
-    assert lines[8].split() == ["pycv", "300", "1.0", "26.7", "1.00x", "900", "300", "inf"]
+    assert lines[8].split() == ["pycv", "300", "1.0", "26.7", "1.00x", "900", "300", "-"]
     assert lines[12:] == [
         "openvino: openvino is not installed (vgg16 inference, batch 1, 224 px; vgg16 inference, batch 8, 224 px)"
     ]

@@ -14,7 +14,9 @@ import torch
 from benchmarks.gpu import __main__ as problems
 from benchmarks.gpu import networks
 from pycv import bench
+from pycv.bench import gpu, recording
 from pycv.bench.problems import case
+from pycv.timing import Timing
 from tests.bench.compiler import Compiler
 from tests.bench.test_run import synthetic
 
@@ -36,24 +38,10 @@ def test_the_suites_take_the_problem_sets(tmp_path):
     assert all(one["extra_info"]["error"] < 1e-5 for one in found)
 
 
-def row(setting, contender, seconds, **others):
-    names = {"network": setting.network, "mode": setting.mode, "precision": setting.precision, "batch": setting.batch}
-    return names | {"contender": contender, "seconds": seconds, "difference": None, "unavailable": None} | others
-
-
 def test_the_most_telling_networks_come_first_and_all_of_them_come():
     found = networks.settings(networks.NETWORKS, networks.BATCHES, networks.PRECISIONS)
     assert len(found) == len(set(found)) == 4 * 3 * 3 * 2
     assert {(one.batch, one.precision) for one in found[:8]} == {(32, "fp32")}
-
-
-def test_the_table_of_networks_takes_the_fastest_rival_and_names_what_failed():
-    one = networks.Setting("vgg16", "inference", "bf16", 32)
-    rows = [row(one, "pycv", 2e-3, difference=1e-3), row(one, "cuda", None, unavailable="no kernel")]
-    rows += [row(one, "torch:nchw", 3e-3), row(one, "torch:compiled", 1e-3)]
-    lines = networks.table(rows).splitlines()
-    assert lines[2] == "| vgg16 inference bf16 batch 32 | 2 | - | 3 | 1 | 0.50 | 1e-03 |"
-    assert lines[4] == "- cuda: no kernel"
 
 
 @pytest.fixture
@@ -106,19 +94,23 @@ def test_problems_that_were_measured_before_a_failure_are_on_disk(monkeypatch, t
 def test_networks_are_recorded_one_by_one_and_what_there_is_no_time_for_is_named(clock, monkeypatch, tmp_path):
     def measured(setting, wanted, seconds, most, left):
         clock.now += 10
-        if setting.network == "d":
+        if setting.network == "zfnet":
             raise RuntimeError("out of memory")
-        return [row(setting, name, 1e-3, noisy=False, low=1e-3, high=1e-3) for name in wanted]
+        return [networks._row(setting, name, None, Timing(*[1e-3] * 5, 9, 0, False), 1000, 1e-6) for name in wanted]
 
     monkeypatch.setattr(networks, "measured", measured)
-    todo = [networks.Setting(name, "inference", "fp32", 1) for name in "abc"]
+    monkeypatch.setattr(gpu, "name", lambda: "NVIDIA")
+    monkeypatch.setattr(gpu, "state", lambda: "cool")
+    todo = [networks.Setting(name, "inference", "fp32", 1) for name in ("lenet5", "vgg11", "alexnet")]
     networks.measure(todo, ["pycv"], 21.0, 7.0, tmp_path)
-    recorded = json.loads((tmp_path / "networks.json").read_text())
-    assert [one["network"] for one in recorded["rows"]] == ["a", "b"]
-    assert (tmp_path / "networks.md").read_text().endswith("- left out, no time: c inference fp32 batch 1\n")
+    recorded = recording.read(tmp_path / "networks.json")
+    assert [one["model"] for one in recorded["rows"]] == ["lenet5", "vgg11"]
+    text = (tmp_path / "networks.md").read_text()
+    assert "| lenet5 inference, batch 1, 32 px, fp32 on cuda | pycv | 1 |" in text and "\nNVIDIA; cool; " in text
+    assert text.endswith("- left out, no time: alexnet inference fp32 batch 1\n")
     with pytest.raises(RuntimeError, match="out of memory"):
-        networks.measure([todo[2], networks.Setting("d", "inference", "fp32", 1)], ["pycv"], 100.0, 7.0, tmp_path)
-    assert [one["network"] for one in json.loads((tmp_path / "networks.json").read_text())["rows"]] == ["c"]
+        networks.measure([todo[2], networks.Setting("zfnet", "inference", "fp32", 1)], ["pycv"], 100.0, 7.0, tmp_path)
+    assert [one["model"] for one in recording.read(tmp_path / "networks.json")["rows"]] == ["alexnet"]
 
 
 def test_networks_that_there_is_no_time_to_compile_say_so(monkeypatch):
@@ -126,16 +118,32 @@ def test_networks_that_there_is_no_time_to_compile_say_so(monkeypatch):
 
     def measure(calls, budget, flush, patience):
         asked.append((list(calls), budget, round(patience)))
-        return {}, {"slow": "no time: a call takes 1 s"}
+        return {}, dict.fromkeys(calls, "no time: a call takes 1 s")
 
     monkeypatch.setattr(networks, "precision_of", lambda setting: nullcontext())
-    monkeypatch.setattr(networks, "calls", lambda setting, wanted: (dict.fromkeys(wanted), {}))
+    ready = networks.Subject(lambda: None, torch.zeros(0), 0, None)
+    monkeypatch.setattr(networks, "subjects", lambda setting, wanted: (dict.fromkeys(wanted, ready), {}))
     monkeypatch.setattr(networks.device, "measure", measure)
-    setting = networks.Setting("a", "training", "fp32", 1)
+    setting = networks.Setting("lenet5", "training", "fp32", 1)
     rows = networks.measured(setting, ["slow", "torch:compiled"], 5.0, 2.0, left=80.0)
     assert [one["unavailable"] for one in rows] == ["no time: a call takes 1 s", "no time to compile"]
     networks.measured(setting, ["slow", "torch:compiled"], 5.0, 2.0, left=100.0)
     assert asked == [(["slow"], 2.0, 80), (["slow", "torch:compiled"], 2.0, 100)]
+
+
+def test_networks_that_compute_no_numbers_are_refused(monkeypatch):
+    """The others are compared with float64, on images that they were not timed on."""
+    x, fresh = torch.zeros(2, 1), torch.tensor([[2.0], [3.0]])
+    found = {name: networks.Subject(lambda by=by: x / by, x, 7, (fresh, torch.tensor([[2.0]]))) for name, by in
+             (("pycv", 1), ("cuda", 0.8), ("torch:nchw", 0))}  # fmt: skip
+    times = dict.fromkeys(found, Timing(*[1e-3] * 5, 9, 0, False))
+    monkeypatch.setattr(networks, "precision_of", lambda setting: nullcontext())
+    monkeypatch.setattr(networks, "subjects", lambda setting, wanted: (found, {}))
+    monkeypatch.setattr(networks.device, "measure", lambda *_, **__: (times, {}))
+    rows = networks.measured(networks.Setting("lenet5", "inference", "fp32", 2), list(found), 5.0, 2.0, left=80.0)
+    assert [row["error"] for row in rows] == [0.0, pytest.approx(0.25), None]
+    assert [row["unavailable"] for row in rows] == [None, None, "refused: what it computes is not finite"]
+    assert [row["seconds"] for row in rows] == [1e-3, 1e-3, None] and rows[0]["peak_bytes"] == 7
 
 
 def test_networks_are_compiled_however_many_came_before(monkeypatch):
@@ -143,5 +151,6 @@ def test_networks_are_compiled_however_many_came_before(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
     for width in range(1, 10):
         x = torch.randn(1, 3, 2, 2)
-        networks._ready("torch:compiled", torch.nn.Conv2d(3, width, 1), x, torch.zeros(1), train=False)()
+        call, _ = networks._ready("torch:compiled", torch.nn.Conv2d(3, width, 1), x, torch.zeros(1), train=False)
+        call()
     assert compiler.runs == [2] * 9

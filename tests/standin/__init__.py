@@ -120,6 +120,7 @@ def install() -> None:
         "get_device_properties": SimpleNamespace(major=0, minor=0, L2_cache_size=2**20, multi_processor_count=2),
         "is_current_stream_capturing": False, "empty_cache": None, "is_bf16_supported": True,
         "current_stream": _Stream(), "set_stream": None, "stream": nullcontext(), "_sleep": None,
+        "memory_allocated": 0, "max_memory_allocated": 2**20, "reset_peak_memory_stats": None,
         "get_rng_state": torch.empty(0, dtype=torch.uint8), "set_rng_state": None,
     }  # fmt: skip
     for name, answer in answers.items():
