@@ -15,7 +15,7 @@ from typing import Any
 
 from . import network_report, plots, recording
 from .machine import Peaks
-from .report import OTHERS, Row, by_problem, fastest_rival, geometric_means, ratio
+from .report import Row, by_problem, fastest_rival, geometric_means, is_own, ratio
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -98,8 +98,8 @@ def _layers(file: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
     found = []
     for group in network_report.by_setting(rows):
         for layer, seconds in network_report.layers(group).items():
-            others = [value for name, value in seconds.items() if name.partition(":")[0] in OTHERS]
-            own = [value for name, value in seconds.items() if name.partition(":")[0] not in OTHERS]
+            others = [value for name, value in seconds.items() if not is_own(name)]
+            own = [value for name, value in seconds.items() if is_own(name)]
             found.append(
                 {"file": file, "name": network_report.setting(group[0]), "layer": layer,
                  "ratio": min(others) / min(own) if others and own and min(own) > 0 else None}
@@ -112,7 +112,7 @@ def _verdict(row: Row, rival: Row | None) -> str:
     """Of pycv's rows, against the fastest library: "win", "loss", or "no difference" where the intervals overlap."""
     if not row["seconds"]:
         return "not measured"
-    if rival is None or row["contender"].partition(":")[0] in OTHERS:
+    if rival is None or not is_own(row["contender"]):
         return "rival"
     if row["low"] <= rival["high"] and rival["low"] <= row["high"]:
         return "no difference"

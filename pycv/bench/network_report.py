@@ -99,20 +99,47 @@ def table(rows: Sequence[Row]) -> str:
 
 def markdown(recorded: Mapping[str, Any]) -> str:
     """The same table of a recorded document, its machine, and the layers of every network."""
-    rows, where = recorded["rows"], recorded["machine"]
-    threads = "/".join(str(count) for count in sorted({row["threads"] for row in rows}))
-    gpu = "".join(f"{where[name]}; " for name in ("gpu", "gpu state") if where.get(name))
-    told = (
-        f"{gpu}{where['cpu']}, {where['cores']} cores, {threads} threads, {where['isa']}; torch {where['torch']}, pycv "
-        f"{where['version']} ({where['commit']}), {recorded['recorded'][:10]}. Median times; a ratio above 1 means "
-        "that the contender is faster than the fastest that is not pycv's; ~ marks what was measured under disturbance."
-    )
+    rows = recorded["rows"]
     lines: list[Sequence[str]] = [HEADER, *((name, *cells) for name, group in _groups(rows) for cells in group)]
+    told = (
+        f"{_where(recorded)} Median times; a ratio above 1 means that the contender is faster than the fastest that is "
+        "not pycv's; ~ marks what was measured under disturbance."
+    )
     parts = [markdown_table(lines), "", *(f"- {why}" for why in reasons(rows, setting)), "", told]
     for group in by_setting(rows):
         if of_layers := layer_lines(group):
             parts += ["", f"Layers of {setting(group[0])}:", "", markdown_table(of_layers)]
     return "\n".join(parts) + "\n"
+
+
+def ratios(recorded: Mapping[str, Any]) -> str:
+    """A line per setting, in Markdown: milliseconds of each contender that ran, and how many times faster than the
+    fastest of the others pycv's fastest is."""
+    rows = recorded["rows"]
+    names = list(dict.fromkeys(row["contender"] for row in rows if row["seconds"]))
+    lines: list[Sequence[str]] = [("network", *(f"{name} ms" for name in names), "pycv vs fastest other")]
+    found = []
+    for group in by_setting(rows):
+        seconds = {row["contender"]: row["seconds"] for row in group if row["seconds"]}
+        own = min((value for name, value in seconds.items() if report.is_own(name)), default=None)
+        rival = fastest_rival(group)
+        found += [rival["seconds"] / own] if rival and own else []
+        cells = (f"{1e3 * seconds[name]:.3g}" if name in seconds else "-" for name in names)
+        lines.append((setting(group[0]), *cells, f"{found[-1]:.2f}x" if rival and own else "-"))
+    if found:
+        mean = math.exp(math.fsum(map(math.log, found)) / len(found))
+        lines.append(("geometric mean", *[""] * len(names), f"**{mean:.2f}x**"))
+    why = [f"- {reason}\n" for reason in reasons(rows, setting)]
+    return markdown_table(lines) + "\n\n" + "".join([*why, "\n"] if why else []) + _where(recorded) + " Median times.\n"
+
+
+def _where(recorded: Mapping[str, Any]) -> str:
+    where, threads = recorded["machine"], sorted({row["threads"] for row in recorded["rows"]})
+    gpu = "".join(f"{where[name]}; " for name in ("gpu", "gpu state") if where.get(name))
+    return (
+        f"{gpu}{where['cpu']}, {where['cores']} cores, {'/'.join(map(str, threads))} threads, {where['isa']}; torch "
+        f"{where['torch']}, pycv {where['version']} ({where['commit']}), {recorded['recorded'][:10]}."
+    )
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, ...]]]]:

@@ -1,6 +1,6 @@
 """Rewrites the tables of README.md: ``python -m pycv.bench.readme [FILE]``.
 
-The ratios come from a recorded result, the states of the GPU kernels from the registry and from
+The ratios come from recorded results, the states of the GPU kernels from the registry and from
 ``choice/verified.json``. Only what stands between their markers changes, and it is never written by hand.
 """
 
@@ -13,24 +13,30 @@ from pathlib import Path
 from .. import registry
 from ..choice import verified
 from ..kernels import Kernel
+from . import network_report, recording
 from .report import markdown, markdown_table, read
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+NETWORKS_BEGIN, NETWORKS_END = "<!-- networks:begin -->", "<!-- networks:end -->"
 KERNELS_BEGIN, KERNELS_END = "<!-- gpu-kernels:begin -->", "<!-- gpu-kernels:end -->"
 COMPILED_FOR = "7.5;8.0+PTX;9.0a"  # by CI, as by setup.py where no GPU is in sight
 TENSOR_CORES = {"mma_sync": "8.0", "wgmma": "9.0a"}  # from which architecture on they are there
 TRITON_COMPILED_FOR = "8.0;9.0"  # by CI; on a device for that one, when first used
 RECORDING = Path("benchmarks/results/cpu-resnet-vgg.json")  # of `make bench`, with --json
+NETWORKS = Path("benchmarks/results/cpu-networks.json")  # of `pycv bench model`
 
 
-def rewrite(result: str | Path = RECORDING, readme: str | Path = "README.md") -> str:
-    """Puts the table of a recording between the markers, and returns what was done.
+def rewrite(result: str | Path = RECORDING, readme: str | Path = "README.md", networks: str | Path = NETWORKS) -> str:
+    """Puts the table of a recording between the markers, that of ``networks`` where there are markers for it, and
+    returns what was done.
 
     Raises ValueError if that is no recording or README.md lacks the markers, OSError if it cannot be read.
     """
     recorded = read(result)
     text = Path(readme).read_text(encoding="utf-8")
     text = _replaced(text, BEGIN, markdown(recorded), END, readme)
+    if NETWORKS_BEGIN in text:
+        text = _replaced(text, NETWORKS_BEGIN, network_report.ratios(recording.read(networks)), NETWORKS_END, readme)
     if KERNELS_BEGIN in text:
         text = _replaced(text, KERNELS_BEGIN, kernel_table(), KERNELS_END, readme)
     Path(readme).write_text(text, encoding="utf-8")

@@ -253,9 +253,14 @@ def ratio(row: Row, rows: Sequence[Row]) -> float | None:
 OTHERS = ("torch", "onednn", "mkl", "numpy", "onnxruntime", "openvino")
 
 
+def is_own(contender: str) -> bool:
+    """Whether it is pycv's, not another library's."""
+    return contender.partition(":")[0] not in OTHERS
+
+
 def fastest_rival(rows: Sequence[Row]) -> Row | None:
     """Of rows that compete the fastest that is another library's, whatever its layout."""
-    others = [row for row in rows if row["contender"].partition(":")[0] in OTHERS and row["seconds"]]
+    others = [row for row in rows if not is_own(row["contender"]) and row["seconds"]]
     return min(others, key=lambda row: row["seconds"], default=None)
 
 

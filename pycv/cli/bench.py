@@ -282,12 +282,12 @@ def _model(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(
         "pycv bench model",
-        description="Times a whole network, each contender in a process of its own, in turns, and compares each with "
+        description="Times whole networks, each contender in a process of its own, in turns, and compares each with "
         "float64. Contenders that are not installed are named as absent.",
         epilog=f"Contenders: {', '.join(network.CONTENDERS)}. "
         "Example: pycv bench model vgg16 --batch 1,8 --contender pycv,torch:nhwc,onnxruntime,openvino",
     )
-    parser.add_argument("model", help="its name: vgg16 (pycv models lists all)")
+    parser.add_argument("model", nargs="+", help="its name, or several: vgg16 (pycv models lists all)")
     parser.add_argument("--batch", default="1", metavar="SIZES", help="numbers of images; default: 1")
     parser.add_argument("--contender", default=",".join(network.DEFAULT), metavar="NAMES", help="default: %(default)s")
     parser.add_argument("--train", action="store_true", help="a training step: forward, backward, SGD with momentum")
@@ -305,7 +305,8 @@ def _model(arguments: list[str]) -> int:
     from ..bench import network_report
 
     with user_input():
-        models.image_shape(options.model)
+        for name in options.model:
+            models.image_shape(name)
         batches = [number("--batch", text) for text in _some("--batch", options.batch)]
         require_positive(threads=options.threads, budget=options.budget, size=options.size)
         for name in _some("--contender", options.contender):
@@ -320,10 +321,15 @@ def _model(arguments: list[str]) -> int:
 
     try:
         with _recorded(rows, record, output), progress_bar() as progress:
-            network.run(
-                options.model, batches, names(options.contender), train=options.train, size=options.size,
-                threads=options.threads, budget=options.budget, progress=progress, rows=rows,
-            )  # fmt: skip
+            for done, name in enumerate(options.model):
+
+                def tell(step: int, steps: int, what: str, done: int = done) -> None:
+                    progress(done * steps + step, len(options.model) * steps, what)
+
+                network.run(
+                    name, batches, names(options.contender), train=options.train, size=options.size,
+                    threads=options.threads, budget=options.budget, progress=tell, rows=rows,
+                )  # fmt: skip
     except RuntimeError as error:  # a process that died: images too small for the model, too little memory
         raise UsageError(str(error).splitlines()[-1]) from None
     print(network_report.table(rows))
@@ -418,7 +424,7 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("--csv", metavar="FILE", help="the rows as CSV, those of networks without their layers")
     parser.add_argument("--markdown", metavar="FILE", help="the tables in Markdown")
     parser.add_argument("--layers", action="store_true", help="print what each layer of a network takes")
-    parser.add_argument("--readme", action="store_true", help="rewrite the ratio table in ./README.md instead")
+    parser.add_argument("--readme", action="store_true", help="rewrite the tables in ./README.md instead")
     options = parser.parse_args(arguments)
     from ..bench import html, network_report, readme, recording, report
 

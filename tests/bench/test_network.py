@@ -106,6 +106,15 @@ def test_the_command_prints_and_records(inside, tmp_path, monkeypatch, capsys):
     assert cli.main([*arguments, "--json", "a.json"]) == 2
 
 
+def test_several_networks_are_one_recording(inside, tmp_path, capsys):
+    path = tmp_path / "a.json"
+    arguments = ["--contender", "pycv", "--budget", "0.01", "--threads", "1", "--json", str(path)]
+    assert cli.main(["bench", "model", "lenet5", "mlp", *arguments]) == 0
+    assert [row["model"] for row in recording.read(path)["rows"]] == ["lenet5", "mlp"]
+    assert cli.main(["bench", "model", "lenet5", "lenet9", *arguments]) == 2
+    assert "lenet9" in capsys.readouterr().err
+
+
 @pytest.mark.full
 def test_real_processes_and_onnxruntime():
     rows = network.run("lenet5", (2,), ["pycv", "torch:nchw", "onnxruntime"], threads=1, budget=0.2)

@@ -78,6 +78,20 @@ def test_layers_that_several_have_come_first(document):
     assert f"pycv {machine.describe()['version']}" in text
 
 
+def test_the_readme_has_a_line_per_network(files):
+    text = files / "README.md"
+    between = f"{readme.NETWORKS_BEGIN}\nold\n{readme.NETWORKS_END}\n"
+    text.write_text(f"{readme.BEGIN}\n{readme.END}\n{between}after\n")
+    readme.rewrite("kernels.json", text, "net.json")
+    lines = text.read_text().partition(readme.NETWORKS_BEGIN)[2].splitlines()
+    assert lines[1] == "| network | pycv ms | torch:nchw ms | onnxruntime ms | pycv vs fastest other |"
+    assert lines[3] == "| vgg16 inference, batch 1, 224 px | 50 | 80 | 40 | 0.80x |"
+    assert lines[5] == "| geometric mean |  |  |  | **0.90x** |"
+    assert lines[7] == "- openvino: openvino is not installed (" + "; ".join(
+        f"vgg16 inference, batch {batch}, 224 px" for batch in (1, 8)) + ")"  # fmt: skip
+    assert "2 threads" in lines[9] and lines[-2:] == [readme.NETWORKS_END, "after"]
+
+
 def test_recordings_of_networks_are_checked_and_come_back(files, document):
     assert recording.read("net.json") == document
     changes = [
