@@ -1,10 +1,7 @@
-"""How long calls take on a GPU: by CUDA events, side by side, each sample out of a cold or a warm cache.
+"""How long calls take on a GPU, side by side, each sample (timing_device.py) out of a cold or a warm cache.
 
-A sample is one call between two events. Before it, unless caches are to be warm, a buffer larger than the L2 cache is
-written, which evicts what the last call left. Then the device waits for as long as the host takes to queue the call, so
-that the time between the events holds no time of the host; only where that takes more than MOST_WAITING does the rest
-of it show. What takes the device less than GRAPH_SECONDS is captured in a CUDA graph and replayed, where that can be:
-then several launches do not wait for each other's dispatch either.
+What takes the device less than GRAPH_SECONDS is captured in a CUDA graph and replayed, where that can be: then several
+launches do not wait for each other's dispatch.
 """
 
 from __future__ import annotations
@@ -19,15 +16,13 @@ import torch
 
 from ..nn.prepared import used_by_graphs
 from ..timing import FEW_SAMPLES, MAX_SAMPLES, MIN_SAMPLES, Timing, summarized
+from ..timing_device import elapsed, flush_buffer, waiting_for
 from .contenders import Unavailable
 
-FLUSH_BYTES = 2**28
 GRAPH_SECONDS = 1e-4
 WARMUP_CALLS = 3
 LEAST_CALLS = 15  # that a time takes, warm-up included
 SHORT_SECONDS = 1.0  # that every call may have, however little is left
-MOST_WAITING = 5e-3  # seconds of the device before a call
-CLOCK = 2e9  # of the device, about, whose cycles torch.cuda._sleep counts
 
 
 @contextmanager
@@ -68,7 +63,7 @@ def measure(
     what is left of the budget or, where that is more, of ``patience`` (seconds as well).
     """
     start = time.perf_counter()
-    buffer = _buffer() if flush else None
+    buffer = flush_buffer() if flush else None
     samplers, reasons = [], {}
     for name, call in calls.items():
         try:
@@ -93,10 +88,6 @@ def measure(
     return {sampler.name: sampler.result(precision) for sampler in samplers}, reasons
 
 
-def _buffer() -> torch.Tensor:
-    return torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-
-
 class _Sampler:
     """One call and its samples. Raises Unavailable for one that could not be measured by the deadline."""
 
@@ -114,26 +105,13 @@ class _Sampler:
 
     def _take(self, call: Callable[[], object]) -> None:
         """What samples are taken of, and the cycles that the device waits before each."""
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        call()
-        host = time.perf_counter() - start
-        torch.cuda.synchronize()
-        self.call, self.waiting = call, int(CLOCK * min(1.5 * host + 2e-5, MOST_WAITING))  # hosts are not punctual
+        self.call, self.waiting = call, waiting_for(call)
 
     def sample(self) -> None:
         self.seconds.append(self._timed())
 
     def _timed(self) -> float:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        if self.buffer is not None:
-            self.buffer.zero_()
-        torch.cuda._sleep(self.waiting)
-        begin.record()
-        self.call()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3
+        return elapsed(self.call, self.waiting, self.buffer)
 
     def result(self, precision: float) -> Timing:
         return summarized(self.seconds, precision)

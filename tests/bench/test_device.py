@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pycv import timing
+from pycv import timing, timing_device
 from pycv.bench import device
 from pycv.nn import prepared
 from tests.bench.streams import Streams
@@ -68,11 +68,13 @@ class World(Streams):
             world.host = max(world.host, world.device)
 
         fakes = {"Event": Event, "CUDAGraph": Graph, "graph": capture, "synchronize": synchronize}
-        fakes["_sleep"] = lambda cycles: self.run(cycles / device.CLOCK)
+        fakes["_sleep"] = lambda cycles: self.run(cycles / timing_device.CLOCK)
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
-        monkeypatch.setattr(device, "_buffer", Buffer)
-        monkeypatch.setattr(device, "time", SimpleNamespace(perf_counter=lambda: self.host))
+        monkeypatch.setattr(device, "flush_buffer", Buffer)
+        monkeypatch.setattr(timing_device, "flush_buffer", Buffer)
+        for module in (device, timing, timing_device):
+            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.host))
 
     def run(self, seconds):
         """On the device, once it has done what was queued before."""
@@ -134,7 +136,7 @@ def test_the_host_is_no_part_of_a_time_nor_of_the_decision_to_capture(world, flu
 
 def test_the_device_does_not_wait_for_long(world):
     timings, _ = device.measure({"a": world.call("a", 1e-3, kernels=4000)}, budget=100, flush=False)
-    assert timings["a"].seconds == pytest.approx(4000 * LAUNCH - device.MOST_WAITING, rel=1e-3)
+    assert timings["a"].seconds == pytest.approx(4000 * LAUNCH - timing_device.MOST_WAITING, rel=1e-3)
 
 
 def test_gradients_are_captured(world):
@@ -194,6 +196,13 @@ def test_every_sample_is_cold_and_the_flush_is_no_part_of_it(world):
     flushes = world.flushes
     device.measure({"a": world.call("a", 1e-3)}, budget=100, flush=False)
     assert world.flushes == flushes
+
+
+def test_what_autotune_measures_holds_no_time_of_the_host(world):
+    calls = {"busy host": world.call("busy host", 2e-5, kernels=100), "a": world.call("a", 1e-3)}
+    timings = timing.measure(calls, 100, sampler=timing_device.Sampler)
+    assert [found.seconds for found in timings.values()] == pytest.approx([2e-5, 1e-3])
+    assert world.flushes >= 2 * timing.MIN_SAMPLES and "graph of a" not in world.order
 
 
 def test_samples_are_interleaved(world):
