@@ -139,16 +139,17 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     UnsupportedError
         If ``settings.backend`` or ``settings.algorithm`` leaves no kernel that supports the problem.
     """
-    rejected: list[str] = []
+    reasons: list[tuple[str, str]] = []
     allowed = []
     for kernel in _by_op()[problem.op, problem.pass_]:
         reason = _why_not(kernel, problem, settings)
         if reason is None:
             allowed.append(kernel)
         else:
-            rejected.append(f"{kernel.name}: {reason}")
+            reasons.append((kernel.name, reason))
     if not allowed:
-        raise UnsupportedError(f"no kernel for {problem}: " + "; ".join(rejected))
+        raise UnsupportedError(f"no kernel for {problem}: {_why_none(reasons)}")
+    rejected = [f"{name}: {reason}" for name, reason in reasons]
     wanted = settings.wanted(settings.prefer, problem.op, problem.pass_)
     trusted = [kernel for kernel in allowed if verified.trusted(kernel, problem)]
     preferred = _named(wanted, trusted) or _named(wanted, allowed)
@@ -165,6 +166,17 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     reason = f"preferred, {verdict.reason}" if preferred else verdict.reason
     estimates = tuple(sorted(verdict.seconds.items(), key=lambda item: item[1]))
     return Choice(problem, verdict.kernel, verdict.plan, reason, tuple(rejected), estimates, verdict.basis)
+
+
+def _why_none(reasons: list[tuple[str, str]]) -> str:
+    """Of the kernels that were asked for, each reason once; what was asked for, where no kernel is all of it."""
+    told: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        told.setdefault(reason, []).append(name)
+    asked = [reason for reason in told if not reason.endswith(_ASKED_FOR)]
+    if not asked:
+        return f"none is all that was asked for ({', '.join(reason.removesuffix(_ASKED_FOR) for reason in told)})"
+    return "; ".join(f"{', '.join(dict.fromkeys(told[reason]))}: {reason}" for reason in asked)
 
 
 def _named(wanted: str | None, kernels: list[Kernel]) -> list[Kernel]:
@@ -265,13 +277,16 @@ def _plan(kernel: Kernel, problem: Problem, settings: Settings, threads: int) ->
     return kernel.plan(problem, threads, settings.workspace_limit) if kernel.plan is not None else None
 
 
+_ASKED_FOR = " was asked for"
+
+
 def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None:
     if settings.backend not in (None, kernel.backend):
-        return f"backend={settings.backend!r} was asked for"
+        return f"backend={settings.backend!r}{_ASKED_FOR}"
     wanted = settings.wanted(settings.algorithm, problem.op, problem.pass_)
     has_it = wanted in algorithms()[f"{problem.op}.{problem.pass_}"]
     if wanted is not None and has_it and wanted not in (kernel.algorithm, kernel.full_algorithm):
-        return f"algorithm={wanted!r} was asked for"
+        return f"algorithm={wanted!r}{_ASKED_FOR}"
     if kernel.backend == "numba" and _stands_back(kernel, problem, settings):
         return "it stands in for the C++ kernels, which are built"
     loosest = settings.precision or "default"

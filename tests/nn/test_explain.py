@@ -98,6 +98,21 @@ def test_rejected_kernels_are_listed():
     assert any("im2col" in text and "asked for" in text for text in conv["rejected"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"algorithm": "winograd/split-f4"}, r"cpu: cpu:winograd/split-f4: filter 3x3, stride 1x1[^;]*$"),
+        ({"backend": "cuda"}, r"cuda:direct, cuda:wgmma, .*: device cpu: [^;]*; cuda:w"),
+        ({"backend": "cpu", "algorithm": "mma_sync"}, r"none is all that was asked for \(.*'mma_sync', .*'cpu'\)$"),
+    ],
+)
+def test_only_what_was_asked_for_says_why_it_cannot_run(settings, message):
+    x, weight = torch.randn(1, 4, 7, 7), torch.randn(4, 4, 3, 3)
+    with pycv.use(**settings), pytest.raises(pycv.UnsupportedError, match=message) as raised:
+        pycv.functional.conv2d(x, weight)
+    assert len(str(raised.value)) < 500
+
+
 def test_an_unpatched_model_is_all_on_torch():
     explanation = _explained(patched=False)
     assert all(row["kernel"] == "torch:torch" for row in explanation.rows)
