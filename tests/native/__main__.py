@@ -54,12 +54,13 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     if options.target:
-        compiler, emulator = f"{options.target}-linux-gnu-g++", f"qemu-{options.target}-static"
+        compiler, emulator = f"{options.target}-linux-gnu-g++", f"qemu-{options.target}"
+        emulator = next(filter(shutil.which, (emulator, f"{emulator}-static")), emulator)
         for tool in (compiler, emulator):
             if shutil.which(tool) is None:
                 sys.exit(
                     f"{tool} is not installed.\nInstall:\n"
-                    f"  Debian/Ubuntu: apt-get install g++-{options.target}-linux-gnu qemu-user-static"
+                    f"  Debian/Ubuntu: apt-get install g++-{options.target}-linux-gnu qemu-user"
                 )
         sets = native.instruction_sets(options.target)
         program = build(native.Toolchain(compiler), sets, options.target, ["-static"])
