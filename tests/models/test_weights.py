@@ -72,6 +72,16 @@ def test_another_number_of_classes_keeps_the_backbone(tmp_path):
     assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
 
 
+def test_models_that_end_in_no_layer_of_classes(tmp_path):
+    """All of it must agree: there is no head that might be left."""
+    for model in (models.create("lenet5_original"), torch_nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))):
+        state = {key: value + 1 for key, value in model.state_dict().items()}
+        assert same(models.load_weights(model, saved(state, tmp_path / "all.pth")), state)
+        key = next(key for key in reversed(state) if state[key].dim())
+        with pytest.raises(RuntimeError, match=f"size mismatch for {key}"):
+            models.load_weights(model, saved(state | {key: torch.zeros(7)}, tmp_path / "other.pth"))
+
+
 class Small(torch_nn.Module):
     """A backbone, a classifier, and another one in the middle."""
 
