@@ -115,10 +115,15 @@ def _require_agreement(model: nn.Module, weights: dict[str, Tensor], path: str |
     memory = {id(t): torch.empty_like(t, device="meta") for t in (*model.parameters(), *model.buffers())}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that copying to the meta device does nothing
+        trial = copy.deepcopy(model, memory)
         try:
-            missing, unexpected = copy.deepcopy(model, memory).load_state_dict(dict(weights), strict=False)
-        except RuntimeError as error:  # shapes
-            raise RuntimeError(f"{path}: {error}") from None
+            missing, unexpected = trial.load_state_dict(dict(weights), strict=False)
+        except RuntimeError:  # shapes: torch names what is missing and unexpected beside them only if it is strict
+            try:
+                trial.load_state_dict(dict(weights))
+            except RuntimeError as error:
+                raise RuntimeError(f"{path}: {error}") from None
+            raise
     if missing or unexpected:
         problems = [f"missing in it: {_names(missing)}"] * bool(missing)
         problems += [f"unexpected in it: {_names(unexpected)}"] * bool(unexpected)
