@@ -59,7 +59,7 @@ def read(path: str | Path) -> Any:
     Raises OSError if it cannot be read, ValueError if it is no such file, ImportError as :func:`load_weights`.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
             from safetensors import SafetensorError
             from safetensors.torch import load_file
@@ -76,8 +76,13 @@ def read(path: str | Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # whatever unpickling other bytes may raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: no file of weights alone ({reason})") from None
+        raise ValueError(f"{path}: no file of weights alone ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """One line of what torch says; of what it refuses to run only the name, not how to have it run all the same."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return text.strip().partition("\n")[0].partition(". Please use")[0] or type(error).__name__
 
 
 def _unwrapped(content: Any, path: str | Path) -> dict[str, Tensor]:
