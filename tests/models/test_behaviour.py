@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import pycv
 from pycv import models
+from pycv.models.inception import InceptionAux
 from tests.backend import BACKEND, INTERPRETED
 from tests.seed import sliced
 
@@ -76,9 +77,20 @@ def few_programs(monkeypatch):
 @pytest.mark.usefixtures("few_programs")
 @pytest.mark.parametrize("name", drawn(2, 0, tensors=200))
 def test_gradients_are_those_of_torchs_kernels(name):
-    """In float64, with no kernel but pycv's allowed; each parameter's within 1e-8 of its norm."""
     model, x = reduced(name, batch=4)
-    model, x = model.double(), x.double()
+    assert_gradients_of_torch(model.double(), x.double())
+
+
+@pytest.mark.usefixtures("few_programs")
+def test_gradients_of_inceptions_auxiliary_classifier():
+    """Alone, on the maps that it sees in images of 299×299; the network above is built without it."""
+    model = InceptionAux(24, 10).double()
+    fill(model.state_dict())
+    assert_gradients_of_torch(model, torch.randn(4, 24, 17, 17, dtype=torch.float64))
+
+
+def assert_gradients_of_torch(model: torch.nn.Module, x: torch.Tensor) -> None:
+    """In float64, with no kernel but pycv's allowed; each parameter's within 1e-8 of its norm."""
     with pycv.use(backend="torch"):
         expected = gradients(model, x)
     with pycv.use(backend=BACKEND):
