@@ -122,6 +122,23 @@ def test_compiles_without_graph_breaks(name):
             assert_near(result[key], parameter.grad, 1e-8)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["alexnet", "googlenet", "inception_v3", "mobilenet_v3_small", "resnet18", "vit_b_16"])
+def test_compiles_in_training(name):
+    """With dropout, statistics of the batch, and the classifiers that have outputs of their own then."""
+    if name == "inception_v3":
+        model, x = models.create(name), torch.randn(2, 3, 299, 299)
+        fill(model.state_dict())
+    else:
+        model, x = reduced(name)
+    model, x = model.double(), x.double()
+    expected = gradients(model, x)
+    torch._dynamo.reset()
+    result = gradients(torch.compile(model, fullgraph=True, backend="aot_eager"), x)
+    for key, gradient in expected.items():
+        assert_near(result[f"_orig_mod.{key}"], gradient, 1e-8)
+
+
 @pytest.mark.parametrize("name", drawn(1, 11))
 def test_exports_to_torchs_ops_alone(name):
     model, x = reduced(name)
