@@ -179,6 +179,17 @@ def test_a_compiler_without_openmp_is_told_what_to_install(tmp_path):
     assert "g++ >= 11" in native.missing(native.Toolchain(str(fake)))["compiler"]
 
 
+def test_a_compiler_that_does_not_work_is_told_what_to_install(tmp_path):
+    """Half of an installation: the driver without the compiler behind it."""
+    fake = tmp_path / "g++"
+    fake.write_text("#!/bin/sh\necho 'g++: fatal error: cannot execute cc1plus' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    result = run(sys.executable, "tools/native.py", CXX=str(fake))
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "does not work" in result.stderr and "cannot execute cc1plus" in result.stderr
+    assert "apt-get install g++" in result.stderr
+
+
 def test_objects_follow_their_headers(tmp_path):
     """Incremental: what includes a changed header is compiled again, and nothing else."""
     (tmp_path / "a.h").write_text("int value();\n")

@@ -155,7 +155,7 @@ class Toolchain:
         """The first line of ``--version``, None where there is no such compiler."""
         if shutil.which(self.command[0]) is None:
             return None
-        return self._run(["--version"]).splitlines()[0]
+        return next(iter(self._run(["--version"]).splitlines()), self.command[0])
 
     def gcc_major(self) -> int:
         """The major version of a GCC; 0 of any other compiler."""
@@ -249,12 +249,15 @@ def missing(toolchain: Toolchain, venv: bool = False) -> dict[str, str]:
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         problems["headers"] = f"no Python.h in {sysconfig.get_path('include')}: the headers of Python are not installed"
     name = toolchain.command[0]
-    if toolchain.version is None:
-        problems["compiler"] = f"no C++ compiler: {name} is not found (CXX names another)"
-    elif toolchain.gcc_major() < OLDEST_GCC:
-        problems["compiler"] = f"{toolchain.version} is too old or not GCC: g++ >= {OLDEST_GCC} is needed"
-    elif reason := _openmp_fails(toolchain):
-        problems["openmp"] = f"{name} compiles no OpenMP program: {reason}"
+    try:
+        if toolchain.version is None:
+            problems["compiler"] = f"no C++ compiler: {name} is not found (CXX names another)"
+        elif toolchain.gcc_major() < OLDEST_GCC:
+            problems["compiler"] = f"{toolchain.version} is too old or not GCC: g++ >= {OLDEST_GCC} is needed"
+        elif reason := _openmp_fails(toolchain):
+            problems["openmp"] = f"{name} compiles no OpenMP program: {reason}"
+    except BuildError as error:  # it is there, but does not even tell what it is
+        problems["compiler"] = f"{name} does not work (CXX names another): {error}"
     return problems
 
 
