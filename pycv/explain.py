@@ -49,9 +49,13 @@ def explain(model: torch.nn.Module, *inputs: Any, **keywords: Any) -> Explanatio
 
     Raises
     ------
+    TypeError
+        If ``model`` is no module.
     RuntimeError
         If another torch profiler is running.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model={type(model).__name__!r}: expected a torch.nn.Module")
     if torch._C._autograd._profiler_enabled():  # it would lose what it has recorded
         raise RuntimeError("explain: another torch profiler is running")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces its start and end on stderr otherwise

@@ -200,6 +200,11 @@ def test_errors_of_the_model_come_through_and_leave_nothing():
     assert pycv.explain(model, X).rows
 
 
+def test_wants_a_module():
+    with pytest.raises(TypeError, match=r"model='function': expected a torch\.nn\.Module"):
+        pycv.explain(F.relu, torch.randn(3))
+
+
 def test_runs_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
     """Nothing waits for the device before the time is asked for; while a graph is captured it has none."""
     log = []
