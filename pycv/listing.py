@@ -126,14 +126,13 @@ def list_kernels(problem: str | Problem | None = None, *, op: str | None = None)
 
 
 def _answers(problem: Problem) -> Answers:
-    candidates = registry.kernels(problem.op, problem.pass_)
+    candidates, in_force = registry.kernels(problem.op, problem.pass_), settings.current()
     try:
-        choice = registry.choose(problem, settings.current(), torch.get_num_threads())
+        choice = registry.choose(problem, in_force, torch.get_num_threads())
     except registry.UnsupportedError:
         return Answers(problem, [(kernel, _objection(kernel, problem)) for kernel in candidates])
-    rejected = dict(text.split(": ", 1) for text in choice.rejected)
     others = [
-        (kernel, "no: " + rejected[kernel.name] if kernel.name in rejected else "could run it")
+        (kernel, f"no: {reason}" if (reason := registry.why_not(kernel, problem, in_force)) else "could run it")
         for kernel in candidates
         if kernel is not choice.kernel
     ]

@@ -142,7 +142,7 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     reasons: list[tuple[str, str]] = []
     allowed = []
     for kernel in _by_op()[problem.op, problem.pass_]:
-        reason = _why_not(kernel, problem, settings)
+        reason = why_not(kernel, problem, settings)
         if reason is None:
             allowed.append(kernel)
         else:
@@ -280,7 +280,8 @@ def _plan(kernel: Kernel, problem: Problem, settings: Settings, threads: int) ->
 _ASKED_FOR = " was asked for"
 
 
-def _why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None:
+def why_not(kernel: Kernel, problem: Problem, settings: Settings) -> str | None:
+    """Why a kernel may not run a problem under these settings, in words; None if it may."""
     if settings.backend not in (None, kernel.backend):
         return f"backend={settings.backend!r}{_ASKED_FOR}"
     wanted = settings.wanted(settings.algorithm, problem.op, problem.pass_)

@@ -111,6 +111,17 @@ def test_kernels_answer_for_a_problem_under_the_settings_in_force():
     assert pycv_settings.current().algorithm is None
 
 
+def test_kernels_of_one_name_answer_each_for_itself():
+    """A tile of winograd is entered once per filter size or numeric class."""
+    answers = {}
+    for kernel, answer in pycv.kernels("conv2d.forward n1c8h9w9 k8r3s3"):
+        answers.setdefault((kernel.name, kernel.numeric_class), set()).add(answer)
+    assert answers["cpu:winograd/f2", "default"] == {"could run it", "no: filter 3x3: this tile is for 5x5"}
+    assert not any(
+        "class fast" in answer for (_, kind), several in answers.items() if kind != "fast" for answer in several
+    )
+
+
 def test_kernels_answer_where_nothing_may_run():
     with pycv.use(backend="cpu"):
         answers = {kernel.name: answer for kernel, answer in pycv.kernels("relu.forward e10 f16")}
