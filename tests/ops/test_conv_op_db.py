@@ -1,5 +1,7 @@
 """Every sample and every error input that torch itself tests its convolutions with."""
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,10 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import pycv
 from pycv import functional as PF
+from pycv import registry
 
 from ..backend import BACKEND, DEVICE
+from ..seed import sliced
 from .agreement import assert_agrees, outcome
 
 NAMES = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -20,7 +24,17 @@ def tensors_and_arguments(sample):
     """(input, weight, bias) and the other arguments by name."""
     tensors = [sample.input, *sample.args, *[None] * 3][:3]
     names = ("stride", "padding", "dilation", "groups")
-    return tensors, dict(zip(names, sample.args[2:], strict=False)) | sample.kwargs
+    arguments = dict(zip(names, sample.args[2:], strict=False)) | sample.kwargs
+    if "bias" in arguments:
+        tensors[2] = arguments.pop("bias")
+    return tensors, arguments
+
+
+def every_sample(dtype):
+    """The name of the op and the sample's number, tensors and arguments."""
+    for name in NAMES:
+        for i, sample in enumerate(OPS[name].sample_inputs(DEVICE, dtype)):
+            yield name, i, *tensors_and_arguments(sample)
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "im2col"])
@@ -32,14 +46,42 @@ def test_samples(name, dtype, algorithm):
     assert len(samples) >= 10
     for i, sample in enumerate(samples):
         tensors, arguments = tensors_and_arguments(sample)
-        if "bias" in arguments:
-            tensors[2] = arguments.pop("bias")
         shapes = [None if t is None else list(t.shape) for t in tensors]
         with pycv.use(backend=BACKEND, algorithm=algorithm):
             assert_agrees(
                 getattr(PF, name), getattr(F, name), tensors, arguments,
                 grad_output=torch.randn_like, message=f"{name} sample {i} {shapes} {arguments}",
             )  # fmt: skip
+
+
+# Those that do not take every convolution, so that they can only be preferred.
+OTHERS = {
+    kernel.full_algorithm: kernel.numeric_class
+    for kernel in registry.kernels()
+    if kernel.backend == "cpu" and kernel.op.startswith("conv") and kernel.algorithm not in ("direct", "im2col")
+}
+
+
+@pytest.mark.skipif(BACKEND != "cpu", reason="names algorithms of the C++ kernels")
+@pytest.mark.parametrize(
+    "algorithm, dtype",
+    sliced(product(OTHERS, (torch.float32, torch.float64)), 6, id=lambda case: f"{case[0]}-{case[1]}"),
+)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_samples_of_algorithms_for_some_problems(algorithm, dtype):
+    """Wherever it takes one of the three passes of a sample; the other passes run on any of pycv's kernels."""
+    settings = {"backend": BACKEND, "prefer": algorithm, "precision": "fast"}
+    with registry.record() as calls:
+        for name, i, tensors, arguments in every_sample(dtype):
+            with pycv.use(**settings):
+                assert_agrees(
+                    getattr(PF, name), getattr(F, name), tensors, arguments, grad_output=torch.randn_like,
+                    message=f"{name} sample {i} {arguments}", numeric_class=OTHERS[algorithm],
+                )  # fmt: skip
+    took = [call for call in calls if call.choice.kernel.full_algorithm == algorithm]
+    if not took:
+        pytest.skip("none of torch's samples has a filter of the size that it is for")
+    assert {call.choice.problem.pass_ for call in took} >= {"forward", "grad_input"}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if OPS[name].error_inputs_func is not None])
