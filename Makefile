@@ -30,7 +30,8 @@ test-native:  ## the C++ kernels alone: as built, under sanitizers, and on aarch
 test-isa:  ## the tests of the kernels and ops with each instruction set of this machine forced in turn
 	@tools/setup.sh test
 	@for isa in $$(.venv/bin/python -c 'from tools import native; print(*[i.name for i in native.runnable()])'); do \
-	    echo "== PYCV_CPU_ISA=$$isa"; PYCV_CPU_ISA=$$isa $(PYTEST) tests/cpu tests/ops tests/nn || exit 1; done
+	    echo "== PYCV_CPU_ISA=$$isa"; export PYCV_CPU_ISA=$$isa; \
+	    $(PYTEST) tests/cpu tests/nn && $(PYTEST) -m "full or not full" tests/ops || exit 1; done
 
 test-cuda:  ## tests of the CUDA kernels, which the CPU executes; ops and models on them; a stand-in for a GPU; a race check
 	@tools/setup.sh test
