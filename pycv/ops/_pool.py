@@ -108,8 +108,7 @@ def adaptive_spec(op: str, rank: int, output_size, x: torch.Tensor) -> Spec:
     name = f"{op}{rank}d"
     if isinstance(output_size, (tuple, list)):
         sizes = tuple(output_size)
-        if rank > 1 and x.dim() <= len(sizes):
-            raise ValueError(f"{name}: Input dimension should be at least {len(sizes) + 1}, but got {x.dim()}")
+        require_axes(op, rank, output_size, x)
         if len(sizes) not in ((1,) if rank == 1 else (1, rank)):
             raise RuntimeError(f"{name}: output_size must be {rank} ints, but got {output_size!r}")
     else:
@@ -122,6 +121,15 @@ def adaptive_spec(op: str, rank: int, output_size, x: torch.Tensor) -> Spec:
         raise TypeError(f"{name}(): argument 'output_size' must be int or tuple of ints, not {output_size!r}") from None
     require_64_bits(name, "output_size", output_size, *(v for v in sizes if v is not None))
     return Spec(name, rank, output_size=sizes)
+
+
+def require_axes(op: str, rank: int, output_size, x: torch.Tensor) -> None:
+    """Raises ValueError, as torch does, for an input that has no more axes than several output sizes are given."""
+    if rank > 1 and isinstance(output_size, (tuple, list)) and x.dim() <= len(output_size):
+        raise ValueError(
+            f"{op}{rank}d: Input dimension should be at least {len(output_size) + 1}, but got input of shape "
+            f"{tuple(x.shape)}"
+        )
 
 
 def output_size_of(spec: Spec, size: Sizes) -> Sizes:

@@ -25,6 +25,7 @@ from ._pool import (
     output_size_of,
     prepare,
     recall,
+    require_axes,
     run_forward,
     run_grad_input,
     run_torch,
@@ -81,6 +82,8 @@ def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:
     if prepared is None:
         # torch takes, for output size 1 alone, inputs without elements or with fewer axes: it decides on those.
         if seen or not plain(x) or x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]:
+            if not seen:
+                require_axes("adaptive_avg_pool", rank, output_size, x)
             return _TORCH_ADAPTIVE[rank](x, output_size)
         prepared = memorize(key, prepare(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x, False))
     return _pool(prepared, x)

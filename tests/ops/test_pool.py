@@ -20,6 +20,7 @@ KINDS = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
 NAMES = [f"{kind}{rank}d" for kind in KINDS for rank in (1, 2, 3)]
 OPS = {op.name.removeprefix("nn.functional."): op for op in op_db}
 DTYPES = (torch.float32, torch.float64)
+ARGUMENTS = ("input", "kernel_size", "stride", "padding", "dilation", "output_size", "divisor")
 
 
 def assert_same(ours, theirs, name):
@@ -80,6 +81,7 @@ def test_error_inputs(name):
             expected = outcome(getattr(F, name), *arguments, **sample.sample_input.kwargs)
             raised = outcome(getattr(PF, name), *arguments, **sample.sample_input.kwargs)
         assert type(raised) is type(expected), f"{raised!r}, torch: {expected!r}"
+        assert any(argument in str(raised) for argument in ARGUMENTS), raised
 
 
 @pytest.mark.parametrize(
