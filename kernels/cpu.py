@@ -10,7 +10,7 @@ from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, Pointwis
 from . import Kernel, _fields, _geometry
 
 try:
-    from pycv import _cpu
+    import pycv._cpu as _cpu  # `from pycv` would speak of a circular import where there is none
 except ImportError as error:  # reported by pycv.info() and by every reason below
     _cpu, missing = None, str(error)  # type: ignore[assignment]
 

@@ -33,7 +33,7 @@ from pycv.problem import (
 from . import Kernel, _fields, _geometry, _limits
 
 try:
-    from pycv import _cuda
+    import pycv._cuda as _cuda  # `from pycv` would speak of a circular import where there is none
 except ImportError as error:  # reported by pycv.info() and by every reason below
     _cuda, missing = None, str(error)  # type: ignore[assignment]
 

@@ -78,6 +78,22 @@ def test_without_the_extension_info_says_why_and_what_to_do():
     assert "the C++ kernels are not built" in out
 
 
+def test_what_is_not_built_is_said_in_plain_words():
+    """As seen from kernels/, which is imported while pycv itself is."""
+    hide = (
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name in ('pycv._cpu', 'pycv._cuda'): raise ModuleNotFoundError(f'No module named {name!r}')\n"
+        "sys.meta_path.insert(0, Hidden)\n"
+    )
+    ask = "pycv.set_default(backend='cpu'); print(pycv.kernels('relu.forward e10'))"
+    out = in_a_new_process(f"{hide}import pycv; print(pycv.info()); {ask}")
+    assert "not built (No module named 'pycv._cuda')" in out
+    assert "the C++ kernels are not built (No module named 'pycv._cpu')" in out
+    assert "circular" not in out
+
+
 def test_an_instruction_set_that_does_not_exist_is_reported():
     out = in_a_new_process("import pycv; print(pycv.info())", PYCV_CPU_ISA="mmx")
     assert "! PYCV_CPU_ISA=mmx: expected baseline, avx2 or avx512" in out
