@@ -47,7 +47,12 @@ fresh() {
 
 stamp=$venv/installed-$extra
 if ! fresh "$stamp" pyproject.toml "$constraints" tools/setup.sh; then
-    say "installing under $constraints: torch for the CPU is about 200 MB, the rest ($extra) about 150 MB"
+    case $extra in  # what the wheels of the extra weigh; Triton alone is 200 MB
+    test) rest="500 MB" ;;
+    demo) rest="150 MB" ;;
+    *) rest="50 MB" ;;
+    esac
+    say "installing under $constraints: torch for the CPU is about 200 MB, the rest ($extra) about $rest"
     if [[ ${#pip_args[@]} -eq 0 ]] && ! "$python" -c 'import torch' 2>/dev/null; then
         say "the default index may serve a CUDA build of several GB; for a smaller download point PIP_ARGS at a" \
             "CPU-only index, e.g. make demo PIP_ARGS=\"--extra-index-url URL\""
