@@ -93,8 +93,11 @@ def shards(
     Parameters
     ----------
     path
-        One shard, or a folder of them. With a split, the shards ``SPLIT/*.tar`` or ``SPLIT-*.tar`` in it. If the folder
-        has a ``classes.txt``, that names the classes, one per line; else they are numbers, as many as are used.
+        One shard, or a folder of them. If the folder has a ``classes.txt``, that names the classes, one per line; else
+        they are numbers, as many as are used.
+    split
+        The shards ``SPLIT/*.tar`` or ``SPLIT-*.tar`` in the folder; None: those of ``train`` if there are any, else all
+        that lie in it.
     on_corrupt
         ``refuse``: a truncated or damaged shard raises DataError. ``skip``: what comes before the damage is used, with
         a warning. (Damaged images in sound shards are the loader's to skip.)
@@ -119,7 +122,9 @@ def shards(
 def _find(root: Path, split: str | None) -> list[Path]:
     if root.is_file():
         return [root]
-    patterns = ["*.tar"] if split is None else [f"{split}/*.tar", f"{split}-*.tar"]
+    patterns = [f"{split or 'train'}/*.tar", f"{split or 'train'}-*.tar"]
+    if split is None:
+        patterns.append("*.tar")  # those of no split; beside train, those of val and test are not to be trained on
     for pattern in patterns:
         if found := sorted(root.glob(pattern)):
             return found

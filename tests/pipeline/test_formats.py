@@ -224,6 +224,16 @@ def test_shards(tmp_path):
         data.create("shards", tmp_path / "one")
 
 
+def test_shards_of_no_split_are_those_to_train_on(tmp_path):
+    images, labels = layouts.pixels(6, 6, 4, 3), np.arange(6) % 3
+    for folder, prefix in ((".", "{}"), ("folders/{}", "shard")):
+        for split in ("train", "val"):
+            layouts.write_shards(tmp_path / folder.format(split), images, labels, 6, prefix.format(split))
+    for path in (tmp_path, tmp_path / "folders"):
+        assert data.create("shards", path).name(0) == data.create("shards", path, "train").name(0)
+        assert len(data.create("shards", path)) == 6
+
+
 def test_synthetic():
     train, again, test = (
         data.create("synthetic", split=split, samples=30, size=16) for split in (None, "train", "test")
