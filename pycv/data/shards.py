@@ -160,7 +160,7 @@ def scan(path: Path, on_corrupt: str = "refuse") -> list[Entry]:
                 entries.append(_entry(tar, path, current, parts))
     except (tarfile.TarError, EOFError) as error:
         damage = DataError(f"{path}: {error}; shards are plain, whole tar files")
-        if on_corrupt == "refuse" or not entries:
+        if on_corrupt == "refuse":
             raise damage from error
         warnings.warn(f"{damage}; its first {len(entries)} samples are used", stacklevel=2)
     return entries

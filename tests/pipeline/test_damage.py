@@ -251,6 +251,20 @@ def test_truncated_shards(tmp_path):
         data.create("shards", tmp_path)
 
 
+def test_a_shard_of_which_nothing_is_left(tmp_path):
+    """As a download leaves it that was broken off at once."""
+    layouts.write_shards(tmp_path, layouts.pixels(6, 6, 4, 3), np.arange(6) % 2, 2)
+    (tmp_path / "train-0001.tar").write_bytes(b"")
+    with pytest.raises(data.DataError, match=r"train-0001\.tar: empty file"):
+        data.create("shards", tmp_path)
+    with pytest.warns(UserWarning, match=r"train-0001\.tar: empty file.*its first 0 samples are used"):
+        assert len(data.create("shards", tmp_path, on_corrupt="skip")) == 4
+    for shard in tmp_path.glob("*.tar"):
+        shard.write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(data.DataError, match="there is no sample"):
+        data.create("shards", tmp_path, on_corrupt="skip")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
