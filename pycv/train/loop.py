@@ -58,6 +58,7 @@ class Progress:
     seconds: float = 0.0
     records: int = 0  # lines of metrics.jsonl
     window: list[float] = field(default_factory=lambda: [0.0] * 4)  # since the last: Σ loss, top 1, top 5; pictures
+    window_seconds: float = 0.0  # that these have taken, as far as ``seconds`` does not have them
     best: list[float] = field(default_factory=list)  # top1 and -loss of the best validation, its step and epoch
     waited: int = 0  # epochs since
     unjudged: int = 0  # the epoch that is trained but whose validation has not ended; 0: there is none
@@ -121,7 +122,7 @@ class Trainer:
             raise TrainError(f"{str(error).strip()} {self.kept()}. Go on with --resume") from None
 
     def _run(self) -> None:
-        self._clock = time.perf_counter()
+        self._clock = time.perf_counter() - self.progress.window_seconds
         for observer in self.observers:
             observer.start(self.total_steps, self.progress.step)
         if self.progress.step == 0:
@@ -363,6 +364,7 @@ class Trainer:
             return
         if self.records is not None:
             self.records.sync()
+        self.progress.window_seconds = time.perf_counter() - self._clock
         self.checkpoints.save(self.progress.step, self.state_dict() | {"random": random})
 
     # -------------------------------------------------------------------------------------------------- state

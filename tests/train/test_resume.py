@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -16,6 +17,7 @@ import torch
 
 import pycv
 from pycv.data import ArrayImages, CorruptImage, DataError
+from pycv.data.order import epoch_order
 from pycv.train import DiskFull, Diverged, Interrupted, TrainError, checkpoints, prepared
 
 from ..seed import SEED
@@ -92,6 +94,28 @@ def test_a_signal_saves_and_ends(whole, tmp_path):
         assert watch.calls == [(18, step), "closed"] and said == [f"going on after step {step} of 18"]
         small.assert_same_run(path, whole[0])
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_pace_of_a_run_that_goes_on_is_that_of_all_steps_of_a_line(tmp_path):
+    class Slow(ArrayImages):
+        broken = int(epoch_order(48, 0, 0, True)[-1])
+
+        def image(self, index):
+            time.sleep(0.01)
+            if index == self.broken:
+                raise CorruptImage(f"{self.name(index)}: truncated")
+            return super().image(index)
+
+    train = small.PARTS.train
+    options = ["loop.log_every=100", "epochs=1", "schedule.warm_up=0"]
+    slow = replace(small.PARTS, train=Slow(train.images, train.labels, train.classes))
+    with pytest.raises(CorruptImage):
+        small.run(tmp_path, *options, data=slow)
+    assert small.newest(tmp_path)["progress"]["step"] == 5
+    slow.train.broken = -1
+    small.run(tmp_path, *options, data=slow, resume=True)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["step"] == 6 and line["images_per_second"] < 100 and line["seconds"] > 0.48
 
 
 @pytest.mark.parametrize(("kind", "error"), [("step", Interrupted), ("validation", KeyboardInterrupt)])
