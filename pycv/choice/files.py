@@ -48,7 +48,7 @@ def read(path: Path, check: Callable[[Any], None]) -> Any | None:
     return None
 
 
-_BAD = (ValueError, TypeError, KeyError, AttributeError)
+_BAD = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 def _checked(path: Path, check: Callable[[Any], None]) -> Any:

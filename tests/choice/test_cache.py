@@ -43,6 +43,7 @@ def spoiled_files():
     yield "[]"
     yield '"text"'
     yield "\x00\xff"
+    yield "[" * 100_000
     for change in (
         {"identity": {**cache._identity(), "torch": "0.1"}},
         {"kernels": None},
