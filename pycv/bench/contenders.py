@@ -111,7 +111,7 @@ def _pycv(chosen: dict[str, str], layout: str, problem: Problem, data: Data) -> 
     wanted = chosen.get("algorithm")
     if wanted and wanted not in registry.algorithms()[f"{problem.op}.{problem.pass_}"]:
         raise Unavailable(f"{problem.op}.{problem.pass_} has no algorithm {wanted}")
-    with settings.use(**chosen):
+    with settings.use(**chosen, **_class_of(f"{chosen.get('backend')}:{wanted}", problem)):
         context = contextvars.copy_context()
     problem = in_layout(problem, layout) if layout else problem
     try:
@@ -120,6 +120,17 @@ def _pycv(chosen: dict[str, str], layout: str, problem: Problem, data: Data) -> 
     except registry.UnsupportedError as error:
         raise Unavailable(str(error)) from None
     return partial(context.run, made)
+
+
+def _class_of(name: str, problem: Problem) -> dict[str, str]:
+    """Who names a kernel of class fast has asked for that class, unless ``pycv.use(precision=...)`` says otherwise."""
+    classes = [
+        kernel.numeric_class
+        for kernel in registry.kernels(problem.op, problem.pass_)
+        if kernel.name == name and kernel.supports(problem) is None
+    ]
+    wanted = bool(classes) and set(classes) == {"fast"} and settings.current().precision is None
+    return {"precision": "fast"} if wanted else {}
 
 
 def _each_weight(problem: Problem, data: Data, make: Callable[[Data], Call]) -> Call:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pycv import registry
+from pycv import registry, settings
 from pycv.bench import check, contenders, data
 from pycv.bench.problems import case
 from tests.bench.compiler import Compiler
@@ -96,6 +96,23 @@ def test_tensors_lie_as_the_problem_says():
     assert tensors["input"].stride() == (720, 1, 80, 10)
     assert tensors["weight"].is_contiguous(memory_format=torch.channels_last)
     assert tensors["grad_output"].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cpu:winograd/f6", "conv2d.forward n1c8h13w13 k8r3s3 p1"),
+        ("cpu:winograd/f4", "conv2d.grad_input n1c8h13w13 k8r5s5 p2"),
+    ],
+)
+def test_a_kernel_of_class_fast_runs_where_it_is_named(name, text):
+    problem = case(text).problem
+    values = data.random_data(problem, 0)
+    with registry.record() as log:
+        contenders.contender(name).prepare(problem, values)()
+    assert {call.choice.kernel.name for call in log} == {name}
+    with settings.use(precision="default"), pytest.raises(contenders.Unavailable, match="looser than precision"):
+        contenders.contender(name).prepare(problem, values)
 
 
 def test_preparing_leaves_the_shared_data_alone():
