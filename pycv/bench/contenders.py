@@ -118,19 +118,17 @@ def _pycv(chosen: dict[str, str], layout: str, problem: Problem, data: Data) -> 
         made = context.run(_each_weight, problem, data, partial(call, nn, functional, problem))
         context.run(made)
     except registry.UnsupportedError as error:
-        raise Unavailable(str(error)) from None
+        # Without the problem, so that tables tell once what holds for several.
+        raise Unavailable(str(error).removeprefix(f"no kernel for {problem}: ")) from None
     return partial(context.run, made)
 
 
 def _class_of(name: str, problem: Problem) -> dict[str, str]:
     """Who names a kernel of class fast has asked for that class, unless ``pycv.use(precision=...)`` says otherwise."""
-    classes = [
-        kernel.numeric_class
-        for kernel in registry.kernels(problem.op, problem.pass_)
-        if kernel.name == name and kernel.supports(problem) is None
-    ]
-    wanted = bool(classes) and set(classes) == {"fast"} and settings.current().precision is None
-    return {"precision": "fast"} if wanted else {}
+    named = [kernel for kernel in registry.kernels(problem.op, problem.pass_) if kernel.name == name]
+    classes = {kernel.numeric_class for kernel in named if kernel.supports(problem) is None}
+    classes = classes or {kernel.numeric_class for kernel in named}
+    return {"precision": "fast"} if classes == {"fast"} and settings.current().precision is None else {}
 
 
 def _each_weight(problem: Problem, data: Data, make: Callable[[Data], Call]) -> Call:

@@ -141,6 +141,15 @@ def test_what_cannot_run_says_why(name, text, reason):
         contenders.contender(name).prepare(problem, data.random_data(problem, 0))
 
 
+def test_the_reason_is_that_of_the_kernels_that_were_asked_for():
+    problem = case("conv2d.forward n1c8h8w8 k8r1s1").problem
+    with pytest.raises(contenders.Unavailable) as found:
+        contenders.contender("cpu:winograd").prepare(problem, data.random_data(problem, 0))
+    reason = str(found.value)
+    assert "filter 1x1: this tile is for 3x3" in reason and "was asked for" not in reason
+    assert reason.count("looser than precision") == 1 and len(reason) < 700
+
+
 @pytest.mark.parametrize("text", ["relu.forward e{}", "conv2d.forward n1c2h{}w8 k2r1s1 bias+relu"])
 def test_every_problem_is_compiled_once_and_runs_compiled_however_many_came_before(text):
     for size in range(3, 12):  # torch gives up on the ninth of a function
