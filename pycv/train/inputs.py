@@ -50,7 +50,8 @@ class Parts:
 
 
 def parts(data: Data, seed: int) -> Parts:
-    """The parts that a recipe names or cuts from the training data, by seed, every class in the same share.
+    """The parts that a recipe names or cuts from the training data, by ``data.seed`` or else ``seed``, the run's, every
+    class in the same share.
 
     Raises
     ------
@@ -61,6 +62,7 @@ def parts(data: Data, seed: int) -> Parts:
     DataError
         If the files are not what they should be, or a class is empty in a part.
     """
+    seed = seed if data.seed is None else data.seed
     train = _opened(data, data.train)
     validation = None if data.validation is None else _opened(data, data.validation)
     test: ImageDataset | None = None if data.test is None else _opened(data, data.test)

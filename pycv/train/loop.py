@@ -175,7 +175,12 @@ class Trainer:
         self.model.train()
         for batch in self._batches():
             self._name_skipped(batch.skipped)
-            self._step(batch, epoch)
+            try:
+                self._step(batch, epoch)
+            except Diverged:
+                if progress.window[3]:
+                    self._record_window(epoch)
+                raise
             if progress.step % loop.log_every == 0:
                 self._record_window(epoch)
             ends = progress.step % len(self.loader) == 0

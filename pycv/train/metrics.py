@@ -1,8 +1,7 @@
 """Accuracy of a classifier, counted in integers: the same sums on one process as on many, whatever their shares.
 
 A dozen lines in place of torchmetrics, which was tried and does not fit: it refuses the top 5 of four classes, gives an
-empty class accuracy 0, counts a NaN among the scores as a sure prediction, and its import brings SciPy and matplotlib
-along.
+empty class accuracy 0, and counts a NaN among the scores as a sure prediction.
 """
 
 from __future__ import annotations

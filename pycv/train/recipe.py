@@ -7,6 +7,7 @@ and nowhere else: reading, overriding, checking and writing go through them. Eve
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 import types
 import typing
@@ -52,6 +53,7 @@ class Data:
     test_share: float = setting(0.0, least=0, below=1)  # cut from the training data where `test` names no split
     folds: int = setting(0, least=0)  # of cross-validation; the test data are then those of one fold
     fold: int = setting(0, least=0)
+    seed: int | None = setting(None, least=0)  # of what is cut; None: the run's
     workers: int = setting(0, least=0)
     on_corrupt: str = setting("refuse", choices=("refuse", "skip"))
 
@@ -292,6 +294,8 @@ def _check_bounds(value: Any, declared: Field, key: str) -> None:
         return
     if "choices" in bounds and value not in bounds["choices"]:
         raise ValueError(f"{key}={value!r}: expected one of {', '.join(bounds['choices'])}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key}={value!r}: expected a finite number")
     fits = {
         "least": lambda bound: value >= bound,
         "above": lambda bound: value > bound,

@@ -1,6 +1,7 @@
 """A run from its recipe to its report, as ``pycv train`` and Python call it.
 
-``runs/NAME/`` has ``recipe.toml`` (every key), ``environment.json``, ``metrics.jsonl``, ``checkpoints/``,
+``runs/NAME/`` has ``recipe.toml`` (every key), ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` (the best
+weights as safetensors, too),
 ``evaluation.npz`` (of the best weights, on the test data where there are any) and the report.
 """
 
@@ -11,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from .recipe import Kernels, Recipe
 from .report import write_report
 
 EVALUATION = "evaluation.npz"
+EXPORTED = "best.safetensors"
 # A run that goes on has these, and all of the model, as it began: they say which state belongs to which parameter.
 KEPT = ("batch_size", "optim.name", "optim.decay_all", "optim.layer_decay")
 
@@ -83,8 +85,19 @@ class Session:
         trainer, group, best = self.trainer, self.trainer.group, self.trainer.progress.best
         group.barrier()  # process 0 has written the best weights
         trainer.model.load_state_dict(self._best()["model"])
+        if group.main:
+            self._export()
         test = None if self.parts.test is None else self._tested(self.parts.test)
         return Outcome(self.run, best[0], int(best[3]), test)
+
+    def _export(self) -> None:
+        """The best weights for other programs, where safetensors is installed."""
+        with suppress(ImportError):
+            from safetensors.torch import save
+
+            state = {key: value.cpu().clone().contiguous() for key, value in self.trainer.model.state_dict().items()}
+            about = {"model": self.trainer.recipe.model.name, "classes": json.dumps(self.trainer.classes)}
+            write_whole(self.run / "checkpoints" / EXPORTED, save(state, about))
 
     def _best(self) -> dict[str, Any]:
         try:
@@ -435,7 +448,8 @@ def evaluate_runs(
     Raises
     ------
     ValueError
-        If the networks were trained on other classes than the data has, or there is no such part.
+        If the networks were trained on other classes than the data has, there is no such part, or a network may have
+        been trained on what it would be judged by.
     Diverged
         If scores are not finite.
     """
@@ -446,6 +460,7 @@ def evaluate_runs(
     ):
         dataset = (inputs.parts(wanted.data, wanted.seed) if data is None else data).by_name(split)
         for each in trained:
+            require_unseen(each, wanted, split)
             if each.classes != dataset.classes:
                 raise ValueError(f"{each.path}: trained on other classes ({', '.join(each.classes[:5])} ...) than the "
                                  f"data have ({', '.join(dataset.classes[:5])} ...)")  # fmt: skip
@@ -454,6 +469,27 @@ def evaluate_runs(
         networks = [placement.model(each.model) for each in trained]
         arguments = (losses.build(wanted.loss), len(dataset.classes), placement, group)
         return evaluate(networks, loader, *arguments, say=say if group.main else _silent)
+
+
+def require_unseen(trained: Trained, wanted: Recipe, split: str) -> None:
+    """ValueError where data that are cut into parts were cut otherwise for the network: it may have seen these."""
+    own_split = split == "train" or getattr(wanted.data, split) is not None
+    same_data = (trained.recipe.data.name, trained.recipe.data.path) == (wanted.data.name, wanted.data.path)
+    if (own_split and not wanted.data.folds) or not same_data:
+        return
+    cut, other = _cut(wanted), _cut(trained.recipe)
+    if different := [f"{key}={other[key]!r} (here {value!r})" for key, value in cut.items() if other[key] != value]:
+        raise ValueError(
+            f"{trained.path}: trained on parts of the data that were cut by {', '.join(different)}: it may have seen "
+            "what it would be judged by; runs of one data.seed can be compared and combined"
+        )
+
+
+def _cut(wanted: Recipe) -> dict[str, Any]:
+    """All that decides which picture is in which part."""
+    keys = ("train", "validation", "test", "validation_share", "test_share", "folds", "fold")
+    seed = wanted.seed if wanted.data.seed is None else wanted.data.seed
+    return {f"data.{key}": getattr(wanted.data, key) for key in keys} | {"data.seed": seed}
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def test_what_a_run_writes(whole):
     assert lines[-2]["loss"] < lines[2]["loss"] and lines[-1]["top5"] == 1.0
     assert {"epoch", "step", "loss", "top1", "top5", "learning_rate"} < set(lines[0])
     assert sorted(p.name for p in (path / "checkpoints").iterdir()) == [
-        "best.pt", "step-00000015.pt", "step-00000018.pt",
+        "best.pt", "best.safetensors", "step-00000015.pt", "step-00000018.pt",
     ]  # fmt: skip
     assert (path / "environment.json").is_file() and "lr = 0.05" in (path / "recipe.toml").read_text()
 
@@ -335,6 +335,8 @@ def test_a_loss_that_is_no_number(tmp_path):
         Diverged, match=r"the loss is (nan|inf) at step \d+ \(epoch .*learning rate .*step-000000\d+.pt"
     ):
         small.run(path, "optim.lr=1e30", "loop.ema=0", "schedule.name=constant", "schedule.warm_up=0")
+    (line,) = small.records(path)  # of the steps before it, though it was not their turn yet
+    assert line["kind"] == "step" and 0 < line["step"] < 4
     state = small.newest(path)
     assert all(value.isfinite().all() for value in state["model"].values())
     small.run(path, resume=True)  # with a sane rate it goes on

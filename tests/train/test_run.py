@@ -388,6 +388,7 @@ def test_ensemble_of_one_is_it(lenet, tmp_path):
         (("train", "--recipe", "lenet"), "no such recipe; did you mean"),
         (("train", "--recipe", "lenet-mnist", "--data", "nowhere"), "path='nowhere': no such file or folder"),
         (("train", "--recipe", "lenet-digits", "--set", "optim.lr=0"), "optim.lr=0.0: expected a number above 0"),
+        (("train", "--recipe", "lenet-digits", "--set", "optim.lr=inf"), "optim.lr=inf: expected a finite number"),
         (("train", "--recipe", "lenet-mnist"), "data.path (--data): none is given, expected the path of"),
         (("train", "--resume", "nowhere"), "nowhere/recipe.toml: no such file or directory"),
         (("train", "--recipe", "alexnet", "--synthetic", "5"), "class"),
@@ -412,6 +413,29 @@ def test_what_trained_networks_cannot_do_here(lenet, tmp_path, capsys):
     ):
         code, _, err = command(capsys, *arguments)
         assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_the_best_weights_as_safetensors(lenet):
+    from safetensors import safe_open
+
+    best = checkpoints.read(lenet / "one/checkpoints/best.pt")["model"]
+    model = models.create("lenet5", weights=lenet / "one/checkpoints/best.safetensors")
+    assert all(torch.equal(value, best[key]) for key, value in model.state_dict().items())
+    with safe_open(lenet / "one/checkpoints/best.safetensors", "pt") as file:
+        assert file.metadata() == {"model": "lenet5", "classes": json.dumps([str(digit) for digit in range(10)])}
+
+
+def test_runs_are_judged_by_what_none_of_them_has_seen(lenet, capsys):
+    one = load(lenet / "one")
+    other = replace(one, recipe=recipe.override(one.recipe, ["seed=7"]))
+    for trained, changes in (([one, other], []), ([one], ["seed=9"]), ([one], ["data.test_share=0.3"])):
+        with pytest.raises(ValueError, match=r"it may have seen what it would be judged by"):
+            evaluate_runs(trained, recipe.override(one.recipe, changes), "test")
+    fixed = [replace(each, recipe=recipe.override(each.recipe, ["data.seed=0"])) for each in (one, other)]
+    assert len(evaluate_runs(fixed, fixed[0].recipe, "test").index) > 0
+    code, _, err = command(capsys, "eval", lenet / "one", "--split", "test", "--seed", "9")
+    assert code == 2 and "data.seed=1 (here 9)" in err and len(err.splitlines()) == 1
+    assert command(capsys, "eval", lenet / "one", "--split", "train", "--seed", "9")[0] == 0
 
 
 def test_networks_whose_scores_are_no_numbers(lenet, tmp_path, capsys):
