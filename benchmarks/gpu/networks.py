@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 import pycv
 from pycv import models
 from pycv.bench import device, network_report, report
-from pycv.bench.network_worker import FORMATS, NOT_FINITE, output_error, unpatched
+from pycv.bench.network_worker import FORMATS, NOT_FINITE, judged, output_error, unpatched
 from pycv.bench.runner import MEASURED, Row
 from pycv.cli.shared import progress_bar
 from pycv.timing import Timing
@@ -74,7 +74,7 @@ def precision_of(setting: Setting) -> Iterator[None]:
 @dataclass(frozen=True)
 class Subject:
     """A contender that is ready: its call, on images of its own, and what memory that took. ``fresh`` are images that
-    nothing is timed on, and float64's output for the first of them; None for training."""
+    nothing is timed on, and float64's output for those of them that are judged; None for training."""
 
     call: Callable[[], Any]
     x: Tensor
@@ -98,7 +98,7 @@ def subjects(setting: Setting, wanted: Sequence[str]) -> tuple[dict[str, Subject
     shape = (setting.batch, *models.image_shape(setting.network))
     x, other = (torch.randn(shape).to("cuda", dtype) for _ in range(2))
     labels = torch.randint(0, 10, (setting.batch,)).to("cuda")
-    fresh = None if train else (other, _exact(original, other[:1]))
+    fresh = None if train else (other, _exact(original, other[judged(setting.batch)]))
     found, reasons = {}, {}
     for name in wanted:
         before = torch.cuda.memory_allocated()

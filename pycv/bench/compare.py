@@ -107,8 +107,8 @@ def _change(one: Key, before: Row, after: Row, tolerance: float) -> Change:
 
 
 def _machines(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    parts = [name for name in ("cpu", "cores", "isa", "torch") if before[name] != after[name]]
-    told = ", ".join(f"{name} {before[name]} and {after[name]}" for name in parts)
+    parts = [name for name in ("cpu", "cores", "isa", "torch", "gpu") if before.get(name) != after.get(name)]
+    told = ", ".join(f"{name} {before.get(name)} and {after.get(name)}" for name in parts)
     return f"not of one machine: {told}" if told else ""
 
 

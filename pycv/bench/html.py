@@ -174,7 +174,7 @@ def _roofline(file: str, document: Mapping[str, Any]) -> str:
     peaks = Peaks.from_json(document["peaks"])
     series: dict[str, list[tuple[float, float, str]]] = {}
     for row in document["rows"]:
-        if row["seconds"] and row["algorithm_flops"] and row["roofline"]:
+        if row["seconds"] and row["algorithm_flops"] and row["bytes"] and row["roofline"]:
             rate = row["algorithm_flops"] / row["seconds"] / 1e9
             share = f"{row['roofline']:.0%} of its roofline ({row['bound']})"
             words = f"{row['name']}, {row['kernel']}: {rate:.1f} GFLOP/s, {share}"

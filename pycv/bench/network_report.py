@@ -125,10 +125,10 @@ def ratios(recorded: Mapping[str, Any]) -> str:
         rival = fastest_rival(group)
         found += [rival["seconds"] / own] if rival and own else []
         cells = (f"{1e3 * seconds[name]:.3g}" if name in seconds else "-" for name in names)
-        lines.append((setting(group[0]), *cells, f"{found[-1]:.2f}x" if rival and own else "-"))
+        lines.append((setting(group[0]), *cells, report.times(found[-1]) if rival and own else "-"))
     if found:
         mean = math.exp(math.fsum(map(math.log, found)) / len(found))
-        lines.append(("geometric mean", *[""] * len(names), f"**{mean:.2f}x**"))
+        lines.append(("geometric mean", *[""] * len(names), f"**{report.times(mean)}**"))
     why = [f"- {reason}\n" for reason in reasons(rows, setting)]
     return markdown_table(lines) + "\n\n" + "".join([*why, "\n"] if why else []) + _where(recorded) + " Median times.\n"
 
@@ -157,7 +157,7 @@ def _cells(row: Row, rival: Row | None) -> tuple[str, ...]:
         f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.4g}",
         f"{50 * (row['high'] - row['low']) / row['seconds']:.1f}",
         f"{row['images_per_second']:.1f}",
-        f"{rival['seconds'] / row['seconds']:.2f}x" if rival else "-",
+        report.times(rival["seconds"] / row["seconds"]) if rival else "-",
         f"{row['peak_bytes'] / 1e6:.0f}",
         f"{row['base_bytes'] / 1e6:.0f}",
         "-" if row["error"] is None else f"{row['error']:.0e}",

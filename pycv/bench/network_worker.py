@@ -33,7 +33,15 @@ from .contenders import Unavailable
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 ENGINES = ("onnxruntime", "openvino")
-CONTENDERS = ("pycv", "pycv@nhwc", "torch:nchw", "torch:nhwc", "torch:compiled", *ENGINES)
+CONTENDERS = {
+    "pycv": "torch's layers, patched",
+    "pycv@nhwc": "the same in channels_last",
+    "torch:nchw": "torch's layers",
+    "torch:nhwc": "the same in channels_last",
+    "torch:compiled": "torch.compile of them",
+    "onnxruntime": "ONNX Runtime, inference, where it is installed",
+    "openvino": "OpenVINO, inference, where it is installed",
+}
 LAYER_RUNS = 5
 SAMPLES_PER_TURN = 3
 NOT_FINITE = "refused: what it computes is not finite"
@@ -249,9 +257,14 @@ class _Engine:
 
 
 def output_error(made: Tensor, expected: Tensor) -> float:
-    """max |made - expected| / max |expected| over the images that the reference has."""
-    difference = (made[: expected.shape[0]].double() - expected).abs().max() / expected.abs().max()
+    """max |made - expected| / max |expected| over the images that are judged, which ``expected`` has alone."""
+    difference = (made[judged(len(made))].double() - expected).abs().max() / expected.abs().max()
     return float(difference) if difference.isfinite() else float("inf")
+
+
+def judged(batch: int) -> list[int]:
+    """Which images of a batch are compared with float64, which takes its time: the first and the last."""
+    return sorted({0, batch - 1})
 
 
 def _reference(job: Job) -> Path:
@@ -259,7 +272,8 @@ def _reference(job: Job) -> Path:
 
 
 def write_reference(job: Job) -> None:
-    """In float64: the output of the first image, or the gradients of all parameters; the ONNX file if asked for."""
+    """In float64: the output of the images that are judged, or the gradients of all parameters; and, if asked for, the
+    ONNX file."""
     model, x = _model(job), images(job, job.seed + 2)
     exact = copy.deepcopy(model).double()
     if job.train:
@@ -269,7 +283,7 @@ def write_reference(job: Job) -> None:
         found = [p.grad for p in exact.parameters() if p.grad is not None]
     else:
         with torch.no_grad():
-            found = [exact(x[:1].double())]
+            found = [exact(x[judged(job.batch)].double())]
     torch.save(found, _reference(job))
     if job.onnx:
         try:

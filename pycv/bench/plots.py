@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from .machine import Peaks
+from .report import times
 
 COLOURS = ("#1f5fbf", "#c2571a", "#2a8f5b", "#8a3ea8", "#b8860b", "#0e8a94", "#b02a5b", "#5b6770")
 WIDTH, HEIGHT = 860, 430
@@ -103,9 +104,9 @@ def bars(groups: Mapping[str, Bars], title: str) -> str:
             left, right = sorted((x.at(1), x.at(ratio)))
             colour = COLOURS[names.index(name) % len(COLOURS)]
             place = f'x="{left:.1f}" y="{top}" width="{max(right - left, 1):.1f}" height="14" fill="{colour}"'
-            parts.append(f"<rect {place}><title>{escape(f'{name}: {ratio:.2f}x, {words}')}</title></rect>")
+            parts.append(f"<rect {place}><title>{escape(f'{name}: {times(ratio)}, {words}')}</title></rect>")
             parts.append(_text(2.5 * LEFT - 6, top + 11, name, "end"))
-            parts.append(_text(WIDTH - RIGHT + 8, top + 11, f"{ratio:.2f}x, {words}", ""))
+            parts.append(_text(WIDTH - RIGHT + 8, top + 11, f"{times(ratio)}, {words}", ""))
             top += 18
         top += 8
     grid = []

@@ -20,7 +20,10 @@ def read(path: str | Path) -> dict[str, Any]:
         if not of_networks(value):
             return report.checked(value)
         report.validate(value, network_report.DOCUMENT)
-        report.require_measured(value["rows"], ("low", "high", "images_per_second", "peak_bytes", "base_bytes"))
+        measured = ("low", "high", "images_per_second", "peak_bytes", "base_bytes")
+        report.require_measured(value["rows"], measured)
+        report.require_no_negative(value["rows"], (*measured, "error"))
+        report.require_no_negative([layer for row in value["rows"] for layer in row["layers"] or ()], ("seconds",))
         return value
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a recorded benchmark: {error}") from None

@@ -24,6 +24,9 @@ from . import gpu, machine
 from .runner import Row
 
 SCHEMA_VERSION = 2
+# What is beyond these nobody has measured; sums and plots need not reckon with it.
+LARGEST = 1e21
+SHORTEST, LONGEST = 1e-12, 1e9  # seconds
 
 
 def field(kind: str, description: str, nullable: bool = False) -> dict[str, Any]:
@@ -116,10 +119,11 @@ def validate(value: Any, schema: Mapping[str, Any] = DOCUMENT, where: str = "doc
 
 
 def _is(value: Any, kind: str) -> bool:
-    types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int}
-    if kind == "number":
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, types[kind]) and not (kind == "integer" and isinstance(value, bool))
+    types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    if kind in ("number", "integer"):
+        wanted = int if kind == "integer" else (int, float)
+        return isinstance(value, wanted) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return isinstance(value, types[kind])
 
 
 # -------------------------------------------------------------------------------------------------------- files
@@ -210,17 +214,37 @@ def checked(value: Any) -> dict[str, Any]:
     value = _upgraded(value)
     validate(value)
     require_measured(value["rows"], ("low", "high", "q25", "q75", "gflops"))
+    require_no_negative(value["rows"], ("flops", "bytes", "gflops", "algorithm_flops", "roofline", "error"))
+    if value["peaks"] is not None:
+        try:
+            machine.Peaks.from_json(value["peaks"])
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError(f"document.peaks: {type(error).__name__}: {error}") from None
     return value
 
 
 def require_measured(rows: Sequence[Row], fields: Sequence[str]) -> None:
     """Raises ValueError naming a row whose time is none, or that has a time but not these fields."""
     for i, row in enumerate(rows):
-        if row["seconds"] is not None:
-            if not row["seconds"] > 0:
-                raise ValueError(f"document.rows[{i}].seconds: expected more than 0, found {row['seconds']}")
-            if missing := [name for name in fields if row[name] is None]:
-                raise ValueError(f"document.rows[{i}].{missing[0]}: expected a number, as 'seconds' is one")
+        if row["seconds"] is None:
+            continue
+        for name in ("seconds", *fields):
+            where = f"document.rows[{i}].{name}"
+            if row[name] is None:
+                raise ValueError(f"{where}: expected a number, as 'seconds' is one")
+            if name in _TIMES and not SHORTEST <= row[name] <= LONGEST:
+                raise ValueError(f"{where}: expected seconds between {SHORTEST} and {LONGEST}, found {row[name]}")
+
+
+_TIMES = ("seconds", "low", "high", "q25", "q75")
+
+
+def require_no_negative(rows: Sequence[Row], fields: Sequence[str]) -> None:
+    """Raises ValueError naming the first number among these fields that is less than 0."""
+    for i, row in enumerate(rows):
+        for name in fields:
+            if row[name] is not None and row[name] < 0:
+                raise ValueError(f"document.rows[{i}].{name}: expected 0 or more, found {row[name]}")
 
 
 def _upgraded(value: Any) -> Any:
@@ -233,6 +257,12 @@ def _upgraded(value: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------- tables
+
+
+def times(ratio: float) -> str:
+    """``2.13x``; small ones to two digits: ``0.0042x``."""
+    return f"{ratio:.2f}x" if ratio >= 0.095 else f"{ratio:.2g}x"
+
 
 HEADER = ("problem", "contender", "ran", "ms", "±%", "ratio", "GFLOP/s", "roofline", "error")
 
@@ -287,7 +317,7 @@ def table(rows: Sequence[Row]) -> str:
         (group[0]["name"], [(row["contender"], *_cells(row, ratio(row, group))) for row in group])
         for group in by_problem(rows)
     ]
-    means = ", ".join(f"{name} {value:.2f}x" for name, value in geometric_means(rows).items())
+    means = ", ".join(f"{name} {times(value)}" for name, value in geometric_means(rows).items())
     means = f"Geometric mean of the ratios to torch in the problem's layout: {means or 'none'}"
     return "\n".join([grouped_table(HEADER, groups, left=(0, 1, 2)), *reasons(rows), means])
 
@@ -309,7 +339,7 @@ def _cells(row: Row, times_faster: float | None) -> tuple[str, ...]:
         row["kernel"] or "-",
         f"{'~' if row['noisy'] else ''}{1e3 * row['seconds']:.3f}",
         f"{spread:.0f}",
-        "-" if times_faster is None else f"{times_faster:.2f}x",
+        "-" if times_faster is None else times(times_faster),
         f"{row['gflops']:.1f}",
         "-" if row["roofline"] is None else f"{100 * row['roofline']:.0f} % {row['bound']}",
         "inf" if row["error"] is None else f"{row['error']:.1e}",
@@ -370,7 +400,7 @@ def markdown(recorded: Mapping[str, Any]) -> str:
         for base in torches:
             pairs = [({r["contender"]: r["seconds"] for r in group}) for group in groups]
             logs = [math.log(p[base] / p[name]) for p in pairs if p.get(base) and p.get(name)]
-            mean.append(f"**{math.exp(sum(logs) / len(logs)):.2f}x**" if logs else "-")
+            mean.append(f"**{times(math.exp(sum(logs) / len(logs)))}**" if logs else "-")
     lines.append([*mean, ""])
     machine, threads = recorded["machine"], sorted({row["threads"] for row in recorded["rows"]})
     where = (
@@ -386,4 +416,4 @@ def _ms(seconds: float | None) -> str:
 
 
 def _times(base: float | None, seconds: float | None) -> str:
-    return "-" if not base or not seconds else f"{base / seconds:.2f}x"
+    return "-" if not base or not seconds else times(base / seconds)

@@ -108,7 +108,15 @@ def _contenders() -> list[dict[str, Any]]:
     return [{"contender": name, "what": what} for name, what in contenders.descriptions().items()]
 
 
-_LISTS = {"ops": _ops, "kernels": _kernels, "sets": _sets, "contenders": _contenders}
+def _network_contenders() -> list[dict[str, Any]]:
+    from ..bench import network_worker
+
+    return [{"contender of networks": name, "what": what} for name, what in network_worker.CONTENDERS.items()]
+
+
+_LISTS = {
+    "ops": _ops, "kernels": _kernels, "sets": _sets, "contenders": _contenders, "networks": _network_contenders,
+}  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------------- run

@@ -134,7 +134,7 @@ def test_networks_that_there_is_no_time_to_compile_say_so(monkeypatch):
 def test_networks_that_compute_no_numbers_are_refused(monkeypatch):
     """The others are compared with float64, on images that they were not timed on."""
     x, fresh = torch.zeros(2, 1), torch.tensor([[2.0], [3.0]])
-    found = {name: networks.Subject(lambda by=by: x / by, x, 7, (fresh, torch.tensor([[2.0]]))) for name, by in
+    found = {name: networks.Subject(lambda by=by: x / by, x, 7, (fresh, fresh.double())) for name, by in
              (("pycv", 1), ("cuda", 0.8), ("torch:nchw", 0))}  # fmt: skip
     times = dict.fromkeys(found, Timing(*[1e-3] * 5, 9, 0, False))
     monkeypatch.setattr(networks, "precision_of", lambda setting: nullcontext())

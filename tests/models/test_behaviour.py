@@ -171,7 +171,7 @@ def test_channels_last_goes_through(name):
         seen = []
         for key, module in model.named_modules():
             module.register_forward_hook(lambda module, args, y, key=key: seen.append((key, y)))
-        assert_near(model(x), expected, 1e-5)
+        assert_near(model(x), expected, 1e-4)  # float32, other kernels
     for key, y in seen:
         if isinstance(y, torch.Tensor) and y.dim() == 4:
             assert y.is_contiguous(memory_format=torch.channels_last), key
