@@ -1,9 +1,11 @@
 """The command line: what it prints, where it records, and how it ends."""
 
 import csv
+import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ import pytest
 import pycv
 import pycv.demo
 from pycv import bench, cli
-from pycv.bench import machine, readme, runner
+from pycv.bench import machine, readme, report, runner
 
 
 @pytest.fixture(autouse=True)
@@ -195,22 +197,40 @@ def test_a_full_standard_output_is_one_line(outputs, capsys):
     assert capsys.readouterr().err == "pycv: error: no space left on device\n"
 
 
-@pytest.mark.parametrize("command", ["run", "sweep"])
-def test_an_interrupt_keeps_what_was_measured(command, capsys, elsewhere, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "number"), [("run", signal.SIGINT), ("sweep", signal.SIGINT), ("run", signal.SIGTERM)]
+)
+def test_a_signal_keeps_what_was_measured(command, number, capsys, elsewhere, monkeypatch):
     measured, measure = [], runner._measure_case
 
     def one_only(*arguments):
         if measured:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         measured.append(arguments)
         return measure(*arguments)
 
     monkeypatch.setattr(runner, "_measure_case", one_only)
     files = ("--csv", "x") if command == "sweep" else ("--json", "x")
     problems = ["relu.forward e{10,11}"] if command == "sweep" else ["relu.forward e10", "relu.forward e11"]
-    code, out, err = run(capsys, "bench", command, *problems, *files, "--contender", "torch:nchw", "--budget", "0.1")
+    arguments = ["bench", command, *problems, *files, "--contender", "torch:nchw", "--budget", "0.1"]
+    if number == signal.SIGTERM:
+        with pytest.raises(SystemExit, match="143"):
+            cli.main(arguments)
+        code, (out, err) = 130, capsys.readouterr()
+    else:
+        code, out, err = run(capsys, *arguments)
     assert code == 130 and not out and "Recorded in x what was measured until then" in err
     assert "relu.forward e10 f32 cpu" in (text := (elsewhere / "x").read_text()) and "e11" not in text
+
+
+def test_what_no_disk_takes_is_printed(capsys, elsewhere, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(report, "create", full)
+    monkeypatch.setattr(cli, "_drop_output", lambda: None)
+    code, out, err = run(capsys, "bench", "run", "relu.forward e10", "--contender", "torch:nchw", "--budget", "0.1")
+    assert code == 1 and err.endswith("pycv: error: no space left on device\n") and "torch:nchw" in out
 
 
 def test_bench_lists_what_there_is(capsys):

@@ -109,7 +109,7 @@ class Peaks:
         )
         found = Peaks(int(value["threads"]), value["isa"], dict(value["flops"]), levels, value.get("gpu", ""))
         rates = [*found.flops.values(), *(level.bandwidth for level in levels)]
-        if not levels or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        if not levels or not found.flops or not all(math.isfinite(rate) and rate > 0 for rate in rates):
             raise ValueError("rates must be positive numbers")
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ def _run(arguments: list[str]) -> int:
     def record() -> None:
         _record(report.document(rows), output, options.csv, options.markdown)
 
-    with _recorded(rows, record, output), progress_bar() as progress:
+    with _recorded(rows, record, output, report.table), progress_bar() as progress:
         bench.run(
             cases,
             contenders,
@@ -255,7 +256,7 @@ def _sweep(arguments: list[str]) -> int:
         _require_new(output, options.plot)
     rows: list[Row] = []
     with (
-        _recorded(rows, lambda: report.create(output, report.as_csv(rows)), output),
+        _recorded(rows, lambda: report.create(output, report.as_csv(rows)), output, report.table),
         progress_bar() as progress,
     ):
         sweep.sweep(
@@ -328,7 +329,7 @@ def _model(arguments: list[str]) -> int:
         _record(network_report.document(rows), output, options.csv, options.markdown)
 
     try:
-        with _recorded(rows, record, output), progress_bar() as progress:
+        with _recorded(rows, record, output, network_report.table), progress_bar() as progress:
             for done, name in enumerate(options.model):
 
                 def tell(step: int, steps: int, what: str, done: int = done) -> None:
@@ -467,17 +468,30 @@ def _report(arguments: list[str]) -> int:
 
 
 @contextmanager
-def _recorded(rows: list[Row], record: Callable[[], None], output: Path) -> Iterator[None]:
-    """Around the measuring of rows: records them, those before a Ctrl-C or an error, too, before anything is printed
-    that standard output may refuse."""
+def _recorded(
+    rows: list[Row], record: Callable[[], None], output: Path, table: Callable[[list[Row]], str]
+) -> Iterator[None]:
+    """Around the measuring of rows: records them, those before a Ctrl-C, a SIGTERM or an error, too, before anything is
+    printed that standard output may refuse. What no disk takes is printed as a table."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     except BaseException:
         if rows:
-            record()
+            _kept(rows, record, table)
             print(f"Recorded in {output} what was measured until then", file=sys.stderr)
         raise
-    record()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    _kept(rows, record, table)
+
+
+def _kept(rows: list[Row], record: Callable[[], None], table: Callable[[list[Row]], str]) -> None:
+    try:
+        record()
+    except OSError:
+        print(table(rows), flush=True)
+        raise
 
 
 def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ def user_input() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise  # wherever that happens it is said in the same words
         if error.filename is None or error.strerror is None:  # the message is the package's own
             raise UsageError(str(error)) from None
         raise UsageError(f"{error.filename}: {error.strerror.lower()}") from None

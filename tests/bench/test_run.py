@@ -188,6 +188,41 @@ def test_recordings_of_schema_1_are_still_read(rows, tmp_path):
     assert all(row["roofline"] is row["bound"] is None for row in recorded["rows"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seconds": 1e-300}, r"rows\[0\]\.seconds: expected seconds between 1e-12 and 1000000000.0, found 1e-300"),
+        ({"high": 1e300}, r"document\.rows\[0\]\.high: expected"),
+        ({"high": 1e12}, r"rows\[0\]\.high: expected seconds between"),
+        ({"seconds": -1.0}, r"rows\[0\]\.seconds: expected seconds between"),
+        ({"flops": 10**400}, r"rows\[0\]\.flops: expected integer"),
+        ({"bytes": -1}, r"rows\[0\]\.bytes: expected 0 or more, found -1"),
+        ({"gflops": -2.0}, r"rows\[0\]\.gflops: expected 0 or more"),
+    ],
+)
+def test_numbers_that_nobody_measured_are_refused_by_name(change, message):
+    with pytest.raises(ValueError, match=message):
+        report.checked(report.document([synthetic("a", "pycv", 1e-3, samples=9, disturbed=0) | change]))
+
+
+@pytest.mark.parametrize("peaks", [{}, {"threads": 1, "isa": "", "flops": {}, "levels": []}, 5])
+def test_peaks_that_are_none_are_refused(peaks):
+    document = report.document([synthetic("a", "pycv", 1e-3, samples=9, disturbed=0)])
+    levels = [{"name": "memory", "bytes": None, "bandwidth": 1e9}]
+    report.checked(document | {"peaks": {"threads": 1, "isa": "", "flops": {"f32": 1e9}, "levels": levels}})
+    with pytest.raises(ValueError, match=r"document\.peaks: "):
+        report.checked(document | {"peaks": peaks})
+
+
+def test_small_ratios_keep_two_digits():
+    assert [report.times(ratio) for ratio in (2387.264, 1.0, 0.0949, 0.00418)] == [
+        "2387.26x",
+        "1.00x",
+        "0.095x",
+        "0.0042x",
+    ]
+
+
 def test_a_file_that_is_no_recording_is_named(tmp_path):
     for text in ("{", "[]", json.dumps({"schema": 1}), "[" * 100_000):
         (tmp_path / "bad.json").write_text(text)
