@@ -184,6 +184,13 @@ def _mkl_matmul(problem: Problem, data: Data) -> Call:
 
 def _numpy_matmul(problem: Problem, data: Data) -> Call:
     a, b, bias = _plain_product(problem, data)
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise Unavailable(
+            "NumPy takes as many threads as it likes: pip install threadpoolctl, which limits it"
+        ) from None
+    threadpool_limits(torch.get_num_threads(), "blas")
     x, y, z = a.numpy(), b.numpy(), None if bias is None else bias.numpy()
     if z is None:
         return lambda: torch.from_numpy(x @ y)

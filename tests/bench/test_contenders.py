@@ -1,5 +1,6 @@
 """Contenders compute what the problem says, on the kernel that their name says."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -113,6 +114,23 @@ def test_a_kernel_of_class_fast_runs_where_it_is_named(name, text):
     assert {call.choice.kernel.name for call in log} == {name}
     with settings.use(precision="default"), pytest.raises(contenders.Unavailable, match="looser than precision"):
         contenders.contender(name).prepare(problem, values)
+
+
+def test_numpy_is_given_as_many_threads_as_the_others(monkeypatch):
+    from threadpoolctl import threadpool_info
+
+    problem = case("gemm.forward m8n8k8").problem
+    before = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        try:
+            contenders.contender("numpy:matmul").prepare(problem, data.random_data(problem, 0))()
+        finally:
+            torch.set_num_threads(before)
+        assert {pool["num_threads"] for pool in threadpool_info() if "numpy" in pool["filepath"]} == {count}
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    with pytest.raises(contenders.Unavailable, match="pip install threadpoolctl"):
+        contenders.contender("numpy:matmul").prepare(problem, data.random_data(problem, 0))
 
 
 def test_preparing_leaves_the_shared_data_alone():
