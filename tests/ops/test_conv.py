@@ -55,6 +55,14 @@ def test_gradients_of_gradients(case, layout, algorithm):
         assert gradients_hold(CASES[case], inputs)
 
 
+@pytest.mark.parametrize("name", ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose3d"])
+def test_gradients_of_gradients_of_other_ranks(name):
+    rank = int(name[-2])
+    x, w = torch.randn(1, 4, *(4, 3, 3)[:rank], **D), torch.randn(4, 2, *(2,) * rank, **D)
+    with pycv.use(backend=BACKEND):
+        assert gradients_hold(lambda x, w: getattr(PF, name)(x, w, stride=2, padding=1, groups=2), (x, w))
+
+
 @for_cpu
 @pytest.mark.parametrize("layout", [lambda t: t, last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize(("filter", "tile"), [(3, "split-f2"), (3, "split-f4"), (5, "s2d-f2"), (7, "s2d-f4")])
@@ -90,10 +98,11 @@ def test_complex_gradients():
         assert gradients_hold(function, (x, w))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pass_", ["forward", "grad_input", "grad_weight"])
-def test_library_op(pass_):
+def test_library_op(pass_, layout):
     x, w, b, _ = (t.detach().requires_grad_() for t in operands())
-    grad_output = torch.randn(2, 6, 5, 5, **D)
+    x, w, grad_output = map(LAYOUTS[layout], (x, w, torch.randn(2, 6, 5, 5, **D)))
     a, other = {"forward": (x, w), "grad_input": (grad_output, w), "grad_weight": (grad_output, x)}[pass_]
     geometry = ([5, 6], [3, 2], [5, 5], [1, 1], [1, 0], [1, 1], 2)
     for bias, relu in ((None, False), (b, True)):

@@ -75,10 +75,13 @@ def test_batch_norm_is_close_to_float64(shape, channels_last, training):
     assert y.stride() == x.stride() or not channels_last
 
 
-@pytest.mark.parametrize(("training", "affine", "channels_last"), sliced(product(*[(True, False)] * 3), 4))
-def test_batch_norm_gradients_of_gradients(training, affine, channels_last):
+@pytest.mark.parametrize(
+    ("training", "affine", "layout"), sliced(product((True, False), (True, False), ("nchw", "nhwc", "permuted")), 4)
+)
+def test_batch_norm_gradients_of_gradients(training, affine, layout):
     x = torch.randn(3, 4, 5, 6, dtype=torch.float64)
-    x = (x.to(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
+    x = {"nchw": x, "nhwc": x.to(memory_format=torch.channels_last), "permuted": x.view(3, 4, 6, 5).mT}[layout]
+    x.requires_grad_()
     parameters = [torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(2)] if affine else []
     mean, var = torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.5
 
