@@ -24,13 +24,15 @@ from .nn.patch import TWINS
 
 _LAYER = "pycv.explain.layer:"
 _REACHABLE = {getattr(function, "__name__", "") for function in HANDLERS}
-# Ops that move no data by themselves: views, allocation, and those that then call another op if there is work to do.
+# Ops that move no data by themselves: views, allocation, questions about dtypes, and those that then call another op if
+# there is work to do.
 _IDLE = {
     "T", "_reshape_alias", "_unsafe_view", "adjoint", "alias", "alpha_dropout", "as_strided", "as_strided_",
     "chunk", "contiguous", "detach", "detach_", "diagonal", "dropout", "empty", "empty_like", "empty_strided",
     "expand", "expand_as", "feature_dropout", "flatten", "lift_fresh", "mT", "movedim", "narrow", "numpy_T",
-    "permute", "reshape", "resize_", "resolve_conj", "resolve_neg", "select", "slice", "split", "split_with_sizes",
-    "squeeze", "swapaxes", "t", "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
+    "permute", "promote_types", "reshape", "resize_", "resolve_conj", "resolve_neg", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "swapaxes", "t", "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze",
+    "view", "view_as",
 }  # fmt: skip
 
 

@@ -200,6 +200,12 @@ def test_errors_of_the_model_come_through_and_leave_nothing():
     assert pycv.explain(model, X).rows
 
 
+def test_questions_about_dtypes_are_no_work_of_torchs():
+    model = torch.nn.Sequential(pycv.nn.BatchNorm2d(3))
+    ops = [row["op"] for row in pycv.explain(model.train(), torch.randn(2, 3, 4, 4)).rows]
+    assert ops == ["aten::add_", "batch_norm.forward"]  # the first counts the batches
+
+
 def test_wants_a_module():
     with pytest.raises(TypeError, match=r"model='function': expected a torch\.nn\.Module"):
         pycv.explain(F.relu, torch.randn(3))
