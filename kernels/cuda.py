@@ -412,7 +412,7 @@ def _windows(p: ConvProblem) -> str | None:
     axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
     for size, out, filter_, stride, padding, dilation in axes:
         if p.pass_ == "grad_input":
-            windows = _phase_windows(size, out, filter_, stride, padding, dilation)
+            windows = list(_phase_windows(size, out, filter_, stride, padding, dilation))
         else:
             windows = [((filter_ - 1) * dilation, stride, -padding, (out - 1) * stride + 1 - size - padding)]
         for reach, step, *corners in windows:
