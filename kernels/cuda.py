@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from math import prod
@@ -378,8 +379,8 @@ def _conv_wgmma(variant: str):
             return f"dtype {p.dtype}: {'/'.join(filter(None, ('wgmma', variant)))} takes {', '.join(dtypes)}"
         if p.groups != 1:
             return f"groups {p.groups}: wgmma is for one"
-        if p.pass_ == "grad_input" and set(p.stride) != {1}:
-            return f"stride {'x'.join(map(str, p.stride))}: the gradient of wgmma is for 1"
+        if p.pass_ == "grad_input" and (phases := prod(map(min, p.stride, p.size))) > _MOST_PHASES:
+            return f"stride {'x'.join(map(str, p.stride))}: wgmma computes {_MOST_PHASES} phases at most, not {phases}"
         tensors = [("input", p.input, p.c, p.size), ("output", p.output, p.k, p.output_size)]
         if p.residual is not None:
             tensors.append(("residual", p.residual, p.k if p.pass_ == "forward" else p.c, p.computed_size))
@@ -395,6 +396,9 @@ def _conv_wgmma(variant: str):
     return answer
 
 
+_MOST_PHASES = 9  # of strided grad_input: kMostPhases in csrc/cuda/conv_wgmma_phases.h
+
+
 def _dense_pixels(layout: Layout, n: int, channels: int, size: Sizes, step: int) -> bool:
     """Whether images lie one after the other, with pixels that begin every multiple of ``step`` elements."""
     if layout.name != "nhwc":
@@ -407,16 +411,27 @@ def _windows(p: ConvProblem) -> str | None:
     """What of the filter is beyond the limits of im2col copies."""
     axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
     for size, out, filter_, stride, padding, dilation in axes:
-        reach = (filter_ - 1) * dilation
-        gathers_output = p.pass_ == "grad_input"
-        lower = padding - reach if gathers_output else -padding
-        upper = lower + (size - out if gathers_output else (out - 1) * stride + 1 - size)
-        if reach > 255 or stride > 8 or not all(-128 <= corner <= 127 for corner in (lower, upper)):
-            return (
-                f"filter {filter_}, stride {stride}, padding {padding}, dilation {dilation}: wgmma's windows reach no "
-                "further than 255, begin no more than 128 beyond the image, and step by at most 8"
-            )
+        if p.pass_ == "grad_input":
+            windows = list(_phase_windows(size, out, filter_, stride, padding, dilation))
+        else:
+            windows = [((filter_ - 1) * dilation, stride, -padding, (out - 1) * stride + 1 - size - padding)]
+        for reach, step, *corners in windows:
+            if reach > 255 or step > 8 or not all(-128 <= corner <= 127 for corner in corners):
+                return (
+                    f"filter {filter_}, stride {stride}, padding {padding}, dilation {dilation}: wgmma's windows reach "
+                    "no further than 255, begin no more than 128 beyond the image, and step by at most 8"
+                )
     return None
+
+
+def _phase_windows(
+    size: int, out: int, filter_: int, stride: int, padding: int, dilation: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Of the phases of an axis that meet a filter position: reach, step and corners of their windows in the output."""
+    for phase in range(min(stride, size)):
+        steps = [phase + padding - r * dilation for r in range(filter_)]
+        if met := [step // stride for step in steps if step % stride == 0]:
+            yield max(met) - min(met), 1, min(met), min(met) + -(-(size - phase) // stride) - out
 
 
 def _exactly(major: int, minor: int) -> str | None:

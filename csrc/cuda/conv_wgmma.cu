@@ -1,5 +1,5 @@
-// Convolution on Hopper's tensor cores (sm_90a): the plans of forward and unit-stride grad_input. conv_wgmma.h has the
-// kernel, conv_wgmma_grad_weight.cu that of grad_weight and its plan.
+// Convolution on Hopper's tensor cores (sm_90a): the plans of forward and grad_input. conv_wgmma.h has the kernel,
+// conv_wgmma_phases.h that of strided grad_input, conv_wgmma_grad_weight.cu that of grad_weight and its plan.
 //
 //     wgmma         f16 and bf16, sums in fp32
 //     wgmma/tf32    f32, operands rounded to the 11 bits of precision of tf32
@@ -10,20 +10,29 @@
 // not aligned to 16 bytes.
 #include <memory>
 
-#include "conv_wgmma.h"
 #include "conv_wgmma_grad_weight.h"
+#include "conv_wgmma_phases.h"
 
 namespace pycv::cuda {
 
 template <>
-void launch_conv_wgmma<HalfArithmetic>(const Gemm<half>&, const ConvSource&, const ConvWeight&, const ConvWindows&,
+void launch_conv_wgmma<HalfArithmetic>(const Gemm<half>&, const ConvImages&, const ConvWeight&, const ConvWindows&,
                                        GroupColumns, Stream);
 template <>
-void launch_conv_wgmma<BfloatArithmetic>(const Gemm<bfloat16>&, const ConvSource&, const ConvWeight&,
+void launch_conv_wgmma<BfloatArithmetic>(const Gemm<bfloat16>&, const ConvImages&, const ConvWeight&,
                                          const ConvWindows&, GroupColumns, Stream);
 template <>
-void launch_conv_wgmma<Tf32Arithmetic>(const Gemm<float>&, const ConvSource&, const ConvWeight&, const ConvWindows&,
+void launch_conv_wgmma<Tf32Arithmetic>(const Gemm<float>&, const ConvImages&, const ConvWeight&, const ConvWindows&,
                                        GroupColumns, Stream);
+template <>
+void launch_conv_wgmma_phases<HalfArithmetic>(const Gemm<half>&, const ConvImages&, const ConvImages&,
+                                              const ConvWeight&, const Geometry&, GroupColumns, Stream);
+template <>
+void launch_conv_wgmma_phases<BfloatArithmetic>(const Gemm<bfloat16>&, const ConvImages&, const ConvImages&,
+                                                const ConvWeight&, const Geometry&, GroupColumns, Stream);
+template <>
+void launch_conv_wgmma_phases<Tf32Arithmetic>(const Gemm<float>&, const ConvImages&, const ConvImages&,
+                                              const ConvWeight&, const Geometry&, GroupColumns, Stream);
 
 namespace {
 
@@ -56,13 +65,9 @@ class WgmmaConv final : public ConvPlan {
 
 public:
     explicit WgmmaConv(const ConvProblem& p)
-        : problem_(p), forward_(p.pass == Pass::forward), unaligned_(plan_conv_mma(p, 0)) {
-        const Geometry geometry = geometry_of(p);
-        if (geometry.phase_count() == 0) return;
-        const Gather gather = geometry.phase(0);
-        windows_ = ConvWindows(gather);
-        positions_ = p.n * gather.positions();
-        columns_ = choose_columns(positions_, forward_ ? p.k : p.c);
+        : problem_(p), forward_(p.pass == Pass::forward), unaligned_(plan_conv_mma(p, 0)), geometry_(geometry_of(p)) {
+        positions_ = p.n * (forward_ ? p.out : p.size).count();
+        if (positions_ > 0) columns_ = choose_columns(positions_, forward_ ? p.k : p.c);
     }
 
     int64_t workspace_bytes() const override { return unaligned_->workspace_bytes(); }
@@ -79,11 +84,17 @@ public:
         const ConvProblem& p = problem_;
         const int64_t tap_channels = forward_ ? p.c : p.k, channels = forward_ ? p.k : p.c;
         const Spatial& size = forward_ ? p.size : p.out;
-        const ConvSource source{forward_ ? a.input : a.output, p.n, tap_channels, size.h, size.w,
+        const ConvImages source{forward_ ? a.input : a.output, p.n, tap_channels, size.h, size.w,
                                 forward_ ? p.input : p.output};
         constexpr int64_t N = widest_vector<T>;
         const ConvWeight weight{a.weight, channels, p.filter.count(), ceil_div(tap_channels, N) * N};
-        launch_conv_wgmma<Arithmetic>(result(a, channels), source, weight, windows_, columns_, stream);
+        const Gemm<T> g = result(a, channels);
+        if (forward_ || p.stride.h * p.stride.w == 1) {
+            launch_conv_wgmma<Arithmetic>(g, source, weight, ConvWindows(geometry_.phase(0)), columns_, stream);
+        } else {
+            const ConvImages computed{a.input, p.n, channels, p.size.h, p.size.w, p.input};
+            launch_conv_wgmma_phases<Arithmetic>(g, computed, source, weight, geometry_, columns_, stream);
+        }
     }
 
 private:
@@ -105,7 +116,7 @@ private:
     ConvProblem problem_;
     bool forward_;
     std::unique_ptr<ConvPlan> unaligned_;
-    ConvWindows windows_{};
+    Geometry geometry_;
     int64_t positions_ = 0;
     GroupColumns columns_ = GroupColumns::thin;
 };

@@ -45,8 +45,9 @@ __global__ void __launch_bounds__(Shape::threads, 1)
     using TileB = GroupTile<Arithmetic, Major::k, Shape::columns>;
     PYCV_SHARED(unsigned char, ring);
     __shared__ RingBarriers<Shape> barriers;
-    run_persistent<Arithmetic, Shape, TileA, TileB>(ring, barriers, g, ConvFeed<TileA, TileB>{operands}, operands.out,
-                                                    operands.tiles, operands.steps);
+    using Results = MatrixResults<Shape, typename Arithmetic::T>;
+    run_persistent<Arithmetic, Shape, TileA, TileB>(ring, barriers, g, ConvFeed<TileA, TileB>{operands},
+                                                    Results{g, operands.out, operands.tiles, operands.steps});
 }
 
 // ---------------------------------------------------------------------------------------------------------- launch
@@ -57,19 +58,29 @@ struct ConvWeight {
     int64_t channels, taps, pitch;
 };
 
+template <class Arithmetic, class Shape>
+TensorMap weight_map(const ConvWeight& weight) {
+    return matrix_map(weight.data, kTensorElement<Arithmetic>, weight.pitch, weight.channels, weight.taps,
+                      weight.taps * weight.pitch, weight.pitch, Shape::columns);
+}
+
+// Steps of a filter position.
+template <class Arithmetic>
+int channel_blocks(const ConvImages& source) {
+    return static_cast<int>(ceil_div<int64_t>(source.channels, 128 / sizeof(typename Arithmetic::T)));
+}
+
 // g: the result as a matrix of positions by channels, with its epilogue.
 template <class Arithmetic, class Shape>
-void launch_conv_wgmma(const Gemm<typename Arithmetic::T>& g, const ConvSource& source, const ConvWeight& weight,
+void launch_conv_wgmma(const Gemm<typename Arithmetic::T>& g, const ConvImages& source, const ConvWeight& weight,
                        const ConvWindows& windows, Stream stream) {
     const int64_t tiles = ceil_div<int64_t>(g.m, Shape::rows) * ceil_div<int64_t>(g.n, Shape::columns);
-    const ConvOperands operands{
-        windows_map(kTensorElement<Arithmetic>, source, windows, Shape::rows),
-        matrix_map(weight.data, kTensorElement<Arithmetic>, weight.pitch, weight.channels, weight.taps,
-                   weight.taps * weight.pitch, weight.pitch, Shape::columns),
-        result_map(g),
-        windows,
-        tiles,
-        static_cast<int>(ceil_div<int64_t>(source.channels, 128 / sizeof(typename Arithmetic::T))) * windows.taps()};
+    const ConvOperands operands{windows_map(kTensorElement<Arithmetic>, source, windows, Shape::rows),
+                                weight_map<Arithmetic, Shape>(weight),
+                                result_map(g),
+                                windows,
+                                tiles,
+                                channel_blocks<Arithmetic>(source) * windows.taps()};
     const auto grid = static_cast<unsigned>(std::min<int64_t>(tiles, multiprocessor_count()));
     launch(conv_wgmma<Arithmetic, Shape>, dim3(grid), Shape::threads, Persistent<Shape>::shared_bytes, stream, g,
            operands);
@@ -80,12 +91,12 @@ enum class GroupColumns { thin = ThinGroups::columns, narrow = NarrowGroups::col
 
 // In the file of each arithmetic.
 template <class Arithmetic>
-void launch_conv_wgmma(const Gemm<typename Arithmetic::T>& g, const ConvSource& source, const ConvWeight& weight,
+void launch_conv_wgmma(const Gemm<typename Arithmetic::T>& g, const ConvImages& source, const ConvWeight& weight,
                        const ConvWindows& windows, GroupColumns columns, Stream stream);
 
 #define PYCV_CONV_WGMMA(Arithmetic)                                                                                \
     template <>                                                                                                    \
-    void launch_conv_wgmma<Arithmetic>(const Gemm<Arithmetic::T>& g, const ConvSource& source,                     \
+    void launch_conv_wgmma<Arithmetic>(const Gemm<Arithmetic::T>& g, const ConvImages& source,                     \
                                        const ConvWeight& weight, const ConvWindows& windows, GroupColumns columns, \
                                        Stream stream) {                                                            \
         if (columns == GroupColumns::wide)                                                                         \

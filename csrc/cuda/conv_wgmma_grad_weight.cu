@@ -78,7 +78,8 @@ __global__ void __launch_bounds__(Shape::threads, 1)
     PYCV_SHARED(unsigned char, ring);
     __shared__ RingBarriers<Shape> barriers;
     run_persistent<Arithmetic, Shape, typename Of::TileA, typename Of::TileB>(
-        ring, barriers, g, Feed{operands}, operands.sums, operands.tiles, operands.steps);
+        ring, barriers, g, Feed{operands},
+        MatrixResults<Shape, float>{g, operands.sums, operands.tiles, operands.steps});
 }
 
 // Adds up the parts of each element of the weight.

@@ -41,13 +41,25 @@ struct ConvWindows {
 
     ConvWindows() = default;
     explicit ConvWindows(const Gather& gather) : h(WindowAxis::of(gather.h)), w(WindowAxis::of(gather.w)) {}
+    // One for each pixel of an image.
+    static ConvWindows of_pixels(int height, int width) {
+        ConvWindows windows;
+        windows.h = {height, 0, 1, 1, 0, 0};
+        windows.w = {width, 0, 1, 1, 0, 0};
+        return windows;
+    }
 
     __host__ __device__ int taps() const { return h.taps * w.taps; }
 
-    // Where the window of a position begins; the image is beyond the last one where there is no such position.
-    __device__ __forceinline__ WindowPlace place(int position) const {
+    // A position by its number along each axis; the image is beyond the last one where there is no such position.
+    __device__ __forceinline__ WindowPlace counted(int position) const {
         const int row = position / w.count;
-        return {position % w.count * w.step + w.first, row % h.count * h.step + h.first, row / h.count};
+        return {position % w.count, row % h.count, row / h.count};
+    }
+    // Where the window of a position begins.
+    __device__ __forceinline__ WindowPlace place(int position) const {
+        const WindowPlace at = counted(position);
+        return {at.x * w.step + w.first, at.y * h.step + h.first, at.n};
     }
 
     __device__ __forceinline__ WindowTap tap(int index) const { return {index / w.taps, index % w.taps}; }
@@ -70,13 +82,13 @@ struct ConvWindows {
 };
 
 // A tensor whose channels are contiguous.
-struct ConvSource {
+struct ConvImages {
     const void* data;
     int64_t n, channels, height, width;
     Strides strides;
 };
 
-inline TensorMap windows_map(TensorElement element, const ConvSource& source, const ConvWindows& windows,
+inline TensorMap windows_map(TensorElement element, const ConvImages& source, const ConvWindows& windows,
                              int positions) {
     const int bytes = bytes_of(element);
     // Of an axis of one element the stride has no meaning.

@@ -19,14 +19,14 @@ struct Persistent {
     static constexpr int shared_bytes = Shape::ring_bytes + staging_bytes;
 };
 
-// relu(alpha * sum + beta * residual + bias) of the sums of a lane, the first of which lies at (row, column).
+// relu(alpha * sum + beta * residual + bias) of the sums of a lane, from `column` of two rows on.
 template <int N, class T>
-__device__ __forceinline__ void apply_epilogue(float (&sums)[N / 2], const Gemm<T>& g, int batch, int row, int column) {
+__device__ __forceinline__ void apply_epilogue(float (&sums)[N / 2], const Gemm<T>& g, int batch, const int (&rows)[2],
+                                               int column) {
     const Epilogue<T>& e = g.epilogue;
-    // Beyond the result: of its last row or column, for sums that are not stored. There is no branch around a load, so
-    // that many are under way; one around every 64 columns, so that they are not more than there are registers.
-    const int last_row = static_cast<int>(g.m) - 1, last_column = static_cast<int>(g.n) - 1;
-    const int rows[2] = {min(row, last_row), min(row + 8, last_row)};
+    // Beyond the result: of its last column, for sums that are not stored. There is no branch around a load, so that
+    // many are under way; one around every 64 columns, so that they are not more than there are registers.
+    const int last_column = static_cast<int>(g.n) - 1;
     const auto add = [&](const T* first, const T* second, int64_t step, float factor) {
         const T* const from[2] = {first, second};
 #pragma unroll
@@ -81,10 +81,10 @@ __device__ __forceinline__ void stage_results(unsigned char* buffer, const float
     }
 }
 
-// Stores what a warp group has computed: rows from `row` on. Named barrier 1 + group is its own.
-template <class Shape, class T>
+// Stores what a warp group has computed, by store(buffer, column) for each buffer. Named barrier 1 + group is its own.
+template <class Shape, class T, class Store>
 __device__ __forceinline__ void store_results(const float (&sums)[Shape::columns / 2], unsigned char* staging,
-                                              const TensorMap& out, int group, int batch, int row, int column) {
+                                              int group, int column, Store store) {
     using Of = Persistent<Shape>;
     constexpr int width = 128 / sizeof(T);
     // They take turns from tile to tile, too: an even number of stores, or a single buffer.
@@ -99,7 +99,7 @@ __device__ __forceinline__ void store_results(const float (&sums)[Shape::columns
         fence_async_copies();
         named_barrier(1 + group, warp_group_size);
         if (storing) {
-            store_tensor(out, buffer, column + first, row, batch);
+            store(buffer, column + first);
             store_commit();
         }
     }
@@ -117,30 +117,56 @@ struct PersistentTile {
     }
 };
 
+// Of a batch of matrices: which tiles there are, and where their results belong.
+template <class Shape, class T>
+struct MatrixResults {
+    const Gemm<T>& g;
+    const TensorMap& out;
+    int64_t tiles;
+    int of_each;  // steps
+
+    __device__ __forceinline__ PersistentTile tile(int64_t index) const { return PersistentTile::of<Shape>(g, index); }
+    __device__ __forceinline__ int steps(const PersistentTile&) const { return of_each; }
+    // Of bias and residual: beyond the result the last one, for sums that are not stored.
+    __device__ __forceinline__ int row(const PersistentTile&, int row) const {
+        return min(row, static_cast<int>(g.m) - 1);
+    }
+    // The function that stores 64 rows from this one on.
+    __device__ __forceinline__ auto storer(const PersistentTile& tile, int row) const {
+        return [this, batch = tile.batch, row](const unsigned char* buffer, int column) {
+            store_tensor(out, buffer, column, row, batch);
+        };
+    }
+};
+
 // All tiles of a block, with Persistent<Shape>::shared_bytes of shared memory from `ring` on. feed.loader(tile) gives
-// the function that loads one stage after the other (group_pipeline.h); each tile takes `steps`.
-template <class Arithmetic, class Shape, class TileA, class TileB, class T, class Feed>
+// the function that loads one stage after the other (group_pipeline.h).
+template <class Arithmetic, class Shape, class TileA, class TileB, class T, class Feed, class Results>
 __device__ __forceinline__ void run_persistent(unsigned char* ring, RingBarriers<Shape>& barriers, const Gemm<T>& g,
-                                               const Feed& feed, const TensorMap& out, int64_t tiles, int steps) {
+                                               const Feed& feed, const Results& results) {
     if (threadIdx.x == 0) barriers.init();
     __syncthreads();
     RingPlace<Shape> at;
     if (threadIdx.x < warp_group_size) {
         reallocate_registers<Shape::producer_registers, false>();
         if (threadIdx.x != 0) return;
-        for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x)
-            produce(ring, barriers, at, steps, feed.loader(PersistentTile::of<Shape>(g, index)));
+        for (int64_t index = blockIdx.x; index < results.tiles; index += gridDim.x) {
+            const PersistentTile tile = results.tile(index);
+            produce(ring, barriers, at, results.steps(tile), feed.loader(tile));
+        }
     } else {
         reallocate_registers<Shape::consumer_registers, true>();
         const int group = static_cast<int>(threadIdx.x) / warp_group_size - 1;
         const int lane_row = group * 64 + warp_index() % 4 * 16 + lane_index() / 4, lane_column = lane_index() % 4 * 2;
-        for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
-            const auto tile = PersistentTile::of<Shape>(g, index);
+        for (int64_t index = blockIdx.x; index < results.tiles; index += gridDim.x) {
+            const PersistentTile tile = results.tile(index);
             float sums[Shape::columns / 2] = {};
-            consume<Arithmetic, Shape, TileA, TileB>(sums, ring, barriers, at, steps, group);
-            apply_epilogue<Shape::columns>(sums, g, tile.batch, tile.row + lane_row, tile.column + lane_column);
-            store_results<Shape, T>(sums, ring + Shape::ring_bytes, out, group, tile.batch, tile.row + group * 64,
-                                    tile.column);
+            consume<Arithmetic, Shape, TileA, TileB>(sums, ring, barriers, at, results.steps(tile), group);
+            const int row = tile.row + lane_row;
+            const int rows[2] = {results.row(tile, row), results.row(tile, row + 8)};
+            apply_epilogue<Shape::columns>(sums, g, tile.batch, rows, tile.column + lane_column);
+            store_results<Shape, T>(sums, ring + Shape::ring_bytes, group, tile.column,
+                                    results.storer(tile, tile.row + group * 64));
         }
         if (threadIdx.x % warp_group_size == 0) store_wait_read<0>();
     }
@@ -174,17 +200,20 @@ __global__ void __launch_bounds__(Shape::threads, 1)
     PYCV_SHARED(unsigned char, ring);
     __shared__ RingBarriers<Shape> barriers;
     const auto steps = static_cast<int>(ceil_div<int64_t>(g.k, TileA::depth));
+    using Results = MatrixResults<Shape, typename Arithmetic::T>;
     run_persistent<Arithmetic, Shape, TileA, TileB>(ring, barriers, g, GemmFeed<TileA, TileB>{operands.in},
-                                                    operands.out, operands.tiles, steps);
+                                                    Results{g, operands.out, operands.tiles, steps});
 }
+
+template <class T>
+constexpr TensorElement kResultElement = sizeof(T) == 4                ? TensorElement::f32
+                                         : std::is_same_v<T, bfloat16> ? TensorElement::bf16
+                                                                       : TensorElement::f16;
 
 // Of the boxes that store_results() stores.
 template <class T>
 TensorMap result_map(const Gemm<T>& g) {
-    constexpr TensorElement element = sizeof(T) == 4                ? TensorElement::f32
-                                      : std::is_same_v<T, bfloat16> ? TensorElement::bf16
-                                                                    : TensorElement::f16;
-    return matrix_map(g.out, element, g.n, g.m, g.batch, g.out_strides.row, g.out_strides.batch, 64);
+    return matrix_map(g.out, kResultElement<T>, g.n, g.m, g.batch, g.out_strides.row, g.out_strides.batch, 64);
 }
 
 template <class Arithmetic, class Shape>

@@ -205,6 +205,13 @@ void issue_load(const BoxCopy& copy) {
     execution.loads.push_back(copy);
 }
 
+void issue_store(const BoxCopy& copy) {
+    races::release(copy.clock);
+    if (!execution.configuration.lazy) return perform_store(copy);
+    const races::Unseen unseen;
+    running().stores.issued.push_back(copy);
+}
+
 }  // namespace
 
 TensorMap make_tensor_map(const cuda::TensorMapFields& fields) {
@@ -247,11 +254,13 @@ void load_windows(void* shared, const TensorMap& map, std::uint64_t* barrier, in
 }
 
 void store_box(const TensorMap& map, const void* shared, std::initializer_list<int> at, Site site) {
-    const BoxCopy copy = box_copy(shared, map, nullptr, at, site);
-    races::release(copy.clock);
-    if (!execution.configuration.lazy) return perform_store(copy);
-    const races::Unseen unseen;
-    running().stores.issued.push_back(copy);
+    if (map.pixels > 0) fail("a box by a tensor map of im2col", site);
+    issue_store(box_copy(shared, map, nullptr, at, site));
+}
+
+void store_windows(const TensorMap& map, const void* shared, int channel, std::initializer_list<int> place, Site site) {
+    if (map.pixels == 0) fail("im2col by a tensor map of boxes", site);
+    issue_store(box_copy(shared, map, nullptr, {channel, *place.begin(), place.begin()[1], place.begin()[2]}, site));
 }
 
 void commit_stores() {

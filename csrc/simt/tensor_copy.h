@@ -23,6 +23,7 @@ void load_box(void* shared, const TensorMap& map, std::uint64_t* barrier, std::i
 void load_windows(void* shared, const TensorMap& map, std::uint64_t* barrier, int channel,
                   std::initializer_list<int> place, std::initializer_list<int> shift, Site site);
 void store_box(const TensorMap& map, const void* shared, std::initializer_list<int> at, Site site);
+void store_windows(const TensorMap& map, const void* shared, int channel, std::initializer_list<int> place, Site site);
 void commit_stores();
 // Until at most `allowed` of the groups of stores that this thread has committed are under way.
 void wait_for_stores(int allowed);

@@ -249,6 +249,53 @@ CASE(windows_by_im2col) {
     check_windows(1, 1, 0, 80, 0, 0);
 }
 
+__global__ void store_windows_kernel(const __grid_constant__ TensorMap map, int c, int w, int h, int n) {
+    PYCV_NEEDS_WGMMA
+    PYCV_SHARED(float, box);
+    for (int i = static_cast<int>(threadIdx.x); i < kPixels * 8; i += 32)
+        box[swizzled<Swizzle::bytes_32>(i * 4) / 4] = static_cast<float>(1000 + i);
+    fence_async_copies();
+    sync_warp();
+    if (threadIdx.x == 0) {
+        store_windows(map, box, c, w, h, n);
+        store_commit();
+        store_wait_read<0>();
+    }
+}
+
+// Into every second pixel of every second row, which by themselves are images of 3 x 3 pixels: from one of them on,
+// across rows and images, less what lies beyond the last image or the channels.
+void check_stored_windows(int c, int first) {
+    constexpr int channels = 12, row = kImageWidth * channels, image = kImageHeight * row, side = 3;
+    cases::Values<float> data(kImages * image);
+    TensorMapFields fields{.base = data.data() + channels,
+                           .element = TensorElement::f32,
+                           .rank = 4,
+                           .sizes = {channels, side, side, kImages},
+                           .strides = {4, 2 * channels * 4, 2 * row * 4, image * 4},
+                           .box = {8},
+                           .swizzle = Swizzle::bytes_32};
+    fields.pixels = kPixels;
+    std::vector<float> expected(kImages * image);
+    for (int i = 0; i < kPixels * 8; i++) {
+        const int place = first + i / 8, n = place / (side * side), channel = c + i % 8;
+        if (n >= kImages || channel >= channels) continue;
+        const int y = place / side % side * 2, x = 1 + place % side * 2;
+        expected[n * image + y * row + x * channels + channel] = static_cast<float>(1000 + i);
+    }
+    launch(store_windows_kernel, dim3(1), dim3(32), kPixels * 32, nullptr, make_tensor_map(fields), c, first % side,
+           first / side % side, first / (side * side));
+    cases::expect(data, expected);
+}
+
+CASE(windows_stored_by_im2col) {
+    if (!is_hopper()) return;
+    check_stored_windows(0, 0);
+    check_stored_windows(8, 2);
+    check_stored_windows(4, 16);
+    check_stored_windows(0, 27);
+}
+
 // Between neighbours in tf32, on the way into shared memory.
 __global__ void load_tf32_kernel(const __grid_constant__ TensorMap map, float* out) {
     PYCV_NEEDS_WGMMA

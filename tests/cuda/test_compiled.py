@@ -123,6 +123,7 @@ def test_hopper_multiplies_and_copies_on_its_own(job):
     for name, code in multiplying.items():
         assert "HGMMA.64x" in code and "UTMALDG" in code
         assert "conv_wgmma" not in name or re.search(r"UTMALDG\S*IM2COL", code)
+        assert "phases" not in name or re.search(r"UTMASTG\S*IM2COL", code)
         if "conv_wgmma" in name or "3_persistent" in name:
             assert "UTMASTG" in code and ("Tf32" in name or "grad_weight" in name or "STSM" in code)
     assert "serialized" not in cuda.report_of(compiled(job)).read_text()

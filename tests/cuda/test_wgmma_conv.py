@@ -49,9 +49,44 @@ def test_steps_of_windows(text):
     right(f"conv2d.forward {text} bf16 nhwc", kinds=["normal"])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_phases_across_rows_and_images(order):
+    """More tiles than blocks, of four phases that meet one, two and four filter positions."""
+    right("conv2d.grad_input n3c72h17w13 k72r3s3 u2 p1 bf16 nhwc", orders=[order])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n2c16h9w8 k24r1s1 u2",  # three phases of four meet no filter position
+        "n2c16h12w10 k16r2s2 u2", "n1c24h13w11 k8r5s3 u2x1 p2x1", "n1c8h13w11 k16r5s3 u1x2 p2x1",
+        "n2c8h17w19 k16r5s4 u3x2 p2x0 d1x2", "n1c8h12w13 k16r3s3 u3 p2 d2", "n1c8h12w13 k16r3s3 u2 p2 d2",
+        "n1c8h6w7 k8r3s3 u2 p3", "n1c136h7w9 k8r3s3 u3 p1",
+        "n2c8h1w9 k8r1s3 u3x2 p0x1", "n2c8h2w1 k8r3s1 u3 p1x0",  # sizes below the stride
+        "n0c8h6w7 k8r3s3 u2 p1",
+    ],
+)  # fmt: skip
+def test_phases(text):
+    right(f"conv2d.grad_input {text} f16 nhwc", kinds=["normal"])
+
+
+def test_phases_of_one_dimension():
+    right("conv1d.grad_input n3c16w70 k24s5 u2 p2 d3 bf16 nhwc", kinds=["normal"])
+    right("conv1d.grad_input n2c8w41 k8s11 u9 p4 bf16 nhwc", kinds=["normal"])
+
+
+def test_windows_of_a_phase_reach_as_far_as_its_own_filter_positions():
+    right("conv1d.grad_input n1c8w500 k8s3 u2 d126 bf16 nhwc", kinds=["normal"])
+
+
+def test_phases_with_epilogue_and_wide_pixels():
+    right("conv2d.grad_input n2c20h7w9 k20r3s3 u2 p1 f16 nhwc/1512/24>nhwc/640/32 res=nhwc/2016/32 bias+residual+relu")
+
+
+@pytest.mark.parametrize("steps", ["", "u2"])
 @pytest.mark.parametrize("pass_", GATHERS)
-def test_tf32(pass_):
-    right(f"conv2d.{pass_} n2c36h8w9 k20r3s3 p1 f32 nhwc", "wgmma/tf32", kinds=["normal"])
+def test_tf32(pass_, steps):
+    right(f"conv2d.{pass_} n2c36h8w9 k20r3s3 {steps} p1 f32 nhwc", "wgmma/tf32", kinds=["normal"])
 
 
 @pytest.mark.parametrize("pass_", GATHERS)
@@ -98,12 +133,14 @@ def test_residual_and_wide_pixels():
 @pytest.mark.full
 @pytest.mark.parametrize("channels", [128, 256])
 def test_wider_tiles(channels):
-    right(f"conv2d.forward n2c8h92w92 k{channels}r1s1 bf16 nhwc")
+    right(f"conv2d.forward n2c8h91w92 k{channels}r1s1 bf16 nhwc")
+    right(f"conv2d.grad_input n2c{channels}h91w92 k8r1s1 u2 bf16 nhwc")
 
 
 def test_addresses_off_alignment():
     for pass_ in PASSES:
-        right(f"conv2d.{pass_} n2c16h7w7 k8r3s3 p1 bf16 nhwc", offset=1)
+        for steps in ("", "u2"):
+            right(f"conv2d.{pass_} n2c16h7w7 k8r3s3 {steps} p1 bf16 nhwc", offset=1)
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
@@ -122,7 +159,8 @@ def reason(text: str) -> str | None:
         ("conv2d.forward n1c3h9w9 k8r3s3 bf16 nhwc", "input (layout nhwc, 3 channels): wgmma takes nhwc"),
         ("conv2d.forward n1c8h9w9 k12r3s3 bf16 nhwc", "output (layout nhwc, 12 channels): wgmma takes nhwc"),
         ("conv2d.forward n1c16h9w9 k16r3s3 g2 bf16 nhwc", "groups 2: wgmma is for one"),
-        ("conv2d.grad_input n1c8h9w9 k8r3s3 u2 bf16 nhwc", "stride 2x2: the gradient of wgmma is for 1"),
+        ("conv2d.grad_input n1c8h9w9 k8r3s3 u4x3 bf16 nhwc", "stride 4x3: wgmma computes 9 phases at most, not 12"),
+        ("conv1d.grad_input n1c8w999 k8s3 u2 d130 bf16 nhwc", "filter 3, stride 2, padding 0, dilation 130: wgmma's"),
         ("conv2d.forward n1c8h99w99 k8r3s3 u9 bf16 nhwc", "filter 3, stride 9, padding 0, dilation 1: wgmma's windows"),
         ("conv1d.forward n1c8w999 k8s3 d130 bf16 nhwc", "filter 3, stride 1, padding 0, dilation 130: wgmma's windows"),
         ("conv1d.forward n1c8w99 k8s3 p129 bf16 nhwc", "filter 3, stride 1, padding 129, dilation 1: wgmma's windows"),

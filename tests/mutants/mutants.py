@@ -74,14 +74,17 @@ CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
     ),
 )
 CUDA_MMA_PARTS = "tests/cuda/test_mma_conv.py::test_parts_of_the_depth"
-WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_FILTERS = (
+WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_PHASES, WGMMA_FILTERS = (
     "csrc/cuda/group_pipeline.h",
     "csrc/cuda/gemm_wgmma_3_persistent.h",
     "csrc/cuda/conv_windows.h",
+    "csrc/cuda/conv_wgmma_phases.h",
     "csrc/cuda/conv_wgmma_grad_weight.cu",
 )
 WGMMA_GEMM_TESTS = "tests/cuda/test_wgmma_gemm.py::test_more_tiles_than_stages_and_blocks"
 WGMMA_CONV_TESTS = "tests/cuda/test_wgmma_conv.py::test_windows"
+WGMMA_PHASE_TESTS = "tests/cuda/test_wgmma_conv.py::test_phases"
+WGMMA_PHASE_RESIDUAL_TEST = "tests/cuda/test_wgmma_conv.py::test_phases_with_epilogue_and_wide_pixels"
 WGMMA_RESIDUAL_TEST = "tests/cuda/test_wgmma_conv.py::test_residual_and_wide_pixels"
 WGMMA_FILTER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
@@ -481,6 +484,10 @@ MUTANTS = [
     Mutant(WGMMA_GEMM, "        fence_async_copies();\n", "", WGMMA_GEMM_TESTS),
     Mutant(WGMMA_WINDOWS, "w.shift + tap.s * w.by_tap", "tap.s * w.by_tap", WGMMA_CONV_TESTS),
     Mutant(WGMMA_WINDOWS, "tap.r = 0;", "tap.r = 1;", WGMMA_CONV_TESTS),
-    Mutant(WGMMA_GEMM, "min(row + 8, last_row)", "min(row, last_row)", WGMMA_RESIDUAL_TEST),
+    Mutant(WGMMA_GEMM, "results.row(tile, row + 8)", "results.row(tile, row)", WGMMA_RESIDUAL_TEST),
+    Mutant(WGMMA_PHASES, "by_column(gather.w.filter_step)", "by_column(1)", WGMMA_PHASE_TESTS),
+    Mutant(WGMMA_PHASES, "index - of.first_tile", "index", WGMMA_PHASE_TESTS),
+    Mutant(WGMMA_PHASES, " + gather.w.first * s.w;", ";", WGMMA_PHASE_TESTS),
+    Mutant(WGMMA_PHASES, "phase.first_row + at.y", "at.y", WGMMA_PHASE_RESIDUAL_TEST),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
 ]

@@ -5,7 +5,8 @@
 //                                                       at the barrier
 //     load_windows(shared, map, barrier, c, w, h, n, dw, dh)   im2col: map.pixels places from (w, h, n) on, each moved
 //                                                       by (dw, dh)
-//     store_tensor(map, shared, c...)                   the other way round
+//     store_tensor(map, shared, c...)                   the box the other way round
+//     store_windows(map, shared, c, w, h, n)            im2col the other way round: places are not moved
 //     store_commit(), store_wait_read<N>()              until at most N of this thread's groups of stores still read
 //     fence_async_copies()                              by full warps: what they have written to shared memory can be
 //                                                       seen by copies and by products of warp groups, which take
@@ -78,6 +79,19 @@ __device__ __forceinline__ void store_tensor(const TensorMap& map, const void* s
     asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map),
                  "r"(shared_address(shared)), "r"(c0), "r"(c1), "r"(c2)
                  : "memory");
+#endif
+}
+
+__device__ __forceinline__ void store_windows(const TensorMap& map, const void* shared, int c, int w, int h,
+                                              int n PYCV_SITE) {
+#if defined(PYCV_SIMT)
+    simt::store_windows(map, shared, c, {w, h, n}, site);
+#elif defined(PYCV_SM90)
+    asm volatile(
+        "cp.async.bulk.tensor.4d.global.shared::cta.im2col_no_offs.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(
+            &map),
+        "r"(shared_address(shared)), "r"(c), "r"(w), "r"(h), "r"(n)
+        : "memory");
 #endif
 }
 
