@@ -49,9 +49,9 @@ test-numba:  ## the op tests on the Numba kernels, every model, and the fuzzer
 
 test-triton:  ## the op tests on the Triton kernels, in its interpreter, every model, the fuzzer, all that it compiles
 	@tools/setup.sh test
-	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton $(PYTEST) tests/ops
-	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton $(PYTEST) $(MODELS)
-	@TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton .venv/bin/python -m tests.fuzz --n 500
+	@$(INTERPRETED) $(PYTEST) tests/ops
+	@$(INTERPRETED) $(PYTEST) $(MODELS)
+	@$(INTERPRETED) .venv/bin/python -m tests.fuzz --n 500
 	@$(PYTEST) -m "full or not full" tests/triton
 
 test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
@@ -65,6 +65,8 @@ build/constraints-torch211.txt: constraints.txt Makefile
 	@sed 's/^torch==.*/torch==2.11.0/; s/^setuptools==.*/setuptools==81.0.0/; s/^triton==.*/triton==3.6.0/' $< > $@
 
 PYTEST = .venv/bin/python -m pytest -n 2 --dist worksteal
+# Its programs multiply small matrices by NumPy, whose threads would only wait for each other.
+INTERPRETED = OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton
 # Compiling the kernels for host execution takes most of a minute.
 OF_CUDA = tests/cuda tests/simt
 # Forward and backward pass of every model, at reduced size, on the backend under test.
