@@ -425,8 +425,9 @@ class PointwiseProblem:
 
 Problem = ConvProblem | GemmProblem | PoolProblem | NormProblem | PointwiseProblem
 
+# u8 would be a stride of 8.
 ITEMSIZES = {
-    "f32": 4, "f64": 8, "f16": 2, "bf16": 2, "i8": 1, "u8": 1, "i16": 2, "i32": 4, "i64": 8, "bool": 1,
+    "f32": 4, "f64": 8, "f16": 2, "bf16": 2, "i8": 1, "uint8": 1, "i16": 2, "i32": 4, "i64": 8, "bool": 1,
     "c32": 4, "c64": 8, "c128": 16,
 }  # fmt: skip
 

@@ -156,3 +156,12 @@ def test_problems_count_their_work():
     assert isinstance(gemm, GemmProblem) and gemm.flops == 120 and gemm.bytes == 8 * (15 + 20 + 12)
     pool = parse("max_pool2d.forward n1c2h4w4 r2s2 u2 indices")
     assert isinstance(pool, PoolProblem) and pool.bytes == 4 * (32 + 8) + 8 * 8
+
+
+@pytest.mark.parametrize("text", ["conv2d.forward n1c3h64w64 k8r3s3 u{}", "max_pool2d.forward n1c3h64w64 r3s3 u{}"])
+def test_every_stride_is_a_stride(text):
+    """And not, for one of them, a dtype."""
+    for stride in range(1, 70):
+        found = parse(text.format(stride))
+        assert found.stride == (stride, stride) and found.dtype == "f32" and parse(str(found)) == found
+    assert parse("relu.forward e8 uint8").dtype == "uint8"
