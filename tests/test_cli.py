@@ -97,7 +97,7 @@ def test_summary_as_table_and_json(capsys):
     ("arguments", "message"),
     [
         (("lenet",), "did you mean lenet5"),
-        (("lenet5", "--size", "20"), "lenet5: "),
+        (("lenet5", "--size", "20"), "lenet5 of images 1×20×20: "),
         (("vgg16", "--size", "0"), "expected positive sizes"),
         (("vgg16", "--batch", "0"), "expected positive sizes"),
         (("vgg16", "--classes", "0"), "--classes 0"),

@@ -150,7 +150,8 @@ def _summary(arguments: list[str]) -> int:
             model = models.create(options.model, **classes)
         found = models.summary(model, (channels, *size), options.batch)
     except (TypeError, ValueError, RuntimeError) as error:  # the model's own objections to size and classes
-        raise UsageError(f"{options.model}: {error}") from None
+        shape = "×".join(map(str, (channels, *size)))
+        raise UsageError(f"{options.model} of images {shape}: {error}") from None
     print(json.dumps(found.to_json(), indent=1) if options.json else f"{options.model}\n{found}")
     return 0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
 from torch.nn import Module
 
 from . import published
+from .transfer import require_classes
 from .weights import load_weights
 
 Builder = TypeVar("Builder", bound=Callable[..., Module])
@@ -77,20 +77,15 @@ def create(name: str, *, weights: str | Path | None = None, **kwargs) -> Module:
     """
     builder = _entry(name).builder
     if "num_classes" in kwargs:
-        _check_classes(kwargs["num_classes"])
+        require_classes(kwargs["num_classes"])
     if weights is None:
         return builder(**kwargs)
     if weights == "imagenet":
         weights = published.fetch(name)
         kwargs = published.ARGUMENTS.get(name, {}) | kwargs
+    elif str(weights).lower().startswith("imagenet") and not Path(weights).exists():
+        raise ValueError(f"weights={str(weights)!r}: there is no such file; published weights are 'imagenet'")
     return load_weights(builder(**kwargs), weights)
-
-
-def _check_classes(count: object) -> None:
-    if not isinstance(count, Integral):
-        raise TypeError(f"num_classes={count!r}: expected a whole number")
-    if int(count) < 1:
-        raise ValueError(f"num_classes={count}: expected at least 1")
 
 
 def image_shape(name: str) -> tuple[int, int, int]:

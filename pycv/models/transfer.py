@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,9 +16,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 
-def features(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Any]:
-    """The outputs of some layers in one forward pass, by name in the order given; of a layer that runs more than once,
-    the last.
+def features(model: nn.Module, x: Tensor, layers: str | Sequence[str]) -> dict[str, Any]:
+    """The outputs of some layers (or of one) in one forward pass, by name in the order given; of a layer that runs more
+    than once, the last.
 
     Each is a copy, made when the layer has run: what works in place behind it (an activation, a residual sum) does not
     show. The model runs as it is: call ``eval()`` first, and ``torch.no_grad()`` where no gradient is wanted.
@@ -27,6 +28,7 @@ def features(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, An
     ValueError
         If there is no layer of a name (the message lists the nearest ones), or it does not run.
     """
+    layers = [layers] if isinstance(layers, str) else layers
     found: dict[str, Any] = {}
 
     def keep(name: str):
@@ -113,13 +115,22 @@ def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
     ------
     ValueError
         If ``num_classes`` is not positive, or the model ends in no linear layer or convolution.
+    TypeError
+        If ``num_classes`` is no whole number.
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes}: expected at least 1")
+    require_classes(num_classes)
     for name in heads(model):
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _with_outputs(model.get_submodule(name), num_classes))
     return model
+
+
+def require_classes(count: object) -> None:
+    """Raises TypeError or ValueError for what is no number of classes."""
+    if not isinstance(count, Integral) or isinstance(count, bool):
+        raise TypeError(f"num_classes={count!r}: expected a whole number")
+    if int(count) < 1:
+        raise ValueError(f"num_classes={count}: expected at least 1")
 
 
 def heads(model: nn.Module) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .transfer import auxiliary_heads, heads
 
+_WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")  # torch.compile around or within DataParallel
 NAMED = 20  # keys in a message; of more, the number
 
 
@@ -25,8 +26,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
 
     The last layer (and those of auxiliary heads) keeps its own weights, with a warning, where the file has another
     number of classes; auxiliary heads that the model was built without are left out. Everything else must agree.
-    A checkpoint that holds its weights under ``state_dict`` or ``model``, or has ``module.`` before every key (from
-    DataParallel), is taken too.
+    A checkpoint that holds its weights under ``state_dict`` or ``model``, or has ``module.`` (from DataParallel) or
+    ``_orig_mod.`` (from torch.compile) before every key, is taken too.
 
     Raises
     ------
@@ -42,14 +43,14 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     for key in [key for key in weights if key not in own and _is_auxiliary(key, model)]:
         del weights[key]
     left = _heads_of_other_size(model, weights, own)
+    described = [f"{key} ({_shape(weights[key])} in the file, {_shape(own[key])} here)" for key in left]
+    weights.update({key: own[key] for key in left})
+    _require_agreement(model, weights, path)
+    model.load_state_dict(weights, strict=False)
     if left:
-        described = [f"{key} ({_shape(weights[key])} in the file, {_shape(own[key])} here)" for key in left]
         warnings.warn(
             f"{path}: the head was not loaded and keeps its own weights: {', '.join(described)}", stacklevel=2
         )
-        weights.update({key: own[key] for key in left})
-    _require_agreement(model, weights, path)
-    model.load_state_dict(weights, strict=False)
     return model
 
 
@@ -96,8 +97,10 @@ def _unwrapped(content: Any, path: str | Path) -> dict[str, Tensor]:
             raise ValueError(f"{path}: expected a state_dict, tensors by name, but a key is {key!r}")
         if value.is_complex():
             raise ValueError(f"{path}: {key} is complex: loading would drop its imaginary part")
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+    for prefix in _WRAPPERS:
+        if all(key.startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): value for key, value in content.items()}
+    return dict(content)
 
 
 def _is_auxiliary(key: str, model: nn.Module) -> bool:

@@ -57,6 +57,7 @@ def test_features_have_gradients_and_whole_blocks_have_names():
     model = Stages()
     found = models.features(model, torch.randn(2, 3, 16, 16), ["layer1.0", "layer3"])
     assert found["layer1.0"].shape == (2, 4, 7, 7) and found["layer3"].shape == (2, 4, 3, 3)
+    assert list(models.features(model, torch.randn(2, 3, 16, 16), "layer3")) == ["layer3"]
     found["layer3"].square().sum().backward()
     assert model.layer1[0].weight.grad.abs().sum() > 0 and model.fc.weight.grad is None
 
@@ -166,3 +167,11 @@ def test_impossible_number_of_classes(num_classes):
         models.replace_head(Stages(), num_classes)
     with pytest.raises(ValueError, match="ends in"):
         models.replace_head(torch_nn.Sequential(nn.ReLU()), 3)
+
+
+@pytest.mark.parametrize("classes", ["3", 2.5, True, None])
+def test_numbers_of_classes_that_are_none(classes):
+    with pytest.raises(TypeError, match="expected a whole number"):
+        models.replace_head(Stages(), classes)
+    with pytest.raises(TypeError, match="expected a whole number"):
+        models.create("lenet5", num_classes=classes)

@@ -51,6 +51,9 @@ def test_pth_and_safetensors(tmp_path):
 @pytest.mark.parametrize("name", ["state_dict", "model"])
 def test_checkpoints_of_data_parallel_training(tmp_path, name):
     state = models.create("lenet5").state_dict()
+    for prefix in ("_orig_mod.", "_orig_mod.module.", "module._orig_mod."):
+        wrapped = {prefix + key: value for key, value in state.items()}
+        assert same(models.create("lenet5", weights=saved(wrapped, tmp_path / "wrapped.pth")), state)
     inner = {f"module.{key}": value for key, value in state.items()}
     assert same(models.create("lenet5", weights=saved({name: inner, "epoch": 3}, tmp_path / "c.pth")), state)
 
@@ -345,3 +348,9 @@ def test_table_of_published_files():
     assert len(set(map(published.sha256_of, published.FILES.values()))) == len(published.FILES)
     with pytest.raises(ValueError, match=r"torchvision publishes no file for zfnet, only for alexnet, densenet121"):
         models.create("zfnet", weights="imagenet")
+
+
+@pytest.mark.parametrize("name", ["ImageNet", "IMAGENET1K_V1"])
+def test_published_weights_by_another_name(name):
+    with pytest.raises(ValueError, match=rf"weights='{name}': there is no such file; published weights are 'imagenet'"):
+        models.create("resnet18", weights=name)
