@@ -17,7 +17,7 @@ test:  ## install, build and run the tests, less those of make test-cuda (6 minu
 	@$(PYTEST) $(OF_CUDA:%=--ignore=%)
 
 test-full: test test-native test-isa test-cuda test-numba test-triton test-torch211  ## everything, however long (about two hours)
-	@$(PYTEST) -m full
+	@$(PYTEST) -m full --ignore=tests/ops --ignore=tests/triton
 	@.venv/bin/python -m tests.mutants
 	@.venv/bin/python -m tests.fuzz --n 20000
 

@@ -56,7 +56,8 @@ class Sampler(timing.Sampler):
 
     def __init__(self, name: str, call: Callable[[], object]) -> None:
         super().__init__(name, call)
-        self.waiting, self.buffer = waiting_for(call), flush_buffer()
+        self.waiting = waiting_for(call)
 
     def once(self) -> tuple[float, bool]:
-        return max(elapsed(self.call, self.waiting, self.buffer), RESOLUTION), True
+        """Its buffer is taken anew, from what torch keeps: held, those of all contenders would fill the device."""
+        return max(elapsed(self.call, self.waiting, flush_buffer()), RESOLUTION), True

@@ -12,6 +12,8 @@ from ..problem import ConvProblem, GemmProblem, Layout, Matrix, PointwiseProblem
 from .contenders import Call, call
 from .data import Data, arranged
 
+NO_RESULT = "refused: its result is not finite, or has another shape than float64's"
+
 
 def reference(problem: Problem, data: Data) -> Tensor:
     """The result of the problem in float64 on the CPU, by torch."""

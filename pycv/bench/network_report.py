@@ -1,6 +1,6 @@
 """What was measured of whole networks, for people and for programs: the schema of a recording, and its tables.
 
-A recorded file is a JSON object ``{"schema": 1, "kind": "networks", "recorded": ISO time, "machine": {...}, "rows":
+A recorded file is a JSON object ``{"schema": 2, "kind": "networks", "recorded": ISO time, "machine": {...}, "rows":
 [...]}``; :data:`ROW` and :data:`DOCUMENT` are JSON Schema, as those of problems (report.py), whose functions this uses.
 """
 

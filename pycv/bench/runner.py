@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -55,7 +56,8 @@ def run(
     -------
     One dict per problem and contender, each measured once however often it is named, described by
     :data:`pycv.bench.report.ROW`. A contender that cannot run a problem, or raises an error at it, has ``seconds`` None
-    and ``unavailable`` the reason; so has one whose time is above its own roofline.
+    and ``unavailable`` the reason; so has one whose time is above its own roofline, and one whose result is not finite
+    or has another shape than float64's.
 
     Raises
     ------
@@ -121,7 +123,10 @@ def _measure_case(
                 row["error"] = check.error(fresh[each.name], expected)
             choice = _choice_that_ran(log, one.problem)
             row["kernel"] = choice.kernel.name if choice else each.name
-            roof.place(row, one.problem, choice.plan if choice else None)
+            if math.isfinite(row["error"]):
+                roof.place(row, one.problem, choice.plan if choice else None)
+            else:
+                _refuse(row, check.NO_RESULT)
         rows.append(row)
     return rows
 
@@ -172,6 +177,12 @@ def _row(one: Case, name: str, timing: Timing | None) -> Row:
     return row | dict.fromkeys(("algorithm_flops", "roofline", "bound", "error", "unavailable"))
 
 
+def _refuse(row: Row, reason: str) -> None:
+    """Takes back what was measured."""
+    row |= dict.fromkeys((*MEASURED, "gflops", "roofline"))
+    row["unavailable"] = reason
+
+
 class _Roof:
     """What rows are measured by: the peaks of this machine or of its GPU, None where they are not known."""
 
@@ -199,10 +210,10 @@ class _Roof:
         share = placed.share(row["seconds"])
         row |= {"algorithm_flops": placed.flops, "roofline": share, "bound": placed.bound}
         if share > 1 + roofline.MARGIN:
-            row |= dict.fromkeys((*MEASURED, "gflops", "roofline"))
-            row["unavailable"] = (
+            _refuse(
+                row,
                 f"refused: {share:.2f} of its own roofline ({placed.bound}, {1e3 * placed.seconds:.3g} ms at best), "
-                "which cannot be: a bug in the timing, in what its plan counts or in the machine's peaks"
+                "which cannot be: a bug in the timing, in what its plan counts or in the machine's peaks",
             )
 
 

@@ -473,9 +473,9 @@ def evaluate_runs(
 
 def require_unseen(trained: Trained, wanted: Recipe, split: str) -> None:
     """ValueError where data that are cut into parts were cut otherwise for the network: it may have seen these."""
-    own_split = split == "train" or getattr(wanted.data, split) is not None
+    own_split = getattr(wanted.data, split) is not None and not wanted.data.folds
     same_data = (trained.recipe.data.name, trained.recipe.data.path) == (wanted.data.name, wanted.data.path)
-    if (own_split and not wanted.data.folds) or not same_data:
+    if split == "train" or own_split or not same_data:
         return
     cut, other = _cut(wanted), _cut(trained.recipe)
     if different := [f"{key}={other[key]!r} (here {value!r})" for key, value in cut.items() if other[key] != value]:

@@ -123,6 +123,17 @@ def test_own_contenders_take_part_and_wrong_ones_are_caught():
     assert row["kernel"] == "wrong" and row["error"] > 0.1
 
 
+@pytest.mark.parametrize(
+    "result", [lambda x: torch.full_like(x, float("nan")), lambda x: x[:-1].clone()], ids=["nan", "shape"]
+)
+def test_what_is_no_result_has_no_time(result):
+    broken = bench.Contender("broken", lambda problem, data: lambda: result(data["input"]))
+    (row,) = bench.run(["relu.forward e100"], [broken], budget=0.1)
+    assert all(row[name] is None for name in (*runner.MEASURED, "gflops", "roofline"))
+    assert row["unavailable"].startswith("refused: its result is not finite, or has another shape")
+    assert "broken: refused" in report.table([row])
+
+
 def test_bad_input_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(runner, "measure", lambda *_: pytest.fail("measured"))
     with pytest.raises(ValueError, match="'nobody'"):

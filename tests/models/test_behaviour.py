@@ -71,7 +71,7 @@ def few_programs(monkeypatch):
         monkeypatch.setattr(tiles, "PROCESSORS", 1)
         monkeypatch.setattr(tiles, "ELEMENTS", 1 << 16)
         for largest in (tiles.LARGEST, tiles.SCATTERED):
-            monkeypatch.setitem(largest, "f64", (256, 256, 128))
+            monkeypatch.setitem(largest, "f64", (512, 512, 1024))
 
 
 @pytest.mark.usefixtures("few_programs")

@@ -436,6 +436,8 @@ def test_runs_are_judged_by_what_none_of_them_has_seen(lenet, capsys):
     code, _, err = command(capsys, "eval", lenet / "one", "--split", "test", "--seed", "9")
     assert code == 2 and "data.seed=1 (here 9)" in err and len(err.splitlines()) == 1
     assert command(capsys, "eval", lenet / "one", "--split", "train", "--seed", "9")[0] == 0
+    folded = recipe.override(one.recipe, ["seed=9", "data.test_share=0", "data.folds=3"])
+    assert len(evaluate_runs([one], folded, "train").index) > 0
 
 
 def test_networks_whose_scores_are_no_numbers(lenet, tmp_path, capsys):
