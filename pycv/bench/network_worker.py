@@ -147,8 +147,11 @@ class _Network:
         _without_dropout(fresh.plain)
         made = fresh._gradients(fresh._given(self.job.seed + 2))
         largest = max(wanted.norm() for wanted in expected)
-        return max(((a.double() - b).norm() / torch.maximum(b.norm(), 1e-3 * largest)).item()
-                   for a, b in zip(made, expected, strict=True))  # fmt: skip
+        errors = [
+            (a.double() - b).norm() / torch.maximum(b.norm(), 1e-3 * largest)
+            for a, b in zip(made, expected, strict=True)
+        ]
+        return torch.stack(errors).max().item()  # of which NaN is the largest, unlike of Python's max
 
     def layers(self) -> list[dict[str, Any]] | None:
         """Of inference, for each layer its median seconds; None of what is compiled as a whole, and of training."""

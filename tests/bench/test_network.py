@@ -77,6 +77,21 @@ def test_a_wrong_network_is_seen(inside, monkeypatch):
     assert row["error"] > 1e-3
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_a_network_that_computes_no_numbers_has_no_time(inside, monkeypatch, train):
+    """One output that is none, or in training one gradient, the last parameter's."""
+
+    def broken(model):
+        if train:
+            model.output.bias.register_hook(lambda gradient: gradient * float("nan"))
+        else:
+            model.output.bias.data[3] = float("nan")
+
+    monkeypatch.setattr(network_worker, "patch", broken)
+    (row,) = network.run("lenet5", contenders=["pycv"], train=train, threads=1, budget=0.01)
+    assert row["seconds"] is None and row["unavailable"] == "refused: what it computes is not finite"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -195,6 +195,14 @@ def test_folds_and_shares_of_data():
         assert np.bincount(part.validation.labels).min() >= 10
 
 
+def test_data_are_cut_by_their_own_seed_where_they_have_one():
+    own = recipe.load("lenet-digits").data
+    first, second = (inputs.parts(replace(own, seed=None), seed).train.indices for seed in (0, 1))
+    assert not np.array_equal(first, second)
+    first, second = (inputs.parts(replace(own, seed=5), seed).train.indices for seed in (0, 1))
+    assert np.array_equal(first, second)
+
+
 # -------------------------------------------------------------------------------------------------- evaluation
 
 
