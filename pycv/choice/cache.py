@@ -116,7 +116,7 @@ def store(key: str, entry: Entry, where: str = "cpu") -> None:
             kept = {k: asdict(e) for k, e in [*known.items(), (key, entry)]}
             files.write(file, {"identity": _identity(where), "kernels": _kernels(where), "entries": kept})
         for _, old in sorted(((f.stat().st_mtime, f) for f in _files() if f != file), reverse=True)[MAX_FILES:]:
-            _remove(old)
+            files.remove(old)
     except OSError as error:
         warnings.warn(f"the choice cache {file} cannot be written: {error}", stacklevel=2)
 
@@ -125,15 +125,10 @@ def clear() -> list[Path]:
     """Removes the caches of every device class and version; returns the files that were there."""
     found = sorted(_files())
     for file in found:
-        _remove(file)
+        files.remove(file)
     _loaded.clear()
     return found
 
 
 def _files() -> Iterator[Path]:
     return files.cache_dir().glob("choices-*.json")
-
-
-def _remove(file: Path) -> None:
-    file.unlink(missing_ok=True)
-    file.with_name(file.name + ".lock").unlink(missing_ok=True)

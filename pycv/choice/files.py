@@ -92,6 +92,28 @@ def write(path: Path, value: Any) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Alone among the processes and threads that ask for the lock of this file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, and when the process dies
-        yield
+    lock = _lock(path)
+    while True:
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, and when the process dies
+            if _is_at(lock, file.fileno()):  # else remove() was faster, and others have a new one
+                yield
+                return
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, and its lock once nobody else holds that."""
+    with locked(path):
+        path.unlink(missing_ok=True)
+        _lock(path).unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

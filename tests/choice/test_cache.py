@@ -147,6 +147,29 @@ def test_clear_removes_the_files_and_what_was_read(directory):
     assert [path.name for path in directory.iterdir()] == ["machine-1.json"]
 
 
+def test_a_lock_is_of_one_alone_while_others_clear(directory):
+    inside, most = [], []
+
+    def enter():
+        for _ in range(100):
+            with files.locked(cache.path()):
+                inside.append(1)
+                time.sleep(1e-4)
+                most.append(len(inside))
+                inside.pop()
+
+    def clear():
+        while any(worker.is_alive() for worker in workers):
+            files.remove(cache.path())
+
+    workers = [threading.Thread(target=enter) for _ in range(3)]
+    for thread in (*workers, clearing := threading.Thread(target=clear)):
+        thread.start()
+    for thread in (*workers, clearing):
+        thread.join()
+    assert most == [1] * 300
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(directory):
     cache.store("a", ENTRY)
     with pytest.raises(ValueError):
