@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -361,7 +362,7 @@ def tune_model(
     train : forward in training mode and backward, besides inference.
     threads : ``torch.get_num_threads()`` if None.
 
-    Raises ValueError for a model that does not exist.
+    Raises ValueError for a model that does not exist, :class:`cache.NotWritten` where a choice could not be kept.
     """
     channels, *own = models.image_shape(name)
     sizes = own if size is None else [size, size]
@@ -400,7 +401,8 @@ def _filled(
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(before if threads is None else threads)
-        with settings.use(autotune=True):
+        with settings.use(autotune=True), warnings.catch_warnings():
+            warnings.simplefilter("error", cache.NotWritten)
             for done, (text, step) in enumerate(steps.items()):
                 if progress:
                     progress(done, len(steps), text)

@@ -39,7 +39,8 @@ def tuned(key: str, problem: Problem, contenders: Contenders, guesses: Mapping[s
             entry = _entry(problem, contenders, guesses, kept)
             cache.store(key, entry, problem.device)
             return entry
-    except OSError:  # no directory for a lock
+    except OSError as error:  # no directory for a lock
+        cache.warn(cache.path(problem.device), error)
         return _entry(problem, contenders, guesses, kept)
 
 

@@ -104,6 +104,10 @@ def _check(value: Any, where: str = "cpu") -> None:
             raise ValueError(f"the entry of {key!r} makes no sense")
 
 
+class NotWritten(UserWarning):
+    """A choice is known to this process only."""
+
+
 def store(key: str, entry: Entry, where: str = "cpu") -> None:
     """Adds an entry. What other processes have added meanwhile is kept; a directory that cannot be written is a
     warning."""
@@ -118,7 +122,12 @@ def store(key: str, entry: Entry, where: str = "cpu") -> None:
         for _, old in sorted(((f.stat().st_mtime, f) for f in _files() if f != file), reverse=True)[MAX_FILES:]:
             files.remove(old)
     except OSError as error:
-        warnings.warn(f"the choice cache {file} cannot be written: {error}", stacklevel=2)
+        warn(file, error)
+
+
+def warn(file: Path, error: OSError) -> None:
+    """That nothing can be kept there."""
+    warnings.warn(f"the choice cache {file} cannot be written: {error}", NotWritten, stacklevel=3)
 
 
 def clear() -> list[Path]:

@@ -16,7 +16,12 @@ def tune(arguments: list[str]) -> int:
             raise UsageError(f"tune: there is no {arguments[0]!r}: expected one of {', '.join(_COMMANDS)}")
         print(TUNE_USAGE)
         return 0
-    return _COMMANDS[arguments[0]](arguments[1:])
+    from ..choice.cache import NotWritten
+
+    try:
+        return _COMMANDS[arguments[0]](arguments[1:])
+    except NotWritten as warning:
+        raise UsageError(str(warning)) from None
 
 
 TUNE_USAGE = """usage: pycv tune machine | model | set | show | clear

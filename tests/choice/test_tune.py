@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -156,5 +157,10 @@ def test_a_set_fills_the_choice_cache(monkeypatch, tmp_path, capsys):
     tuned = {key.partition(" {")[0] for key in cache.entries()}
     assert tuned == {"relu.forward e100 f64 cpu", "relu.forward e200 f64 cpu"}
     assert "tuned 2 choices" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path / "file"))
+    for arguments in (["set", "relu.forward e300"], ["model", "lenet5"]):
+        assert cli.main(["tune", *arguments]) == 2
+        assert re.search(r"\rpycv: error: the choice cache .*file.* cannot be written: ", capsys.readouterr().err)
     for arguments in (["model", "lenet9"], ["model", "lenet5", "--layout", "chwn"], ["set"]):
         assert cli.main(["tune", *arguments]) == 2
