@@ -26,7 +26,7 @@ class World:
             self.now += seconds(count) if callable(seconds) else seconds
             if disturbed(count):
                 self.now += 1.0
-                self.switches += 1
+                self.switches += 11
 
         return run
 
@@ -64,6 +64,16 @@ def test_disturbed_samples_are_set_aside(world):
     assert result.samples == timing.MIN_SAMPLES
     assert result.disturbed >= timing.MIN_SAMPLES - 1
     assert not result.noisy
+
+
+@pytest.mark.parametrize(("seconds", "switches", "allowed"), [(0.09, 1, False), (0.95, 9, True), (0.95, 10, False)])
+def test_a_long_call_may_lose_a_processor_now_and_then(world, seconds, switches, allowed):
+    def switch(count):
+        world.switches += switches
+        return False
+
+    result = timing.measure({"a": world.call("a", seconds, disturbed=switch)}, budget=10)["a"]
+    assert result.disturbed == (0 if allowed else result.samples) and result.noisy != allowed
 
 
 def test_disturbed_samples_count_where_there_is_nothing_else(world):
