@@ -124,7 +124,7 @@ def ratios(recorded: Mapping[str, Any]) -> str:
         own = min((value for name, value in seconds.items() if report.is_own(name)), default=None)
         rival = fastest_rival(group)
         found += [rival["seconds"] / own] if rival and own else []
-        cells = (f"{1e3 * seconds[name]:.3g}" if name in seconds else "-" for name in names)
+        cells = (report.milliseconds(seconds.get(name)) for name in names)
         lines.append((setting(group[0]), *cells, report.times(found[-1]) if rival and own else "-"))
     if found:
         mean = math.exp(math.fsum(map(math.log, found)) / len(found))

@@ -392,7 +392,7 @@ def markdown(recorded: Mapping[str, Any]) -> str:
     for group in groups:
         seconds = {row["contender"]: row["seconds"] for row in group}
         errors = [row["error"] for row in group if row["contender"] in others and row["error"] is not None]
-        line = [f"`{group[0]['name']}`", *(_ms(seconds.get(name)) for name in others + torches)]
+        line = [f"`{group[0]['name']}`", *(milliseconds(seconds.get(name)) for name in others + torches)]
         line += [_times(seconds.get(base), seconds.get(name)) for name in others for base in torches]
         lines.append([*line, f"{max(errors):.0e}" if errors else "-"])
     mean = ["geometric mean", *[""] * len(others + torches)]
@@ -411,8 +411,11 @@ def markdown(recorded: Mapping[str, Any]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{where}\n"
 
 
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1e3 * seconds:.3g}"
+def milliseconds(seconds: float | None) -> str:
+    """Three digits, or all before the point: ``8.95``, ``1266``; ``-`` for None."""
+    if seconds is None:
+        return "-"
+    return f"{1e3 * seconds:.3g}" if seconds < 0.9995 else f"{1e3 * seconds:.0f}"
 
 
 def _times(base: float | None, seconds: float | None) -> str:

@@ -160,6 +160,13 @@ def test_an_infinite_error_is_recorded_as_null(tmp_path):
     assert bench.read(tmp_path / "out.json")["rows"][0]["error"] is None
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (8.95e-3, "8.95"), (0.99949, "999"), (0.9996, "1000"), (1.266, "1266")]
+)
+def test_milliseconds_in_tables(seconds, text):
+    assert report.milliseconds(seconds) == text
+
+
 def test_every_departure_from_the_schema_is_found(rows):
     good = report.document(rows)
     report.validate(good)
