@@ -13,6 +13,11 @@ def pytest_addoption(parser):
     group.addoption("--pass", dest="passes", default="", help="forward,grad_input,grad_weight")
 
 
+def pytest_configure(config):
+    if not config.pluginmanager.hasplugin("benchmark"):
+        raise pytest.UsageError("the suites need pytest-benchmark: pip install pytest-benchmark")
+
+
 def pytest_generate_tests(metafunc):
     if "case" not in metafunc.fixturenames:
         return

@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.full
 def test_the_suites_take_the_problem_sets(tmp_path):
-    pytest.importorskip("pytest_benchmark")
     (tmp_path / "mine.txt").write_text("a: relu.forward e100\nb: conv2d.forward n1c4h8w8 k8r3s3 p1\n")
     options = ["--set", str(tmp_path / "mine.txt"), "--contender", "pycv,torch:nhwc", "--pass", "forward,grad_input"]
     options += ["--benchmark-max-time=0.01", "--benchmark-json", str(tmp_path / "out.json"), "-p", "no:cacheprovider"]
