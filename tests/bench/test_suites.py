@@ -1,6 +1,7 @@
 """The pytest-benchmark suites and the networks on a GPU: that they run what the sets say."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -29,7 +30,8 @@ def test_the_suites_take_the_problem_sets(tmp_path):
     options = ["--set", str(tmp_path / "mine.txt"), "--contender", "pycv,torch:nhwc", "--pass", "forward,grad_input"]
     options += ["--benchmark-max-time=0.01", "--benchmark-json", str(tmp_path / "out.json"), "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", "benchmarks/suites", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # no worker of xdist
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
     assert len(found) == 6 and "2 skipped" in done.stdout  # relu has no nhwc
