@@ -103,7 +103,7 @@ def markdown(recorded: Mapping[str, Any]) -> str:
     lines: list[Sequence[str]] = [HEADER, *((name, *cells) for name, group in _groups(rows) for cells in group)]
     told = (
         f"{_where(recorded)} Median times; a ratio above 1 means that the contender is faster than the fastest that is "
-        "not pycv's; ~ marks what was measured under disturbance."
+        f"not pycv's; {report.NOISY}."
     )
     parts = [markdown_table(lines), "", *(f"- {why}" for why in reasons(rows, setting)), "", told]
     for group in by_setting(rows):
@@ -120,17 +120,18 @@ def ratios(recorded: Mapping[str, Any]) -> str:
     lines: list[Sequence[str]] = [("network", *(f"{name} ms" for name in names), "pycv vs fastest other")]
     found = []
     for group in by_setting(rows):
-        seconds = {row["contender"]: row["seconds"] for row in group if row["seconds"]}
-        own = min((value for name, value in seconds.items() if report.is_own(name)), default=None)
+        ran = {row["contender"]: row for row in group if row["seconds"]}
+        own = min((row["seconds"] for name, row in ran.items() if report.is_own(name)), default=None)
         rival = fastest_rival(group)
         found += [rival["seconds"] / own] if rival and own else []
-        cells = (report.milliseconds(seconds.get(name)) for name in names)
+        cells = (report.milliseconds(ran.get(name)) for name in names)
         lines.append((setting(group[0]), *cells, report.times(found[-1]) if rival and own else "-"))
     if found:
         mean = math.exp(math.fsum(map(math.log, found)) / len(found))
         lines.append(("geometric mean", *[""] * len(names), f"**{report.times(mean)}**"))
     why = [f"- {reason}\n" for reason in reasons(rows, setting)]
-    return markdown_table(lines) + "\n\n" + "".join([*why, "\n"] if why else []) + _where(recorded) + " Median times.\n"
+    told = f"{_where(recorded)} Median times; {report.NOISY}.\n"
+    return markdown_table(lines) + "\n\n" + "".join([*why, "\n"] if why else []) + told
 
 
 def _where(recorded: Mapping[str, Any]) -> str:

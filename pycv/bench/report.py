@@ -264,6 +264,7 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}x" if ratio >= 0.095 else f"{ratio:.2g}x"
 
 
+NOISY = "~ marks what was measured under disturbance"
 HEADER = ("problem", "contender", "ran", "ms", "±%", "ratio", "GFLOP/s", "roofline", "error")
 
 
@@ -392,7 +393,8 @@ def markdown(recorded: Mapping[str, Any]) -> str:
     for group in groups:
         seconds = {row["contender"]: row["seconds"] for row in group}
         errors = [row["error"] for row in group if row["contender"] in others and row["error"] is not None]
-        line = [f"`{group[0]['name']}`", *(milliseconds(seconds.get(name)) for name in others + torches)]
+        measured = {row["contender"]: row for row in group}
+        line = [f"`{group[0]['name']}`", *(milliseconds(measured.get(name)) for name in others + torches)]
         line += [_times(seconds.get(base), seconds.get(name)) for name in others for base in torches]
         lines.append([*line, f"{max(errors):.0e}" if errors else "-"])
     mean = ["geometric mean", *[""] * len(others + torches)]
@@ -406,16 +408,17 @@ def markdown(recorded: Mapping[str, Any]) -> str:
     where = (
         f"{machine['cpu']}, {machine['cores']} cores, {'/'.join(map(str, threads))} threads, {machine['isa']}; torch "
         f"{machine['torch']}, pycv {machine['version']} ({machine['commit']}), {recorded['recorded'][:10]}. Median "
-        "times; a ratio above 1 means that pycv is faster; error is max|err|/max|ref| against float64."
+        f"times; a ratio above 1 means that pycv is faster; {NOISY}; error is max|err|/max|ref| against float64."
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{where}\n"
 
 
-def milliseconds(seconds: float | None) -> str:
-    """Three digits, or all before the point: ``8.95``, ``1266``; ``-`` for None."""
-    if seconds is None:
+def milliseconds(row: Row | None) -> str:
+    """Of a row three digits, or all before the point: ``8.95``, ``~1266`` where it is noisy; ``-`` without a time."""
+    if row is None or row["seconds"] is None:
         return "-"
-    return f"{1e3 * seconds:.3g}" if seconds < 0.9995 else f"{1e3 * seconds:.0f}"
+    milliseconds = 1e3 * row["seconds"]
+    return f"{'~' if row['noisy'] else ''}{milliseconds:{'.3g' if milliseconds < 999.5 else '.0f'}}"
 
 
 def _times(base: float | None, seconds: float | None) -> str:

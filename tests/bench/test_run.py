@@ -164,7 +164,10 @@ def test_an_infinite_error_is_recorded_as_null(tmp_path):
     ("seconds", "text"), [(None, "-"), (8.95e-3, "8.95"), (0.99949, "999"), (0.9996, "1000"), (1.266, "1266")]
 )
 def test_milliseconds_in_tables(seconds, text):
-    assert report.milliseconds(seconds) == text
+    row = synthetic("a", "pycv", seconds, noisy=False)
+    assert report.milliseconds(row) == text
+    assert report.milliseconds(row | {"noisy": True}) == (text if seconds is None else f"~{text}")
+    assert report.milliseconds(None) == "-"
 
 
 def test_every_departure_from_the_schema_is_found(rows):
@@ -300,7 +303,7 @@ def test_the_readme_table_is_rewritten_between_its_markers_only(tmp_path):
     assert once.startswith(f"before\n{readme.BEGIN}\n| layer |") and once.endswith(f"{readme.END}\nafter\n")
     assert "old" not in once
     assert "| `first` | 1 | 2 | 4 | 2.00x | 4.00x | 1e-07 |" in once
-    assert "| `second` | 4 | 2 | - | 0.50x | - | - |" in once
+    assert "| `second` | ~4 | 2 | - | 0.50x | - | - |" in once
     assert "| geometric mean |  |  |  | **1.00x** | **4.00x** |  |" in once
     readme.rewrite(result, text)
     assert text.read_text() == once
