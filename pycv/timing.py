@@ -5,6 +5,11 @@ Samples during which the system took a processor away from the process (``ru_niv
 of a sample that one call makes long, only those during which it did so more than once in 100 ms, which happens anywhere
 and costs a few percent at most.
 Rounds end when the 95 % confidence interval of every median is within the wanted precision, or the budget is spent.
+
+All kernels of pycv and torch share one pool of threads. A call into a library with threads of its own, which spin for a
+while after their work (OpenBLAS: 50 ms), would share its processors with the calls before and after it: its samples are
+taken within a context of its own, ``call.alone()``, which waits for the others' threads and then for its own
+(:func:`rest`).
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from statistics import median, quantiles
@@ -24,6 +30,8 @@ MIN_SAMPLES = 9  # the fewest whose second and second-last values enclose the me
 FEW_SAMPLES = 3  # undisturbed samples that are better than many disturbed ones
 MAX_SAMPLES = 2000
 SECONDS_PER_SWITCH = 0.1  # of a sample, for each time that it may lose a processor
+REST_SECONDS = 0.012  # over which threads are watched: longer than the ticks in which their time is counted
+LONGEST_REST = 0.5
 CONFIDENCE = 0.95
 
 
@@ -83,22 +91,27 @@ class Sampler:
     def __init__(self, name: str, call: Callable[[], object]) -> None:
         self.name = name
         self.call = call
+        self.context: Callable[[], AbstractContextManager[object]] = getattr(call, "alone", nullcontext)
         self.loops = 1
         self.clean: list[float] = []
         self.disturbed: list[float] = []
 
     def warm_up(self, seconds: float) -> None:
         """Runs the call until caches and clocks are warm, and sets the loop count of a sample."""
-        self.call()
-        deadline = time.perf_counter() + seconds
         fastest = math.inf
-        while time.perf_counter() < deadline or fastest == math.inf:
-            fastest = min(fastest, self.once()[0])
+        with self.context():
+            self.call()
+            deadline = time.perf_counter() + seconds
+            while time.perf_counter() < deadline or fastest == math.inf:
+                fastest = min(fastest, self.once()[0])
         self.loops = max(1, math.ceil(SAMPLE_SECONDS / max(fastest, 1e-9)))
 
     def sample(self) -> None:
         """Takes one sample."""
-        seconds, undisturbed = self.once()
+        with self.context():
+            if self.loops > 1:  # a sample finds the caches as calls in a row leave them, not as another call did
+                self.call()
+            seconds, undisturbed = self.once()
         (self.clean if undisturbed else self.disturbed).append(seconds)
 
     def once(self) -> tuple[float, bool]:
@@ -123,6 +136,16 @@ class Sampler:
     def result(self, precision: float) -> Timing:
         """What the samples say so far."""
         return summarized(self.clean, precision, self.disturbed)
+
+
+def rest() -> None:
+    """Waits until the other threads of the process no longer take a processor, or LONGEST_REST seconds."""
+    deadline = time.perf_counter() + LONGEST_REST
+    while time.perf_counter() < deadline:
+        used = time.process_time()
+        time.sleep(REST_SECONDS)
+        if time.process_time() - used < REST_SECONDS / 2:
+            return
 
 
 def summarized(clean: list[float], precision: float, disturbed: Sequence[float] = ()) -> Timing:

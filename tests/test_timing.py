@@ -1,5 +1,6 @@
 """The sampler, on a clock and a disturbance that the test controls: nothing here depends on how fast the machine is."""
 
+from contextlib import contextmanager
 from math import comb
 from types import SimpleNamespace
 
@@ -55,6 +56,41 @@ def test_short_calls_are_looped(world):
     loops = round(timing.SAMPLE_SECONDS / 1e-5)
     assert abs(len(world.order) - warm_up - loops * timing.MIN_SAMPLES) <= loops
     assert result["a"].seconds == pytest.approx(1e-5)
+
+
+def test_a_call_with_threads_of_its_own_has_the_processors_to_itself(world):
+    call = world.call("a", 0.02)
+
+    @contextmanager
+    def alone():
+        world.order.append("rest")
+        yield
+        world.order.append("rest")
+
+    call.alone = alone
+    timing.measure({"a": call, "b": world.call("b", 0.02)}, budget=100)
+    assert world.order.count("b") > timing.MIN_SAMPLES
+    neighbours = zip(world.order, world.order[1:], strict=False)
+    assert not {("a", "b"), ("b", "a")} & set(neighbours)
+
+
+def test_rest_ends_when_the_threads_of_the_process_do(world, monkeypatch):
+    used = iter([0.0, 0.024, 0.024, 0.036, 0.036, 0.037])  # of the processors: two, one and a twelfth
+    slept = []
+    monkeypatch.setattr(timing.time, "process_time", lambda: next(used))
+    monkeypatch.setattr(timing.time, "sleep", slept.append)
+    timing.rest()
+    assert slept == [timing.REST_SECONDS] * 3
+
+
+def test_rest_does_not_wait_for_ever(world, monkeypatch):
+    def sleep(seconds):
+        world.now += seconds
+
+    monkeypatch.setattr(timing.time, "process_time", lambda: 2 * world.now)
+    monkeypatch.setattr(timing.time, "sleep", sleep)
+    timing.rest()
+    assert timing.LONGEST_REST <= world.now < timing.LONGEST_REST + 2 * timing.REST_SECONDS
 
 
 def test_disturbed_samples_are_set_aside(world):

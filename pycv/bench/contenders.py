@@ -16,7 +16,9 @@ the forward pass of torch in the problem's layout through torch.compile, which f
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import cycle
@@ -28,6 +30,7 @@ from torch import Tensor
 
 from .. import registry, settings
 from ..problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Problem, output_size
+from ..timing import rest
 from .data import Data, arranged
 
 Call = Callable[[], Tensor]
@@ -193,8 +196,31 @@ def _numpy_matmul(problem: Problem, data: Data) -> Call:
     threadpool_limits(torch.get_num_threads(), "blas")
     x, y, z = a.numpy(), b.numpy(), None if bias is None else bias.numpy()
     if z is None:
-        return lambda: torch.from_numpy(x @ y)
-    return lambda: torch.from_numpy(x @ y + z)
+        return _OwnThreads(lambda: torch.from_numpy(x @ y))
+    return _OwnThreads(lambda: torch.from_numpy(x @ y + z))
+
+
+_WORK = torch.zeros(2**16)  # twice what torch gives to a thread
+_WAKING_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class _OwnThreads:
+    """A call into a library that does not share the threads of all others (see timing.py)."""
+
+    run: Call
+
+    def __call__(self) -> Tensor:
+        return self.run()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        rest()
+        yield
+        rest()
+        deadline = time.perf_counter() + _WAKING_SECONDS  # threads that slept start on each other's processors
+        while time.perf_counter() < deadline:
+            _WORK.add_(1)
 
 
 def _plain_product(problem: Problem, data: Data) -> tuple[Tensor, Tensor, Tensor | None]:
