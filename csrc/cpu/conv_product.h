@@ -111,7 +111,7 @@ struct GatherPanels {
                StreamedPanel<T>& panel) const {
         const Gather& g = phase.merged.gather;
         const Strides &o = phase.merged.computed, &r = phase.merged.residual;
-        const int64_t count = index.end - index.begin;
+        const int64_t count = index.end - index.begin, channel = group * problem.channels;
         int64_t rest = segment * phase.positions + index.begin;
         int64_t w = rest % g.w.count;
         rest /= g.w.count;
@@ -119,11 +119,18 @@ struct GatherPanels {
         rest /= g.h.count;
         int64_t d = rest % g.d.count;
         int64_t n = rest / g.d.count;
+        const auto offset = [&](const Strides& s) {
+            return n * s.n + channel * s.c + (g.d.first + d * g.d.step) * s.d + (g.h.first + h * g.h.step) * s.h +
+                   (g.w.first + w * g.w.step) * s.w;
+        };
+        if (w + count <= g.w.count) {
+            panel.out = even_axis(offset(o), g.w.step * o.w, count);
+            panel.residual = even_axis(offset(r), g.w.step * r.w, count);
+            return;
+        }
         for (int64_t i = 0; i < count; ++i) {
-            const int64_t pd = g.d.first + d * g.d.step, ph = g.h.first + h * g.h.step, pw = g.w.first + w * g.w.step;
-            const int64_t channel = group * problem.channels;
-            out[i] = n * o.n + channel * o.c + pd * o.d + ph * o.h + pw * o.w;
-            residual[i] = n * r.n + channel * r.c + pd * r.d + ph * r.h + pw * r.w;
+            out[i] = offset(o);
+            residual[i] = offset(r);
             if (++w < g.w.count) continue;
             w = 0;
             if (++h < g.h.count) continue;
@@ -231,7 +238,6 @@ public:
 
 private:
     static constexpr int64_t kSize = sizeof(T);
-    static constexpr double kPastCaches = 16 << 20;  // bytes of the activations: half of a usual last-level cache
 
     GatherProduct<T> plan_phase(const Gather& gather, int64_t workspace_limit) const {
         GatherProduct<T> phase{};

@@ -1,10 +1,13 @@
-// Counts that the plans' costs (plan.h) are made of.
+// Counts that the plans' costs (plan.h) are made of, and what follows from them.
 #pragma once
 
 #include "integers.h"
 #include "plan.h"
 
 namespace pycv::cpu::PYCV_ISA {
+
+// Bytes beyond which a convolution's activations come from memory: half of a usual last-level cache.
+inline constexpr double kPastCaches = 16 << 20;
 
 inline double element_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 

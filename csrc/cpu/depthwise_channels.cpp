@@ -23,7 +23,9 @@ public:
           d_(depth_phases(problem)),
           h_(height_phases(problem)),
           w_(width_phases(problem)),
-          vectors_(problem_.groups, L, larger(problem_.computed.block, problem_.source.block)) {
+          vectors_(problem_.groups, L, larger(problem_.computed.block, problem_.source.block)),
+          from_memory_(activation_bytes(problem) > kPastCaches && d_.size() == 1 && w_[0].sharing() > 0 &&
+                       !has_prologue()) {
         constexpr int64_t kRowsInL1 = 20 << 10, kBandInL2 = 256 << 10;
         const int64_t width = larger(w_.size(), 1) * vector_bytes();
         const int64_t window = (h_.high() - h_.low() + 1) * (d_.high() - d_.low() + 1);
@@ -119,6 +121,7 @@ private:
         Range vectors;
         const OuterTap* outer;
         int64_t outer_taps, pixel;
+        Range next_rows{0, 0};  // of the source, which the next computed row reads and this one does not
     };
 
     void row(const GatherTensors<T>& tensors, const T* weight, const Place& at, Range vectors,
@@ -137,6 +140,10 @@ private:
             }
         Line line{tensors, tensors.source + at.n * s.n, weight, at, vectors, scratch.outer, outer - scratch.outer, s.w};
         if (has_prologue()) transform(line, scratch);
+        if (from_memory_ && h.sharing() > 0) {
+            const int64_t next = qh * h.unit + h.high() + 1;
+            line.next_rows = {larger(next, 0), smaller(next + h.unit, h.size)};
+        }
         for (int64_t phase = 0; phase < w_.count(); ++phase) {
             if (w_[phase].count == 0) continue;
             switch (w_[phase].sharing()) {
@@ -176,7 +183,9 @@ private:
                              w.filter_step * L,
                              line.outer,
                              line.outer_taps};
+        const Range ahead{larger(first, 0), smaller(first + P * w.unit, w.size)};
         for (int64_t v = line.vectors.begin; v < line.vectors.end; ++v) {
+            prefetch(line, ahead, v);
             V sum[P] = {};
             TileSource<T> here = source;
             here.source += has_prologue() ? (v - line.vectors.begin) * L : offsets_[v].source;
@@ -184,6 +193,14 @@ private:
             add_all_taps<U, TapWeight::per_lane, T, L, P>(sum, here, w.taps, w.unit, w.tap_step, inside);
             finish<P>(line, w, q, v, sum);
         }
+    }
+
+    // Where rows come from memory, the next ones are asked for meanwhile: several streams, each of a few vectors at
+    // some distance, are not what a processor guesses.
+    PYCV_INLINE void prefetch(const Line& line, Range pixels, int64_t v) const {
+        for (int64_t r = line.next_rows.begin; r < line.next_rows.end; ++r)
+            for (int64_t x = pixels.begin; x < pixels.end; ++x)
+                __builtin_prefetch(line.source + r * problem_.source.h + x * line.pixel + offsets_[v].source);
     }
 
     // The first `real` lanes, 0 beyond.
@@ -246,6 +263,7 @@ private:
     AxisPhases d_, h_, w_;
     ChannelVectors vectors_;
     int64_t chunk_, band_;  // vectors and rows of a work item
+    bool from_memory_;      // images whose rows are worth asking for
     // Where each vector lies, relative to channel 0.
     struct Offsets {
         int64_t source, computed, residual;

@@ -30,7 +30,12 @@ public:
     int64_t workspace_bytes() const override { return splits_ * vectors_.count * total_elements() * sizeof(T); }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
-    Cost cost() const override { return {direct_multiply_adds(conv_) / threads_, 0, tensor_bytes(conv_), 2}; }
+    // The sums are visited once for every row of the output gradient, and once in the end.
+    Cost cost() const override {
+        const double rows = static_cast<double>(conv_.n * conv_.out.d * conv_.out.h);
+        const double sums = static_cast<double>(vectors_.count * total_elements());
+        return {direct_multiply_adds(conv_) / threads_, (rows + 1) * sums / threads_, tensor_bytes(conv_), 2};
+    }
     Cost prepare_cost() const override { return {}; }
 
     void run(const ConvArguments& arguments) const override {

@@ -31,8 +31,17 @@ public:
     int64_t workspace_bytes() const override { return threads_ * thread_bytes(); }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
+    // Whole vectors of a row's positions; copies of the source, one for every few computed channels; what is computed;
+    // and the weights, which are copied one by one.
     Cost cost() const override {
-        return {direct_multiply_adds(conv_) / threads_, activation_bytes(conv_) / element_bytes(conv_.dtype) / threads_,
+        const auto number = [](int64_t count) { return static_cast<double>(count); };
+        const double sweeps = number(problem_.n * problem_.size.d * divide_up(h_.positions(), copy_.strip));
+        const double blocks = number(problem_.groups * divide_up(problem_.channels, kShared));
+        const double computed = number(problem_.groups * problem_.channels);
+        const double copies = sweeps * blocks * number(problem_.source_channels * copy_.plane);
+        const double weights = sweeps * computed * number(problem_.source_channels * conv_.filter.count() * kLanes);
+        const double outputs = computed * number(problem_.n * problem_.size.count());
+        return {direct_multiply_adds(conv_) * whole_vectors() / threads_, (copies + weights + outputs) / threads_,
                 tensor_bytes(conv_), 1};
     }
     Cost prepare_cost() const override { return {}; }
@@ -66,6 +75,13 @@ private:
     using V = Row<T, kLanes>;
     static constexpr int64_t kShared = 4;  // computed channels that share a copy
     static constexpr int kPairRows = 4;    // of a tile of two interleaved phases
+
+    // How many times more positions vectors have than rows.
+    double whole_vectors() const {
+        int64_t vectors = 0;
+        for (int64_t i = 0; i < w_.count(); ++i) vectors += divide_up(w_[i].count, kLanes);
+        return static_cast<double>(vectors * kLanes) / static_cast<double>(larger(problem_.size.w, 1));
+    }
 
     struct Scratch {
         T* planes;  // [source channel][slice][row][part][cell]

@@ -27,8 +27,18 @@ public:
     int64_t workspace_bytes() const override { return threads_ * thread_bytes(); }
     int64_t prepared_weight_bytes() const override { return 0; }
     void prepare_weight(const void*, void*) const override {}
+    // Whole vectors of a row's positions; copies of the input, one for every few filters; visits of the sums, one for
+    // every tile of the gradient and one in the end.
     Cost cost() const override {
-        return {direct_multiply_adds(conv_) / threads_, activation_bytes(conv_) / element_bytes(conv_.dtype) / threads_,
+        const auto number = [](int64_t count) { return static_cast<double>(count); };
+        const int64_t vectors = divide_up(conv_.out.w, kLanes), strips = divide_up(conv_.out.h, copy_.strip);
+        const int64_t tiles = strips * vectors * (copy_.strip / kRows + copy_.strip % kRows);
+        const double slices = number(conv_.n * conv_.out.d), filters = number(groups_ * channels_ * outputs_);
+        const double copies =
+            slices * number(groups_ * channels_ * divide_up(outputs_, kShared) * strips * copy_.plane);
+        const double visits = (slices * number(tiles) + 1) * filters * number(sum_elements());
+        const double whole_vectors = number(vectors * kLanes) / number(larger(conv_.out.w, 1));
+        return {direct_multiply_adds(conv_) * whole_vectors / threads_, (copies + visits) / threads_,
                 tensor_bytes(conv_), 1};
     }
     Cost prepare_cost() const override { return {}; }

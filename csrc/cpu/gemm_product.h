@@ -35,6 +35,8 @@ struct Axis {
     bool neighbours() const { return !offsets && stride == 1; }
 };
 
+inline Axis even_axis(int64_t first, int64_t stride, int64_t count) { return {first, count > 1 ? stride : 1, nullptr}; }
+
 // The axis of these offsets: the even one where they are evenly spaced.
 inline Axis axis_of(const int64_t* offsets, int64_t count) {
     const int64_t stride = count > 1 ? offsets[1] - offsets[0] : 1;
