@@ -46,7 +46,10 @@ Samples = dict[str, list[tuple[model.Counts, float]]]
 
 @dataclass(frozen=True)
 class _Kind:
-    """So many convolutions with one of these filters; channels between bounds, ``groups`` 1, "some" or "all"."""
+    """So many convolutions with one of these filters; channels between bounds, ``groups`` 1, "some" or "all".
+
+    ``stem``: the first of a network, of an image with 1 to 4 channels; ``channels`` are then those of the output.
+    """
 
     count: int
     filters: Sequence[int]
@@ -55,11 +58,15 @@ class _Kind:
     channels: tuple[int, int] = (8, 1024)
     rank: int = 2
     dtype: str = "f32"
+    stem: bool = False
 
 
 _KINDS = (
     _Kind(14, (3,)),
     _Kind(4, (3, 5), channels=(3, 12)),
+    _Kind(4, (3, 5), channels=(16, 96), stem=True),
+    _Kind(8, (3, 5, 7), stride=2, channels=(16, 96), stem=True),
+    _Kind(4, (8, 11), stride=4, channels=(16, 96), stem=True),
     _Kind(14, (1,)),
     _Kind(6, (5,)),
     _Kind(6, (7, 11, 15, 31), channels=(8, 128)),
@@ -75,7 +82,8 @@ _KINDS = (
     _Kind(3, (3,), rank=3, channels=(4, 128)),
     _Kind(3, (1, 3), dtype="f64"),
 )
-_FLOPS = (2e6, 6e8)
+_FLOPS = (3e5, 6e8)
+_LARGEST = {1: 2000, 2: 112, 3: 16}  # sizes, by the number of axes
 _LAYOUTS = ("nchw", "nhwc", "nchw8c", "nchw16c")
 
 
@@ -113,12 +121,12 @@ def _with_epilogue(p: ConvProblem, layout: Layout) -> ConvProblem:
 def _convolution(draw: random.Random, kind: _Kind) -> ConvProblem:
     while True:
         n = draw.choice((1, 1, 2, 8))
-        c, k = (_channels(draw, *kind.channels) for _ in range(2))
+        c, k = (_channels(draw, *bounds) for bounds in ((1, 4) if kind.stem else kind.channels, kind.channels))
         groups = 1
         if kind.groups != "1":
             groups = c if kind.groups == "all" else draw.choice((2, 4, 8, 32))
             k = c
-        size = round(_log_uniform(draw, 7, 112 if kind.rank == 2 else 16 if kind.rank == 3 else 2000))
+        size = round(_log_uniform(draw, 28 if kind.stem else 7, _LARGEST[kind.rank] * (2 if kind.stem else 1)))
         filter = (draw.choice(kind.filters),) * kind.rank
         axes = ((size,) * kind.rank, filter, (kind.stride,) * kind.rank, tuple(f // 2 for f in filter))
         out = output_size(*axes, (1,) * kind.rank)
@@ -170,7 +178,7 @@ def _pools() -> Iterator[PoolProblem]:
     for name in ("nchw", "nhwc"):
         for op in sorted(ops):
             draw = random.Random(SEED)
-            for number in range(8):
+            for number in range(16):
                 yield from _pooling(draw, op, number, Layout(name))
 
 

@@ -1,4 +1,5 @@
-"""Constants of the cost model from measured times: least squares on the relative error, no constant below zero."""
+"""Constants of the cost model from measured times: least squares on log(predicted / measured), so that half as much and
+twice as much are equally wrong; no constant below zero."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PRIOR_WEIGHT = 0.05  # how much the guess for a constant counts beside one measured time
-OUTLIER = 0.3  # a relative error beyond which a measured time counts less and less
+PRIOR_WEIGHT = 1e-4  # how much the guess for a constant counts beside one measured time: guesses may be far off
+OUTLIER = 0.3  # a logarithm beyond which a measured time counts less and less
+LEAST = 1e-3  # of the measured time: what a prediction is taken for if it is less
+ROUNDS = 12
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,23 @@ def fit(samples: Sequence[tuple[Mapping[str, float], float]], guess: Mapping[str
     present = a.max(axis=0, initial=0.0) > 0
     a = a[:, present]
     prior = np.eye(a.shape[1]) * PRIOR_WEIGHT
-    weights = np.ones(len(measured))
     x = np.zeros(a.shape[1])
-    for _ in range(8):  # iteratively reweighted: Huber's loss
+    ratios = np.ones(len(measured))
+    for _ in range(ROUNDS):  # iteratively reweighted
+        weights = _weights(ratios)
         system = np.vstack([a * weights[:, None], prior])
         x = nnls(system, np.concatenate([weights, np.full(a.shape[1], PRIOR_WEIGHT)]))
-        errors = np.abs(a @ x - 1)
-        weights = np.sqrt(np.minimum(1.0, OUTLIER / np.maximum(errors, 1e-12)))
+        ratios = np.maximum(a @ x, LEAST)
+    errors = np.abs(a @ x - 1)
     constants = x * scale[present]
     kept = [name for name, there in zip(names, present, strict=True) if there]
     return Fit({name: float(c) for name, c in zip(kept, constants, strict=True)}, tuple(map(float, errors)))
+
+
+def _weights(ratios: np.ndarray) -> np.ndarray:
+    """Those with which the squares of ratio - 1 pull like the squares of its logarithm; beyond OUTLIER like its
+    magnitude (Huber's loss)."""
+    logs, distances = np.log(ratios), ratios - 1
+    near = np.abs(distances) < 1e-9
+    pull = np.where(near, 1.0, logs / np.where(near, 1.0, distances)) / ratios
+    return np.sqrt(pull * np.minimum(1.0, OUTLIER / np.maximum(np.abs(logs), 1e-12)))

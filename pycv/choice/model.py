@@ -45,6 +45,7 @@ class Rates:
         return {
             "multiply_adds": 1.4 / self.multiply_adds,
             "vector_elements": 8 / self.multiply_adds,
+            "outputs": 8 / self.multiply_adds,
             "bytes": 0.5 * per_byte,
             "weight_bytes": per_byte,
             "output_bytes": 0.5 * per_byte,
@@ -151,7 +152,10 @@ def _cost_counts(cost: Any, problem: Problem) -> Counts:
 
 
 def _problem_counts(problem: Problem, threads: int) -> Counts:
-    return {"multiply_adds": _width(problem) * problem.flops / threads, "bytes": problem.bytes, "calls": 1.0}
+    counts = {"multiply_adds": _width(problem) * problem.flops / threads, "bytes": problem.bytes, "calls": 1.0}
+    if isinstance(problem, PoolProblem):  # a window costs something however small it is
+        counts["outputs"] = problem.n * problem.c * math.prod(problem.output_size) / threads
+    return counts
 
 
 def _torch_counts(p: Problem, threads: int) -> Counts:

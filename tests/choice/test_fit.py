@@ -64,3 +64,16 @@ def test_what_one_sample_leaves_open_comes_from_the_guess():
     assert found.errors[0] < 0.1
     assert set(found.constants) == {"a", "calls"}  # what never occurred has no constant
     assert 0.5 < found.constants["calls"] / found.constants["a"] / 1e3 < 2
+
+
+def test_a_guess_that_is_far_off_gives_way_to_the_times():
+    truth = {"a": 3e-7, "b": 2e-9, "calls": 1e-6}
+    found = fit(list(samples(truth, noise=0.02)), GUESS)
+    assert found.constants["a"] == pytest.approx(truth["a"], rel=0.02)
+    assert found.median_error < 0.02
+
+
+def test_too_long_and_too_short_are_equally_wrong():
+    counts = {"a": 1000.0}
+    found = fit([(counts, 1e-6), (counts, 1.5e-6)], {"a": 1e-9})
+    assert found.constants["a"] == pytest.approx(1.5**0.5 * 1e-9, rel=1e-3)
