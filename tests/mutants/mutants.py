@@ -147,7 +147,9 @@ MUTANTS = [
         "g.d.inside(position.d + od) && g.h.inside(position.h + oh) && g.w.inside(position.w + ow)",
         "g.d.inside(position.d + od) && g.w.inside(position.w + ow)",
     ),
-    Mutant(GATHER_PRODUCT, "pw = g.w.first + w * g.w.step;", "pw = w * g.w.step;"),
+    Mutant(GATHER_PRODUCT, "(g.w.first + w * g.w.step) * s.w", "w * g.w.step * s.w"),
+    Mutant(GATHER_PRODUCT, "even_axis(offset(o), g.w.step * o.w, count)", "even_axis(offset(o), o.w, count)"),
+    Mutant(GATHER_PRODUCT, "if (w + count <= g.w.count) {", "if (w + count <= g.w.count + 1) {"),
     Mutant(
         GRAD_WEIGHT,
         "for (int thread = 1; thread < team; ++thread) sum += from[",
