@@ -212,7 +212,8 @@ def _family(problem: Problem) -> str:
 
 def _layout(problem: Problem) -> str:
     if isinstance(problem, ConvProblem):
-        return (problem.output if problem.pass_ == "grad_input" else problem.input).name
+        name = (problem.output if problem.pass_ == "grad_input" else problem.input).name
+        return f"{name}/few" if _few_channels(problem) else name
     return problem.a.kind + problem.b.kind if isinstance(problem, GemmProblem) else "any"
 
 
@@ -222,7 +223,7 @@ def _kind(p: Problem) -> str:
         groups = "dense" if p.groups == 1 else "single" if p.groups == p.c else "grouped"
         filter = "1x1" if set(p.filter) == {1} else "wide"
         stride = "s1" if set(p.stride) == {1} else "strided"
-        channels = "few" if filter == "wide" and groups == "dense" and min(p.c, p.k) < 16 else "many"
+        channels = "few" if _few_channels(p) else "many"
         return "/".join([f"{len(p.size)}d", groups, filter, stride, channels, p.dtype, _torch_layout(p)])
     if isinstance(p, GemmProblem):
         thin = "thin" if min(p.m, p.n) < 8 else "wide"
@@ -231,6 +232,11 @@ def _kind(p: Problem) -> str:
     words += ["training"] if getattr(p, "training", False) else []
     layout = getattr(p, "input", None)
     return "/".join([p.op, *words, p.dtype, *([layout.name] if layout is not None else [])])
+
+
+def _few_channels(p: ConvProblem) -> bool:
+    """The first convolution of a network, and its like: copies and stores outweigh sums that short."""
+    return p.groups == 1 and min(p.c, p.k) < 16 and set(p.filter) != {1}
 
 
 def _torch_layout(p: ConvProblem) -> str:
