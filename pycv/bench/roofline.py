@@ -64,9 +64,28 @@ def place(problem: Problem, plan: Any, peaks: Peaks, kernel: str = "") -> Placem
 
 
 def algorithm_flops(problem: Problem, plan: Any, threads: int) -> float:
-    """Two per multiply-add that the plan counts, of the busiest thread, for all threads; else the direct sums'."""
+    """Two per multiply-add that the plan counts, of the busiest thread, for all threads; else what the direct sums need
+    (a library may leave out products with padding, half of those of a large filter)."""
     cost = getattr(plan, "cost", None)
-    return 2.0 * cost.multiply_adds * threads if cost is not None and cost.multiply_adds else float(problem.flops)
+    if cost is not None and cost.multiply_adds:
+        return 2.0 * cost.multiply_adds * threads
+    return problem.flops * _unpadded_share(problem) if isinstance(problem, ConvProblem) else float(problem.flops)
+
+
+def _unpadded_share(p: ConvProblem) -> float:
+    """Of the products of the direct sums, those with a pixel of the input."""
+    axes = zip(p.size, p.output_size, p.filter, p.stride, p.padding, p.dilation, strict=True)
+    return math.prod(_products_inside(*axis) / max(axis[1] * axis[2], 1) for axis in axes)
+
+
+def _products_inside(size: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
+    """Of an axis: how often a tap of an output reads a pixel 0 <= output * stride + tap * dilation - padding < size."""
+    count = 0
+    for tap in range(taps):
+        offset = tap * dilation - padding
+        first, last = max(0, -(offset // stride)), min(outputs - 1, (size - 1 - offset) // stride)
+        count += max(0, last - first + 1)
+    return count
 
 
 def gpu_flops(problem: Problem, kernel: str) -> float | None:

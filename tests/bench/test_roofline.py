@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pycv import bench, registry
 from pycv.bench import machine, placing, roofline, runner
@@ -19,11 +20,31 @@ def plan(multiply_adds):
 def test_the_operations_are_the_algorithms_own():
     problem = parse("conv2d.forward n1c64h56w56 k64r3s3 p1")
     direct = roofline.place(problem, None, PEAKS)
-    assert direct.flops == problem.flops and direct.bound == "compute"
-    assert direct.seconds == pytest.approx(problem.flops / 100e9)
+    assert direct.flops == pytest.approx(problem.flops * (166 / 168) ** 2) and direct.bound == "compute"
+    assert direct.seconds == pytest.approx(direct.flops / 100e9)
     fewer = roofline.place(problem, plan(problem.flops / 16), PEAKS)  # half of the multiply-adds / 4, per thread
     assert fewer.flops == pytest.approx(problem.flops / 4)
     assert fewer.share(2 * fewer.seconds) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv2d.forward n1c2h9w7 k4r5s3 p2",
+        "conv2d.forward n2c3h11w8 k2r3s4 u3 p3 d2",
+        "conv1d.grad_weight n1c4w6 k3s11 p5",
+        "conv2d.grad_input n1c2h5w5 k2r3s3",
+    ],
+)
+def test_a_library_need_not_multiply_padding(text):
+    p = parse(text)
+    shape = (1, 1, *p.size), (1, 1, *p.filter)
+    ones = (torch.ones(s, dtype=torch.float64) for s in shape)
+    convolution = getattr(torch.nn.functional, p.op)
+    products = convolution(*ones, stride=p.stride, padding=p.padding, dilation=p.dilation).sum().item()
+    expected = 2 * p.n * p.k * p.c * products
+    assert roofline.algorithm_flops(p, None, 2) == pytest.approx(expected, rel=1e-12)
+    assert (expected == p.flops) == (not any(p.padding))
 
 
 def test_the_bytes_are_the_fewest_and_their_level_that_of_all_tensors():
