@@ -58,6 +58,12 @@ def test_short_calls_are_looped(world):
     assert result["a"].seconds == pytest.approx(1e-5)
 
 
+def test_a_sample_of_many_calls_begins_in_its_own_caches(world):
+    cold = lambda name: lambda count: 1e-3 if world.order[-2:-1] != [name] else 1e-5  # noqa: E731
+    result = timing.measure({name: world.call(name, cold(name)) for name in "ab"}, budget=0.2)
+    assert result["a"].q75 == pytest.approx(1e-5) and result["b"].q75 == pytest.approx(1e-5)
+
+
 def test_a_call_with_threads_of_its_own_has_the_processors_to_itself(world):
     call = world.call("a", 0.02)
 

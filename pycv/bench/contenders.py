@@ -200,7 +200,6 @@ def _numpy_matmul(problem: Problem, data: Data) -> Call:
     return _OwnThreads(lambda: torch.from_numpy(x @ y + z))
 
 
-_WORK = torch.zeros(2**16)  # twice what torch gives to a thread
 _WAKING_SECONDS = 0.01
 
 
@@ -218,9 +217,10 @@ class _OwnThreads:
         rest()
         yield
         rest()
-        deadline = time.perf_counter() + _WAKING_SECONDS  # threads that slept start on each other's processors
+        work = torch.zeros(2**16)  # for two of torch's threads; those that slept start on each other's processors
+        deadline = time.perf_counter() + _WAKING_SECONDS
         while time.perf_counter() < deadline:
-            _WORK.add_(1)
+            work.add_(1)
 
 
 def _plain_product(problem: Problem, data: Data) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -4,7 +4,8 @@ The least time of a problem under an algorithm is that of the operations which t
 machine's measured peak, or of the fewest bytes that the problem needs, at the bandwidth of the smallest memory that
 holds all of its tensors, whichever is longer. The share is that time over the measured one. So Winograd and FFT, which
 perform fewer operations than the direct sums, are measured by their own; and a share above 1 is no achievement but a
-mistake: in the timing, in what the plan counts, or in the peaks.
+mistake: in the timing, in what the plan counts, or in the peaks. Of a library only the products with pixels count: it
+may leave out those with padding, which are many where a large filter meets a small image.
 
 The plans of GPU kernels count nothing. There the operations are the direct sums', of Winograd those of its products;
 with TF32 they are measured by the peak of TF32's, of which 3xTF32 needs three. Where they are not known (FFT, and a
@@ -65,7 +66,7 @@ def place(problem: Problem, plan: Any, peaks: Peaks, kernel: str = "") -> Placem
 
 def algorithm_flops(problem: Problem, plan: Any, threads: int) -> float:
     """Two per multiply-add that the plan counts, of the busiest thread, for all threads; else what the direct sums need
-    (a library may leave out products with padding, half of those of a large filter)."""
+    without padding."""
     cost = getattr(plan, "cost", None)
     if cost is not None and cost.multiply_adds:
         return 2.0 * cost.multiply_adds * threads

@@ -3,8 +3,8 @@
     seconds = a multiply_adds + b vector_elements + c bytes + d regions + e
 
 The counts are those of the kernel's own plan (``plan.cost``, csrc/cpu/plan.h), the constants those of a table, one set
-per kernel and layout. Kernels whose plan counts nothing (pooling, norms, pointwise) and torch are predicted from the
-problem instead, with one set of constants per kind of problem (:func:`_kind`). The shapes of layers appear nowhere.
+per kernel and layout, and another for few channels. Kernels whose plan counts nothing (pooling, norms, pointwise) and
+torch are predicted from the problem instead, with one set of constants per kind of problem (:func:`_kind`). The shapes of layers appear nowhere.
 
 A table is what ``pycv tune machine`` measured on one device class. That of this very machine lies in the cache
 directory; those in ``tables/`` come with pycv and stand for the machines of an instruction set. Where there is neither,
@@ -68,12 +68,14 @@ class Table:
         return bool(self.threads)
 
     def constants(self, kernel: Kernel, problem: Problem, plan: Any, threads: int, step: str = "") -> Counts | None:
-        """Those of the kernel for such problems, else of the same kernel in another layout; None: not measured."""
+        """Those of the kernel for such problems, else for any number of channels, else in another layout; None: not
+        measured."""
         if not self.threads:
             return None
         nearest = min(self.threads, key=lambda count: abs(math.log(count / threads)))
         group = group_of(kernel, problem, plan, step)
-        exact = self.threads[nearest].get(group)
+        measured = self.threads[nearest]
+        exact = measured.get(group, measured.get(group.removesuffix(_FEW)))
         if exact is not None or kernel.backend == "torch":
             return exact
         return self._stand_ins.get((nearest, group.rpartition(" ")[0]))
@@ -213,7 +215,7 @@ def _family(problem: Problem) -> str:
 def _layout(problem: Problem) -> str:
     if isinstance(problem, ConvProblem):
         name = (problem.output if problem.pass_ == "grad_input" else problem.input).name
-        return f"{name}/few" if _few_channels(problem) else name
+        return name + _FEW if _few_channels(problem) else name
     return problem.a.kind + problem.b.kind if isinstance(problem, GemmProblem) else "any"
 
 
@@ -232,6 +234,9 @@ def _kind(p: Problem) -> str:
     words += ["training"] if getattr(p, "training", False) else []
     layout = getattr(p, "input", None)
     return "/".join([p.op, *words, p.dtype, *([layout.name] if layout is not None else [])])
+
+
+_FEW = "/few"
 
 
 def _few_channels(p: ConvProblem) -> bool:

@@ -168,13 +168,14 @@ def test_thread_counts_and_layouts_fall_back_on_their_neighbours():
 
 def test_a_convolution_of_few_channels_has_constants_of_its_own():
     own, nothing = kernel("own", FakePlan(1e6)), dict.fromkeys(RATES.guess(), 0.0)
-    constants = {"nchw": 1e-9, "nchw/few": 3e-9}
+    constants = {"nchw": 1e-9, "nchw/few": 3e-9, "nhwc": 5e-9}
     groups = {f"conv.forward cpu:own {name}": nothing | {"multiply_adds": c} for name, c in constants.items()}
     table = model.Table("t", RATES, {1: groups})
     seconds = lambda text: model.predicted(table, own, parse(text), FakePlan(1e6), 1, True)  # noqa: E731
     assert seconds("conv2d.forward n1c3h9w9 k32r3s3") == pytest.approx(3e-3)
     assert seconds("conv2d.forward n1c32h9w9 k32r3s3") == pytest.approx(1e-3)
     assert seconds("conv2d.forward n1c3h9w9 k32r1s1") == pytest.approx(1e-3)
+    assert seconds("conv2d.forward n1c3h9w9 k32r3s3 nhwc") == pytest.approx(5e-3)  # rather than those of nchw/few
 
 
 # ------------------------------------------------------------------------------------------------ autotune, cache
