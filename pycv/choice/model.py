@@ -4,7 +4,8 @@
 
 The counts are those of the kernel's own plan (``plan.cost``, csrc/cpu/plan.h), the constants those of a table, one set
 per kernel and layout, and another for few channels. Kernels whose plan counts nothing (pooling, norms, pointwise) and
-torch are predicted from the problem instead, with one set of constants per kind of problem (:func:`_kind`). The shapes of layers appear nowhere.
+torch are predicted from the problem instead, with one set of constants per kind of problem (:func:`_kind`). The shapes
+of layers appear nowhere.
 
 A table is what ``pycv tune machine`` measured on one device class. That of this very machine lies in the cache
 directory; those in ``tables/`` come with pycv and stand for the machines of an instruction set. Where there is neither,
