@@ -6,6 +6,7 @@
 // grad_output / divisor to every element of the window, each plane by one thread in a fixed order.
 #include "norm.h"
 #include "plane_sums.h"
+#include "pool_transposed.h"
 #include "pool_windows.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -48,6 +49,11 @@ public:
         } else {
             scatter(static_cast<T*>(a.input), static_cast<const T*>(a.output));
         }
+    }
+
+    // Complete windows side by side: every input element lies in exactly one of them.
+    static bool tiles(const PoolAxis& a) {
+        return !a.adaptive && a.padding == 0 && a.stride == a.filter && a.out * a.filter == a.size;
     }
 
 private:
@@ -206,11 +212,6 @@ private:
         }
     }
 
-    // Complete windows side by side: every input element lies in exactly one of them.
-    static bool tiles(const PoolAxis& a) {
-        return !a.adaptive && a.padding == 0 && a.stride == a.filter && a.out * a.filter == a.size;
-    }
-
     void scatter(T* grad_input, const T* grad_output) const {
         if (pixels_) return scatter_pixel_runs(grad_input, grad_output);
         const bool tiled = tiles(axes_.d) && tiles(axes_.h) && tiles(axes_.w);
@@ -344,9 +345,25 @@ private:
     bool whole_;        // one window that is the whole of a dense plane
 };
 
+// Whether windows cost less with channels in the lanes, the transpositions included. Measured: along the rows every
+// second column is cheap where there is a vector of outputs, and so are the copies of which a gradient of windows side
+// by side consists; windows of any other kind there are not.
+template <class T>
+bool is_better_transposed(const PoolProblem& p) {
+    if (!can_be_transposed<T>(p) || p.out.count() <= 1 || 2 * round_up(p.c, lanes<T>) > 3 * p.c) return false;
+    const PoolAxis w = pool_axes(p).w;
+    if (p.pass == Pass::forward) return w.adaptive || w.stride != 2 || w.out < lanes<T>;
+    return !AvgPool<T>::tiles(w) || w.out < lanes<T> / 2;
+}
+
+template <class T>
+PoolPlan* plan_of(const PoolProblem& p, int threads) {
+    if (!is_better_transposed<T>(p)) return new AvgPool<T>(p, threads);
+    return new TransposedPool<T, AvgPool<T>>(p, pool_threads(p, pool_axes(p), threads));
+}
+
 PoolPlan* plan_avg_pool(const PoolProblem& problem, int threads) {
-    if (problem.dtype == DType::f64) return new AvgPool<double>(problem, threads);
-    return new AvgPool<float>(problem, threads);
+    return problem.dtype == DType::f64 ? plan_of<double>(problem, threads) : plan_of<float>(problem, threads);
 }
 
 }  // namespace

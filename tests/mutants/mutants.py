@@ -30,6 +30,8 @@ PRODUCT, PANELS = "csrc/cpu/gemm_product.h", "csrc/cpu/gemm_panels.h"
 TAP_TILE, ROW_VECTORS = "csrc/cpu/tap_tile.h", "csrc/cpu/row_vectors.h"
 CHANNELS, CHANNEL_GATHER = "csrc/cpu/depthwise_channels.h", "csrc/cpu/depthwise_channels.cpp"
 CHANNEL_GRAD_WEIGHT, PADDED = "csrc/cpu/depthwise_channels_grad_weight.cpp", "csrc/cpu/padded_planes.h"
+CHANNEL_PLANES, TRANSPOSED = "csrc/cpu/channel_planes.h", "csrc/cpu/depthwise_transposed.cpp"
+POOL_TRANSPOSED = "csrc/cpu/pool_transposed.h"
 PLANES, PLANE_GRAD_WEIGHT = "csrc/cpu/depthwise_planes.cpp", "csrc/cpu/depthwise_planes_grad_weight.cpp"
 POOL_WINDOWS, PLANE_SUMS = "csrc/cpu/pool_windows.h", "csrc/cpu/plane_sums.h"
 MOVES, TILE = "csrc/cpu/vector_moves.h", "csrc/cpu/gemm_microkernel.cpp"
@@ -197,6 +199,8 @@ MUTANTS = [
     Mutant(PLANE_GRAD_WEIGHT, "first + l >= x && first + l < width", "first + l < width"),
     Mutant(ROW_VECTORS, "store_first(to + kLanes / 2, half[1], count - kLanes / 2);", ""),
     Mutant(CHANNEL_GRAD_WEIGHT, "sum += load_row<V>(totals + part * total_elements());", ""),
+    Mutant(CHANNEL_PLANES, "if (i < positions) body(positions - lanes<T>, lanes<T>);", ""),
+    Mutant(TRANSPOSED, "of.bias = tensors.bias ? tensors.bias + c : nullptr;", "of.bias = tensors.bias;"),
     # direct convolution with output channels in lanes: padding, accumulation, parts, phases
     Mutant(DIRECT_TILE, "if (!from) cells.end = cells.begin;", ""),
     Mutant(DIRECT_TILE, "return distance % step * cells + distance / step;", "return distance;"),
@@ -304,6 +308,7 @@ MUTANTS = [
     Mutant(ROW_VECTORS, "block.template operator()<L>(end - L);", ";"),
     Mutant(AVG_POOL, "a.filter < a.size + a.padding - begin ? a.filter : a.size + a.padding - begin", "a.filter"),
     Mutant(AVG_POOL, "clear_pixels(image, p_.input, p_.size, channels);", ""),
+    Mutant(POOL_TRANSPOSED, "lanes_to_planes<T>(y + c,", "lanes_to_planes<T>(y,"),
     # normalisation
     Mutant(BATCH_NORM, "a.momentum * variance * unbiased_", "a.momentum * variance"),
     Mutant(
