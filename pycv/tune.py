@@ -73,7 +73,7 @@ _KINDS = (
     _Kind(8, (3,), stride=2),
     _Kind(5, (7, 5), stride=2, channels=(3, 64)),
     _Kind(3, (11, 8), stride=4, channels=(3, 32)),
-    _Kind(6, (1,), stride=2),
+    _Kind(10, (1,), stride=2),
     _Kind(8, (3, 5), groups="all"),
     _Kind(6, (3, 5), stride=2, groups="all"),
     _Kind(3, (15, 31), groups="all", channels=(8, 256)),
@@ -82,7 +82,10 @@ _KINDS = (
     _Kind(3, (3,), rank=3, channels=(4, 128)),
     _Kind(3, (1, 3), dtype="f64"),
 )
-_FLOPS = (3e5, 6e8)
+_FLOPS = (3e5, 1.5e9)
+_PRODUCTS = 6e8  # multiply-adds of a matrix product
+_LEAST = 0.8  # of the time that multiply-adds take at the peak: counts contain padding that not every kernel multiplies
+_BYTES = 4e7  # allocating a result of more than 32 MB may take longer than computing it
 _LARGEST = {1: 2000, 2: 112, 3: 16}  # sizes, by the number of axes
 _LAYOUTS = ("nchw", "nhwc", "nchw8c", "nchw16c")
 
@@ -145,7 +148,7 @@ def _convolution(draw: random.Random, kind: _Kind) -> ConvProblem:
             kind.dtype,
         )
         highest = _FLOPS[1] if groups == 1 else _FLOPS[1] / 4
-        if c % groups == 0 and min(out) > 0 and _FLOPS[0] <= p.flops <= highest and p.bytes < 2e8:
+        if c % groups == 0 and min(out) > 0 and _FLOPS[0] <= p.flops <= highest and p.bytes < _BYTES:
             return p
 
 
@@ -164,8 +167,8 @@ def _products() -> Iterator[GemmProblem]:
     for low, high, count in ((16, 700, 12), (1, 7, 6)):
         for number in range(count):
             m, n, k = round(_log_uniform(draw, low, high)), *(round(_log_uniform(draw, 16, 1500)) for _ in range(2))
-            if m * n * k > _FLOPS[1]:
-                k = max(16, int(_FLOPS[1] / (m * n)))
+            if m * n * k > _PRODUCTS:
+                k = max(16, int(_PRODUCTS / (m * n)))
             plain = GemmProblem(m, n, k, dtype="f64" if number == 0 else "f32")
             weight = replace(plain, b=replace(plain.b, kind="col"), epilogue=("bias",))
             yield from (plain, weight, replace(plain, m=k, k=m, a=replace(plain.a, kind="col")))
@@ -281,7 +284,8 @@ def tune(
         torch.set_num_threads(before)
     if progress:
         progress(len(counts) * len(selected), len(counts) * len(selected), "done")
-    fits = {(n, group): fit(taken, rates.guess()) for n, groups in found.items() for group, taken in groups.items()}
+    least = {"multiply_adds": _LEAST / rates.multiply_adds}
+    fits = {(n, group): fit(taken, rates.guess(), least) for n, groups in found.items() for group, taken in groups.items()}
     value = _recorded(path, here, rates, fits)
     files.write(path, value)
     model.forget()

@@ -27,14 +27,13 @@ public:
           vectors_(problem_.groups, L, larger(problem_.computed.block, problem_.source.block)),
           from_memory_(activation_bytes(problem) > kPastCaches && d_.size() == 1 && w_[0].sharing() > 0 &&
                        !has_prologue()) {
-        constexpr int64_t kRowsInL1 = 20 << 10, kBandInL2 = 256 << 10;
-        const int64_t width = larger(w_.size(), 1) * vector_bytes();
-        const int64_t window = (h_.high() - h_.low() + 1) * (d_.high() - d_.low() + 1);
-        chunk_ = smaller(larger(kRowsInL1 / (width * window), 2), larger(vectors_.count, 1));
-        const int64_t rows = larger(rows_per_slice() * problem_.size.d, 1);
-        band_ = larger(kBandInL2 / (width * h_.unit() * larger(vectors_.count, 1)), 4);
-        const int64_t others = larger(problem_.n * chunks(), 1);
-        band_ = larger(smaller(band_, rows * others / (4 * threads_)), 1);
+        // Whole pixels, whose rows follow each other in memory; vectors of channels are shared out where rows are few.
+        constexpr int64_t kBandInL2 = 256 << 10;
+        const int64_t rows = larger(rows_per_slice() * problem_.size.d, 1), parts = 4 * threads_;
+        chunk_ = divide_up(larger(vectors_.count, 1), divide_up(parts, larger(problem_.n * rows, 1)));
+        const int64_t row_bytes = larger(w_.size(), 1) * vector_bytes() * larger(vectors_.count, 1);
+        band_ = larger(kBandInL2 / (row_bytes * h_.unit()), 4);
+        band_ = larger(smaller(band_, rows * larger(problem_.n * chunks(), 1) / parts), 1);
         offsets_ = new Offsets[static_cast<size_t>(vectors_.count)];
         for (int64_t v = 0; v < vectors_.count; ++v) {
             const int64_t c = vectors_.start(v);

@@ -13,12 +13,24 @@
 
 namespace pycv::cpu::PYCV_ISA {
 
-// Elements 0, Step, 2 * Step, ... at p, without reading behind the last of them.
+// Elements 0, Step, 2 * Step, ... at p, without reading behind the last of them: Step is 3, a power of two, or 3 times
+// one.
 template <class T, int Step>
 inline Vec<T> load_every(const T* p) {
     if constexpr (Step == 1) {
         return load<T>(p);
+    } else if constexpr (Step == 3) {
+        // Three vectors, the last of which ends with the last element.
+        constexpr int n = lanes<T>;
+        Vec<shuffles::Index<T>> two{}, third{};
+        for (int i = 0; i < n; ++i) {
+            two[i] = smaller(3 * i, 2 * n - 1);
+            third[i] = 3 * i < 2 * n ? i : 3 * i - (2 * n - 2) + n;
+        }
+        const Vec<T> firsts = __builtin_shuffle(load<T>(p), load<T>(p + n), two);
+        return __builtin_shuffle(firsts, load<T>(p + 2 * n - 2), third);
     } else {
+        static_assert(Step % 2 == 0);
         constexpr int n = lanes<T>;
         const Vec<T> low = load_every<T, Step / 2>(p), high = load_every<T, Step / 2>(p + (n - 1) * (Step / 2));
         Vec<shuffles::Index<T>> pick{};
@@ -162,7 +174,10 @@ private:
     void copy(T* to, const T* from, int64_t count, int64_t stride) const {
         if (stride == 1) return copy_every<1>(to, from, count, 1);
         if (stride == 2) return copy_every<2>(to, from, count, 2);
+        if (stride == 3) return copy_every<3>(to, from, count, 3);
         if (stride == 4) return copy_every<4>(to, from, count, 4);
+        if (stride == 6) return copy_every<6>(to, from, count, 6);
+        if (stride == 12) return copy_every<12>(to, from, count, 12);
         copy_every<0>(to, from, count, stride);
     }
 

@@ -2,13 +2,14 @@
 // all the cost, and packing it would double that. gemm_packed.cpp chooses it.
 //
 // The large operand is seen as `wide` vectors of length k. Where those run along k, the results are dot products,
-// four vectors at a time. Where they lie side by side, rows of the large operand are added up, scaled, eight
-// at a time, into sums that stay in cache. 2 * m * n * k FLOPs; the large operand is read once for every
-// four thin vectors.
+// four vectors at a time, whose lanes are added up for as many of them together as a vector has lanes. Where they lie
+// side by side, rows of the large operand are added up, scaled, eight at a time, into sums that stay in cache. 2 * m *
+// n * k FLOPs; the large operand is read once for every four thin vectors.
 #pragma once
 
 #include "gemm_product.h"
 #include "plan.h"
+#include "plane_sums.h"
 
 namespace pycv::cpu::PYCV_ISA {
 
@@ -75,6 +76,7 @@ private:
     static constexpr int64_t kSize = sizeof(T);
     static constexpr int64_t kRange = 2048;  // wide vectors at a time: their sums stay in the L1 and L2 caches
     static constexpr int kRows = 8;          // rows of the large operand added at a time
+    static constexpr int kDots = lanes<T> < 4 ? lanes<T> : 4;  // dot products of a thin vector at a time
 
     // Strides along the thin (a_) or wide (b_) index and across it, along k; of results along thin and across wide.
     struct Vectors {
@@ -93,40 +95,51 @@ private:
     void dot_products(const T* thin, const T* wide, Range range, T* packed, T* sums) const {
         for (int64_t t = 0; t < thin_; ++t)
             copy_strided<T>(packed + t * aligned_depth(), thin + t * a_.along, p_.k, a_.across);
-        for (int64_t w = range.begin; w < range.end; w += 4) {
-            const T* from[4];
-            for (int64_t i = 0; i < 4; ++i) from[i] = wide + smaller(w + i, range.end - 1) * b_.along;
-            int64_t t = 0;
+        for (int64_t w = range.begin; w < range.end; w += lanes<T>) {
+            const int64_t count = smaller(lanes<T>, range.end - w);
+            const T* from = wide + w * b_.along;
             T* to = sums + (w - range.begin);
-            for (; t + 4 <= thin_; t += 4) dot<4>(packed + t * aligned_depth(), from, to + t * kRange);
-            for (; t + 2 <= thin_; t += 2) dot<2>(packed + t * aligned_depth(), from, to + t * kRange);
-            for (; t < thin_; ++t) dot<1>(packed + t * aligned_depth(), from, to + t * kRange);
+            int64_t t = 0;
+            for (; t + 4 <= thin_; t += 4) dot<4>(packed + t * aligned_depth(), from, count, to + t * kRange);
+            for (; t + 2 <= thin_; t += 2) dot<2>(packed + t * aligned_depth(), from, count, to + t * kRange);
+            for (; t < thin_; ++t) dot<1>(packed + t * aligned_depth(), from, count, to + t * kRange);
+        }
+    }
+
+    // Of as many wide vectors as a vector has lanes, whose sums are then added up together (plane_sums.h).
+    template <int Thin>
+    void dot(const T* thin, const T* wide, int64_t count, T* to) const {
+        Vec<T> sums[Thin][lanes<T>];
+        for (int64_t first = 0; first < lanes<T>; first += kDots) {
+            const T* from[kDots];
+            for (int64_t i = 0; i < kDots; ++i) from[i] = wide + smaller(first + i, count - 1) * b_.along;
+            Vec<T> sum[Thin][kDots] = {};
+            add_products<Thin>(thin, from, sum);
+            for (int t = 0; t < Thin; ++t)
+                for (int i = 0; i < kDots; ++i) sums[t][first + i] = sum[t][i];
+        }
+        for (int t = 0; t < Thin; ++t) {
+            const Vec<T> total = sum_lanes<T>(sums[t]);
+            count == lanes<T> ? store<T>(to + t * kRange, total) : store_partial<T>(to + t * kRange, total, count);
         }
     }
 
     template <int Thin>
-    void dot(const T* thin, const T* const* wide, T* to) const {
-        Vec<T> sum[Thin][4] = {};
-        const int64_t depth = p_.k, stride = aligned_depth();
-        int64_t k = 0;
-        for (; k + lanes<T> <= depth; k += lanes<T>) {
-            Vec<T> w[4];
+    void add_products(const T* thin, const T* const* wide, Vec<T> (&sum)[Thin][kDots]) const {
+        const int64_t stride = aligned_depth(), rest = p_.k % lanes<T>, whole = p_.k - rest;
+        const auto add = [&](int64_t k, const auto& load_at) {
+            Vec<T> w[kDots];
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) w[i] = load<T>(wide[i] + k);
+            for (int i = 0; i < kDots; ++i) w[i] = load_at(wide[i] + k);
 #pragma GCC unroll 4
             for (int t = 0; t < Thin; ++t) {
-                const Vec<T> x = load<T>(thin + t * stride + k);
+                const Vec<T> x = load_at(thin + t * stride + k);
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; ++i) sum[t][i] += x * w[i];
+                for (int i = 0; i < kDots; ++i) sum[t][i] += x * w[i];
             }
-        }
-        for (int t = 0; t < Thin; ++t)
-            for (int i = 0; i < 4; ++i) {
-                T total = 0;
-                for (int lane = 0; lane < lanes<T>; ++lane) total += sum[t][i][lane];
-                for (int64_t rest = k; rest < depth; ++rest) total += thin[t * stride + rest] * wide[i][rest];
-                to[t * kRange + i] = total;
-            }
+        };
+        for (int64_t k = 0; k < whole; k += lanes<T>) add(k, [](const T* p) { return load<T>(p); });
+        if (rest > 0) add(whole, [rest](const T* p) { return load_partial<T>(p, rest); });
     }
 
     // sums[t][w - range.begin] = sum over k of thin[t][k] * wide[k][w]
@@ -185,13 +198,23 @@ private:
             p_.has_residual && beta != 0 ? static_cast<const T*>(g.residual) + batch * residual_.batch : nullptr;
         const T* bias = p_.bias ? static_cast<const T*>(g.bias) : nullptr;
         T* out = static_cast<T*>(g.out) + batch * out_.batch;
-        for (int64_t t = 0; t < thin_; ++t)
-            for (int64_t w = range.begin; w < range.end; ++w) {
-                T v = alpha * sums[t * kRange + w - range.begin];
+        const bool vectors = out_.across == 1 && (!residual || residual_.across == 1);
+        for (int64_t t = 0; t < thin_; ++t) {
+            const T* from = sums + t * kRange - range.begin;
+            int64_t w = range.begin;
+            for (; vectors && w + lanes<T> <= range.end; w += lanes<T>) {
+                Vec<T> v = broadcast<T>(alpha) * load<T>(from + w);
+                if (residual) v += broadcast<T>(beta) * load<T>(residual + t * residual_.along + w);
+                if (bias) v += rows_thin_ ? load<T>(bias + w) : broadcast<T>(bias[t]);
+                store<T>(out + t * out_.along + w, p_.relu ? relu<T>(v) : v);
+            }
+            for (; w < range.end; ++w) {
+                T v = alpha * from[w];
                 if (residual) v += beta * residual[t * residual_.along + w * residual_.across];
                 if (bias) v += bias[rows_thin_ ? w : t];
                 out[t * out_.along + w * out_.across] = p_.relu ? relu<T>(v) : v;
             }
+        }
     }
 
     GemmProblem p_;

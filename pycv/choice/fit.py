@@ -56,11 +56,16 @@ def nnls(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return x
 
 
-def fit(samples: Sequence[tuple[Mapping[str, float], float]], guess: Mapping[str, float]) -> Fit:
+def fit(
+    samples: Sequence[tuple[Mapping[str, float], float]],
+    guess: Mapping[str, float],
+    least: Mapping[str, float] | None = None,
+) -> Fit:
     """The constants for which sum(constant * feature) comes closest to the measured seconds of ``samples``.
 
     ``guess`` holds a constant for each feature that may occur; it decides what the samples leave open. Features are
-    scaled by it, and each row by its measured time, so that a microsecond and a second count alike.
+    scaled by it, and each row by its measured time, so that a microsecond and a second count alike. No constant is
+    below its ``least`` (0): few samples explain one feature by another, and beyond them go wrong without bound.
     """
     names = list(guess)
     scale = np.array([max(guess[name], 1e-18) for name in names])
@@ -69,13 +74,16 @@ def fit(samples: Sequence[tuple[Mapping[str, float], float]], guess: Mapping[str
     a = rows * scale / measured[:, None]
     present = a.max(axis=0, initial=0.0) > 0
     a = a[:, present]
+    least = least or {}
+    bounds = (np.array([least.get(name, 0.0) for name in names]) / scale)[present]
     prior = np.eye(a.shape[1]) * PRIOR_WEIGHT
-    x = np.zeros(a.shape[1])
+    x = bounds
     ratios = np.ones(len(measured))
     for _ in range(ROUNDS):  # iteratively reweighted
         weights = _weights(ratios)
         system = np.vstack([a * weights[:, None], prior])
-        x = nnls(system, np.concatenate([weights, np.full(a.shape[1], PRIOR_WEIGHT)]))
+        target = np.concatenate([weights, np.full(a.shape[1], PRIOR_WEIGHT)])
+        x = bounds + nnls(system, target - system @ bounds)
         ratios = np.maximum(a @ x, LEAST)
     errors = np.abs(a @ x - 1)
     constants = x * scale[present]

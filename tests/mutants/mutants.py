@@ -249,7 +249,8 @@ MUTANTS = [
         "Range range{begin, smaller(wide_, begin + mine.end - i)}",
     ),
     Mutant(THIN, "bias[rows_thin_ ? w : t]", "bias[w]"),
-    Mutant(THIN, "rest < depth; ++rest) total +=", "rest + 1 < depth; ++rest) total +="),
+    Mutant(THIN, "rows_thin_ ? load<T>(bias + w) : broadcast<T>(bias[t])", "load<T>(bias + w)"),
+    Mutant(THIN, "if (rest > 0) add(whole,", "if (rest > 1) add(whole,"),
     Mutant(
         PACKED,
         "{problem.b.batch, depth.block * problem.b.row, kTileWidth<T>}",
