@@ -3,6 +3,7 @@
     python -m benchmarks.cpu --quick                    a small slice, about a minute
     python -m benchmarks.cpu --class "3x3" --batch 1    the classes whose name contains this
     python -m benchmarks.cpu --output FILE              everything; 23 minutes with --seconds 0.7
+    python -m benchmarks.cpu --show FILE --markdown     the tables of a recording (results/cpu-goals.md)
 
 Each result is compared with float64. The recording is written after every row, so that a run that ends early is kept.
 """
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=2.0, help="per problem; default: %(default)s")
     made.add_argument("--threads", type=int, help="default: as many as torch uses")
     made.add_argument("--output", type=Path, help="where to record; default: runs/bench/cpu-goals.json")
+    made.add_argument("--show", type=Path, metavar="FILE", help="measure nothing: the tables of a recording")
     made.add_argument("--markdown", action="store_true", help="tables in Markdown")
     return made  # fmt: skip
 
@@ -70,6 +72,13 @@ def selected(options: argparse.Namespace) -> list[tuple[Class, list[Case]]]:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if options.show:
+        try:
+            print(goals.page(goals.read(options.show), options.markdown))
+        except (OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
     chosen = selected(options)
     if options.list:
         for one, problems in chosen:
@@ -100,9 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         if wanted("accuracy"):
             errors += goals.accuracy(accuracy_cases(), options.seed, progress)
             record()
-    print(goals.table(rows, options.markdown))
-    if errors:
-        print("\n" + goals.accuracy_table(errors))
+    print(goals.page(goals.document(rows, errors, options.seed), options.markdown))
     print(f"\nRecorded in {output}")
     return 0
 

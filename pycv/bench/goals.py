@@ -314,7 +314,7 @@ def _accuracy_row(one: Case, name: str, data: Data, expected: torch.Tensor) -> l
     return [{"problem": str(one.problem), "kernel": name, "channels": channels, "error": error}]
 
 
-def accuracy_table(rows: Sequence[Row]) -> str:
+def accuracy_table(rows: Sequence[Row], markdown: bool = False) -> str:
     """Median and largest error of each kernel over the problems that it ran."""
     by_kernel: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -325,7 +325,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         worst = max(mine, key=lambda row: row["error"])
         middle = errors[len(errors) // 2]
         lines.append((op, kernel, str(len(mine)), f"{middle:.1e}", f"{worst['error']:.1e}", worst["problem"]))
-    return aligned_table(lines, left=(0, 1, 5))
+    return markdown_table(lines) if markdown else aligned_table(lines, left=(0, 1, 5))
 
 
 def network_row(
@@ -440,16 +440,31 @@ def read(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def page(recorded: Mapping[str, Any], markdown: bool = False) -> str:
+    """All of a recording: the machine, the classes, every row, and the errors of every algorithm."""
+    of = recorded["machine"]
+    parts = [
+        f"{of['cpu']}, {of['isa']}, torch {of['torch']}, {of['compiler']}, {of['platform']}; recorded "
+        f"{recorded['recorded']}, commit {of['commit']}, shapes drawn from seed {recorded['seed']}. Ratios: the rival's "
+        "time over pycv's, the faster layout of each; floor: the share of the peak that the algorithm's own operations "
+        "or the compulsory bytes reach; !: the default choice is below 0.95; ~: noisy.",
+    ]
+    if recorded["rows"]:
+        parts += [summary(recorded["rows"], markdown), table(recorded["rows"], markdown)]
+    if recorded["accuracy"]:
+        parts += ["Errors against float64, of the largest output:", accuracy_table(recorded["accuracy"], markdown)]
+    return "\n\n".join(part.rstrip("\n") for part in parts)
+
+
 HEADER = ("problem", "ran", "ms", "ratio", "nchw", "nhwc", "default", "GFLOP/s", "own", "floor", "error", "verdict")
 
 
 def table(rows: Sequence[Row], markdown: bool = False) -> str:
-    """Rows by class, then one line per class: losses stand there like wins. ``~``: noisy."""
+    """Rows by class, losses like wins. ``~``: noisy."""
     lines: list[Sequence[str]] = [HEADER]
     for row in rows:
         lines.append(_cells(row))
-    text = markdown_table(lines) if markdown else aligned_table(lines, left=(0, 1, 11))
-    return f"{text}\n\n{summary(rows, markdown)}"
+    return markdown_table(lines) if markdown else aligned_table(lines, left=(0, 1, 11))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -123,8 +123,24 @@ def test_the_tables_show_losses_like_wins():
     row = one_row(Goal("wide", 1e9, 1e9), "a: conv2d.forward n1c8h9w9 k16r3s3 p1")
     row |= {"default_ratio": 0.5}
     text = goals.table([row])
-    assert "wide: a" in text and "0.50!" in text and "miss" in text.splitlines()[-1]
+    assert "wide: a" in text and "0.50!" in text
+    assert "miss" in goals.summary([row]).splitlines()[-1]
     assert goals.table([row], markdown=True).startswith("| problem |")
+
+
+def test_a_recording_is_shown_again(tmp_path, capsys):
+    row = one_row(Goal("wide", 1e9, 1e9), "a: conv2d.forward n1c8h9w9 k16r3s3 p1")
+    errors = goals.accuracy([case("conv2d.forward n1c8h9w9 k16r3s3 p1")])
+    recorded = goals.document([row], errors, 7)
+    goals.write(tmp_path / "goals.json", recorded)
+    assert command.main(["--show", str(tmp_path / "goals.json"), "--markdown"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.rstrip("\n") == goals.page(recorded, markdown=True)
+    parts = (goals.summary([row], True), goals.table([row], True), goals.accuracy_table(errors, True), "seed 7")
+    assert all(part.strip() in shown for part in parts)
+    (tmp_path / "other.json").write_text("{}")
+    assert command.main(["--show", str(tmp_path / "other.json")]) == 2
+    assert "other.json" in capsys.readouterr().err
 
 
 def test_a_network_is_a_row():
