@@ -4,6 +4,8 @@
 // (otherwise, and adaptive), or a given number. Forward adds each window element once, all but small windows a row at
 // a time, so that a sum's error grows with its height and width rather than their product. The gradient adds
 // grad_output / divisor to every element of the window, each plane by one thread in a fixed order.
+//
+// Bound by memory, each element moved once; small planes are transposed in cache besides (pool_transposed.h).
 #include "norm.h"
 #include "plane_sums.h"
 #include "pool_transposed.h"

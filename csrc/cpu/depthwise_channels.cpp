@@ -2,9 +2,9 @@
 // nhwc, nchw8c, nchw16c.
 //
 // A register tile is a vector of channels of up to eight pixels of a row; input vectors are shared by the taps along
-// the row (tap_tile.h). The weight is prepared as [vector of channels][tap][lane]. Nothing is copied, but for a
-// prologue: the rows that a work item reads are then transformed into scratch. Rows that come from memory are asked for
-// one row ahead.
+// the row (tap_tile.h). The weight is prepared as [vector of channels][tap][lane]. A work item is some rows of whole
+// pixels, so that memory is read as it lies. Nothing is copied, but for a prologue: the rows that a work item reads are
+// then transformed into scratch. Rows that come from memory are asked for one row ahead.
 #include "depthwise_channels.h"
 
 #include "depthwise_plans.h"

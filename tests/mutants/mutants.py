@@ -204,6 +204,7 @@ MUTANTS = [
     # direct convolution with output channels in lanes: padding, accumulation, parts, phases
     Mutant(DIRECT_TILE, "if (!from) cells.end = cells.begin;", ""),
     Mutant(DIRECT_TILE, "return distance % step * cells + distance / step;", "return distance;"),
+    Mutant(DIRECT_TILE, "3 * i - (2 * n - 2) + n", "3 * i - (2 * n - 1) + n"),
     Mutant(DIRECT_GATHER, "if (!first) return {sums.data", "if (false) return {sums.data", LANES),
     Mutant(DIRECT_GATHER, "phase.taps_before = before;", "phase.taps_before = 0;"),
     Mutant(DIRECT_WEIGHT, "c * slot.taps + slot.index", "c + slot.index"),
