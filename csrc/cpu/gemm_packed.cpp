@@ -5,6 +5,7 @@
 // for packing it, and its strides allow it, it is read in place. The lanes run along whichever index of `out` is
 // contiguous. Products with only a few rows or columns are left to gemm_thin.h. 2 * batch * m * n * k FLOPs; a and
 // out are visited once per block of the other two indices (gemm_product.h), b once to be packed.
+#include "gemm_plans.h"
 #include "gemm_product.h"
 #include "gemm_thin.h"
 #include "plan.h"
@@ -169,13 +170,13 @@ GemmPlan* plan(const GemmProblem& problem, int threads, int64_t workspace_limit)
     return new PackedGemm<T>(problem, threads, workspace_limit);
 }
 
-GemmPlan* plan_packed(const GemmProblem& problem, int threads, int64_t workspace_limit) {
+}  // namespace
+
+GemmPlan* plan_packed_gemm(const GemmProblem& problem, int threads, int64_t workspace_limit) {
     if (problem.dtype == DType::f64) return plan<double>(problem, threads, workspace_limit);
     return plan<float>(problem, threads, workspace_limit);
 }
 
-}  // namespace
-
-PYCV_KERNEL("gemm", "packed", plan_packed);
+PYCV_KERNEL("gemm", "packed", plan_packed_gemm);
 
 }  // namespace pycv::cpu::PYCV_ISA

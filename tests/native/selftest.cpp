@@ -87,6 +87,8 @@ constexpr Spatial kOne{1, 1, 1}, kZero{0, 0, 0};
 
 const ConvCase kConvCases[] = {
     {1, 1, 1, 1, {1, 1, 1}, {1, 1, 1}, kOne, kZero, kOne, kZero},
+    {3, 19, 33, 1, {1, 1, 1}, {1, 1, 1}, kOne, kZero, kOne, kZero},   // images of one pixel: thin products
+    {21, 40, 23, 1, {1, 1, 1}, {1, 1, 1}, kOne, kZero, kOne, kZero},  // ... and others
     {2, 3, 5, 1, {1, 7, 9}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
     {1, 17, 33, 1, {1, 5, 19}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},
     {2, 16, 64, 1, {1, 4, 16}, {1, 1, 1}, kOne, kZero, kOne, kZero},
@@ -332,7 +334,7 @@ const PoolCase kPoolCases[] = {
     {1, 17, {1, 11, 13}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, kOne, kZero},
     {1, 33, {1, 7, 40}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, kOne, kZero},
     {2, 5, {1, 9, 10}, {1, 3, 2}, {1, 2, 3}, {0, 1, 0}, {1, 2, 3}, kZero},
-    {3, 70, {1, 5, 6}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},  // several vectors of channels at a time
+    {3, 70, {1, 5, 6}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},          // several vectors of channels at a time
     {1, 4, {1, 6, 7}, {1, 3, 3}, {1, 2, 2}, {0, 0, 0}, kOne, {0, 1, 0}},  // ceil_mode
     {1, 2, {5, 6, 7}, {2, 3, 3}, {2, 1, 2}, {1, 1, 1}, kOne, kZero},
     {3, 16, {1, 1, 35}, {1, 1, 4}, {1, 1, 1}, {0, 0, 2}, kOne, kZero},
