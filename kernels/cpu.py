@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from . import Kernel, _fields, _geometry
+from . import Kernel, _fields, _geometry, large_results
 
 try:
     import pycv._cpu as _cpu  # `from pycv` would speak of a circular import where there is none
@@ -15,37 +15,41 @@ except ImportError as error:  # reported by pycv.info() and by every reason belo
     _cpu, missing = None, str(error)  # type: ignore[assignment]
 
 
+def _advised(plan, problem):
+    return large_results.wrapped(plan, problem, _cpu.advise_huge_pages)
+
+
 def _plan_conv(algorithm: str):
     def plan(p: ConvProblem, threads: int, workspace_limit: int):
-        return _cpu.conv_plan(algorithm, *_fields.conv(p), threads, workspace_limit)
+        return _advised(_cpu.conv_plan(algorithm, *_fields.conv(p), threads, workspace_limit), p)
 
     return plan
 
 
 def _plan_gemm(algorithm: str):
     def plan(p: GemmProblem, threads: int, workspace_limit: int):
-        return _cpu.gemm_plan(algorithm, *_fields.gemm(p), threads, workspace_limit)
+        return _advised(_cpu.gemm_plan(algorithm, *_fields.gemm(p), threads, workspace_limit), p)
 
     return plan
 
 
 def _plan_pool(algorithm: str):
     def plan(p: PoolProblem, threads: int, workspace_limit: int):
-        return _cpu.pool_plan(algorithm, *_fields.pool(p), threads)
+        return _advised(_cpu.pool_plan(algorithm, *_fields.pool(p), threads), p)
 
     return plan
 
 
 def _plan_norm(algorithm: str):
     def plan(p: NormProblem, threads: int, workspace_limit: int):
-        return _cpu.norm_plan(algorithm, *_fields.norm(p), threads)
+        return _advised(_cpu.norm_plan(algorithm, *_fields.norm(p), threads), p)
 
     return plan
 
 
 def _plan_pointwise(algorithm: str):
     def plan(p: PointwiseProblem, threads: int, workspace_limit: int):
-        return _cpu.pointwise_plan(algorithm, *_fields.pointwise(p), threads)
+        return _advised(_cpu.pointwise_plan(algorithm, *_fields.pointwise(p), threads), p)
 
     return plan
 

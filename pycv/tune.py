@@ -285,7 +285,9 @@ def tune(
     if progress:
         progress(len(counts) * len(selected), len(counts) * len(selected), "done")
     least = {"multiply_adds": _LEAST / rates.multiply_adds}
-    fits = {(n, group): fit(taken, rates.guess(), least) for n, groups in found.items() for group, taken in groups.items()}
+    fits = {
+        (n, group): fit(taken, rates.guess(), least) for n, groups in found.items() for group, taken in groups.items()
+    }
     value = _recorded(path, here, rates, fits)
     files.write(path, value)
     model.forget()

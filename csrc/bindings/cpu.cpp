@@ -2,6 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -35,6 +39,16 @@ const cpu::KernelEntry& entry_of(const std::string& algorithm, const Problem& pr
     if (problem.dtype != DType::f32 && problem.dtype != DType::f64)
         throw std::invalid_argument("the CPU kernels take f32 and f64");
     return entry(op_of(problem), algorithm);
+}
+
+// See kernels/large_results.py. Advice that cannot be followed is none.
+void advise_huge_pages(Address address, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    constexpr Address kPage = 4096;
+    const Address begin = (address + kPage - 1) / kPage * kPage;
+    const Address end = (address + static_cast<Address>(bytes)) / kPage * kPage;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
 }
 
 using std::string;
@@ -86,6 +100,8 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("compiled_isas", &compiled_isas, "The instruction sets of this build.");
     m.attr("compiler") = PYCV_COMPILER;
 
+    m.def("advise_huge_pages", &advise_huge_pages, py::arg("address"), py::arg("bytes"),
+          "Asks for the pages of this memory, not yet touched, to be huge ones.");
     m.def(
         "fma_flops",
         [](int threads, const std::string& dtype, double seconds) {

@@ -204,7 +204,7 @@ private:
                 store_row(to + c, factor != T(0) ? sum * factor : sum / divide);
             };
         };
-        const WindowRows rows{d, h, 1, 1};
+        const WindowRows rows{d, h, 1, 1, next_rows<T>(p_, axes_.h, oh)};
         if (runs_.channels >= lanes<T>) {
             fold_pixel_row<Sum, lanes<T>>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
         } else if (runs_.channels >= lanes<T> / 2) {

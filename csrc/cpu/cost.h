@@ -6,7 +6,7 @@
 
 namespace pycv::cpu::PYCV_ISA {
 
-// Bytes beyond which a convolution's activations come from memory: half of a usual last-level cache.
+// Bytes beyond which tensors come from memory: half of a usual last-level cache.
 inline constexpr double kPastCaches = 16 << 20;
 
 inline double element_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }

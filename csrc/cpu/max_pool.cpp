@@ -103,7 +103,8 @@ private:
     }
 
     void fold_pixels_of_row(const T* image, int64_t od, int64_t oh, T* y) const {
-        const WindowRows rows{span(axes_.d, od), span(axes_.h, oh), axes_.d.dilation, axes_.h.dilation};
+        const WindowRows rows{span(axes_.d, od), span(axes_.h, oh), axes_.d.dilation, axes_.h.dilation,
+                              next_rows<T>(p_, axes_.h, oh)};
         const auto finish = [&](int64_t o) {
             return [to = y + o * p_.output.w](int64_t c, auto best) { store_row(to + c, best); };
         };

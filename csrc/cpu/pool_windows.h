@@ -6,6 +6,7 @@
 // else the elements of a window one by one. Only for kernel files (ISA namespace).
 #pragma once
 
+#include "cost.h"
 #include "pool.h"
 
 namespace pycv::cpu::PYCV_ISA {
@@ -22,7 +23,18 @@ inline int64_t window_extent(const PoolAxis& a) {
 struct WindowRows {
     Span d, h;
     int64_t step_d, step_h;  // dilation
+    Span next{0, 0};         // rows that the next row of outputs reads and this one does not, to be asked for
 };
+
+// Those of a problem whose tensors come from memory, where windows read several streams of short pieces: more than what
+// a processor guesses.
+template <class T>
+inline Span next_rows(const PoolProblem& p, const PoolAxis& h, int64_t oh) {
+    const int64_t bytes = p.n * p.c * (p.size.count() + p.out.count()) * static_cast<int64_t>(sizeof(T));
+    if (static_cast<double>(bytes) <= kPastCaches || p.size.d > 1 || oh + 1 >= p.out.h) return {0, 0};
+    const Span here = span(h, oh), next = span(h, oh + 1);
+    return {larger(here.end, next.begin), next.end};
+}
 
 // One row of outputs of a plane whose rows are contiguous. inside(fold) finishes outputs whose window is complete along
 // the row, edge(fold, o, window) any other.
@@ -167,6 +179,15 @@ inline void each_group(int64_t channels, const Group& group) {
     if (c < channels) group.template operator()<1>(channels - L);
 }
 
+// Every cache line of the pixels of a rectangle.
+template <class T>
+inline void ask_for(const T* image, int64_t channels, const Strides& s, Span rows, Span columns) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int64_t j = rows.begin; j < rows.end; ++j)
+        for (int64_t k = columns.begin; k < columns.end; ++k)
+            for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(image + offset(s, 0, j, k) + c);
+}
+
 // Every vector of L <= channels channels of every output of a row of pixels. finish(o) gives what takes the results of
 // an output: put(channel, fold).
 template <class Fold, int L, class T, class Finish>
@@ -175,6 +196,8 @@ inline void fold_pixel_row(const T* image, int64_t channels, const PoolAxis& h, 
     const int64_t tile = pixel_tile(h, w);
     for (int64_t o = 0; o < w.out; o += tile) {
         const int64_t end = smaller(o + tile, w.out);
+        if (rows.next.begin < rows.next.end)
+            ask_for(image, channels, s, rows.next, {span(w, o).begin, span(w, end - 1).end});
         if (end - o == 1) {
             const ListedWindow<T> window(image, s, rows, span(w, o), w.dilation);
             if (window.count > 0) {

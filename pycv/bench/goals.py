@@ -445,9 +445,9 @@ def page(recorded: Mapping[str, Any], markdown: bool = False) -> str:
     of = recorded["machine"]
     parts = [
         f"{of['cpu']}, {of['isa']}, torch {of['torch']}, {of['compiler']}, {of['platform']}; recorded "
-        f"{recorded['recorded']}, commit {of['commit']}, shapes drawn from seed {recorded['seed']}. Ratios: the rival's "
-        "time over pycv's, the faster layout of each; floor: the share of the peak that the algorithm's own operations "
-        "or the compulsory bytes reach; !: the default choice is below 0.95; ~: noisy.",
+        f"{recorded['recorded']}, commit {of['commit']}, shapes drawn from seed {recorded['seed']}.",
+        "Ratios: the rival's time over pycv's, the faster layout of each; floor: the share of the peak that the "
+        "algorithm's own operations or the compulsory bytes reach; !: the default choice is below 0.95; ~: noisy.",
     ]
     if recorded["rows"]:
         parts += [summary(recorded["rows"], markdown), table(recorded["rows"], markdown)]
