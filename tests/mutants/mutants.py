@@ -485,6 +485,9 @@ MUTANTS = [
         "conv",
     ),
     Mutant("kernels/triton/tiles.py", "tile.stages * tile.operands", "tile.operands", "tests/triton/test_tiles.py"),
+    Mutant(
+        "kernels/triton/channels.py", ".to(tl.int64)[:, None]", "[:, None]", "tests/triton/test_addresses.py -m full"
+    ),
     Mutant("kernels/triton/launch.py", "address % 16 == 0 else 2", "address else 2", "tests/triton/test_launch.py"),
     Mutant("kernels/triton/launch.py", "(device, *constants, ", "(device, ", "tests/triton/test_launch.py"),
     Mutant("kernels/triton/launch.py", "0 if address == _EMPTY else address", "address", "tests/triton/test_launch.py"),
