@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 
@@ -30,6 +31,9 @@ class Kernel:
     numeric_class : "strict", "default" or "fast"; asserted by tests.
     supports : returns None, or in words why it cannot run this problem.
     plan : (problem, threads, workspace_limit in bytes) -> Plan. None for the torch backend, which the op calls itself.
+    tiles : of a kernel that has the choice how much to compute at a time: problem -> what is worth measuring, first
+        what ``plan`` takes by itself. ``plan`` then takes any of them, too, as ``tile``. Each has a short text.
+    tile : that text, of a kernel whose ``plan`` takes this one always: one that ``in_tiles`` made.
     """
 
     op: str
@@ -37,10 +41,12 @@ class Kernel:
     backend: str
     algorithm: str
     supports: Callable[[Any], str | None]
-    plan: Callable[[Any, int, int], Any] | None
+    plan: Callable[..., Any] | None
     numeric_class: str = "strict"
     deterministic: bool = True
     variant: str = ""
+    tiles: Callable[[Any], Sequence[Any]] | None = None
+    tile: str = ""
 
     @property
     def full_algorithm(self) -> str:
@@ -48,9 +54,16 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        return f"{self.backend}:{self.full_algorithm}"
+        return f"{self.backend}:{self.full_algorithm}" + (f"[{self.tile}]" if self.tile else "")
 
     @property
     def on_gpu(self) -> bool:
         """Written for a GPU: not to be trusted before it was verified on one (pycv/choice/verified.py)."""
         return self.backend in ("cuda", "triton")
+
+    def in_tiles(self, problem: Any) -> list[Kernel]:
+        """The same kernel with each of its tiles for a problem; itself where it has no choice."""
+        tiles = self.tiles(problem) if self.tiles is not None else ()
+        if len(tiles) < 2 or self.plan is None:
+            return [self]
+        return [replace(self, plan=partial(self.plan, tile=tile), tiles=None, tile=str(tile)) for tile in tiles]

@@ -134,7 +134,7 @@ def _answers(problem: Problem) -> Answers:
     others = [
         (kernel, f"no: {reason}" if (reason := registry.why_not(kernel, problem, in_force)) else "could run it")
         for kernel in candidates
-        if kernel is not choice.kernel
+        if (kernel.backend, kernel.full_algorithm) != (choice.kernel.backend, choice.kernel.full_algorithm)
     ]
     return Answers(problem, [(choice.kernel, f"runs it: {choice.reason}"), *others])
 

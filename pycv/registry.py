@@ -154,15 +154,16 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     trusted = [kernel for kernel in allowed if verified.trusted(kernel, problem)]
     preferred = _named(wanted, trusted) or _named(wanted, allowed)
     standing_in = [kernel for kernel in allowed if kernel.backend == "numba"]
-    if len(candidates := preferred or standing_in or trusted or allowed) == 1:
+    candidates = preferred or standing_in or trusted or allowed
+    choosable = len(candidates) > 1 or candidates[0].tiles is not None
+    verdict = _tuned(candidates, problem, settings, threads, kept) if choosable else None
+    if verdict is None and len(candidates) == 1:
         asked_for = (settings.backend, settings.algorithm) != (None, None)
         alone = "the only one that supports it" if len(allowed) == 1 else "the GPU kernels were never verified here"
         alone = "it stands in for the C++ kernels, which are not built" if standing_in else alone
         reason = "preferred" if preferred else "asked for" if asked_for else alone
         return Choice(problem, candidates[0], _plan(candidates[0], problem, settings, threads), reason, tuple(rejected))
-    verdict = _tuned(candidates, problem, settings, threads, kept) or _default(
-        candidates, problem, settings, threads, kept
-    )
+    verdict = verdict or _default(candidates, problem, settings, threads, kept)
     reason = f"preferred, {verdict.reason}" if preferred else verdict.reason
     estimates = tuple(sorted(verdict.seconds.items(), key=lambda item: item[1]))
     return Choice(problem, verdict.kernel, verdict.plan, reason, tuple(rejected), estimates, verdict.basis)
@@ -200,13 +201,17 @@ def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, 
         return None  # nothing else is measured
     key = _tuning_key(candidates, problem, settings, threads, kept)
     entry = tuned_choices.lookup(key, problem.device)
-    if entry is None and settings.autotune and not (on_gpu and torch.cuda.is_current_stream_capturing()):
-        contenders = [(kernel, _plan(kernel, problem, settings, threads)) for kernel in candidates]
+    measuring = settings.autotune and not (on_gpu and torch.cuda.is_current_stream_capturing())
+    if entry is None and not measuring:
+        return None
+    by_name = {each.name: each for kernel in candidates for each in kernel.in_tiles(problem)}
+    if entry is None or entry.kernel not in by_name:
+        if not measuring or len(by_name) == 1:
+            return None
+        contenders = [(kernel, _plan(kernel, problem, settings, threads)) for kernel in by_name.values()]
         guesses = {} if on_gpu else _predictions(contenders, problem, threads, kept)
         entry = autotune.tuned(key, problem, contenders, guesses, kept)
-    winner = next((kernel for kernel in candidates if entry is not None and kernel.name == entry.kernel), None)
-    if entry is None or winner is None:
-        return None
+    winner = by_name[entry.kernel]
     reason = "tuned: measured " + _compared(winner.name, entry.seconds)
     return _Verdict(winner, _plan(winner, problem, settings, threads), reason, entry.seconds, "measured")
 

@@ -13,12 +13,16 @@ import os
 from functools import cache
 from importlib.util import find_spec
 from math import prod
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from .. import Kernel, _geometry, _limits
+
+if TYPE_CHECKING:
+    from .tiles import Limits, Tile
 
 _DTYPES = ("f32", "f64", "f16", "bf16")
 _COUNTED = 2**31 - 2**12  # what 31 bits hold, and a block more
@@ -160,11 +164,23 @@ def _tensor_cores(supports):
 # ------------------------------------------------------------------------------------------------------- plans
 
 
-def _plan_conv(algorithm: str, precision: str = "ieee"):
-    def plan(p: ConvProblem, threads: int, workspace_limit: int):
+def _plan_direct(p: ConvProblem, threads: int, workspace_limit: int):
+    from . import conv_plans
+
+    return conv_plans.direct(p)
+
+
+def _plan_im2col(p: ConvProblem, threads: int, workspace_limit: int):
+    from . import conv_plans
+
+    return conv_plans.im2col(p, workspace_limit)
+
+
+def _plan_implicit(precision: str = "ieee"):
+    def plan(p: ConvProblem, threads: int, workspace_limit: int, tile: Tile | None = None):
         from . import conv_plans
 
-        return conv_plans.plan(algorithm, p, workspace_limit, precision)
+        return conv_plans.implicit(p, workspace_limit, precision, tile)
 
     return plan
 
@@ -175,22 +191,22 @@ def _plan_fft(p: ConvProblem, threads: int, workspace_limit: int):
     return conv_fft_plans.plan(p, workspace_limit)
 
 
-def _plan_gemm(algorithm: str, precision: str = "ieee"):
-    def plan(p: GemmProblem, threads: int, workspace_limit: int):
+def _plan_gemm(precision: str = "ieee"):
+    def plan(p: GemmProblem, threads: int, workspace_limit: int, tile: Tile | None = None):
         from .plans import Gemm
 
-        return Gemm(p, precision)
+        return Gemm(p, precision, tile)
 
     return plan
 
 
-def _plan_persistent(p: GemmProblem, threads: int, workspace_limit: int):
+def _plan_persistent(p: GemmProblem, threads: int, workspace_limit: int, tile: Tile | None = None):
     from .plans import PersistentGemm
     from .tiles import PROCESSORS
 
     if interpreted() or not torch.cuda.is_available():
-        return PersistentGemm(p, 2 if interpreted() else PROCESSORS)
-    return PersistentGemm(p, torch.cuda.get_device_properties().multi_processor_count)
+        return PersistentGemm(p, 2 if interpreted() else PROCESSORS, tile)
+    return PersistentGemm(p, torch.cuda.get_device_properties().multi_processor_count, tile)
 
 
 def _plan_pool(p: PoolProblem, threads: int, workspace_limit: int):
@@ -211,22 +227,60 @@ def _plan_pointwise(p: PointwiseProblem, threads: int, workspace_limit: int):
     return Relu(p)
 
 
+# ------------------------------------------------------------------------------------------------------- tiles
+
+
+def _tile_limits() -> Limits:
+    """What torch's current GPU has for a tile; an H100 where there is none."""
+    from .tiles import AMPERE, HOPPER
+
+    if interpreted() or not torch.cuda.is_available():
+        return HOPPER
+    alike = HOPPER if torch.cuda.get_device_capability()[0] in (9, 10) else AMPERE
+    properties: Any = torch.cuda.get_device_properties()
+    return alike._replace(shared_memory=properties.shared_memory_per_block_optin)
+
+
+def _tiles_gemm(precision: str = "ieee"):
+    def tiles(p: GemmProblem) -> tuple[Tile, ...]:
+        from .plans import product_of
+        from .tiles import candidates
+
+        return candidates(product_of(p, precision), _tile_limits())
+
+    return tiles
+
+
+def _tiles_implicit(precision: str = "ieee"):
+    def tiles(p: ConvProblem) -> tuple[Tile, ...]:
+        from .conv_plans import implicit_product
+        from .tiles import candidates
+
+        return candidates(implicit_product(p, precision), _tile_limits())
+
+    return tiles
+
+
 # ----------------------------------------------------------------------------------------------------- entries
 
 
-def _entries(ops, passes, algorithm, plan, supports=_supports, numeric_class="strict") -> list[Kernel]:
-    return [Kernel(op, pass_, "triton", algorithm, supports, plan, numeric_class) for op in ops for pass_ in passes]
+def _entries(ops, passes, algorithm, plan, supports=_supports, numeric_class="strict", tiles=None) -> list[Kernel]:
+    return [
+        Kernel(op, pass_, "triton", algorithm, supports, plan, numeric_class, tiles=tiles)
+        for op in ops
+        for pass_ in passes
+    ]
 
 
 _PRECISIONS = {"3xtf32": ("tf32x3", "default"), "tf32": ("tf32", "fast")}  # as Triton calls them; numeric class
 
 
-def _rounding_entries(ops, passes, algorithm, plan, supports) -> list[Kernel]:
+def _rounding_entries(ops, passes, algorithm, plan, supports, tiles) -> list[Kernel]:
     """The variants of f32 on tensor cores."""
     return [
         Kernel(
-            op, pass_, "triton", algorithm, _tensor_cores(supports), plan(algorithm, precision), numeric_class,
-            variant=variant,
+            op, pass_, "triton", algorithm, _tensor_cores(supports), plan(precision), numeric_class,
+            variant=variant, tiles=tiles(precision),
         )
         for op in ops
         for pass_ in passes
@@ -240,14 +294,14 @@ _POOLS = [f"{kind}_pool{rank}" for kind in ("max", "avg", "adaptive_max", "adapt
 _GATHERS = ("forward", "grad_input")
 
 KERNELS: list[Kernel] = [
-    *_entries(["gemm"], ("forward",), "tiled", _plan_gemm("tiled"), _gemm),
-    *_entries(["gemm"], ("forward",), "persistent", _plan_persistent, _persistent),
-    *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _gemm),
-    *_entries(_CONVS, PASSES, "direct", _plan_conv("direct"), _direct_conv),
-    *_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv("implicit_gemm"), _conv),
-    *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_conv, _conv),
+    *_entries(["gemm"], ("forward",), "tiled", _plan_gemm(), _gemm, tiles=_tiles_gemm()),
+    *_entries(["gemm"], ("forward",), "persistent", _plan_persistent, _persistent, tiles=_tiles_gemm()),
+    *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _gemm, _tiles_gemm),
+    *_entries(_CONVS, PASSES, "direct", _plan_direct, _direct_conv),
+    *_entries(_CONVS, PASSES, "implicit_gemm", _plan_implicit(), _conv, tiles=_tiles_implicit()),
+    *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_implicit, _conv, _tiles_implicit),
     *_entries(_CONVS[:2], PASSES, "fft", _plan_fft, _fft, "default"),
-    *_entries(_CONVS, PASSES, "im2col", _plan_conv("im2col"), _im2col),
+    *_entries(_CONVS, PASSES, "im2col", _plan_im2col, _im2col),
     *_entries(_POOLS, _GATHERS, "direct", _plan_pool, _spatial),
     *_entries(["batch_norm"], _GATHERS, "direct", _plan_norm, _norm),
     *_entries(["local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),

@@ -21,5 +21,5 @@ def block(channels, BC: tl.constexpr):
 @triton.jit
 def offsets(begin, last, positions, BE: tl.constexpr):
     """(image, position) of the elements from ``begin`` on, as columns, and which of them lie before ``last``."""
-    element = (begin + tl.arange(0, BE))[:, None]
+    element = (begin + tl.arange(0, BE)).to(tl.int64)[:, None]
     return element // positions, element % positions, element < last

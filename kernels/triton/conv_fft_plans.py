@@ -19,7 +19,7 @@ from . import FFT_SIDES, conv_fft
 from .conv_plans import Plan
 from .launch import Launch, ceil_div, power_of_2, present, sum_type
 from .plans import strides_of
-from .tiles import GROUP, tile_of
+from .tiles import GROUP, Product, tile_of
 
 _ALIGNMENT = 64
 _BLOCK = 1024
@@ -238,7 +238,8 @@ class _Steps:
             return Launch(
                 conv_fft.thin_product, programs, pointers, batches=batch, **operands, BB=batches, BM=rows, num_warps=4
             )
-        tile = tile_of(m, n, k, dtype, "ieee", batch, scattered=True)._replace(stages=3)  # small: it holds two sums
+        small = Product(m, n, k, dtype, matrices=batch, scattered=16)  # it holds two sums
+        tile = tile_of(small)._replace(stages=3)
         return Launch(
             conv_fft.product, batch * tile.covering(m, n), pointers, **operands, PRECISION=self._precision,
             GROUP=GROUP, **tile.constants(),

@@ -11,21 +11,38 @@ from .._plans import ConvPlan
 from . import conv_direct, conv_im2col, conv_implicit, tiles
 from .launch import Launch, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import Gemm, per_axis, spatial, strides_of
-from .tiles import GROUP, block_of, tile_of
+from .tiles import GROUP, Product, Tile, block_of, tile_of
 
 _ALIGNMENT = 64
 
 
-def plan(algorithm: str, p: ConvProblem, workspace_limit: int, precision: str) -> Any:
+def direct(p: ConvProblem) -> Any:
     """A plan as csrc/bindings has them: workspace_bytes, prepared_weight_bytes, prepare_weight, run and launch."""
+    return DirectGradWeight(p) if p.pass_ == "grad_weight" else DirectImage(p)
+
+
+def im2col(p: ConvProblem, workspace_limit: int) -> Any:
+    return (Im2colGradWeight if p.pass_ == "grad_weight" else Im2colImage)(p, workspace_limit)
+
+
+def implicit(p: ConvProblem, workspace_limit: int, precision: str, tile: Tile | None = None) -> Any:
+    """``tile``: another one than that of the rule."""
+    tile = tile or tile_of(implicit_product(p, precision))
     if p.pass_ == "grad_weight":
-        if algorithm == "direct":
-            return DirectGradWeight(p)
-        kind = ImplicitGradWeight if algorithm == "implicit_gemm" else Im2colGradWeight
-        return kind(p, workspace_limit, precision)
-    if algorithm == "direct":
-        return DirectImage(p)
-    return ImplicitImage(p, precision) if algorithm == "implicit_gemm" else Im2colImage(p, workspace_limit, precision)
+        return ImplicitGradWeight(p, workspace_limit, precision, tile)
+    return ImplicitImage(p, precision, tile)
+
+
+def implicit_product(p: ConvProblem, precision: str) -> Product:
+    """What an implicit GEMM multiplies."""
+    g = _Geometry(p)
+    if p.pass_ == "grad_weight":  # split into parts, as many as keep the GPU busy
+        return Product(g.rows, g.terms, g.positions, p.dtype, precision, tiles.PROCESSORS, gathered=True)
+    source, channels, size = (p.input, p.c, p.size) if p.pass_ == "forward" else (p.output, p.k, p.output_size)
+    divides = p.pass_ == "grad_input" and max(p.stride, default=1) > 1  # to find an element: more registers
+    scattered = 0 if g.uniform and source.strides(channels, size)[1] == 1 else 8 if divides else 16
+    depth = g.channels if g.uniform else g.terms
+    return Product(g.positions, g.rows, depth, p.dtype, precision, g.groups, gathered=True, scattered=scattered)
 
 
 # -------------------------------------------------------------------------------------------------------- geometry
@@ -47,6 +64,7 @@ class _Geometry:
             step, pace, every, first = stride, dilation, ones, tuple(-pad for pad in padding)
         self.groups, self.taps = p.groups, prod(taps)
         self.terms = self.taps * self.channels
+        self.uniform = self.channels >= 32 or self.channels == 16 or self.taps == 1  # a step takes one tap
         self.plane = prod(image)
         self.positions = p.n * self.plane
         self.sizes = {
@@ -104,16 +122,13 @@ class _Image(Plan):
 
 
 class ImplicitImage(_Image):
-    def __init__(self, p: ConvProblem, precision: str) -> None:
+    def __init__(self, p: ConvProblem, precision: str, tile: Tile) -> None:
         super().__init__(p)
         g = self.geometry
-        uniform = g.channels >= 32 or g.channels == 16 or g.taps == 1
-        depth, scattered = (g.channels, self._numbers["source_c"] != 1) if uniform else (g.terms, True)
-        tile = tile_of(g.positions, g.rows, depth, p.dtype, precision, g.groups, scattered)
         self.launches = (
             Launch(
                 conv_implicit.image, g.groups * tile.covering(g.positions, g.rows), self._pointers,
-                **self._numbers, **self._constants, UNIFORM=uniform, PRECISION=precision, GROUP=GROUP,
+                **self._numbers, **self._constants, UNIFORM=g.uniform, PRECISION=precision, GROUP=GROUP,
                 **tile.constants(),
             ),
         )  # fmt: skip
@@ -137,7 +152,7 @@ class DirectImage(_Image):
 class Im2colImage(_Image):
     """Images and groups one after the other, as many images at a time as the workspace holds, and at least one."""
 
-    def __init__(self, p: ConvProblem, workspace_limit: int, precision: str) -> None:
+    def __init__(self, p: ConvProblem, workspace_limit: int) -> None:
         super().__init__(p)
         g, itemsize = self.geometry, ITEMSIZES[p.dtype]
         self._n, self._itemsize = p.n, itemsize
@@ -153,11 +168,11 @@ class Im2colImage(_Image):
             WIDE=weights + tiles.ELEMENTS >= 2**31, BLOCK=tiles.ELEMENTS,
         )  # fmt: skip
         sizes = {min(self._images, p.n), p.n % self._images} - {0}
-        self._steps = {images: self._step(p, images, precision) for images in sizes}
+        self._steps = {images: self._step(p, images) for images in sizes}
         steps = [launch for gather, product in self._steps.values() for launch in (gather, *product.launches)]
         self.launches = (self._prepare, *steps)
 
-    def _step(self, p: ConvProblem, images: int, precision: str) -> tuple[Launch, Gemm]:
+    def _step(self, p: ConvProblem, images: int) -> tuple[Launch, Gemm]:
         """What gathers the columns of so many images, and what multiplies them: an image is a matrix of the batch."""
         g = self.geometry
         gather = _gather(p, g, images, self._numbers)
@@ -171,7 +186,7 @@ class Im2colImage(_Image):
             b=Matrix("any", (1, g.terms, 0)), out=out, residual=residual if p.residual is not None else None,
             epilogue=p.epilogue,
         )  # fmt: skip
-        return gather, Gemm(product, precision)
+        return gather, Gemm(product, "ieee")
 
     def prepare_weight(self, weight: int, prepared: int) -> None:
         self._prepare(weight=weight, arranged=prepared)
@@ -222,10 +237,9 @@ class _GradWeight(Plan):
 class ImplicitGradWeight(_GradWeight):
     """Positions are split into as many parts as it takes to keep a GPU busy, or as the workspace holds."""
 
-    def __init__(self, p: ConvProblem, workspace_limit: int, precision: str) -> None:
+    def __init__(self, p: ConvProblem, workspace_limit: int, precision: str, tile: Tile) -> None:
         super().__init__(p)
         g = self.geometry
-        tile = tile_of(g.rows, g.terms, g.positions, p.dtype, precision, tiles.PROCESSORS)
         covering, weights = g.groups * tile.covering(g.rows, g.terms), g.groups * g.rows * g.terms
         part_bytes = ITEMSIZES[sum_dtype(p.dtype)] * weights
         busy = ceil_div(2 * tiles.PROCESSORS, max(1, covering))
@@ -277,7 +291,7 @@ class DirectGradWeight(_GradWeight):
 class Im2colGradWeight(_GradWeight):
     """Per image and group, rows (positions) of the gradient, transposed, times columns; added to what is there."""
 
-    def __init__(self, p: ConvProblem, workspace_limit: int, precision: str) -> None:
+    def __init__(self, p: ConvProblem, workspace_limit: int) -> None:
         super().__init__(p)
         g, itemsize = self.geometry, ITEMSIZES[p.dtype]
         self._n, self._itemsize = p.n, itemsize
@@ -292,7 +306,7 @@ class Im2colGradWeight(_GradWeight):
                     m=g.rows, n=g.terms, k=g.plane, dtype=p.dtype, a=Matrix("any", (row, column, 0)),
                     residual=Matrix() if added else None, epilogue=("residual",) if added else (),
                 ),
-                precision,
+                "ieee",
             )
             for added in (False, True)
         )  # fmt: skip
@@ -304,7 +318,7 @@ class Im2colGradWeight(_GradWeight):
         )  # fmt: skip
         self._gather, self._product, self._more, self._empty, self._copy = gather, product, more, None, copy
         if p.n == 0:
-            self._empty = Gemm(empty, precision)
+            self._empty = Gemm(empty, "ieee")
         self.launches = (gather, *product.launches, *more.launches, copy)
 
     def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:

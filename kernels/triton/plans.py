@@ -11,7 +11,7 @@ from pycv.problem import GemmProblem, Layout, Matrix, PointwiseProblem, PoolProb
 
 from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu, tiles
 from .launch import Block, Launch, bits, ceil_div, power_of_2, present, sum_type
-from .tiles import GROUP, tile_of
+from .tiles import GROUP, Product, Tile, tile_of
 
 # ------------------------------------------------------------------------------------------------------- pointwise
 
@@ -41,14 +41,18 @@ class Relu:
 # ------------------------------------------------------------------------------------------------------------ gemm
 
 
+def product_of(p: GemmProblem, precision: str) -> Product:
+    return Product(p.m, p.n, p.k, p.dtype, precision, p.batch)
+
+
 class Gemm:
     """csrc/bindings: run(a, b, out, bias, residual, alpha, beta, workspace, b_prepared)."""
 
     workspace_bytes = 0
     prepared_weight_bytes = 0
 
-    def __init__(self, p: GemmProblem, precision: str) -> None:
-        tile = tile_of(p.m, p.n, p.k, p.dtype, precision, p.batch)
+    def __init__(self, p: GemmProblem, precision: str, tile: Tile | None = None) -> None:
+        tile = tile or tile_of(product_of(p, precision))
         strides = {
             "a": p.a.strides(p.m, p.k), "b": p.b.strides(p.k, p.n), "out": p.out.strides(p.m, p.n),
             "residual": p.residual.strides(p.m, p.n) if p.residual is not None else (0, 0, 0),
@@ -81,8 +85,8 @@ class PersistentGemm:
     workspace_bytes = 0
     prepared_weight_bytes = 0
 
-    def __init__(self, p: GemmProblem, processors: int) -> None:
-        tile = tile_of(p.m, p.n, p.k, p.dtype, "ieee")
+    def __init__(self, p: GemmProblem, processors: int, tile: Tile | None = None) -> None:
+        tile = tile or tile_of(product_of(p, "ieee"))
         programs = min(processors, tile.covering(p.m, p.n))
         out, residual = p.out.strides(p.m, p.n), (p.residual or p.out).strides(p.m, p.n)
         pointers: dict[str, str | Block] = {

@@ -34,7 +34,7 @@ def tuned(key: str, problem: Problem, contenders: Contenders, guesses: Mapping[s
     try:
         with files.locked(files.cache_dir() / "autotune"):  # two at once would disturb each other
             known = cache.lookup(key, problem.device)
-            if known is not None:
+            if known is not None and known.kernel in {kernel.name for kernel, _ in contenders}:
                 return known
             entry = _entry(problem, contenders, guesses, kept)
             cache.store(key, entry, problem.device)

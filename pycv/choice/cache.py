@@ -31,7 +31,7 @@ _loaded: dict[Path, tuple[tuple[int, int, int], dict[str, Entry]]] = {}
 
 @dataclass(frozen=True)
 class Entry:
-    """What was measured: the winner, and the seconds of every contender by name."""
+    """What was measured: the winner, its tile included where it has the choice, and the seconds of every contender."""
 
     kernel: str
     seconds: dict[str, float]

@@ -198,6 +198,73 @@ def test_autotune_takes_what_is_really_faster_and_remembers(use_kernels):
     assert chosen().kernel.algorithm == "slow"
 
 
+def tiled_kernel(plans):
+    """A kernel with one of these plans for each tile; by itself it takes the first."""
+    first = next(iter(plans))
+    return replace(
+        kernel("tiled", None), tiles=lambda problem: tuple(plans), plan=lambda *_, tile=first: plans[tile]
+    )  # fmt: skip
+
+
+@pytest.fixture
+def as_they_say(monkeypatch):
+    """Nothing is run: what plans say that they take is what was measured. Yields how often."""
+    measured = []
+
+    def measure(problem, contenders, guesses, kept):
+        measured.append(problem)
+        return {kernel.name: plan.seconds for kernel, plan in contenders}
+
+    monkeypatch.setattr(registry.autotune, "measure", measure)
+    return measured
+
+
+def test_autotune_measures_every_tile_and_keeps_the_best(use_kernels, as_they_say):
+    plans = {tile: FakePlan(1e6, seconds) for tile, seconds in (("64x64", 2e-3), ("32x64", 1e-4), ("16x64", 1e-3))}
+    use_kernels(tiled_kernel(plans), kernel("other", FakePlan(2e6, seconds=1e-3)))
+    assert chosen().kernel.name == "cpu:tiled"  # nothing measured: the rule's
+    with pycv.use(autotune=True):
+        tuned = chosen()
+    assert tuned.kernel.name == "cpu:tiled[32x64]" and tuned.plan is plans["32x64"]
+    assert tuned.kernel.full_algorithm == "tiled"
+    assert set(dict(tuned.estimates)) == {"cpu:other", *(f"cpu:tiled[{tile}]" for tile in plans)}
+    cache._loaded.clear()  # as another process finds it
+    with pycv.use(autotune=True):
+        again = chosen()
+    assert len(as_they_say) == 1
+    assert again.kernel.name == tuned.kernel.name and again.plan is tuned.plan and again.reason == tuned.reason
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    shown = pycv.kernels(CONV).rows()
+    torch.set_num_threads(threads)
+    assert [row["kernel"] for row in shown] == ["cpu:tiled[32x64]", "cpu:other"]
+
+
+def test_a_tile_that_is_gone_is_measured_again(use_kernels, as_they_say):
+    """As those of a kernel of somebody's own, whose source no hash covers."""
+    use_kernels(tiled_kernel({"8x8": FakePlan(1e6, 1e-4), "4x4": FakePlan(1e6, 1e-3)}))
+    with pycv.use(autotune=True):
+        assert chosen().kernel.tile == "8x8"
+    use_kernels(tiled_kernel({"2x2": FakePlan(1e6, 1e-3), "4x4": FakePlan(1e6, 1e-4)}))
+    assert chosen().basis == ""
+    with pycv.use(autotune=True):
+        assert chosen().kernel.tile == "4x4"
+
+
+def test_a_kernel_that_is_asked_for_is_measured_for_its_tile_only(use_kernels, as_they_say):
+    plans = {"8x8": FakePlan(1e6, 2e-3), "4x4": FakePlan(1e6, 1e-4)}
+    use_kernels(tiled_kernel(plans), kernel("other", FakePlan(2e6)))
+    with pycv.use(algorithm="tiled"):
+        assert chosen().reason == "asked for" and chosen().plan is plans["8x8"]
+        with pycv.use(autotune=True):
+            assert chosen().reason.startswith("tuned: measured ") and chosen().plan is plans["4x4"]
+        assert chosen().plan is plans["4x4"]
+    assert len(as_they_say) == 1
+    use_kernels(tiled_kernel({"8x8": FakePlan(1e6)}))
+    with pycv.use(autotune=True):
+        assert chosen().reason == "the only one that supports it"
+
+
 def test_autotune_measures_torch_too_and_not_the_hopeless(use_kernels):
     hopeless = FakePlan(1e12)
     hopeless.launch = lambda *pointers: pytest.fail("tried")

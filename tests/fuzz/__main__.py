@@ -77,7 +77,7 @@ def one(source: draw.Generator, ops: tuple[str, ...], algorithm: str | None) -> 
     variant = check.Variant(
         kind=source.pick(draw.KINDS), seed=source.integer(0, 2**31), threads=source.pick((1, 1, 1, 2, 3)),
         workspace_limit=source.pick((2**28, 2**28, 16384, 0)), offset=source.integer(0, 3),
-        prepare=bool(source.integer(0, 1)),
+        prepare=bool(source.integer(0, 1)), tile=source.integer(0, 8),
     )  # fmt: skip
     failures = []
     for kernel in _selected(problem, algorithm):

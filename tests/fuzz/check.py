@@ -27,12 +27,13 @@ class Variant:
     workspace_limit: int = 2**28
     offset: int = 1
     prepare: bool = True
+    tile: int = 0  # which one, of a kernel that has the choice; 0: its own
 
 
 def variants() -> Iterator[Variant]:
     """What a problem is repeated with: every kind of data, thread count and workspace limit."""
     for seed, limit, threads, kind in product(range(3), (2**28, 0), (1, 2, 3), draw.KINDS):
-        yield Variant(kind, seed, threads, limit, offset=seed, prepare=seed % 2 == 0)
+        yield Variant(kind, seed, threads, limit, offset=seed, prepare=seed % 2 == 0, tile=seed)
 
 
 def kernels(problem: Problem) -> list[Kernel]:
@@ -45,6 +46,12 @@ def kernels_of(backend: str, problem: Problem) -> list[Kernel]:
     return [kernel for kernel in entries if kernel.backend == backend and kernel.supports(problem) is None]
 
 
+def in_tile(kernel: Kernel, problem: Problem, number: int) -> Kernel:
+    """The kernel with this one of its tiles, counted round and round."""
+    tiles = kernel.in_tiles(problem)
+    return tiles[number % len(tiles)]
+
+
 def trial(problem: Problem, kernel: Kernel, variant: Variant) -> str | None:
     """Runs the problem once; what is wrong with the result, or None."""
     rng = np.random.default_rng((variant.seed, zlib.crc32(str(problem).encode())))
@@ -53,7 +60,7 @@ def trial(problem: Problem, kernel: Kernel, variant: Variant) -> str | None:
     exact = draw.is_exact(problem, variant.kind) and numeric_class == "strict"
     try:
         computed = raw.run(
-            problem, kernel, arrays, scalars,
+            problem, in_tile(kernel, problem, variant.tile), arrays, scalars,
             variant.threads, variant.workspace_limit, variant.offset, variant.prepare,
         )  # fmt: skip
         compare.assert_close(problem, computed, read, exact, numeric_class, **scalars)

@@ -485,6 +485,18 @@ MUTANTS = [
     _triton("conv_fft.py", "real * cosines + imaginary * sines", "real * cosines - imaginary * sines", "conv_fft_line"),
     _triton("conv_fft.py", "(row == 0) | (row == N1 // 2)", "row == 0", "conv_fft_strided"),
     _triton("conv_fft_plans.py", '"ADD": first > 0', '"ADD": first > 9', "conv_fft_tiles"),
+    # another tile than the rule's: the programs that cover the matrix, the end of a part; shared memory for all stages
+    _triton("plans.py", "p.batch * tile.covering", "p.batch * tile_of(product_of(p, precision)).covering", "gemm"),
+    _triton(
+        "conv_plans.py",
+        "g.groups * tile.covering(g.positions",
+        "g.groups * tile_of(implicit_product(p, precision)).covering(g.positions",
+        "conv",
+    ),
+    Mutant("kernels/triton/tiles.py", "tile.stages * tile.operands", "tile.operands", "tests/triton/test_tiles.py"),
+    Mutant(
+        "kernels/triton/channels.py", ".to(tl.int64)[:, None]", "[:, None]", "tests/triton/test_addresses.py -m full"
+    ),
     Mutant("kernels/triton/launch.py", "address % 16 == 0 else 2", "address else 2", "tests/triton/test_launch.py"),
     Mutant("kernels/triton/launch.py", "(device, *constants, ", "(device, ", "tests/triton/test_launch.py"),
     Mutant("kernels/triton/launch.py", "0 if address == _EMPTY else address", "address", "tests/triton/test_launch.py"),

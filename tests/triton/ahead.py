@@ -11,6 +11,7 @@ from typing import Any
 
 from pycv import registry
 from pycv.kernels import Kernel
+from pycv.kernels import triton as backend
 from pycv.problem import Problem
 
 
@@ -34,15 +35,19 @@ class _Driver:
 
 @contextmanager
 def pretending(capability: int) -> Iterator[None]:
-    """Inside the block Triton compiles for this device, say 90."""
+    """Inside the block Triton compiles for this device, say 90, and kernels offer tiles for it."""
     from triton.runtime import driver
 
-    before = driver._active
+    from pycv.kernels.triton import tiles
+
+    before = driver._active, backend._tile_limits
     driver.set_active(_Driver(capability))
+    backend._tile_limits = lambda: tiles.HOPPER if capability >= 90 else tiles.AMPERE
     try:
         yield
     finally:
-        driver.set_active(before)
+        driver.set_active(before[0])
+        backend._tile_limits = before[1]
 
 
 def kernels(problem: Problem, algorithm: str) -> list[Kernel]:
@@ -50,9 +55,8 @@ def kernels(problem: Problem, algorithm: str) -> list[Kernel]:
     return [kernel for kernel in entries if kernel.name == f"triton:{algorithm}"]
 
 
-def compiled(problem: Problem, algorithm: str) -> list[Any]:
+def compiled(problem: Problem, kernel: Kernel) -> list[Any]:
     """Each launch of the plan, with all pointers that the problem has."""
-    (kernel,) = kernels(problem, algorithm)
     assert kernel.plan is not None
     plan = kernel.plan(problem, 1, 2**28)
     absent = {name for name in ("bias", "residual") if name not in getattr(problem, "epilogue", ())}
@@ -61,8 +65,9 @@ def compiled(problem: Problem, algorithm: str) -> list[Any]:
     return [launch.compiled(absent) for launch in plan.launches]
 
 
-def spilled(binary: Any, capability: int, folder: Path) -> int:
-    """Bytes of registers that a compiled kernel stores to memory and loads again, as ptxas counts them."""
+def spilled(binary: Any, capability: int, folder: Path) -> tuple[int, int]:
+    """Bytes of registers that a compiled kernel stores to memory and loads again, as ptxas counts them, and how many
+    registers it has."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
@@ -71,6 +76,6 @@ def spilled(binary: Any, capability: int, folder: Path) -> int:
     architecture = f"--gpu-name=sm_{capability}" + ("a" if capability >= 90 else "")
     command = [tool, "-v", architecture, source, "-o", folder / "kernel.cubin"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    found = re.findall(r"(\d+) bytes spill", report)
-    assert found, f"ptxas says nothing about spills: has its wording changed?\n{report}"
-    return max(map(int, found))
+    bytes, registers = re.findall(r"(\d+) bytes spill", report), re.findall(r"Used (\d+) registers", report)
+    assert bytes and registers, f"ptxas says nothing about spills: has its wording changed?\n{report}"
+    return max(map(int, bytes)), max(map(int, registers))

@@ -44,14 +44,15 @@ def main() -> int:
 def _given(texts: list[str]) -> Iterator[tuple[Problem, check.Variant]]:
     for text in texts:
         for i, kind in enumerate(draw.KINDS):
-            yield parse(text), check.Variant(kind, i, workspace_limit=2**28 if i else 0, offset=i // 2)
+            yield parse(text), check.Variant(kind, i, workspace_limit=2**28 if i else 0, offset=i // 2, tile=i)
 
 
 def _drawn(count: int, ops: tuple[str, ...]) -> Iterator[tuple[Problem, check.Variant]]:
     for i in range(count):
         source = draw.Generator(f"{SEED}.triton.{i}")
         problem = replace(draw.problem(source, ops, SMALL), dtype=source.pick(DTYPES))
-        yield problem, check.Variant(source.pick(draw.KINDS), i, 1, source.pick((2**28, 2**14, 0)), i % 4, i % 2 > 0)
+        how = (1, source.pick((2**28, 2**14, 0)), i % 4, i % 2 > 0, source.integer(0, 8))
+        yield problem, check.Variant(source.pick(draw.KINDS), i, *how)
 
 
 if __name__ == "__main__":

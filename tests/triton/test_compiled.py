@@ -66,17 +66,30 @@ OTHERS = tuple(
 EVERY = (*PRODUCTS, *OTHERS)
 
 
+SHARED_MEMORY = {80: 163 * 2**10, 90: 227 * 2**10}  # bytes of a block
+ALL_REGISTERS = 255
+# ptxas takes a few registers away from a kernel where that lets one more block run at a time: no want of them.
+TAKEN_AWAY = 32  # bytes
+
+
 def assert_compiles_well(text, algorithm, capability, folder):
-    problem = parse(text)
+    (kernel,) = ahead.kernels(problem := parse(text), algorithm)
     if algorithm == "persistent" and capability < 90:
         return  # refused there
+    for binary in compiled(problem, kernel, capability):
+        assert ahead.spilled(binary, capability, folder)[0] == 0, binary.metadata.name
+
+
+def compiled(problem, kernel, capability):
+    """All that a kernel launches: within shared memory, products on tensor cores."""
     with ahead.pretending(capability):
-        binaries = ahead.compiled(problem, algorithm)
+        binaries = ahead.compiled(problem, kernel)
     code = "".join(binary.asm["ptx"] for binary in binaries)
+    algorithm = kernel.full_algorithm
     on_tensor_cores = algorithm != "direct" and (problem.dtype != "f32" or algorithm == "fft" or "tf32" in algorithm)
     assert ("mma.sync" in code or "wgmma.mma_async" in code) == on_tensor_cores
-    for binary in binaries:
-        assert ahead.spilled(binary, capability, folder) == 0, binary.metadata.name
+    assert max(binary.metadata.shared for binary in binaries) <= SHARED_MEMORY[capability]
+    return binaries
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
@@ -91,6 +104,69 @@ def test_some(capability, tmp_path):
 @pytest.mark.parametrize(("text", "algorithm"), EVERY)
 def test_every_kernel(text, algorithm, capability, tmp_path):
     assert_compiles_well(text, algorithm, capability, tmp_path)
+
+
+# Where tiles are large, many or few; operands contiguous, scattered, found by divisions.
+TILED = (
+    ("gemm.forward m4096n4096k4096 bf16 cuda bias", "tiled"),
+    ("gemm.forward m1000n1000k1000 f16 a=col res=row cuda residual", "tiled"),
+    ("gemm.forward b8m197n64k197 bf16 b=col cuda", "tiled"),
+    ("gemm.forward m4096n4096k4096 f32 cuda bias", "tiled"),
+    ("gemm.forward m4096n4096k4096 f32 cuda bias", "tiled/3xtf32"),
+    ("gemm.forward m4096n512k4096 f32 b=col cuda", "tiled/tf32"),
+    ("gemm.forward m2048n2048k2048 f64 cuda", "tiled"),
+    ("gemm.forward m4096n4096k4096 bf16 cuda bias+relu", "persistent"),
+    ("gemm.forward m2048n1000k2048 f16 a=col b=col cuda bias", "persistent"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 bf16 nhwc cuda bias+relu", "implicit_gemm"),
+    ("conv2d.forward n128c64h56w56 k64r3s3 p1 f16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 bf16 nchw cuda", "implicit_gemm"),
+    ("conv2d.forward n32c3h224w224 k64r7s7 u2 p3 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nchw cuda", "implicit_gemm"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nhwc cuda", "implicit_gemm/3xtf32"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/3xtf32"),
+    ("conv2d.forward n32c256h28w28 k256r3s3 p1 f64 nchw cuda", "implicit_gemm"),
+    ("conv3d.forward n8c64d16h28w28 k32t3r3s3 p1 u2 bf16 nchw cuda", "implicit_gemm"),
+    ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 bf16 nchw cuda", "implicit_gemm"),
+    ("conv2d.grad_input n32c16h56w56 k128r3s3 u2 p1 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 f32 nchw cuda", "implicit_gemm/tf32"),
+    ("conv3d.grad_input n8c32d16h28w28 k64t3r3s3 p1 u2 bf16 nchw cuda", "implicit_gemm"),
+    ("conv3d.grad_input n8c32d16h28w28 k64t3r3s3 p1 u2 f32 nchw cuda", "implicit_gemm"),
+    ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 g32 bf16 nchw cuda", "implicit_gemm"),
+    ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
+    ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f64 nchw cuda", "implicit_gemm"),
+)
+
+
+def assert_tile_compiles_well(problem, kernel, capability, folder):
+    for binary in compiled(problem, kernel, capability):
+        spilled, registers = ahead.spilled(binary, capability, folder)
+        assert spilled <= (TAKEN_AWAY if registers < ALL_REGISTERS else 0), (kernel.name, spilled, registers)
+
+
+def tiles(text, algorithm, capability):
+    """A problem, and a kernel with each of its tiles; none where it is refused."""
+    (kernel,) = ahead.kernels(problem := parse(text), algorithm)
+    if algorithm == "persistent" and capability < 90:
+        return problem, []
+    with ahead.pretending(capability):
+        return problem, kernel.in_tiles(problem)
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_a_tile(capability, tmp_path):
+    problem, found = tiles(*TILED[SEED % len(TILED)], capability)
+    if found:
+        assert_tile_compiles_well(problem, found[SEED // len(TILED) % len(found)], capability, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize(("text", "algorithm"), TILED)
+def test_every_tile(text, algorithm, capability, tmp_path):
+    problem, found = tiles(text, algorithm, capability)
+    for kernel in found:
+        assert_tile_compiles_well(problem, kernel, capability, tmp_path)
 
 
 def test_one_compilation_gathers_every_image_and_group():
