@@ -81,6 +81,12 @@ WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_PHASES, WGMMA_FILTERS = (
     "csrc/cuda/conv_wgmma_phases.h",
     "csrc/cuda/conv_wgmma_grad_weight.cu",
 )
+WGMMA_GATHER, WGMMA_GATHERED = "csrc/cuda/group_gather.h", "csrc/cuda/gemm_wgmma_3_gathered.h"
+WGMMA_GATHERED_TESTS = " ".join(
+    f"tests/cuda/test_wgmma_gemm.py::test_{it}"
+    for it in ("matrices_that_no_boxes_bring", "more_gathered_tiles_than_stages_and_blocks")
+)
+WGMMA_STRIDED_TESTS = "tests/cuda/test_wgmma_gemm.py::test_any_strides_and_addresses"
 WGMMA_GEMM_TESTS = "tests/cuda/test_wgmma_gemm.py::test_more_tiles_than_stages_and_blocks"
 WGMMA_CONV_TESTS = "tests/cuda/test_wgmma_conv.py::test_windows"
 WGMMA_PHASE_TESTS = "tests/cuda/test_wgmma_conv.py::test_phases"
@@ -491,5 +497,13 @@ MUTANTS = [
     Mutant(WGMMA_PHASES, "index - of.first_tile", "index", WGMMA_PHASE_TESTS),
     Mutant(WGMMA_PHASES, " + gather.w.first * s.w;", ";", WGMMA_PHASE_TESTS),
     Mutant(WGMMA_PHASES, "phase.first_row + at.y", "at.y", WGMMA_PHASE_RESIDUAL_TEST),
+    Mutant(WGMMA_GATHER, "    fence_async_copies();\n", "", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "arrivals = 1 + producers", "arrivals = producers", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "line < lines ? depth - k", "line <= lines ? depth - k", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "line < lines ? depth - k", "line < lines ? depth - k + 1", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "to_tf32_even(vectors[i][e])", "__float_as_uint(vectors[i][e])", WGMMA_STRIDED_TESTS),
+    Mutant(WGMMA_GATHERED, "matrix.batch_stride == 0 ? 0 : batch", "batch", WGMMA_STRIDED_TESTS),
+    Mutant(WGMMA_GATHERED, "all_aligned(16, m.data) && ", "", WGMMA_STRIDED_TESTS),
+    Mutant(WGMMA_GATHERED, "first_column + first + column >= g.n", "column >= g.n", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
 ]
