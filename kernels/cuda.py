@@ -392,17 +392,17 @@ def _conv_wgmma(variant: str):
             return f"groups {p.groups}: wgmma is for one"
         if p.pass_ == "grad_input" and (phases := prod(map(min, p.stride, p.size))) > _MOST_PHASES:
             return f"stride {'x'.join(map(str, p.stride))}: wgmma computes {_MOST_PHASES} phases at most, not {phases}"
+        gathered = p.pass_ == "grad_weight" and variant == "tf32"  # by loads of elements, not by im2col copies
         tensors = [("input", p.input, p.c, p.size), ("output", p.output, p.k, p.output_size)]
         if p.residual is not None:
             tensors.append(("residual", p.residual, p.k if p.pass_ == "forward" else p.c, p.computed_size))
         for name, layout, channels, size in tensors:
-            if not _dense_pixels(layout, p.n, channels, size, _ELEMENTS[p.dtype]):
-                return (
-                    f"{name} (layout {layout}, {channels} channels): wgmma takes nhwc, pixels at multiples of 16 bytes"
-                )
+            if not _dense_pixels(layout, p.n, channels, size, 1 if gathered else _ELEMENTS[p.dtype]):
+                where = "one after the other" if gathered else "at multiples of 16 bytes"
+                return f"{name} (layout {layout}, {channels} channels): wgmma takes nhwc, pixels {where}"
         if (positions := p.n * max(prod(p.size), prod(p.output_size))) >= 2**31:
             return f"{positions} positions: wgmma counts them in 31 bits"
-        return _windows(p) or _exactly(9, 0)
+        return (None if gathered else _windows(p)) or _exactly(9, 0)
 
     return answer
 
@@ -519,7 +519,7 @@ KERNELS: list[Kernel] = [
     *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
     *_mma_entries(_CONVS, PASSES, ("3xtf32",), _plan_conv, _conv),
-    *_wgmma_entries(_CONVS[:2], _GATHERS, ("wgmma",), ("tf32",), _plan_conv, _conv_wgmma),
+    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("tf32",), _plan_conv, _conv_wgmma),
     *_mma_entries(_CONVS, PASSES, ("tf32",), _plan_conv, _conv),
     *_winograd_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),

@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(Shape::threads, 1)
 template <class Arithmetic, class Groups>
 void launch_wgmma_3_gathered(const Gemm<typename Arithmetic::T>& g, Stream stream) {
     using T = typename Arithmetic::T;
-    using Shape = Gathering<Groups>;
+    using Shape = Gathering<Groups, true>;
     using TileA = GroupTile<Arithmetic, Major::k, Shape::rows>;
     using TileB = GroupTile<Arithmetic, Major::k, Shape::columns>;
     const bool boxes_out = result_in_boxes(g);

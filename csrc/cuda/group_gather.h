@@ -19,46 +19,61 @@
 
 namespace pycv::cuda {
 
-// Groups (group_pipeline.h) whose producer is a whole warp group, with registers for what it loads.
-template <class Groups>
+// Groups (group_pipeline.h) whose producer is a whole warp group, with registers for what it loads. Boxes: a thread of
+// it copies some, too, and arrives to say how many bytes they bring.
+template <class Groups, bool Boxes>
 struct Gathering : Groups {
     static constexpr int producers = warp_group_size;
-    static constexpr int arrivals = 1 + producers / warp_size;  // of the thread that copies boxes, and of each warp
-    // What the sums of a wide tile leave.
-    static constexpr int producer_registers = Groups::columns > 128 ? 72 : 120;
-    static constexpr int consumer_registers = Groups::columns > 128 ? 216 : 192;
+    static constexpr int arrivals = producers / warp_size + (Boxes ? 1 : 0);
+    static constexpr int producer_registers = 88, consumer_registers = 208;
     static_assert(producer_registers + Groups::groups * consumer_registers ==
                   Groups::producer_registers + Groups::groups * Groups::consumer_registers);
 };
 
 constexpr int kUnderWay = 32;  // elements that a thread loads before it needs the first one
 
-// By all producers: the tile of so many lines whose vectors load(vector, line, k) gets, k within the tile.
-template <int Lines, bool AlongK, class T, class Load>
-__device__ __forceinline__ void gather_tile(unsigned char* tile, Load load) {
-    constexpr int N = widest_vector<T>, together = kUnderWay / N;
-    constexpr int of_line = 8, lines_at_once = warp_group_size / of_line;
-    const auto thread = static_cast<int>(threadIdx.x);
-#pragma unroll 1
-    for (int first = 0; first < Lines * of_line / warp_group_size; first += together) {
-        Vector<T, N> vectors[together];
-        int places[together];
+// Loads some vectors by load(vector, i), then stores them where place(i) says.
+template <class T, class Load, class Place>
+__device__ __forceinline__ void gather_vectors(unsigned char* tile, Load load, Place place) {
+    constexpr int N = widest_vector<T>, count = kUnderWay / N;
+    Vector<T, N> vectors[count];
 #pragma unroll
-        for (int i = 0; i < together; ++i) {
-            const int at = first + i;
-            const int line = AlongK ? thread / of_line + at * lines_at_once : thread + at / of_line * warp_group_size;
-            const int vector = AlongK ? thread % of_line : at % of_line;
-            load(vectors[i], line, vector * N);
-            places[i] = swizzled<Swizzle::bytes_128>(line * 128 + vector * 16);
-        }
+    for (int i = 0; i < count; ++i) load(vectors[i], i);
 #pragma unroll
-        for (int i = 0; i < together; ++i) {
-            if constexpr (std::is_same_v<T, float>)
+    for (int i = 0; i < count; ++i) {
+        if constexpr (std::is_same_v<T, float>)
 #pragma unroll
-                for (int e = 0; e < N; ++e) vectors[i][e] = __uint_as_float(to_tf32_even(vectors[i][e]));
-            store_vector(reinterpret_cast<T*>(tile + places[i]), vectors[i]);
-        }
+            for (int e = 0; e < N; ++e) vectors[i][e] = __uint_as_float(to_tf32_even(vectors[i][e]));
+        store_vector(reinterpret_cast<T*>(tile + swizzled<Swizzle::bytes_128>(place(i))), vectors[i]);
     }
+}
+
+// By all producers, a tile of so many lines: source(line) gives what loads vectors of it, (vector, k), k within the
+// tile. Here neighbouring lanes have neighbouring lines, and the same k.
+template <int Lines, class T, class Source>
+__device__ __forceinline__ void gather_by_lines(unsigned char* tile, Source source) {
+    constexpr int N = widest_vector<T>;
+#pragma unroll 1
+    for (int line = static_cast<int>(threadIdx.x); line < Lines; line += warp_group_size) {
+        const auto load = source(line);
+#pragma unroll 1
+        for (int first = 0; first < 8; first += kUnderWay / N)
+            gather_vectors<T>(
+                tile, [&](auto& vector, int i) { load(vector, (first + i) * N); },
+                [&](int i) { return line * 128 + (first + i) * 16; });
+    }
+}
+
+// The same; here neighbouring lanes have neighbouring vectors of a line.
+template <int Lines, class T, class Source>
+__device__ __forceinline__ void gather_along_k(unsigned char* tile, Source source) {
+    constexpr int N = widest_vector<T>, step = warp_group_size / 8;
+    const int vector_of_line = static_cast<int>(threadIdx.x) % 8;
+#pragma unroll 1
+    for (int first = static_cast<int>(threadIdx.x) / 8; first < Lines; first += kUnderWay / N * step)
+        gather_vectors<T>(
+            tile, [&](auto& vector, int i) { source(first + i * step)(vector, vector_of_line * N); },
+            [&](int i) { return (first + i * step) * 128 + vector_of_line * 16; });
 }
 
 // Each warp for itself, when it has written its part of a stage.
@@ -78,18 +93,18 @@ struct GatheredLines {
     template <int Lines>
     __device__ __forceinline__ void gather(unsigned char* tile) const {
         if (k_stride == 1)
-            gather_tile<Lines, true, T>(tile, [&](auto& vector, int line, int k) { load(vector, line, k, 1); });
+            gather_along_k<Lines, T>(tile, [this](int line) { return loader(line, 1); });
         else
-            gather_tile<Lines, false, T>(tile, [&](auto& vector, int line, int k) { load(vector, line, k, k_stride); });
+            gather_by_lines<Lines, T>(tile, [this](int line) { return loader(line, k_stride); });
     }
 
 private:
-    template <int N>
-    __device__ __forceinline__ void load(Vector<T, N>& vector, int line, int k, int64_t step) const {
-        const T* const first = from + line * line_stride + k * step;
-        const int valid = line < lines ? depth - k : 0;
+    __device__ __forceinline__ auto loader(int line, int64_t step) const {
+        return [first = from + line * line_stride, valid = line < lines ? depth : 0, step](auto& vector, int k) {
 #pragma unroll
-        for (int e = 0; e < N; ++e) vector[e] = e < valid ? first[e * step] : from_accumulator<T>(0);
+            for (int e = 0; e < widest_vector<T>; ++e)
+                vector[e] = k + e < valid ? first[(k + e) * step] : from_accumulator<T>(0);
+        };
     }
 };
 
