@@ -7,12 +7,15 @@
 // be multiplied from, is transposed in registers. Both ways a load reads whole sectors between its warp and the next
 // few loads, and eight lanes store to all banks. tf32 is rounded here; tensor maps do that by themselves.
 //
-// What it costs, counted, not measured: a step of a wide tile, both operands loaded, takes a thread 96 loads and 24
-// stores of tf32, 192 and 24 of 16 bits, while the tensor cores multiply for 1024 cycles. 32 loads are under way at a
-// time, so that with some 300 cycles to L2 and 128 of issue a step takes 3 * 430 (6 * 430) cycles, and a third of that
-// where only the 128 rows of a are loaded this way. A copy with padding instead would move 8 (tf32) or 4 bytes of
-// memory for each element, once more read, and needs as much workspace; cp.async has no copies of 2 bytes, and none
-// that rounds.
+// What it costs, counted, not measured. A step of a wide tile multiplies for 1024 cycles. Loading both operands takes a
+// thread 96 loads and 24 stores in tf32, 192 and 24 in 16 bits, 32 of the loads under way at a time: with some 300
+// cycles to L2 and 128 of issue that is 3 (6) times 430 cycles, a third of it for the 128 rows of a alone, two thirds
+// for the 256 columns of b. So products wait for what is transposed or off alignment little in tf32, not at all for a
+// in 16 bits, and hold the pace of two fifths for both. A copy with padding before the product moves 8 (4) bytes of
+// memory for each element and needs a workspace of its size: of b in 16 bits it would be the slower way below some 700
+// rows of a, the faster one far above. It cannot transpose for tf32, so that this way is needed anyhow; which of them
+// is to take the large ones is for a device to say. cp.async is no third way: it has no copies of 2 bytes, and rounds
+// nothing to tf32.
 #pragma once
 
 #include "group_pipeline.h"

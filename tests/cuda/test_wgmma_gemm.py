@@ -8,8 +8,9 @@ from pycv import registry
 from pycv.kernels import cuda
 from pycv.problem import parse as parse_as_it_is
 
-from ..backend import parse
-from .execution import ORDERS, assert_right, kernels, on_hopper
+from ..backend import BY_HOST, parse
+from . import execution
+from .execution import ORDERS, assert_right, kernels, on_hopper, schedule
 
 pytestmark = on_hopper
 
@@ -87,6 +88,16 @@ def test_any_strides_and_addresses(variant):
     right(f"gemm.forward m24n70k40 {dtype} a=row/0/0 out=any/300/2/0 cpu relu", name, kinds=["normal"])
     right(f"gemm.forward m70n24k40 {dtype} out=col cpu", name, kinds=["normal"])
     right(f"gemm.forward b2m24n16k40 {dtype} b=col cpu bias", name, kinds=["normal"], offset=1)
+
+
+@pytest.mark.skipif(not BY_HOST, reason="a device has an order of its own")
+@pytest.mark.parametrize("asynchronous", ["eager", "lazy"])
+@pytest.mark.parametrize("order", ["reverse", "random:1", "random:2"])
+def test_gathered_in_other_orders(monkeypatch, order, asynchronous):
+    """Copies and products as early and as late as may be, in each order of the threads."""
+    monkeypatch.setattr(execution, "schedule", lambda *_: schedule(order, asynchronous))
+    right("gemm.forward m131n70k133 f32 a=col/132/0 cpu", "wgmma_3_persistent/tf32")
+    right("gemm.forward m36n9k264 bf16 b=col cpu bias", "wgmma_3_persistent")
 
 
 def test_more_gathered_tiles_than_stages_and_blocks():
