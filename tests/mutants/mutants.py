@@ -501,7 +501,7 @@ MUTANTS = [
     Mutant(WGMMA_PHASES, "phase.first_row + at.y", "at.y", WGMMA_PHASE_RESIDUAL_TEST),
     Mutant(WGMMA_GATHER, "    fence_async_copies();\n", "", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_GATHER, "(Boxes ? 1 : 0)", "0", WGMMA_GATHERED_TESTS),
-    Mutant(WGMMA_GATHER, "line < lines ? depth", "line <= lines ? depth", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "(k + e) * step", "k + e", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_GATHER, "k + e < valid ?", "k + e <= valid ?", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_GATHER, "to_tf32_even(vectors[i][e])", "__float_as_uint(vectors[i][e])", WGMMA_STRIDED_TESTS),
     Mutant(WGMMA_GATHERED, "matrix.batch_stride == 0 ? 0 : batch", "batch", WGMMA_STRIDED_TESTS),
