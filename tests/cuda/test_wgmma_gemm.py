@@ -88,6 +88,7 @@ def test_any_strides_and_addresses(variant):
     right(f"gemm.forward m24n70k40 {dtype} a=row/0/0 out=any/300/2/0 cpu relu", name, kinds=["normal"])
     right(f"gemm.forward m70n24k40 {dtype} out=col cpu", name, kinds=["normal"])
     right(f"gemm.forward b2m24n16k40 {dtype} b=col cpu bias", name, kinds=["normal"], offset=1)
+    right(f"gemm.forward b2m9n21k16 {dtype} a=row/16/0 cpu", name, kinds=["normal"])
 
 
 @pytest.mark.skipif(not BY_HOST, reason="a device has an order of its own")
