@@ -337,7 +337,7 @@ def _before(major: int, minor: int) -> str | None:
 
 
 def _wgmma(variant: str):
-    """What the GEMMs of Hopper take: rows that begin at multiples of 16 bytes."""
+    """What the last of Hopper's GEMMs takes, however matrices lie."""
 
     def answer(p: GemmProblem) -> str | None:
         if (reason := _supports(p)) is not None:
@@ -346,12 +346,23 @@ def _wgmma(variant: str):
             return f"dtype {p.dtype}: {'/'.join(filter(None, ('wgmma', variant)))} takes {', '.join(dtypes)}"
         if max(p.m, p.n, p.k) >= 2**31:
             return f"{p.m} x {p.n} x {p.k}: wgmma's copies count rows and columns in 31 bits"
+        return _exactly(9, 0)
+
+    return answer
+
+
+def _earlier_wgmma(variant: str):
+    """What the steps before it take: rows that begin at multiples of 16 bytes."""
+
+    def answer(p: GemmProblem) -> str | None:
+        if (reason := _wgmma(variant)(p)) is not None:
+            return reason
         for name, rows, columns in (("a", p.m, p.k), ("b", p.k, p.n), ("out", p.m, p.n)):
             along = "" if p.dtype != "f32" else {"a": "row", "b": "col"}.get(name, "")
             if not _rows_aligned(getattr(p, name), p.batch, rows, columns, _ELEMENTS[p.dtype], along):
                 whose = f"rows of {name} (layout {getattr(p, name)})"
                 return f"{whose} do not begin at multiples of 16 bytes{' along k' if along else ''}"
-        return _exactly(9, 0)
+        return None
 
     return answer
 
@@ -381,17 +392,17 @@ def _conv_wgmma(variant: str):
             return f"groups {p.groups}: wgmma is for one"
         if p.pass_ == "grad_input" and (phases := prod(map(min, p.stride, p.size))) > _MOST_PHASES:
             return f"stride {'x'.join(map(str, p.stride))}: wgmma computes {_MOST_PHASES} phases at most, not {phases}"
+        gathered = p.pass_ == "grad_weight" and variant == "tf32"  # by loads of elements, not by im2col copies
         tensors = [("input", p.input, p.c, p.size), ("output", p.output, p.k, p.output_size)]
         if p.residual is not None:
             tensors.append(("residual", p.residual, p.k if p.pass_ == "forward" else p.c, p.computed_size))
         for name, layout, channels, size in tensors:
-            if not _dense_pixels(layout, p.n, channels, size, _ELEMENTS[p.dtype]):
-                return (
-                    f"{name} (layout {layout}, {channels} channels): wgmma takes nhwc, pixels at multiples of 16 bytes"
-                )
+            if not _dense_pixels(layout, p.n, channels, size, 1 if gathered else _ELEMENTS[p.dtype]):
+                where = "one after the other" if gathered else "at multiples of 16 bytes"
+                return f"{name} (layout {layout}, {channels} channels): wgmma takes nhwc, pixels {where}"
         if (positions := p.n * max(prod(p.size), prod(p.output_size))) >= 2**31:
             return f"{positions} positions: wgmma counts them in 31 bits"
-        return _windows(p) or _exactly(9, 0)
+        return (None if gathered else _windows(p)) or _exactly(9, 0)
 
     return answer
 
@@ -501,14 +512,14 @@ KERNELS: list[Kernel] = [
     *_mma_entries(["gemm"], ("forward",), ("3xtf32",), _plan_gemm, _supports),
     *_wgmma_entries(["gemm"], ("forward",), _LAST_WGMMA, ("tf32",), _plan_gemm, _wgmma),
     *_mma_entries(["gemm"], ("forward",), ("tf32",), _plan_gemm, _supports),
-    *_wgmma_entries(["gemm"], ("forward",), _EARLIER_WGMMA, ("", "tf32"), _plan_gemm, _wgmma),
+    *_wgmma_entries(["gemm"], ("forward",), _EARLIER_WGMMA, ("", "tf32"), _plan_gemm, _earlier_wgmma),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _direct_conv),
     *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("",), _plan_conv, _conv_wgmma),
     *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
     *_mma_entries(_CONVS, PASSES, ("3xtf32",), _plan_conv, _conv),
-    *_wgmma_entries(_CONVS[:2], _GATHERS, ("wgmma",), ("tf32",), _plan_conv, _conv_wgmma),
+    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("tf32",), _plan_conv, _conv_wgmma),
     *_mma_entries(_CONVS, PASSES, ("tf32",), _plan_conv, _conv),
     *_winograd_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),

@@ -126,7 +126,10 @@ ConvPlan* plan_16_bits(const ConvProblem& problem, int64_t workspace_limit) {
     if (problem.dtype == DType::f16) return new WgmmaConv<HalfArithmetic>(problem);
     return new WgmmaConv<BfloatArithmetic>(problem);
 }
-ConvPlan* plan_tf32(const ConvProblem& problem, int64_t) { return new WgmmaConv<Tf32Arithmetic>(problem); }
+ConvPlan* plan_tf32(const ConvProblem& problem, int64_t workspace_limit) {
+    if (problem.pass == Pass::grad_weight) return plan_wgmma_grad_weight(problem, workspace_limit);
+    return new WgmmaConv<Tf32Arithmetic>(problem);
+}
 
 }  // namespace
 

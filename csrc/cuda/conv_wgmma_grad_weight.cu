@@ -1,11 +1,12 @@
-// grad_weight on Hopper's tensor cores (sm_90a), f16 and bf16: the product of the output's gradient, transposed, with
-// the im2col matrix of the input.
+// grad_weight on Hopper's tensor cores (sm_90a): the product of the output's gradient, transposed, with the im2col
+// matrix of the input.
 //
 //     result[k, (t, c)] = sum over positions of output[position, k] * input[position + t, c]
 //
-// Both operands lie along their lines in memory, channels, and are multiplied that way. A tile is 128 output channels
-// by two or four panels, each 64 channels of one filter position: so that several filter positions share what is read
-// of the output. Positions come 64 at a time, those of a panel in one im2col copy (conv_windows.h).
+// Both operands lie along their lines in memory, channels, and in 16 bits are multiplied that way. A tile is 128 output
+// channels by two or four panels, each 64 channels of one filter position: so that several filter positions share what
+// is read of the output. Positions come 64 at a time, those of a panel in one im2col copy (conv_windows.h). In tf32
+// both are transposed on the way, and panels are as wide as there are channels: conv_wgmma_grad_weight_gathered.h.
 //
 // A weight has few elements and a sum many terms: blocks share the positions. Each writes its sums, in fp32, to a
 // matrix of its own in the workspace, by the persistent GEMM's way; a second kernel adds them up, always in the same
@@ -17,6 +18,7 @@
 #include <memory>
 
 #include "conv_wgmma_grad_weight.h"
+#include "conv_wgmma_grad_weight_gathered.h"
 #include "conv_windows.h"
 #include "gemm_wgmma_3_persistent.h"
 
@@ -86,7 +88,7 @@ __global__ void __launch_bounds__(Shape::threads, 1)
 struct FilterSums {
     const float* sums;
     int64_t parts, channels, columns, tap_channels;  // columns: a matrix of sums is channels x columns
-    int channel_blocks;
+    int panel, channel_blocks;                       // channels of a panel; panels of a filter position
     Extent filter;
     Strides weight;
 };
@@ -97,43 +99,49 @@ template <class T>
 __global__ void __launch_bounds__(kAdded) add_filter_sums(T* weight, const FilterSums s) {
     const int64_t index = static_cast<int64_t>(blockIdx.x) * kAdded + threadIdx.x;
     if (index >= s.channels * s.columns) return;
-    const int64_t k = index / s.columns, panel = index % s.columns / kPanel, tap = panel / s.channel_blocks;
-    const int64_t c = panel % s.channel_blocks * kPanel + index % kPanel;
-    if (c >= s.tap_channels) return;
+    const int64_t k = index / s.columns, column = index % s.columns;
+    const int64_t panel = column / s.panel, tap = panel / s.channel_blocks;
+    const int64_t c = panel % s.channel_blocks * s.panel + column % s.panel;
+    const int64_t r = tap / s.filter.w;
+    if (c >= s.tap_channels || r >= s.filter.h) return;
     float sum = 0;
     for (int64_t part = 0; part < s.parts; ++part) sum += s.sums[part * s.channels * s.columns + index];
-    const int64_t r = tap / s.filter.w, column = tap % s.filter.w;
-    weight[k * s.weight.n + c * s.weight.c + r * s.weight.h + column * s.weight.w] = from_accumulator<T>(sum);
+    weight[k * s.weight.n + c * s.weight.c + r * s.weight.h + tap % s.filter.w * s.weight.w] = from_accumulator<T>(sum);
 }
 
 template <class Arithmetic>
 class WgmmaGradWeight final : public ConvPlan {
     using T = typename Arithmetic::T;
+    static constexpr bool gathered = sizeof(T) == 4;
+    static constexpr int depth = 128 / sizeof(T);  // positions of a step
 
 public:
-    WgmmaGradWeight(const ConvProblem& p, int64_t workspace_limit) : problem_(p), unaligned_(plan_conv_mma(p, 0)) {
+    WgmmaGradWeight(const ConvProblem& p, int64_t workspace_limit) : problem_(p), others_(plan_conv_mma(p, 0)) {
         const Gather gather = geometry_of(p).phase(0);
         windows_ = ConvWindows(gather);
-        channel_blocks_ = static_cast<int>(ceil_div<int64_t>(p.c, kPanel));
-        columns_ = static_cast<int64_t>(windows_.taps()) * channel_blocks_ * kPanel;
+        panel_ = gathered ? static_cast<int>(std::max<int64_t>(p.c, 1)) : kPanel;
+        channel_blocks_ = static_cast<int>(ceil_div<int64_t>(p.c, panel_));
+        const int64_t elements = static_cast<int64_t>(windows_.taps()) * channel_blocks_ * panel_;
+        columns_ = ceil_div<int64_t>(elements, widest_vector<float>) * widest_vector<float>;
         positions_ = p.n * gather.positions();
         wide_ = columns_ > NarrowGroups::columns;
         share(workspace_limit);
     }
 
     int64_t workspace_bytes() const override {
-        return std::max(unaligned_->workspace_bytes(), parts_ * problem_.k * columns_ * 4);
+        return std::max(others_->workspace_bytes(), parts_ * problem_.k * columns_ * 4);
     }
 
     void run(const ConvArguments& a, Stream stream) const override {
-        if (positions_ == 0 || problem_.k == 0 || columns_ == 0 || !all_aligned(16, a.input, a.output)) {
-            unaligned_->run(a, stream);
+        const bool nothing = positions_ == 0 || problem_.k == 0 || columns_ == 0;
+        if (nothing || !(gathered || all_aligned(16, a.input, a.output))) {
+            others_->run(a, stream);
             return;
         }
         auto* const sums = static_cast<float*>(a.workspace);
         wide_ ? multiply<WideGroups>(a, sums, stream) : multiply<NarrowGroups>(a, sums, stream);
         const ConvProblem& p = problem_;
-        const FilterSums added{sums, parts_, p.k, columns_, p.c, channel_blocks_, extent(p.filter), p.weight};
+        const FilterSums added{sums, parts_, p.k, columns_, p.c, panel_, channel_blocks_, extent(p.filter), p.weight};
         launch(add_filter_sums<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(p.k * columns_, kAdded))), kAdded, 0,
                stream, static_cast<T*>(a.weight), added);
     }
@@ -141,20 +149,21 @@ public:
 private:
     // As many parts as occupy a large device, and fit into the workspace.
     void share(int64_t workspace_limit) {
-        const int64_t steps = std::max<int64_t>(ceil_div<int64_t>(positions_, kPositions), 1);
+        const int64_t steps = std::max<int64_t>(ceil_div<int64_t>(positions_, depth), 1);
         const int64_t bytes = std::max<int64_t>(problem_.k * columns_ * 4, 1);
-        const int64_t tiles =
-            std::max<int64_t>(ceil_div<int64_t>(problem_.k, WideGroups::rows) *
-                                  ceil_div<int64_t>(columns_, wide_ ? WideGroups::columns : NarrowGroups::columns),
-                              1);
+        const int64_t tiles = std::max<int64_t>(wide_ ? tiles_of<WideGroups>() : tiles_of<NarrowGroups>(), 1);
         const int64_t wanted = std::min({kPlannedMultiprocessors / tiles, workspace_limit / bytes, steps});
         steps_ = ceil_div(steps, std::max<int64_t>(wanted, 1));
         parts_ = ceil_div(steps, steps_);
     }
 
     template <class Shape>
+    int64_t tiles_of() const {
+        return ceil_div<int64_t>(problem_.k, Shape::rows) * ceil_div<int64_t>(columns_, Shape::columns);
+    }
+
+    template <class Shape>
     void multiply(const ConvArguments& a, float* sums, Stream stream) const {
-        using TileA = typename FilterTiles<Arithmetic, Shape>::TileA;
         const ConvProblem& p = problem_;
         Gemm<float> g{};
         g.batch = parts_;
@@ -163,24 +172,44 @@ private:
         g.out = sums;
         g.out_strides = {p.k * columns_, columns_, 1};
         g.epilogue.alpha = 1;
-        const FilterOperands operands{
-            TileA::map({a.output, p.k, positions_, 1, 1, p.output.w, 0}),
-            windows_map(kTensorElement<Arithmetic>, {a.input, p.n, p.c, p.size.h, p.size.w, p.input}, windows_,
-                        kPositions),
-            result_map(g),
-            windows_,
-            channel_blocks_,
-            parts_ * ceil_div<int64_t>(p.k, Shape::rows) * ceil_div<int64_t>(columns_, Shape::columns),
-            static_cast<int>(steps_)};
-        const auto grid = static_cast<unsigned>(std::min<int64_t>(operands.tiles, multiprocessor_count()));
-        launch(conv_wgmma_grad_weight<Arithmetic, Shape>, dim3(grid), Shape::threads, Persistent<Shape>::shared_bytes,
-               stream, g, operands);
+        const int64_t tiles = parts_ * tiles_of<Shape>();
+        const auto start = [&](auto kernel, const auto& operands) {
+            const auto grid = static_cast<unsigned>(std::min<int64_t>(tiles, multiprocessor_count()));
+            launch(kernel, dim3(grid), Shape::threads, Persistent<Shape>::shared_bytes, stream, g, operands);
+        };
+        const auto steps = static_cast<int>(steps_);
+        if constexpr (gathered) {
+            const GatheredFilter filter{static_cast<const float*>(a.output),
+                                        static_cast<const float*>(a.input),
+                                        p.output.w,
+                                        p.input.w,
+                                        static_cast<int>(p.size.h),
+                                        static_cast<int>(p.size.w),
+                                        panel_,
+                                        static_cast<int>(positions_),
+                                        steps,
+                                        windows_,
+                                        result_map(g),
+                                        tiles};
+            start(conv_wgmma_grad_weight_gathered<Gathering<Shape, false>>, filter);
+        } else {
+            const ConvImages input{a.input, p.n, p.c, p.size.h, p.size.w, p.input};
+            const FilterOperands filter{
+                FilterTiles<Arithmetic, Shape>::TileA::map({a.output, p.k, positions_, 1, 1, p.output.w, 0}),
+                windows_map(kTensorElement<Arithmetic>, input, windows_, kPositions),
+                result_map(g),
+                windows_,
+                channel_blocks_,
+                tiles,
+                steps};
+            start(conv_wgmma_grad_weight<Arithmetic, Shape>, filter);
+        }
     }
 
     ConvProblem problem_;
-    std::unique_ptr<ConvPlan> unaligned_;
+    std::unique_ptr<ConvPlan> others_;  // for runs that these kernels do not take
     ConvWindows windows_;
-    int channel_blocks_ = 0;
+    int panel_ = 1, channel_blocks_ = 0;
     int64_t columns_ = 0;  // of the product: filter positions, by panels of channels
     int64_t positions_ = 0, steps_ = 1, parts_ = 1;
     bool wide_ = false;
@@ -189,6 +218,7 @@ private:
 }  // namespace
 
 ConvPlan* plan_wgmma_grad_weight(const ConvProblem& problem, int64_t workspace_limit) {
+    if (problem.dtype == DType::f32) return new WgmmaGradWeight<Tf32Arithmetic>(problem, workspace_limit);
     if (problem.dtype == DType::f16) return new WgmmaGradWeight<HalfArithmetic>(problem, workspace_limit);
     return new WgmmaGradWeight<BfloatArithmetic>(problem, workspace_limit);
 }

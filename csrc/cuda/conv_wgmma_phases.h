@@ -70,7 +70,7 @@ struct PhaseFeed {
 };
 
 // What MatrixResults is to matrices.
-template <class Shape>
+template <class Shape, class T>
 struct PhaseResults {
     const PhaseOperands& in;
     int64_t channels, tiles;
@@ -91,11 +91,13 @@ struct PhaseResults {
         return (at.n * in.height + phase.first_row + at.y * in.row_step) * in.width + phase.first_column +
                at.x * in.column_step;
     }
-    __device__ __forceinline__ auto storer(const PersistentTile& tile, int row) const {
+    __device__ __forceinline__ void store(const float (&sums)[Shape::columns / 2], unsigned char* staging, int group,
+                                          const PersistentTile& tile) const {
         const ConvPhase& phase = in.phases[tile.batch];
-        return [&out = phase.out, at = phase.windows.counted(row)](const unsigned char* buffer, int column) {
-            store_windows(out, buffer, column, at.x, at.y, at.n);
-        };
+        store_results<Shape, T>(
+            sums, staging, group, tile.column,
+            [&out = phase.out, at = phase.windows.counted(tile.row + group * 64)](
+                const unsigned char* buffer, int column) { store_windows(out, buffer, column, at.x, at.y, at.n); });
     }
 };
 
@@ -107,8 +109,9 @@ __global__ void __launch_bounds__(Shape::threads, 1)
     using TileB = GroupTile<Arithmetic, Major::k, Shape::columns>;
     PYCV_SHARED(unsigned char, ring);
     __shared__ RingBarriers<Shape> barriers;
-    run_persistent<Arithmetic, Shape, TileA, TileB>(ring, barriers, g, PhaseFeed<TileA, TileB>{operands},
-                                                    PhaseResults<Shape>{operands, g.n, operands.tiles});
+    run_persistent<Arithmetic, Shape, TileA, TileB>(
+        ring, barriers, g, PhaseFeed<TileA, TileB>{operands},
+        PhaseResults<Shape, typename Arithmetic::T>{operands, g.n, operands.tiles});
 }
 
 // ---------------------------------------------------------------------------------------------------------- launch

@@ -2,8 +2,9 @@
 //
 // The ladder, gemm_wgmma_1_simple.cu to gemm_wgmma_3_persistent.h, is meant to be read in order: each step is one idea
 // and can be measured by its name. All of them take operands whose rows begin at multiples of 16 bytes, along k or, in
-// 16 bits, along the lines; sizes may be anything: what a box has beyond a matrix arrives as zeros. Where an address is
-// not aligned to 16 bytes, which no problem says, mma_sync runs instead.
+// 16 bits, along the lines; sizes may be anything: what a box has beyond a matrix arrives as zeros. The last step takes
+// all others, too: gemm_wgmma_3_gathered.h. Where the earlier ones meet an address that is not aligned to 16 bytes,
+// which no problem says, mma_sync runs instead.
 #pragma once
 
 #include <memory>
@@ -60,6 +61,7 @@ inline TensorMap matrix_map(const void* data, TensorElement element, int64_t col
 template <class Arithmetic, Major major_, int Lines>
 struct GroupTile {
     static constexpr Major major = major_;
+    static constexpr int lines = Lines;
     using T = typename Arithmetic::T;
     static constexpr int width = 128 / sizeof(T);  // elements of a row
     static constexpr int depth = width;
@@ -157,32 +159,39 @@ void with_majors(const Gemm<typename Arithmetic::T>& g, Launch launch) {
     }
 }
 
-// Step<Arithmetic>::run(gemm, stream) launches the kernel, for as many matrices as a grid can have along z.
+// Whether all addresses are aligned as boxes need it.
+template <class T>
+bool addresses_aligned(const Gemm<T>& g) {
+    return all_aligned(16, g.a.data, g.b.data, g.out);
+}
+
+// Step<Arithmetic>::run(gemm, stream) launches the kernel, for as many matrices as a grid can have along z, if it is
+// one that Step<Arithmetic>::takes(gemm).
 template <template <class> class Step, class Arithmetic>
 class WgmmaGemm final : public GemmPlan {
     using T = typename Arithmetic::T;
 
 public:
     explicit WgmmaGemm(const GemmProblem& p)
-        : problem_(p), transpose_(p.out.column != 1 && p.out.row == 1), unaligned_(plan_gemm_mma(p, 0)) {}
+        : problem_(p), transpose_(p.out.column != 1 && p.out.row == 1), others_(plan_gemm_mma(p, 0)) {}
 
-    int64_t workspace_bytes() const override { return unaligned_->workspace_bytes(); }
+    int64_t workspace_bytes() const override { return others_->workspace_bytes(); }
 
     void run(const GemmArguments& arguments, Stream stream) const override {
         if (problem_.m == 0 || problem_.n == 0) return;
-        if (problem_.k == 0 || !all_aligned(16, arguments.a, arguments.b, arguments.out)) {
-            unaligned_->run(arguments, stream);
+        const Gemm<T> whole = gemm_of<T>(problem_, arguments);
+        if (problem_.k == 0 || !Step<Arithmetic>::takes(whole)) {
+            others_->run(arguments, stream);
             return;
         }
-        const Gemm<T> whole = gemm_of<T>(problem_, arguments);
         for_each_grid(transpose_ ? transposed(whole) : whole,
                       [&](const Gemm<T>& g) { Step<Arithmetic>::run(g, stream); });
     }
 
 private:
     GemmProblem problem_;
-    bool transpose_;  // out^T = b^T a^T: so that rows of the result are contiguous
-    std::unique_ptr<GemmPlan> unaligned_;
+    bool transpose_;                    // out^T = b^T a^T: so that rows of the result are contiguous
+    std::unique_ptr<GemmPlan> others_;  // for runs that the step does not take
 };
 
 template <template <class> class Step>

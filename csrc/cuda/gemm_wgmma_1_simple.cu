@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(warp_group_size)
 
 template <class Arithmetic>
 struct Simple {
+    static bool takes(const Gemm<typename Arithmetic::T>& g) { return addresses_aligned(g); }
     static void run(const Gemm<typename Arithmetic::T>& g, Stream stream) {
         with_majors<Arithmetic>(g, [&]<Major A, Major B>() {
             using Of = SimpleTiles<Arithmetic, A, B>;

@@ -131,11 +131,13 @@ struct MatrixResults {
     __device__ __forceinline__ int row(const PersistentTile&, int row) const {
         return min(row, static_cast<int>(g.m) - 1);
     }
-    // The function that stores 64 rows from this one on.
-    __device__ __forceinline__ auto storer(const PersistentTile& tile, int row) const {
-        return [this, batch = tile.batch, row](const unsigned char* buffer, int column) {
-            store_tensor(out, buffer, column, row, batch);
-        };
+    __device__ __forceinline__ void store(const float (&sums)[Shape::columns / 2], unsigned char* staging, int group,
+                                          const PersistentTile& tile) const {
+        store_results<Shape, T>(
+            sums, staging, group, tile.column,
+            [this, batch = tile.batch, row = tile.row + group * 64](const unsigned char* buffer, int column) {
+                store_tensor(out, buffer, column, row, batch);
+            });
     }
 };
 
@@ -149,7 +151,7 @@ __device__ __forceinline__ void run_persistent(unsigned char* ring, RingBarriers
     RingPlace<Shape> at;
     if (threadIdx.x < warp_group_size) {
         reallocate_registers<Shape::producer_registers, false>();
-        if (threadIdx.x != 0) return;
+        if (threadIdx.x >= Shape::producers) return;
         for (int64_t index = blockIdx.x; index < results.tiles; index += gridDim.x) {
             const PersistentTile tile = results.tile(index);
             produce(ring, barriers, at, results.steps(tile), feed.loader(tile));
@@ -165,8 +167,7 @@ __device__ __forceinline__ void run_persistent(unsigned char* ring, RingBarriers
             const int row = tile.row + lane_row;
             const int rows[2] = {results.row(tile, row), results.row(tile, row + 8)};
             apply_epilogue<Shape::columns>(sums, g, tile.batch, rows, tile.column + lane_column);
-            store_results<Shape, T>(sums, ring + Shape::ring_bytes, group, tile.column,
-                                    results.storer(tile, tile.row + group * 64));
+            results.store(sums, ring + Shape::ring_bytes, group, tile);
         }
         if (threadIdx.x % warp_group_size == 0) store_wait_read<0>();
     }

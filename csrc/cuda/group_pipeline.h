@@ -1,9 +1,9 @@
 // Copies and products at the same time: a producer fills a ring of stages in shared memory, two warp groups multiply.
 //
-// A block has three warp groups. In the first one a single thread copies, and gives up registers; the others multiply
-// 64 rows each of a block's 128, with more registers. Two barriers for each stage say what may happen next: `full`,
-// that its tiles have arrived; `empty`, that both warp groups are done with them. Every warp of these arrives for
-// itself.
+// A block has three warp groups. In the first one a single thread copies (all of them where they load elements:
+// group_gather.h), and gives up registers; the others multiply 64 rows each of a block's 128, with more registers. Two
+// barriers for each stage say what may happen next: `full`, that its tiles have arrived; `empty`, that both warp groups
+// are done with them. Every warp of these arrives for itself.
 #pragma once
 
 #include "gemm_wgmma.h"
@@ -17,7 +17,9 @@ struct GroupShape {
     static constexpr int groups = 2, threads = (groups + 1) * warp_group_size;
     static constexpr int stage_bytes = (rows + columns) * 128, ring_bytes = stages * stage_bytes;
     static constexpr int a_bytes = rows * 128;
-    // 128 threads with the few and 256 with the many, of 65536 registers.
+    static constexpr int producers = 1;  // threads that copy
+    static constexpr int arrivals = 1;   // of theirs, for a stage
+    // 128 threads with the few and 256 with the many, of the 384 * 168 that a block gets.
     static constexpr int producer_registers = 40, consumer_registers = 232;
 };
 
@@ -46,20 +48,20 @@ struct RingBarriers {
     __device__ __forceinline__ void init() {
 #pragma unroll
         for (int i = 0; i < Shape::stages; ++i) {
-            barrier_init(full + i, 1);
+            barrier_init(full + i, Shape::arrivals);
             barrier_init(empty + i, Shape::groups * 4);
         }
         barriers_ready();
     }
 };
 
-// The producer's side of `steps` stages: load(tiles, barrier, step).
+// The producer's side of `steps` stages: load(tiles, barrier, step). Where there are several, load() arrives, too.
 template <class Shape, class Load>
 __device__ __forceinline__ void produce(unsigned char* ring, RingBarriers<Shape>& barriers, RingPlace<Shape>& at,
                                         int steps, Load load) {
     for (int step = 0; step < steps; ++step, at.advance()) {
         barrier_wait(barriers.empty + at.stage, at.parity ^ 1);
-        barrier_expect(barriers.full + at.stage, Shape::stage_bytes);
+        if constexpr (Shape::producers == 1) barrier_expect(barriers.full + at.stage, Shape::stage_bytes);
         load(ring + at.stage * Shape::stage_bytes, barriers.full + at.stage, step);
     }
 }

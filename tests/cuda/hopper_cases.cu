@@ -1,6 +1,8 @@
 // Golden tests of what sm_90 brings (device/barrier.h, tensor_copy.h, wgmma.h), each against results that are worked
 // out here by other means. On a GPU of another kind than 9.0 they have nothing to run.
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "../simt/cases.h"
 #include "device/tensor_copy.h"
@@ -329,6 +331,23 @@ CASE(rounding_to_tf32_on_the_way) {
     cases::expect<float>(out, {1, -1 - step, 1, 1 + 2 * step});
 }
 
+// By a thread, as copies round.
+__global__ void round_to_tf32_kernel(const float* from, float* out) {
+    PYCV_NEEDS_WGMMA
+    out[threadIdx.x] = __uint_as_float(to_tf32_even(from[threadIdx.x]) & 0xffffe000u);
+}
+
+CASE(rounding_to_tf32_by_threads) {
+    if (!is_hopper()) return;
+    constexpr float step = 0x1p-10f, infinity = std::numeric_limits<float>::infinity();
+    cases::Values<float> data(8), out(8);
+    const float values[8] = {1 + step / 4, -1 - 3 * step / 4, 1 + step / 2,  1 + 3 * step / 2,
+                             -step / 4,    infinity,          -2 + step / 4, 0x1p-130f};
+    std::copy(values, values + 8, data.data());
+    launch(round_to_tf32_kernel, dim3(1), dim3(8), 0, nullptr, data.data(), out.data());
+    cases::expect<float>(out, {1, -1 - step, 1, 1 + 2 * step, -step / 4, infinity, -2, 0x1p-130f});
+}
+
 CASE(a_tensor_map_that_is_refused) {
     if (!is_hopper()) return;
     cases::Values<std::uint16_t> data(kHeight * kWidth);
@@ -473,6 +492,59 @@ CASE(products_of_tf32) {
     check_multiply<tf32, 64, Major::k, Major::k, Swizzle::bytes_128>();
     check_multiply<tf32, 128, Major::k, Major::k, Swizzle::bytes_64>();
     check_multiply<tf32, 256, Major::k, Major::k, Swizzle::bytes_32>();
+}
+
+// Both operands written by threads, as group_gather.h does: b is transposed on the way, and a warp speaks at the
+// barrier for its lanes.
+__global__ void multiply_written_kernel(const float* a, const float* b, float* out) {
+    PYCV_NEEDS_WGMMA
+    constexpr int N = 64, depth = 32;
+    PYCV_SHARED(unsigned char, shared);
+    __shared__ Barrier written;
+    init_one(&written, 4);
+    const int thread = static_cast<int>(threadIdx.x);
+    const auto write = [&](unsigned char* tile, int line, int k, const Vector<float, 4>& vector) {
+        store_vector(reinterpret_cast<float*>(tile + swizzled<Swizzle::bytes_128>(line * 128 + k * 4)), vector);
+    };
+    for (int i = thread; i < 64 * depth / 4; i += warp_group_size)
+        write(shared, i / 8, i % 8 * 4, load_vector<4>(a + i * 4));
+    for (int i = thread; i < N * depth / 4; i += warp_group_size) {
+        const int line = i % N, k = i / N * 4;
+        write(shared + 64 * 128, line, k,
+              {{b[k * N + line], b[(k + 1) * N + line], b[(k + 2) * N + line], b[(k + 3) * N + line]}});
+    }
+    fence_async_copies();
+    sync_warp();
+    if (lane_index() == 0) barrier_arrive(&written);
+    barrier_wait(&written, 0);
+    float sums[N / 2] = {};
+    fence_products();
+#pragma unroll
+    for (int slice = 0; slice < 4; slice++)
+        multiply_async<tf32, N, Major::k, Major::k>(sums, advanced(shared_matrix(shared, 64 * 128), slice * 32),
+                                                    advanced(shared_matrix(shared + 64 * 128, N * 128), slice * 32));
+    commit_products();
+    wait_for_products<0>(sums);
+    const int lane = lane_index(), row = warp_index() * 16 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) out[(row + i / 2 % 2 * 8) * N + i / 4 * 8 + lane % 4 * 2 + i % 2] = sums[i];
+}
+
+CASE(products_of_what_threads_have_written) {
+    if (!is_hopper()) return;
+    constexpr int lines = 64, depth = 32;
+    cases::Values<float> a(lines * depth), b(lines * depth), out(lines * lines);
+    for (int i = 0; i < lines * depth; i++) {
+        a[i] = static_cast<float>(left_number(i / depth, i % depth));
+        b[i] = static_cast<float>(right_number(i % lines, i / lines));
+    }
+    launch(multiply_written_kernel, dim3(1), dim3(warp_group_size), 2 * lines * 128, nullptr, a.data(), b.data(),
+           out.data());
+    cases::expect(out, cases::table(lines * lines, [](int i) {
+                      int sum = 0;
+                      for (int k = 0; k < depth; k++) sum += left_number(i / lines, k) * right_number(i % lines, k);
+                      return static_cast<float>(sum);
+                  }));
 }
 
 // Lane l holds elements 2 * (l % 4) and the next of row l / 4 of each of four matrices, one below the other.

@@ -116,15 +116,23 @@ WGMMA_JOBS = [job for job in JOBS if "_wgmma" in job.source and Path(job.source)
 )
 def test_hopper_multiplies_and_copies_on_its_own(job):
     """In the machine code: products of warp groups (HGMMA), loads of boxes (UTMALDG) and, where results leave as boxes,
-    stores (UTMASTG). ptxas tells where it has products wait for each other that could go on together."""
+    stores (UTMASTG). What is gathered comes by many loads at a time and is written by whole vectors, before a fence.
+    ptxas tells where it has products wait for each other that could go on together."""
     functions = {f.split(maxsplit=1)[0]: f for f in machine_code(job, "sm_90a")}
     multiplying = {name: code for name, code in functions.items() if "add_filter_sums" not in name}
     assert multiplying
     for name, code in multiplying.items():
-        assert "HGMMA.64x" in code and "UTMALDG" in code
-        assert "conv_wgmma" not in name or re.search(r"UTMALDG\S*IM2COL", code)
+        assert "HGMMA.64x" in code
+        if "gathered" in name:
+            producer = code[code.index("USETMAXREG.DEALLOC") :]
+            assert "STS.128" in producer and "FENCE.VIEW.ASYNC" in producer
+            moves = "".join(word[0] for word in re.findall(r"\b(?:LDG|STS)\b", producer))
+            assert max(map(len, moves.split("S"))) >= 32
+        if "grad_weight_gathered" not in name:
+            assert "UTMALDG" in code
+            assert "conv_wgmma" not in name or re.search(r"UTMALDG\S*IM2COL", code)
         assert "phases" not in name or re.search(r"UTMASTG\S*IM2COL", code)
-        if "conv_wgmma" in name or "3_persistent" in name:
+        if "conv_wgmma" in name or "gemm_wgmma_3" in name:
             assert "UTMASTG" in code and ("Tf32" in name or "grad_weight" in name or "STSM" in code)
     assert "serialized" not in cuda.report_of(compiled(job)).read_text()
 

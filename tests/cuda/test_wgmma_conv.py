@@ -111,6 +111,34 @@ def test_grad_weight_within_the_workspace():
     right("conv1d.grad_weight n3c16w70 k24s5 p2 d2 f16 nhwc", kinds=["normal"])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n3c72h9w11 k72r3s3 p1",  # several tiles, of rows and columns that they do not fill
+        "n2c16h7w10 k136r2s3 p0x1 u2x1", "n1c5h12w13 k9r3s3 p2x3 d2x3", "n5c3h11w9 k24r7s5 u2 p3", "n1c1h5w5 k1r1s1",
+    ],
+)  # fmt: skip
+def test_grad_weight_of_tf32(text, order):
+    """Transposed on the way: any number of channels, positions that begin and end within a step."""
+    right(f"conv2d.grad_weight {text} f32 nhwc", "wgmma/tf32", orders=[order])
+
+
+def test_grad_weight_of_tf32_wherever_tensors_lie():
+    """Within the workspace, in either layout, off alignment, of wider pixels, beyond what im2col copies reach."""
+    for limit in (0, 2 * 8 * 216 * 4, 2**28):
+        right(
+            "conv2d.grad_weight n4c24h9w9 k8r3s3 p1 f32 nhwc w=nhwc",
+            "wgmma/tf32",
+            kinds=["normal"],
+            workspace_limit=limit,
+        )
+    right("conv1d.grad_weight n3c15w70 k23s5 p2 d2 f32 nhwc", "wgmma/tf32", kinds=["normal"], offset=1)
+    right("conv2d.grad_weight n2c23h6w7 k15r3s3 p1 f32 nhwc/1218/29>nhwc/714/17", "wgmma/tf32", kinds=["normal"])
+    right("conv1d.grad_weight n1c8w999 k8s3 u9 p150 d130 f32 nhwc", "wgmma/tf32", kinds=["normal"])
+    right("conv2d.grad_weight n1c200h5w5 k9r1s1 f32 nhwc", "wgmma/tf32", kinds=["nonfinite"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_layers_of_16_bits_reach_these_kernels(dtype):
     """In every pass, without a copy of what is nhwc already."""

@@ -8,8 +8,9 @@ from pycv import registry
 from pycv.kernels import cuda
 from pycv.problem import parse as parse_as_it_is
 
-from ..backend import parse
-from .execution import ORDERS, assert_right, kernels, on_hopper
+from ..backend import BY_HOST, parse
+from . import execution
+from .execution import ORDERS, assert_right, kernels, on_hopper, schedule
 
 pytestmark = on_hopper
 
@@ -56,20 +57,64 @@ def test_wide_tiles():
 
 @pytest.mark.parametrize("step", STEPS)
 def test_nothing_to_multiply_and_addresses_off_alignment(step):
-    """These run as mma_sync does."""
+    """These run as mma_sync does, but for addresses of the last step."""
     right("gemm.forward m8n16k0 bf16 a=row/8/0 cpu bias", step)
     right("gemm.forward m24n16k40 bf16 b=col cpu bias", step, offset=1)
     right("gemm.forward m0n16k8 bf16 cpu", step)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "m131n259k37 f32 cpu bias+relu",  # b transposed on the way, a and out off alignment
+        "m132n64k72 f32 a=col cpu", "m20n260k68 f32 cpu",  # the other operand and the result by boxes
+        "m131n70k75 bf16 cpu bias", "m36n9k64 f16 a=col b=col cpu", "m24n12k64 bf16 b=col cpu",
+    ],
+)  # fmt: skip
+def test_matrices_that_no_boxes_bring(text, order):
+    """Tiles that the matrices do not fill; each operand gathered, from both majors, and by boxes; results likewise."""
+    variant = "/tf32" if "f32" in text.split() else ""
+    right(f"gemm.forward {text}", f"wgmma_3_persistent{variant}", orders=[order])
+
+
+@pytest.mark.parametrize("variant", ["", "/tf32"])
+def test_any_strides_and_addresses(variant):
+    """Batches of which one matrix serves all, rows apart and on one another, columns of the result, addresses."""
+    dtype, name = "f32" if variant else "f16", f"wgmma_3_persistent{variant}"
+    right(
+        f"gemm.forward b3m9n20k11 {dtype} a=any/33/3/500 b=row/21/0 res=col cpu bias+residual", name, kinds=["normal"]
+    )
+    right(f"gemm.forward m24n70k40 {dtype} a=row/0/0 out=any/300/2/0 cpu relu", name, kinds=["normal"])
+    right(f"gemm.forward m70n24k40 {dtype} out=col cpu", name, kinds=["normal"])
+    right(f"gemm.forward b2m24n16k40 {dtype} b=col cpu bias", name, kinds=["normal"], offset=1)
+    right(f"gemm.forward b2m9n21k16 {dtype} a=row/16/0 cpu", name, kinds=["normal"])
+
+
+@pytest.mark.skipif(not BY_HOST, reason="a device has an order of its own")
+@pytest.mark.parametrize("asynchronous", ["eager", "lazy"])
+@pytest.mark.parametrize("order", ["reverse", "random:1", "random:2"])
+def test_gathered_in_other_orders(monkeypatch, order, asynchronous):
+    """Copies and products as early and as late as may be, in each order of the threads."""
+    monkeypatch.setattr(execution, "schedule", lambda *_: schedule(order, asynchronous))
+    right("gemm.forward m131n70k133 f32 a=col/132/0 cpu", "wgmma_3_persistent/tf32")
+    right("gemm.forward m36n9k264 bf16 b=col cpu bias", "wgmma_3_persistent")
+
+
+def test_more_gathered_tiles_than_stages_and_blocks():
+    right("gemm.forward m397n265k171 f32 cpu", "wgmma_3_persistent/tf32")
+    right("gemm.forward b17m128n1025k7 bf16 cpu", "wgmma_3_persistent")
+
+
 def test_nonfinite_values_spread_as_in_the_reference():
     right("gemm.forward m34n72k40 f16 a=col/40/0 cpu relu", "wgmma_3_persistent", kinds=["nonfinite"])
+    right("gemm.forward m34n71k41 f32 cpu relu", "wgmma_3_persistent/tf32", kinds=["nonfinite"])
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
-def reason(text: str, algorithm: str = "wgmma_3_persistent") -> str | None:
+def reason(text: str, algorithm: str = "wgmma_2_specialized") -> str | None:
     (kernel,) = [k for k in registry.kernels("gemm") if k.full_algorithm == algorithm]
     return kernel.supports(parse(text))
 
@@ -82,21 +127,22 @@ def reason(text: str, algorithm: str = "wgmma_3_persistent") -> str | None:
         ("b2m16n16k16 f16 a=row/16/260", "a (layout row/16/260)"), ("m16n16k16 f16 a=row/0/0", "a (layout row/0/0)"),
     ],
 )  # fmt: skip
-def test_rows_off_alignment_are_refused(text, tensor):
+def test_rows_off_alignment_are_refused_before_the_last_step(text, tensor):
     assert reason(f"gemm.forward {text} cpu") == f"rows of {tensor} do not begin at multiples of 16 bytes"
-    assert kernels(parse(f"gemm.forward {text} cpu"), "mma_sync")
+    assert kernels(parse(f"gemm.forward {text} cpu"), "wgmma_3_persistent")
 
 
 def test_more_rows_than_copies_can_count():
-    assert reason(f"gemm.forward m{2**31}n8k8 bf16 cpu") == (
-        f"{2**31} x 8 x 8: wgmma's copies count rows and columns in 31 bits"
-    )
+    for step in STEPS:
+        assert reason(f"gemm.forward m{2**31}n8k8 bf16 cpu", step) == (
+            f"{2**31} x 8 x 8: wgmma's copies count rows and columns in 31 bits"
+        )
 
 
-def test_tf32_runs_along_k():
+def test_tf32_runs_along_k_before_the_last_step():
     for text, tensor in (("m16n16k16 f32", "b (layout row)"), ("m16n16k16 f32 a=col b=col", "a (layout col)")):
         expected = f"rows of {tensor} do not begin at multiples of 16 bytes along k"
-        assert reason(f"gemm.forward {text} cpu", "wgmma_3_persistent/tf32") == expected
+        assert reason(f"gemm.forward {text} cpu", "wgmma_1_simple/tf32") == expected
 
 
 @pytest.mark.parametrize(("capability", "refused"), [((8, 0), True), ((9, 0), False), ((10, 0), True)])

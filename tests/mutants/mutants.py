@@ -83,11 +83,19 @@ WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_PHASES, WGMMA_FILTERS = (
     "csrc/cuda/conv_wgmma_phases.h",
     "csrc/cuda/conv_wgmma_grad_weight.cu",
 )
+WGMMA_GATHER, WGMMA_GATHERED = "csrc/cuda/group_gather.h", "csrc/cuda/gemm_wgmma_3_gathered.h"
+WGMMA_GATHERED_TESTS = " ".join(
+    f"tests/cuda/test_wgmma_gemm.py::test_{it}"
+    for it in ("matrices_that_no_boxes_bring", "more_gathered_tiles_than_stages_and_blocks")
+)
+WGMMA_STRIDED_TESTS = "tests/cuda/test_wgmma_gemm.py::test_any_strides_and_addresses"
 WGMMA_GEMM_TESTS = "tests/cuda/test_wgmma_gemm.py::test_more_tiles_than_stages_and_blocks"
 WGMMA_CONV_TESTS = "tests/cuda/test_wgmma_conv.py::test_windows"
 WGMMA_PHASE_TESTS = "tests/cuda/test_wgmma_conv.py::test_phases"
 WGMMA_PHASE_RESIDUAL_TEST = "tests/cuda/test_wgmma_conv.py::test_phases_with_epilogue_and_wide_pixels"
 WGMMA_RESIDUAL_TEST = "tests/cuda/test_wgmma_conv.py::test_residual_and_wide_pixels"
+WGMMA_FILTER_GATHER = "csrc/cuda/conv_wgmma_grad_weight_gathered.h"
+WGMMA_FILTER_GATHER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight_of_tf32"
 WGMMA_FILTER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
@@ -512,5 +520,19 @@ MUTANTS = [
     Mutant(WGMMA_PHASES, "index - of.first_tile", "index", WGMMA_PHASE_TESTS),
     Mutant(WGMMA_PHASES, " + gather.w.first * s.w;", ";", WGMMA_PHASE_TESTS),
     Mutant(WGMMA_PHASES, "phase.first_row + at.y", "at.y", WGMMA_PHASE_RESIDUAL_TEST),
+    Mutant(WGMMA_GATHER, "    fence_async_copies();\n", "", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "(Boxes ? 1 : 0)", "0", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "(k + e) * step", "k + e", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "k + e < valid ?", "k + e <= valid ?", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_GATHER, "to_tf32_even(vectors[i][e])", "__float_as_uint(vectors[i][e])", WGMMA_STRIDED_TESTS),
+    Mutant(WGMMA_GATHERED, "matrix.batch_stride == 0 ? 0 : batch", "batch", WGMMA_STRIDED_TESTS),
+    Mutant(WGMMA_GATHERED, "all_aligned(16, m.data) && ", "", WGMMA_STRIDED_TESTS),
+    Mutant(WGMMA_GATHERED, "first_column + first + column >= g.n", "column >= g.n", WGMMA_GATHERED_TESTS),
+    Mutant(WGMMA_FILTER_GATHER, "        sync_warp();\n", "", WGMMA_FILTER_GATHER_TESTS),
+    Mutant(WGMMA_FILTER_GATHER, "] + dy)", "])", WGMMA_FILTER_GATHER_TESTS),
+    Mutant(WGMMA_FILTER_GATHER, "] + dx) <", "] + dx) <=", WGMMA_FILTER_GATHER_TESTS),
+    Mutant(
+        WGMMA_FILTER_GATHER, "exists ? at.y : -(1 << 30)", "at.y", f"{WGMMA_FILTER_GATHER_TESTS}_wherever_tensors_lie"
+    ),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
 ]

@@ -9,6 +9,8 @@
 //     wait_for_products<N>(s)            until at most N groups are under way; then the sums of the others are there
 //     reallocate_registers<N, More>()    for all threads of a warp group from here on: N of them
 //     store_matrices(row, registers)     four 8 x 8 matrices of 16 bits to shared memory, by stmatrix (sm_90)
+//     to_tf32_even(x)                    the bits of x rounded to tf32 as copies by tensor maps do it, ties to even
+//                                        (sm_90); products cut off what nobody has rounded
 //
 // Major::k: k runs fastest. A row of 128 bytes is 128 bytes of k of a line, the next row the next line; the
 // operand of a slice of 32 bytes of k begins 32 bytes after the one before. Major::line, 16-bit types only: a row
@@ -168,6 +170,18 @@ __device__ __forceinline__ void multiply_async(float (&sums)[N / 2], SharedMatri
     simt::multiply_async({matrix_type<T>, N, A == Major::line, B == Major::line, a, b}, sums, site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
     GroupMultiply<T, N, A, B>::run(sums, a, b);
+#endif
+}
+
+__device__ __forceinline__ unsigned to_tf32_even(float x) {
+#if defined(PYCV_SM90)
+    unsigned bits;
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+#else
+    const unsigned bits = __float_as_uint(x);
+    if ((bits & 0x7f800000u) == 0x7f800000u) return bits;  // infinity, NaN
+    return (bits + 0xfffu + (bits >> 13 & 1u)) & 0xffffe000u;
 #endif
 }
 
