@@ -114,6 +114,12 @@ DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
 
 
+def _race(file: str, original: str, replacement: str, words: str) -> Mutant:
+    """Noticed by the race check alone, as threads write the same values: in the problems that these words choose."""
+    test = f"races -q tests/cuda/test_hazards.py::test_problem -m 'full or not full' -k '{words}'"
+    return Mutant(f"csrc/cuda/{file}", original, replacement, test)
+
+
 def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
     """Noticed by one problem (tests/numba/test_kernels.py, CASES)."""
     return Mutant(NUMBA + file, original, replacement, f"tests/numba/test_kernels.py::test_case[{case}] -m full")
@@ -492,4 +498,25 @@ MUTANTS = [
     Mutant(WGMMA_PHASES, " + gather.w.first * s.w;", ";", WGMMA_PHASE_TESTS),
     Mutant(WGMMA_PHASES, "phase.first_row + at.y", "at.y", WGMMA_PHASE_RESIDUAL_TEST),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
+    # races: of all threads in shared memory, of a warp's lanes and of all warps in global memory, of the roots
+    _race("conv_direct.cu", "if (threadIdx.x == 0) gather =", "gather =", "conv2d.forward and h40w41"),
+    _race(
+        "batch_norm.cu",
+        "if (lane_index() > 0) return;\n    const bool training",
+        "const bool training",
+        "batch_norm.grad_input and h47w45",
+    ),
+    _race(
+        "local_response_norm.cu",
+        "int i = warp_index(); i < outer; i += kNormThreads / warp_size",
+        "int i = 0; i < outer; ++i",
+        "local_response_norm.forward and l4",
+    ),
+    _race("avg_pool.cu", "if (lane_index() > 0) return;", "", "adaptive_avg_pool2d.forward"),
+    _race(
+        "fft.h",
+        "i = static_cast<int>(threadIdx.x); i < 1 << bits; i += kThreads",
+        "i = 0; i < 1 << bits; ++i",
+        "conv1d.forward and w50",
+    ),
 ]
