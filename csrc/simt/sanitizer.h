@@ -85,6 +85,14 @@ inline Fiber running() { return __tsan_get_current_fiber(); }
 // Orders nothing.
 inline void switch_to(Fiber fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
 
+// What the running thread does while there is one of these counts for nothing: the runtime copies data of its own,
+// which ThreadSanitizer sees where that takes memcpy.
+struct Unseen {
+    Unseen() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
+    ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+    Unseen(const Unseen&) = delete;
+};
+
 // A fiber for every CUDA thread of a launch, as far as they go: to make one costs a millisecond and 800 KB, so that
 // they serve each launch again (what they did in an earlier one comes before all of it), and blocks for which none are
 // left run unchecked. Which blocks come first is a matter of the order that is configured.
@@ -120,7 +128,10 @@ public:
     // Nothing orders an agent's accesses and those of a thread or of another agent but clocks.
     template <class Access>
     void by_agent(std::size_t which, Access access) {
-        if (!checked_) return access();
+        if (!checked_) {
+            const Unseen unseen;  // a thread that has ended may have come to do this
+            return access();
+        }
         const Fiber self = races::running();
         races::switch_to(agents_[which]);
         access();
@@ -149,14 +160,6 @@ inline void reads(const void* address, std::size_t bytes, Place place) {
     __tsan_read_range_pc(const_cast<void*>(address), bytes, place);
 }
 inline void writes(void* address, std::size_t bytes, Place place) { __tsan_write_range_pc(address, bytes, place); }
-
-// What the running thread does while there is one of these counts for nothing: the runtime copies data of its own,
-// which ThreadSanitizer sees where that takes memcpy.
-struct Unseen {
-    Unseen() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
-    ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
-    Unseen(const Unseen&) = delete;
-};
 
 // Earlier accesses to this memory race with nothing any more: it is about to be something else's. ThreadSanitizer
 // forgets memory that is mapped anew, and variables when an interface for garbage collectors says they are allocated.
