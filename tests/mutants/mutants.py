@@ -498,25 +498,12 @@ MUTANTS = [
     Mutant(WGMMA_PHASES, " + gather.w.first * s.w;", ";", WGMMA_PHASE_TESTS),
     Mutant(WGMMA_PHASES, "phase.first_row + at.y", "at.y", WGMMA_PHASE_RESIDUAL_TEST),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
-    # races: of all threads in shared memory, of a warp's lanes and of all warps in global memory, of the roots
-    _race("conv_direct.cu", "if (threadIdx.x == 0) gather =", "gather =", "conv2d.forward and h40w41"),
-    _race(
-        "batch_norm.cu",
-        "if (lane_index() > 0) return;\n    const bool training",
-        "const bool training",
-        "batch_norm.grad_input and h47w45",
-    ),
+    # races: of all lanes and of all warps, which write the same
+    _race("avg_pool.cu", "if (lane_index() > 0) return;", "", "adaptive_avg_pool2d.forward"),
     _race(
         "local_response_norm.cu",
         "int i = warp_index(); i < outer; i += kNormThreads / warp_size",
         "int i = 0; i < outer; ++i",
         "local_response_norm.forward and l4",
-    ),
-    _race("avg_pool.cu", "if (lane_index() > 0) return;", "", "adaptive_avg_pool2d.forward"),
-    _race(
-        "fft.h",
-        "i = static_cast<int>(threadIdx.x); i < 1 << bits; i += kThreads",
-        "i = 0; i < 1 << bits; ++i",
-        "conv1d.forward and w50",
     ),
 ]
