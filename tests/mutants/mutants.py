@@ -506,4 +506,16 @@ MUTANTS = [
         "int i = 0; i < outer; ++i",
         "local_response_norm.forward and l4",
     ),
+    _race(
+        "batch_norm.cu",
+        "if (lane_index() > 0) return;\n    const bool training",
+        "const bool training",
+        "batch_norm.grad_input and h47w45",
+    ),
+    _race(
+        "fft.h",
+        "i = static_cast<int>(threadIdx.x); i < 1 << bits; i += kThreads",
+        "i = 0; i < 1 << bits; ++i",
+        "conv1d.forward and w50",
+    ),
 ]
