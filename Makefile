@@ -33,13 +33,14 @@ test-isa:  ## the tests of the kernels and ops with each instruction set of this
 	    echo "== PYCV_CPU_ISA=$$isa"; export PYCV_CPU_ISA=$$isa; \
 	    $(PYTEST) tests/cpu tests/nn && $(PYTEST) -m "full or not full" tests/ops || exit 1; done
 
-test-cuda:  ## tests of the CUDA kernels, which the CPU executes; ops and models on them; a stand-in for a GPU; a race check
+test-cuda:  ## tests of the CUDA kernels, which the CPU executes; ops and models on them; a stand-in for a GPU; races, addresses
 	@tools/setup.sh test
 	@$(PYTEST) $(OF_CUDA)
 	@PYCV_CUDA_HOST=1 $(PYTEST) tests/ops
 	@PYCV_CUDA_HOST=1 $(PYTEST) $(MODELS)
 	@PYCV_TEST_DEVICE=standin $(PYTEST) tests/ops tests/cuda
-	@.venv/bin/python -m tests.simt races tests/cuda/test_gemm.py tests/cuda/test_relu.py
+	@.venv/bin/python -m tests.simt races $(HAZARDS) -m "full or not full"
+	@.venv/bin/python -m tests.simt addresses $(HAZARDS) -m "full or not full"
 
 test-numba:  ## the op tests on the Numba kernels, every model, and the fuzzer
 	@tools/setup.sh test
@@ -69,6 +70,8 @@ PYTEST = .venv/bin/python -m pytest -n 2 --dist worksteal
 INTERPRETED = OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYCV_TEST_BACKEND=triton
 # Compiling the kernels for host execution takes most of a minute.
 OF_CUDA = tests/cuda tests/simt
+# Of every CUDA kernel.
+HAZARDS = -q tests/cuda/test_hazards.py::test_problem
 # Forward and backward pass of every model, at reduced size, on the backend under test.
 MODELS = tests/models/test_behaviour.py -k gradients -m "full or not full"
 

@@ -18,6 +18,7 @@
 
 #ifdef PYCV_SIMT
 #include "../simt/launch.h"
+#include "../simt/launched.h"
 #else
 #include <cuda_runtime_api.h>
 #endif
@@ -121,6 +122,7 @@ PYBIND11_MODULE(_simt, m) {
     define(m);
     m.def("configure", &configure, py::arg("order"), py::arg("asynchronous"),
           "In which order threads run, and when asynchronous copies happen: csrc/simt/launch.h.");
+    m.def("launched", &simt::launched, "The most blocks of a launch so far, by the name of the kernel.");
 }
 #else
 PYBIND11_MODULE(_cuda, m) {

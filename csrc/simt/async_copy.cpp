@@ -9,8 +9,8 @@ namespace {
 
 void perform(const AsyncCopy& copy) {
     const auto valid = static_cast<std::size_t>(copy.valid), bytes = static_cast<std::size_t>(copy.bytes);
-    races::reads(copy.source, valid);
-    races::writes(copy.target, bytes);
+    races::reads(copy.source, valid, copy.place);
+    races::writes(copy.target, bytes, copy.place);
     std::memcpy(copy.target, copy.source, valid);
     std::memset(copy.target + valid, 0, bytes - valid);
 }
@@ -25,7 +25,8 @@ void async_copy(void* shared, const void* global, int bytes, int valid, Site sit
     if (!execution.shared.contains(shared, size)) fail("an asynchronous copy leads outside shared memory", site);
     if (!addresses::may_access(global, static_cast<std::size_t>(valid)))
         fail("an asynchronous copy reads out of bounds", site);
-    const AsyncCopy copy{static_cast<std::byte*>(shared), static_cast<const std::byte*>(global), bytes, valid};
+    const AsyncCopy copy{static_cast<std::byte*>(shared), static_cast<const std::byte*>(global), bytes, valid,
+                         __builtin_return_address(0)};
     if (execution.configuration.lazy)
         running().copies.issued.push_back(copy);
     else

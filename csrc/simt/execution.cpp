@@ -58,7 +58,7 @@ void run_threads();
 // Goes on with `next`. `from` is where the leaving stack is kept, null if it has done its work.
 void switch_to(Thread& next, Context* from) {
     if (next.context == nullptr) {
-        next.stack = execution.stacks.take();
+        next.stack = execution.stacks.take(execution.fibers.checks_block());
         next.context = new_context(next.stack->top, run_threads);
     }
     execution.switches++;
@@ -132,6 +132,8 @@ void begin_thread(Thread& thread, unsigned rank) {
     thread.copies.clear();
     thread.stores.clear();
     thread.fiber = execution.fibers.of(rank);
+    if (races::checked)
+        execution.fibers.name(rank, "block " + describe(block_index) + " thread " + describe(thread.index));
 }
 
 }  // namespace
@@ -144,14 +146,14 @@ void suspend() {
 
 void run_block(uint3 index) {
     block_index = index;
-    execution.shared.begin_block();
+    execution.fibers.begin_block(execution.threads.size());
+    execution.shared.begin_block(execution.fibers.checks_block());
     execution.alive = static_cast<unsigned>(execution.threads.size());
     execution.barrier.arrived = 0;
     for (unsigned warp = 0; warp * warp_size < execution.alive; warp++)
         execution.warps[warp].waiting = execution.warps[warp].ended = 0, execution.warps[warp].products.clear();
     for (NamedBarrier& barrier : execution.named_barriers) barrier.arrived = 0;
     execution.loads.clear();
-    execution.fibers.begin_block(execution.alive);
     for (unsigned rank = 0; rank < execution.alive; rank++) begin_thread(execution.threads[rank], rank);
     execution.ready.clear();
     make_ready(0, execution.alive, [](const Thread&) { return true; });

@@ -41,10 +41,9 @@ struct Execution {
     races::Fibers fibers;
     // Threads come after what the host did before their block, and the host comes after all of them.
     char begin_clock = 0, end_clock = 0;
-    // What copies and multiplies on its own comes after whoever issued it: each copy has a clock, as far as they go.
+    // A copy of a box comes after whoever issued it: each has a clock, as far as they go.
     std::array<char, 4096> copy_clocks{};
     unsigned copies = 0;
-    char product_clock = 0;
     long long switches = 0;
 };
 extern Execution execution;

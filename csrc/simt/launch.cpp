@@ -8,11 +8,13 @@
 
 #include "../cuda/device/error.h"
 #include "execution.h"
+#include "launched.h"
 
 namespace pycv::simt {
 namespace {
 
-std::mutex mutex;  // held by the launch that runs
+std::mutex mutex;                                // held by the launch that runs
+std::map<std::string, std::size_t> most_blocks;  // of a launch, by kernel
 
 const KernelSymbols& look_up(const void* kernel) {
     static std::unordered_map<const void*, KernelSymbols> known;
@@ -50,6 +52,8 @@ void run_blocks() {
     const dim3 grid = execution.shape.grid;
     const Order order = execution.configuration.order;
     const std::size_t count = std::size_t{grid.x} * grid.y * grid.z;
+    std::size_t& most = most_blocks[execution.kernel->name];
+    most = std::max(most, count);
     std::vector<std::size_t> shuffled(order == Order::random ? count : 0);
     std::iota(shuffled.begin(), shuffled.end(), 0);
     std::shuffle(shuffled.begin(), shuffled.end(), execution.random);
@@ -62,6 +66,11 @@ void run_blocks() {
 }
 
 }  // namespace
+
+std::map<std::string, std::size_t> launched() {
+    const std::lock_guard lock(mutex);
+    return most_blocks;
+}
 
 void* dynamic_shared() { return execution.shared.dynamic(); }
 

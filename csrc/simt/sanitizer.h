@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -18,8 +19,8 @@
 #include <vector>
 
 extern "C" {
-void __tsan_read_range(void* address, unsigned long bytes);
-void __tsan_write_range(void* address, unsigned long bytes);
+void __tsan_read_range_pc(void* address, unsigned long bytes, void* place);
+void __tsan_write_range_pc(void* address, unsigned long bytes, void* place);
 void __tsan_java_init(unsigned long begin, unsigned long bytes);
 void __tsan_java_alloc(unsigned long address, unsigned long bytes);
 void __tsan_java_free(unsigned long address, unsigned long bytes);
@@ -69,6 +70,14 @@ namespace pycv::simt::races {
 
 using Fiber = void*;
 
+// Where a kernel calls what the runtime does for it: the line that a report names. A function of the runtime that
+// kernels call finds it by __builtin_return_address(0).
+using Place = void*;
+
+// What works on its own beside the threads: copies of boxes, one agent for each direction, and products of warp groups,
+// one for each warp.
+enum Agent : std::size_t { load_agent, store_agent, first_product_agent };
+
 #if defined(PYCV_SIMT_RACES)
 inline constexpr bool checked = true;
 
@@ -76,19 +85,37 @@ inline Fiber running() { return __tsan_get_current_fiber(); }
 // Orders nothing.
 inline void switch_to(Fiber fiber) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
 
+// What the running thread does while there is one of these counts for nothing: the runtime copies data of its own,
+// which ThreadSanitizer sees where that takes memcpy.
+struct Unseen {
+    Unseen() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
+    ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+    Unseen(const Unseen&) = delete;
+};
+
 // A fiber for every CUDA thread of a launch, as far as they go: to make one costs a millisecond and 800 KB, so that
 // they serve each launch again (what they did in an earlier one comes before all of it), and blocks for which none are
 // left run unchecked. Which blocks come first is a matter of the order that is configured.
 class Fibers {
 public:
-    void begin_launch() { used_ = 0; }
+    void begin_launch() {
+        used_ = 0;
+        // An agent comes after what the thread that makes it has seen: here, nothing of a launch.
+        for (Fiber& agent : agents_)
+            if (agent == nullptr) agent = __tsan_create_fiber(0);
+    }
     void begin_block(std::size_t threads) {
         checked_ = used_ + threads <= max_count;
         first_ = checked_ ? used_ : 0;
         if (checked_) used_ += threads;
         while (all_.size() < first_ + threads) all_.push_back(__tsan_create_fiber(0));
     }
+    bool checks_block() const { return checked_; }
     Fiber of(std::size_t rank) const { return all_[first_ + rank]; }
+    // What a report calls this thread of the block.
+    void name(std::size_t rank, const std::string& text) const {
+        if (checked_) __tsan_set_fiber_name(of(rank), text.c_str());
+    }
 
     // Around all that a thread does.
     void begin_thread() const {
@@ -98,13 +125,15 @@ public:
         if (!checked_) AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
     }
 
-    // As the hardware that copies and multiplies on its own.
+    // Nothing orders an agent's accesses and those of a thread or of another agent but clocks.
     template <class Access>
-    void by_agent(Access access) {
-        if (!checked_) return access();
-        if (agent_ == nullptr) agent_ = __tsan_create_fiber(0);
+    void by_agent(std::size_t which, Access access) {
+        if (!checked_) {
+            const Unseen unseen;  // a thread that has ended may have come to do this
+            return access();
+        }
         const Fiber self = races::running();
-        races::switch_to(agent_);
+        races::switch_to(agents_[which]);
         access();
         races::switch_to(self);
     }
@@ -118,7 +147,7 @@ public:
 private:
     static constexpr std::size_t max_count = 1024;  // at least one block of any size
     std::vector<Fiber> all_;
-    Fiber agent_ = nullptr;
+    Fiber agents_[first_product_agent + 32] = {};
     std::size_t first_ = 0, used_ = 0;
     bool checked_ = true;
 };
@@ -127,16 +156,10 @@ private:
 inline void release(void* clock) { __tsan_release(clock); }
 inline void acquire(void* clock) { __tsan_acquire(clock); }
 
-inline void reads(const void* address, std::size_t bytes) { __tsan_read_range(const_cast<void*>(address), bytes); }
-inline void writes(void* address, std::size_t bytes) { __tsan_write_range(address, bytes); }
-
-// What the running thread does while there is one of these counts for nothing: the runtime copies data of its own,
-// which ThreadSanitizer sees where that takes memcpy.
-struct Unseen {
-    Unseen() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
-    ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
-    Unseen(const Unseen&) = delete;
-};
+inline void reads(const void* address, std::size_t bytes, Place place) {
+    __tsan_read_range_pc(const_cast<void*>(address), bytes, place);
+}
+inline void writes(void* address, std::size_t bytes, Place place) { __tsan_write_range_pc(address, bytes, place); }
 
 // Earlier accesses to this memory race with nothing any more: it is about to be something else's. ThreadSanitizer
 // forgets memory that is mapped anew, and variables when an interface for garbage collectors says they are allocated.
@@ -163,11 +186,13 @@ class Fibers {
 public:
     void begin_launch() {}
     void begin_block(std::size_t) {}
+    bool checks_block() const { return false; }
     Fiber of(std::size_t) const { return nullptr; }
+    void name(std::size_t, const std::string&) const {}
     void begin_thread() const {}
     void end_thread() const {}
     template <class Access>
-    void by_agent(Access access) {
+    void by_agent(std::size_t, Access access) {
         access();
     }
     void discard() {}
@@ -180,8 +205,8 @@ inline Fiber running() { return nullptr; }
 inline void switch_to(Fiber) {}
 inline void release(void*) {}
 inline void acquire(void*) {}
-inline void reads(const void*, std::size_t) {}
-inline void writes(void*, std::size_t) {}
+inline void reads(const void*, std::size_t, Place) {}
+inline void writes(void*, std::size_t, Place) {}
 inline void forget_pages(void*, std::size_t) {}
 inline void forget_variable(const void*, std::size_t) {}
 #endif

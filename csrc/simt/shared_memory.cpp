@@ -37,8 +37,9 @@ void SharedMemory::begin_launch(std::span<const std::span<std::byte>> variables,
     addresses::allow(memory_->seen_by_copies, dynamic_bytes);
 }
 
-void SharedMemory::begin_block() {
-    if (dynamic_bytes_ > 0) races::forget_pages(memory_, sizeof(Memory));
+void SharedMemory::begin_block(bool checked) {
+    const races::Unseen unseen;
+    if (checked && dynamic_bytes_ > 0) races::forget_pages(memory_, sizeof(Memory));
     fill({memory_->dynamic, dynamic_bytes_}, poison);
     fill({memory_->seen_by_copies, dynamic_bytes_}, poison);
     if (!addresses::checked) {
@@ -46,7 +47,7 @@ void SharedMemory::begin_block() {
         fill(upper_canary(), canary);
     }
     for (const auto variable : variables_) {
-        races::forget_variable(variable.data(), variable.size());
+        if (checked) races::forget_variable(variable.data(), variable.size());
         fill(variable, poison);
     }
 }

@@ -17,7 +17,8 @@ public:
 
     // For a kernel with these variables and so many bytes of dynamic shared memory.
     void begin_launch(std::span<const std::span<std::byte>> variables, std::size_t dynamic_bytes);
-    void begin_block();
+    // In the race check, a block that is `checked` knows nothing of what earlier ones did there.
+    void begin_block(bool checked);
     // Whether nobody has written around the dynamic shared memory.
     bool intact() const;
 

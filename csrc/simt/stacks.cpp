@@ -31,12 +31,12 @@ void Stacks::allocate() {
     give_back_all();
 }
 
-Stack* Stacks::take() {
+Stack* Stacks::take(bool checked) {
     if (stacks_.empty()) allocate();
     Stack* stack = free_.back();
     free_.pop_back();
     addresses::allow(stack->bottom, stack->bytes());  // what ran here before has not returned
-    races::forget_pages(stack->bottom, usable);
+    if (checked) races::forget_pages(stack->bottom, usable);
     return stack;
 }
 

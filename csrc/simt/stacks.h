@@ -16,7 +16,8 @@ struct Stack {
 
 class Stacks {
 public:
-    Stack* take();
+    // In the race check, nothing that ran here before is known of one to be `checked`.
+    Stack* take(bool checked);
     void give_back(Stack* stack) { free_.push_back(stack); }
     // All of them, whatever ran on them.
     void give_back_all();

@@ -115,7 +115,8 @@ template <class See>
 void see_global(const BoxCopy& copy, See see) {
     if (!races::checked) return;
     for (std::size_t row = 0; row < row_count(copy.map); row++)
-        if (const RowPiece piece = existing_piece(copy, row); piece.bytes > 0) see(piece.global, piece.bytes);
+        if (const RowPiece piece = existing_piece(copy, row); piece.bytes > 0)
+            see(piece.global, piece.bytes, copy.place);
 }
 
 // To the nearest, of two to the even one (PTX ISA, "Tensor dimension, size and format").
@@ -132,10 +133,10 @@ void perform_load(const BoxCopy& copy) {
     const TensorMap& map = copy.map;
     const std::size_t bytes = row_bytes(map);
     std::byte row[256 * 4];
-    execution.fibers.by_agent([&] {
+    execution.fibers.by_agent(races::load_agent, [&] {
         races::acquire(copy.clock);
         see_global(copy, races::reads);
-        races::writes(copy.shared, box_bytes(map));
+        races::writes(copy.shared, box_bytes(map), copy.place);
         races::release(clock_of_barrier(copy.barrier));
         races::release(&execution.end_clock);
     });
@@ -161,9 +162,9 @@ void perform_store(const BoxCopy& copy) {
     const TensorMap& map = copy.map;
     const std::size_t bytes = row_bytes(map);
     std::byte row[256 * 4];
-    execution.fibers.by_agent([&] {
+    execution.fibers.by_agent(races::store_agent, [&] {
         races::acquire(copy.clock);
-        races::reads(copy.shared, box_bytes(map));
+        races::reads(copy.shared, box_bytes(map), copy.place);
         see_global(copy, races::writes);
         races::release(&copy.issuer->stores);
         races::release(&execution.end_clock);
@@ -181,7 +182,7 @@ void perform_store(const BoxCopy& copy) {
 }
 
 BoxCopy box_copy(const void* shared, const TensorMap& map, std::uint64_t* barrier, std::initializer_list<int> at,
-                 Site site) {
+                 Site site, races::Place place) {
     constexpr std::size_t least_alignment = 128;
     const std::size_t span = static_cast<std::size_t>(map.swizzle);
     check_aligned(shared, std::max(8 * span, least_alignment), "box in shared memory", site);
@@ -189,7 +190,8 @@ BoxCopy box_copy(const void* shared, const TensorMap& map, std::uint64_t* barrie
         fail("a copy of a box leads outside dynamic shared memory", site);
     if (static_cast<int>(at.size()) != map.rank) fail("coordinates of another rank than the tensor map's", site);
     const races::Unseen unseen;
-    BoxCopy copy{map, static_cast<std::byte*>(const_cast<void*>(shared)), barrier, {}, {}, &running(), site, nullptr};
+    BoxCopy copy{map,    static_cast<std::byte*>(const_cast<void*>(shared)), barrier, {}, {}, &running(), site, place,
+                 nullptr};
     std::copy(at.begin(), at.end(), copy.at);
     copy.clock = &execution.copy_clocks[execution.copies++ % execution.copy_clocks.size()];
     return copy;
@@ -240,13 +242,14 @@ bool perform_oldest_load() {
 
 void load_box(void* shared, const TensorMap& map, std::uint64_t* barrier, std::initializer_list<int> at, Site site) {
     if (map.pixels > 0) fail("a box by a tensor map of im2col", site);
-    issue_load(box_copy(shared, map, barrier, at, site));
+    issue_load(box_copy(shared, map, barrier, at, site, __builtin_return_address(0)));
 }
 
 void load_windows(void* shared, const TensorMap& map, std::uint64_t* barrier, int channel,
                   std::initializer_list<int> place, std::initializer_list<int> shift, Site site) {
     if (map.pixels == 0) fail("im2col by a tensor map of boxes", site);
-    BoxCopy copy = box_copy(shared, map, barrier, {channel, *place.begin(), place.begin()[1], place.begin()[2]}, site);
+    BoxCopy copy = box_copy(shared, map, barrier, {channel, *place.begin(), place.begin()[1], place.begin()[2]}, site,
+                            __builtin_return_address(0));
     std::copy(shift.begin(), shift.end(), copy.shift);
     for (const int by : shift)
         if (by < 0 || by > 255) fail("a shift of im2col by " + std::to_string(by) + ": 0 to 255", site);
@@ -255,12 +258,13 @@ void load_windows(void* shared, const TensorMap& map, std::uint64_t* barrier, in
 
 void store_box(const TensorMap& map, const void* shared, std::initializer_list<int> at, Site site) {
     if (map.pixels > 0) fail("a box by a tensor map of im2col", site);
-    issue_store(box_copy(shared, map, nullptr, at, site));
+    issue_store(box_copy(shared, map, nullptr, at, site, __builtin_return_address(0)));
 }
 
 void store_windows(const TensorMap& map, const void* shared, int channel, std::initializer_list<int> place, Site site) {
     if (map.pixels == 0) fail("im2col by a tensor map of boxes", site);
-    issue_store(box_copy(shared, map, nullptr, {channel, *place.begin(), place.begin()[1], place.begin()[2]}, site));
+    issue_store(box_copy(shared, map, nullptr, {channel, *place.begin(), place.begin()[1], place.begin()[2]}, site,
+                         __builtin_return_address(0)));
 }
 
 void commit_stores() {

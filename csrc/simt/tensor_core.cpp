@@ -81,7 +81,7 @@ void load_fragments(const void* row, bool transposed, unsigned (&registers)[4], 
     constexpr std::size_t bytes = 16;
     check_aligned(row, bytes, "ldmatrix of a row", site);
     if (!execution.shared.contains(row, bytes)) fail("ldmatrix reads outside shared memory", site);
-    races::reads(row, bytes);
+    races::reads(row, bytes, __builtin_return_address(0));
     collective(0xffffffffu, "ldmatrix", transposed ? load_lanes<true> : load_lanes<false>, &row, registers, site);
 }
 

@@ -45,6 +45,7 @@ struct AsyncCopy {
     std::byte* target;
     const std::byte* source;
     int bytes, valid;
+    races::Place place;
 };
 
 // The copies of one thread in the order of issue; group g ends before copy group_ends[g].
@@ -71,6 +72,7 @@ struct BoxCopy {
     int64_t shift[2];  // of im2col
     Thread* issuer;
     Site site;
+    races::Place place;
     char* clock;  // of the race check: when it was issued
 };
 
@@ -93,6 +95,7 @@ struct IssuedProduct {
     std::array<float*, warp_size> sums;
     const Thread* issuer;
     Site site;
+    races::Place place;
 };
 
 // Those of one warp in the order of issue, in groups.
@@ -134,6 +137,7 @@ struct Warp {
     unsigned waiting = 0, ended = 0;          // lanes
     std::array<Meeting, warp_size> meetings;  // by the first lane of the mask
     GroupProducts products;
+    char product_clock = 0;  // of the race check: the products that have been issued
 };
 
 struct Barrier {

@@ -63,8 +63,8 @@ void read_operand(const IssuedProduct& issued, std::uint64_t descriptor, bool by
             if (offset + 16 > execution.shared.dynamic_bytes())
                 fail_as(*issued.issuer, "a product reads outside dynamic shared memory", issued.site);
             std::byte read[16];
+            races::reads(execution.shared.dynamic() + offset, 16, issued.place);
             read_as_copies_do(execution.shared.dynamic() + offset, read, *issued.issuer, issued.site);
-            races::reads(execution.shared.dynamic() + offset, 16);
             decode<type>(read, to + line * line_step + k * k_step, by_lines ? line_step : k_step);
         }
 }
@@ -97,14 +97,16 @@ void perform(const IssuedProduct& issued) {
 }
 
 void perform_product(const IssuedProduct& issued) {
-    execution.fibers.by_agent([&] {
-        races::acquire(&execution.product_clock);
+    const auto number = static_cast<std::size_t>(issued.issuer->warp());
+    Warp& warp = execution.warps[number];
+    execution.fibers.by_agent(races::first_product_agent + number, [&] {
+        races::acquire(&warp.product_clock);
         switch (issued.product.type) {
             case MatrixType::f16: perform<MatrixType::f16>(issued); break;
             case MatrixType::bf16: perform<MatrixType::bf16>(issued); break;
             case MatrixType::tf32: perform<MatrixType::tf32>(issued); break;
         }
-        races::release(&execution.warps[static_cast<std::size_t>(issued.issuer->warp())].products);
+        races::release(&warp.products);
         races::release(&execution.end_clock);
     });
 }
@@ -121,6 +123,7 @@ void need_all_lanes(const Lanes& lanes, Site site) {
 struct LaneProduct {
     GroupProduct product;
     float* sums;
+    races::Place place;
 };
 
 bool same(const GroupProduct& one, const GroupProduct& other) {
@@ -131,7 +134,8 @@ void issue_lanes(const Lanes& lanes, Site site) {
     need_all_lanes(lanes, site);
     GroupProducts& products = products_of_warp();
     if (!products.fenced) fail("a product without a fence before it", site);
-    IssuedProduct issued{static_cast<const LaneProduct*>(lanes.operands[0])->product, {}, &running(), site};
+    const auto& first = *static_cast<const LaneProduct*>(lanes.operands[0]);
+    IssuedProduct issued{first.product, {}, &running(), site, first.place};
     for (std::size_t lane = 0; lane < warp_size; lane++) {
         const auto& own = *static_cast<const LaneProduct*>(lanes.operands[lane]);
         if (!same(own.product, issued.product)) fail("the lanes of a warp name different operands of a product", site);
@@ -209,8 +213,8 @@ void fence_products(Site site) {
 }
 
 void multiply_async(const GroupProduct& product, float* sums, Site site) {
-    LaneProduct lane{product, sums};
-    races::release(&execution.product_clock);
+    LaneProduct lane{product, sums, __builtin_return_address(0)};
+    races::release(&execution.warps[static_cast<std::size_t>(running().warp())].product_clock);
     collective(all_lanes, "product of a warp group", issue_lanes, &lane, &lane, site);
 }
 
@@ -233,7 +237,7 @@ void store_fragments(void* row, const unsigned (&registers)[4], Site site) {
     constexpr std::size_t bytes = 16;
     check_aligned(row, bytes, "stmatrix of a row", site);
     if (!execution.shared.contains(row, bytes)) fail("stmatrix writes outside shared memory", site);
-    races::writes(row, bytes);
+    races::writes(row, bytes, __builtin_return_address(0));
     StoredFragments lane{row, {registers[0], registers[1], registers[2], registers[3]}};
     collective(all_lanes, "stmatrix", store_lanes, &lane, &lane, site);
 }

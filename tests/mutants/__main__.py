@@ -5,12 +5,14 @@
     python -m tests.mutants --drawn       a few of them, drawn by the seed of the tests
 
 Each mutant is applied in a copy of the tree, what includes it is compiled again for one instruction set, and the test
-that the mutant names runs: the native self-test, or a target of pytest. A mutant that no test notices survives, and
-the exit status is 1; so it is where an edit no longer applies, or the tests are red without any.
+that the mutant names runs: the native self-test, a target of pytest, or one after the word ``races``, as python -m
+tests.simt runs it. A mutant that no test notices survives, and the exit status is 1; so it is where an edit no longer
+applies, or the tests are red without any.
 """
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -55,14 +57,16 @@ class Workshop:
             copy_tree(native.ROOT / name, root / name)
         (root / "pycv/kernels").symlink_to("../kernels")
         objects = native.ROOT / "build/mutants"
+        builds = {build_on_host(target) for target in targets if is_on_host(target)}
         if objects.exists():
             copy_tree(objects, root / "build/objects")
-        elif any(map(is_on_host, targets)):
-            copy_objects(simt.jobs(), root)  # the tests have compiled them with the same flags
+        else:
+            for how in builds:
+                copy_objects(simt.jobs(how=how), root)  # the tests have compiled them with the same flags
         if not all(is_on_host(target) or is_python(target) for target in targets):
             self.toolchain.compile([self.selftest, self.bindings, *native.kernel_jobs([self.isa])], root)
-        if any(map(is_on_host, targets)):
-            simt.build(root)
+        for how in builds:
+            simt.build(root, how=how)
         shutil.rmtree(objects, ignore_errors=True)
         copy_tree(root / "build/objects", objects)
 
@@ -71,7 +75,7 @@ class Workshop:
         if is_on_host(target):
             return self.is_red_on_host(tree, target)
         if is_python(target):
-            return self.fails([*PYTEST, *target.split()], tree)
+            return self.fails([*PYTEST, *shlex.split(target)], tree)
         host = self.selftest if target == SELFTEST else self.bindings
         try:
             objects = self.toolchain.compile([host, *native.kernel_jobs([self.isa])], tree, progress=False)
@@ -82,16 +86,17 @@ class Workshop:
         else:
             suffix = sysconfig.get_config_var("EXT_SUFFIX")
             self.toolchain.link(objects, tree / f"pycv/_cpu{suffix}", ["-shared"])
-            command = [*PYTEST, *target.split()]
+            command = [*PYTEST, *shlex.split(target)]
         return self.fails(command, tree)
 
     def is_red_on_host(self, tree: Path, target: str) -> tuple[bool, str]:
         """The same for a test of CUDA kernels, which needs them for host execution only."""
         try:
-            simt.build(tree, progress=False)
+            simt.build(tree, progress=False, how=build_on_host(target))
         except native.BuildError as error:
             sys.exit(f"a mutant must compile: {error}")
-        return self.fails([*PYTEST, *target.split()], tree)
+        check = [sys.executable, "-m", "tests.simt"] if is_race_check(target) else PYTEST
+        return self.fails([*check, *shlex.split(target)], tree)
 
     def fails(self, command: list[str], tree: Path) -> tuple[bool, str]:
         environment = {**os.environ, "PYCV_CPU_ISA": self.isa.name, "OMP_WAIT_POLICY": "passive"}
@@ -115,7 +120,17 @@ class Workshop:
 
 def is_on_host(target: str) -> bool:
     """Whether a test runs CUDA kernels by host execution, and needs nothing else compiled."""
-    return target.startswith(("tests/cuda", "tests/simt"))
+    return target.startswith(("tests/cuda", "tests/simt")) or is_race_check(target)
+
+
+def is_race_check(target: str) -> bool:
+    """Whether a test of CUDA kernels runs under ThreadSanitizer."""
+    return target.startswith("races ")
+
+
+def build_on_host(target: str) -> native.SimtBuild:
+    """How the CUDA kernels are compiled for a test of them."""
+    return native.SIMT_RACES if is_race_check(target) else native.SIMT_PLAIN
 
 
 def is_python(target: str) -> bool:
@@ -143,7 +158,7 @@ def copy_objects(jobs: list[native.Job], root: Path) -> None:
 
 
 def telling_line(output: str) -> str:
-    words = ("FAILED", "while running", "ERROR", "terminate", "Error")
+    words = ("SUMMARY", "FAILED", "while running", "ERROR", "terminate", "Error")
     lines = [line for line in output.splitlines() if any(word in line for word in words)]
     return (lines or ["crashed"])[0].strip()[:150]
 

@@ -124,6 +124,12 @@ DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
 
 
+def _race(file: str, original: str, replacement: str, words: str) -> Mutant:
+    """Noticed by the race check alone, as threads write the same values: in the problems that these words choose."""
+    test = f"races -q tests/cuda/test_hazards.py::test_problem -m 'full or not full' -k '{words}'"
+    return Mutant(f"csrc/cuda/{file}", original, replacement, test)
+
+
 def _numba(file: str, original: str, replacement: str, case: str) -> Mutant:
     """Noticed by one problem (tests/numba/test_kernels.py, CASES)."""
     return Mutant(NUMBA + file, original, replacement, f"tests/numba/test_kernels.py::test_case[{case}] -m full")
@@ -535,4 +541,24 @@ MUTANTS = [
         WGMMA_FILTER_GATHER, "exists ? at.y : -(1 << 30)", "at.y", f"{WGMMA_FILTER_GATHER_TESTS}_wherever_tensors_lie"
     ),
     Mutant(WGMMA_FILTERS, "int64_t part = 0;", "int64_t part = 1;", WGMMA_FILTER_TESTS),
+    # races: of all lanes and of all warps, which write the same
+    _race("avg_pool.cu", "if (lane_index() > 0) return;", "", "adaptive_avg_pool2d.forward"),
+    _race(
+        "local_response_norm.cu",
+        "int i = warp_index(); i < outer; i += kNormThreads / warp_size",
+        "int i = 0; i < outer; ++i",
+        "local_response_norm.forward and l4",
+    ),
+    _race(
+        "batch_norm.cu",
+        "if (lane_index() > 0) return;\n    const bool training",
+        "const bool training",
+        "batch_norm.grad_input and h47w45",
+    ),
+    _race(
+        "fft.h",
+        "i = static_cast<int>(threadIdx.x); i < 1 << bits; i += kThreads",
+        "i = 0; i < 1 << bits; ++i",
+        "conv1d.forward and w50",
+    ),
 ]

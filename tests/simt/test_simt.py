@@ -97,7 +97,7 @@ ADDRESSES = {
 }
 # No thread order shows these: threads run one at a time here.
 RACES = {
-    "lost_update": r"data race .*planted.cu:LINE in count_kernel<false>",
+    "lost_update": r"data race .*'block \(0, 0, 0\) thread \(\d+, 0, 0\)'.*planted.cu:LINE in count_kernel<false>",
     "lost_block": r"data race .*planted.cu:LINE in total_kernel<false>",
     "shuffle_is_no_barrier": r"data race .*planted.cu:\d+ in shuffle_order_kernel<false>",
 }
@@ -106,8 +106,9 @@ ALSO_RACES = {
     "dropped_barrier": r"data race .*planted.cu:\d+ in exchange_kernel<false>",
     "dropped_warp_barrier": r"data race .*planted.cu:\d+ in warp_exchange_kernel<false>",
     "tile_overwritten": r"data race .*planted.cu:\d+ in rounds_kernel<false>",
-    "wrong_stage": r"data race",
-    "stores_not_awaited": r"data race",
+    "wrong_stage": r"data race .*planted.cu:\d+ in pipeline_kernel",
+    "stores_not_awaited": r"data race .*product_kernel tests/simt/hopper.cu:\d+",
+    "stage_released_early": r"data race .*product_kernel tests/simt/hopper.cu:\d+",
 }
 
 
