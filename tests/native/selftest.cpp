@@ -344,6 +344,12 @@ PoolKind pool_kind(const std::string& op) {
     return op == "adaptive_max_pool" ? PoolKind::adaptive_max : PoolKind::adaptive_avg;
 }
 
+Indices indices_to_test(PoolKind kind, Pass pass) {
+    const bool max = kind == PoolKind::max || kind == PoolKind::adaptive_max;
+    if (!max || (pass == Pass::forward && coin())) return Indices::none;
+    return kind == PoolKind::max && coin() ? Indices::offset : Indices::int64;
+}
+
 template <class T>
 void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
     const Side side = coin() ? Side::front : Side::back;
@@ -370,7 +376,7 @@ void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
                         dilation,
                         strides_of(layout, k.c, k.size),
                         strides_of(output_layout, k.c, out),
-                        max && (pass == Pass::grad_input || coin()),
+                        indices_to_test(kind, pass),
                         coin(),
                         kind == PoolKind::avg ? pick<int64_t>({0, 0, 7}) : 0};
     const int threads = pick({1, 3});
@@ -383,23 +389,36 @@ void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
 
     Image<T> input_image(input, p.input, side), output_image(output, p.output, side);
     Tensor indices(k.n, k.c, out);
-    for (size_t i = 0; i < indices.values.size(); ++i) indices.values[i] = static_cast<double>(expected_indices[i]);
+    for (int64_t i = 0; i < std::ssize(indices.values); ++i) {
+        const int64_t position = expected_indices[static_cast<size_t>(i)];
+        const int64_t oz = i / (out.h * out.w) % out.d, oy = i / out.w % out.h, ox = i % out.w;
+        const bool offset = p.indices == Indices::offset;
+        indices.values[static_cast<size_t>(i)] =
+            static_cast<double>(offset ? reference::number_in_window(p, oz, oy, ox, position) : position);
+    }
     Image<int64_t> indices_image(indices, p.output, side);
+    Image<uint8_t> offsets_image(indices, p.output, side);
+    void* names = nullptr;
+    if (p.indices == Indices::int64) names = indices_image.data();
+    if (p.indices == Indices::offset) names = offsets_image.data();
     if (pass == Pass::forward) {
         input_image.write(input);
     } else {
         fill_integers(output.values, random_bits);
         output_image.write(output);
-        indices_image.write(indices);
+        if (p.indices == Indices::int64) indices_image.write(indices);
+        if (p.indices == Indices::offset) offsets_image.write(indices);
         std::fill(input.values.begin(), input.values.end(), 0.0);
         reference::pool(p, input, output, expected_indices);
     }
     describe(entry.op, entry.algorithm, text(pass), dtype_name<T>, "n", k.n, "c", k.c, "size", text(k.size), "filter",
-             text(k.filter), "out", text(out), "layouts", layout, output_layout, "threads", threads, side);
+             text(k.filter), "out", text(out), "indices", static_cast<int>(p.indices), "layouts", layout, output_layout,
+             "threads", threads, side);
     const std::unique_ptr<PoolPlan> plan(entry.pool(p, threads));
-    plan->run({input_image.data(), output_image.data(), p.indices ? indices_image.data() : nullptr});
+    plan->run({input_image.data(), output_image.data(), names});
     double error = pass == Pass::forward ? output_image.error(output, 1) : input_image.error(input, 1);
-    if (pass == Pass::forward && p.indices) error = std::max(error, indices_image.error(indices, 1));
+    if (pass == Pass::forward && p.indices == Indices::int64) error = std::max(error, indices_image.error(indices, 1));
+    if (pass == Pass::forward && p.indices == Indices::offset) error = std::max(error, offsets_image.error(indices, 1));
     report(error, max ? 0 : 1e-6);
 }
 
