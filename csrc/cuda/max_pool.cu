@@ -31,7 +31,7 @@ __device__ __forceinline__ int first_of_row(const PoolWindows& g, const PoolPlac
 
 template <Indices I>
 __device__ __forceinline__ PoolNames names_of(const PoolWindows& g, const PoolPlace& at) {
-    if constexpr (I == Indices::none) return kNameless;
+    if constexpr (I == Indices::none) return PoolNames{};
     const int first_row = first_of_row<I>(g, at, 0);
     if constexpr (I == Indices::offset) {
         const int row = g.w.filter, slice = g.h.filter * row;

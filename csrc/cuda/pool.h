@@ -211,9 +211,6 @@ bool pool_vectors(const PoolProblem& p, int vector, const Address*... addresses)
     return pool_pixels(p) && p.c % vector == 0 && whole(p.input) && whole(p.output) && all_aligned(16, addresses...);
 }
 
-// What elements are called without names.
-inline constexpr PoolNames kNameless{};
-
 // Folds the windows of outputs (at.h ... at.h + R - 1) of one column into `folds`, which have been started. A Fold has
 // start(), add(elements, name): the next elements of a row, and merge(fold): the next row. The names are those of the
 // first of the R windows, and go on behind its end for the others.
