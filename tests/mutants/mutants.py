@@ -304,8 +304,8 @@ MUTANTS = [
     Mutant(POOL_PLANES, "? distance / axis.dilation * axes_.h.filter", "? distance * axes_.h.filter"),
     Mutant(
         "pycv/ops/max_pool.py",
-        "rest = rest // spec.filter[axis]",
-        "rest = rest // size[axis]",
+        "rest // spec.filter[axis], step",
+        "rest // size[axis], step",
         "tests/ops/test_pool.py",
     ),
     Mutant("pycv/problem.py", "d <= i or p == 0 for", "d <= i + 9 or p == 0 for", "tests/test_problem.py"),
