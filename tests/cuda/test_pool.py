@@ -87,6 +87,7 @@ def test_windows_that_take_a_warp(dtype):
         "adaptive_{}_pool2d.forward n1c3h20w41 o3x2",
         "{}_pool2d.forward n1c3h13w29 r6s7 o2x4 u6x7 p3x2",
         "{}_pool3d.forward n2c1d4h8w6 t4r8s2 o1x1x3 u4x8x2",
+        "{}_pool3d.forward n1c2d6h9w10 t3r4s4 o2x2x3 u3x5x4 p1x2x1",
     ):
         for kind, flags in (("avg", ""), ("max", "indices"), ("max", "offsets"), ("max", "")):
             if flags == "offsets" and text.startswith("adaptive"):
