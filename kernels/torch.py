@@ -129,10 +129,10 @@ def _pool(p: PoolProblem, t: Tensors) -> Callable[[], object] | None:
         return None
     x, function = t["input"], getattr(F, p.op)
     if p.op.startswith("adaptive"):
-        return partial(function, x, p.output_size, *([p.indices] if "max" in p.op else []))
+        return partial(function, x, p.output_size, *([bool(p.indices)] if "max" in p.op else []))
     ceil_mode = p.output_size != output_size(p.size, p.filter, p.stride, p.padding, p.dilation)
     if p.op.startswith("max"):
-        return partial(function, x, p.filter, p.stride, p.padding, p.dilation, ceil_mode, p.indices)
+        return partial(function, x, p.filter, p.stride, p.padding, p.dilation, ceil_mode, bool(p.indices))
     divisor = [] if p.op == "avg_pool1d" else [p.divisor or None]
     return partial(function, x, p.filter, p.stride, p.padding, ceil_mode, p.count_include_pad, *divisor)
 

@@ -22,7 +22,7 @@ Grammar of the text (tokens separated by spaces; those in brackets may be left o
     DTYPE     f32 f64 f16 bf16 and whatever else torch has, DEVICE cpu or cuda
     PROLOGUE  scale (per channel, with a shift) and relu joined by +, applied to the input in that order
     EPILOGUE  bias, residual and relu joined by +, applied in that order
-    FLAGS     pooling: indices, exclude_pad, divisorN; batch_norm: training and the epilogue; joined by +
+    FLAGS     pooling: indices or offsets, exclude_pad, divisorN; batch_norm: training and the epilogue; joined by +
 
 Example: ``conv2d.forward n8c64h56w56 k64r3s3 p1 f32 nchw cpu``. ``parse(str(problem)) == problem`` always holds.
 """
@@ -298,7 +298,12 @@ class GemmProblem:
 
 @dataclass(frozen=True)
 class PoolProblem:
-    """Pooling of input (n, c, *size) to output (n, c, *output_size). ``filter`` is () for the adaptive ops."""
+    """Pooling of input (n, c, *size) to output (n, c, *output_size). ``filter`` is () for the adaptive ops.
+
+    ``indices`` says how max pooling names the element that it took (written forward, read in grad_input): "int64" by
+    its position in the plane; "offset", where :func:`has_offsets` allows that, in one byte by its number among the
+    elements of the window, those in the padding included; "" not at all.
+    """
 
     op: str
     pass_: str
@@ -314,7 +319,7 @@ class PoolProblem:
     device: str = "cpu"
     input: Layout = Layout()
     output: Layout = Layout()
-    indices: bool = False
+    indices: str = ""
     count_include_pad: bool = True
     divisor: int = 0
 
@@ -328,14 +333,20 @@ class PoolProblem:
     def bytes(self) -> int:
         outputs = self.n * self.c * _product(self.output_size)
         inputs = self.n * self.c * _product(self.size)
-        return _itemsize(self.dtype) * (inputs + outputs) + (8 * outputs if self.indices else 0)
+        index = ITEMSIZES[self.index_dtype] if self.indices else 0
+        return _itemsize(self.dtype) * (inputs + outputs) + index * outputs
+
+    @property
+    def index_dtype(self) -> str:
+        """Of the tensor of indices, where there is one."""
+        return "uint8" if self.indices == "offset" else "i64"
 
     def __str__(self) -> str:
         default_out: Sizes = ()
         if self.filter:
             default_out = output_size(self.size, self.filter, self.stride, self.padding, self.dilation)
         flags = [
-            "indices" if self.indices else "",
+            _INDEX_FLAGS[self.indices],
             "" if self.count_include_pad else "exclude_pad",
             f"divisor{self.divisor}" if self.divisor else "",
         ]
@@ -351,6 +362,16 @@ class PoolProblem:
             "+".join(filter(None, flags)),
         ]
         return " ".join(filter(None, tokens))
+
+
+_INDEX_FLAGS = {"": "", "int64": "indices", "offset": "offsets"}
+
+
+def has_offsets(size: Sizes, filter: Sizes, padding: Sizes, dilation: Sizes) -> bool:
+    """Whether a byte can number the elements of a window. Not those of the adaptive ops, which are not all alike; nor
+    where a window may have no element inside the input: its index names none of its elements."""
+    few = filter != () and _product(filter) <= 256
+    return few and all(d <= i or p == 0 for i, p, d in zip(size, padding, dilation, strict=True))
 
 
 @dataclass(frozen=True)
@@ -523,7 +544,8 @@ def _read_tokens(tokens: list[str]) -> dict:
 
 
 def _is_flag(word: str) -> bool:
-    return word in (*EPILOGUES, "indices", "exclude_pad", "training") or re.match(r"divisor-?\d+$", word) is not None
+    known = (*EPILOGUES, "indices", "offsets", "exclude_pad", "training")
+    return word in known or re.match(r"divisor-?\d+$", word) is not None
 
 
 def _build(op: str, pass_: str, fields: dict) -> Problem:
@@ -574,8 +596,18 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
     divisor = next((int(word[len("divisor") :]) for word in flags if word.startswith("divisor")), 0)
     return PoolProblem(
         op, pass_, n, c, size, out, filter, **window, **common, **layouts,
-        indices="indices" in flags, count_include_pad="exclude_pad" not in flags, divisor=divisor,
+        indices=_indices(op, flags, size, filter, window["padding"], window["dilation"]),
+        count_include_pad="exclude_pad" not in flags, divisor=divisor,
     )  # fmt: skip
+
+
+def _indices(op: str, flags: list[str], *window: Sizes) -> str:
+    words = [word for word, flag in _INDEX_FLAGS.items() if flag in flags]
+    if len(words) > 1:
+        raise ValueError("indices+offsets: there is one tensor of indices")
+    if "offset" in words and not ("max_pool" in op and has_offsets(*window)):
+        raise ValueError("offsets: max_pool has them, where windows have at most 256 elements and are never empty")
+    return words[0] if words else ""
 
 
 def _per_axis(values: Sizes, rank: int, name: str) -> Sizes:

@@ -31,7 +31,17 @@ from .bench.data import random_data
 from .bench.problems import Case
 from .choice import autotune, cache, device, files, model, runs
 from .choice.fit import Fit, fit
-from .problem import ConvProblem, GemmProblem, Layout, NormProblem, PointwiseProblem, PoolProblem, Problem, output_size
+from .problem import (
+    ConvProblem,
+    GemmProblem,
+    Layout,
+    NormProblem,
+    PointwiseProblem,
+    PoolProblem,
+    Problem,
+    has_offsets,
+    output_size,
+)
 from .settings import DEFAULT_WORKSPACE_LIMIT
 
 SEED = 2
@@ -197,8 +207,8 @@ def _pooling(draw: random.Random, op: str, number: int, layout: Layout) -> Itera
         p = PoolProblem(op, "forward", n, c, size, out, filter, stride, padding, (1, 1), input=layout, output=layout)
     yield p
     if "max" in op:
-        yield replace(p, indices=True)
-        yield replace(p, indices=True, pass_="grad_input")
+        forms = ["int64", "offset"] if has_offsets(p.size, p.filter, p.padding, p.dilation) else ["int64"]
+        yield from (replace(p, indices=form, pass_=pass_) for form in forms for pass_ in ("forward", "grad_input"))
     else:
         yield replace(p, pass_="grad_input")
 

@@ -26,6 +26,7 @@ from pycv.problem import (
     PoolProblem,
     Problem,
     Sizes,
+    has_offsets,
 )
 
 from . import raw
@@ -236,7 +237,7 @@ def pool(source: Source, op: str, budget: int) -> PoolProblem:
     forward = pass_ == "forward"
     drawn = PoolProblem(
         f"{op}{rank}d", pass_, n, c, size, out, dtype=_dtype(source), **window,
-        indices=largest and (not forward or bool(source.integer(0, 1))),
+        indices="" if not largest else source.pick(("int64", "offset") if not forward else ("", "int64", "offset")),
         count_include_pad=op != "avg_pool" or bool(source.integer(0, 2)),
         divisor=source.integer(1, 7) if op == "avg_pool" and source.integer(0, 3) == 0 else 0,
     )  # fmt: skip
@@ -247,6 +248,8 @@ def pool(source: Source, op: str, budget: int) -> PoolProblem:
     output = layout(source, c, drawn.output_size, not forward, blocked)
     if drawn.indices and output.name == "nhwc" and output.outer[-1:] == (0,):
         output = Layout("nhwc")  # windows with the same index: it would lie outside of some
+    if drawn.indices == "offset" and not has_offsets(drawn.size, drawn.filter, drawn.padding, drawn.dilation):
+        drawn = replace(drawn, indices="int64")
     return replace(
         drawn,
         input=input,

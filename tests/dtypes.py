@@ -6,7 +6,7 @@ import numpy as np
 
 MEMORY = {
     "f32": np.dtype(np.float32), "f64": np.dtype(np.float64), "f16": np.dtype(np.float16), "bf16": np.dtype(np.uint16),
-    "i64": np.dtype(np.int64),
+    "i64": np.dtype(np.int64), "uint8": np.dtype(np.uint8),
 }  # fmt: skip
 COMPUTED_IN = {"f16": "f32", "bf16": "f32"}  # storage types; what is stored is rounded once more
 

@@ -98,7 +98,7 @@ def _pool_operands(p: PoolProblem) -> Iterator[Operand]:
     yield _image("input", (p.n, p.c, *p.size), p.input, p.dtype, forward, not forward)
     yield _image("output", out, p.output, p.dtype, not forward, forward)
     if p.indices:
-        yield _image("indices", out, p.output, "i64", not forward, forward)
+        yield _image("indices", out, p.output, p.index_dtype, not forward, forward)
 
 
 def _norm_operands(p: NormProblem) -> Iterator[Operand]:

@@ -28,6 +28,7 @@ def test_text_round_trips(data):
         "conv1d.forward n1c4w10 k4s3 g4 f32 nchw/80 res=nhwc cpu bias+residual+relu",
         "gemm.forward b2m3n4k5 f32 a=col b=row/9/40 out=any/2/8/50 res=row cpu bias+residual",
         "max_pool3d.grad_input n2c3d4h5w6 t2r2s2 u2 f32 nchw cpu indices",
+        "max_pool2d.forward n1c2h9w9 r3s3 u2 p1 f32 nhwc cpu offsets",
         "avg_pool2d.forward n1c1h5w5 r3s3 u2 p1 f32 nhwc cpu exclude_pad+divisor3",
         "adaptive_avg_pool2d.forward n1c8h7w7 o1 f32 nhwc/400/8>nchw cpu",
         "batch_norm.forward n4c3h5w5 f32 nchw cpu training",
@@ -156,6 +157,26 @@ def test_problems_count_their_work():
     assert isinstance(gemm, GemmProblem) and gemm.flops == 120 and gemm.bytes == 8 * (15 + 20 + 12)
     pool = parse("max_pool2d.forward n1c2h4w4 r2s2 u2 indices")
     assert isinstance(pool, PoolProblem) and pool.bytes == 4 * (32 + 8) + 8 * 8
+    for pass_ in ("forward", "grad_input"):  # 2.75 bytes per input element, of a stride of 2
+        offsets = parse(f"max_pool2d.{pass_} n1c2h8w8 r3s3 u2 p1 bf16 offsets")
+        assert isinstance(offsets, PoolProblem) and offsets.bytes == 2.75 * 2 * 64
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("max_pool2d.forward n1c1h99w99 r17s16 offsets", "256"),
+        ("max_pool2d.forward n1c1h9w2 r2s2 p1 d1x3 offsets", "never empty"),
+        ("adaptive_max_pool2d.forward n1c1h9w9 o3 offsets", "max_pool"),
+        ("avg_pool2d.forward n1c1h9w9 r2s2 offsets", "max_pool"),
+        ("max_pool2d.forward n1c1h9w9 r2s2 indices+offsets", "one tensor"),
+    ],
+)
+def test_what_has_no_offsets(text, said):
+    with pytest.raises(ValueError, match=said):
+        parse(text)
+    widest = parse("max_pool2d.forward n1c1h99w99 r16s16 offsets")
+    assert isinstance(widest, PoolProblem) and widest.indices == "offset"
 
 
 @pytest.mark.parametrize("text", ["conv2d.forward n1c3h64w64 k8r3s3 u{}", "max_pool2d.forward n1c3h64w64 r3s3 u{}"])

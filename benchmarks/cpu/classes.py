@@ -111,7 +111,7 @@ def _conv(goal: Goal, bounds: Conv, **changes) -> Class:
 # ------------------------------------------------------------------------------------------------ other ops
 
 
-def _pool_draw(op: str, indices: bool = False) -> Callable[[random.Random], PoolProblem]:
+def _pool_draw(op: str, indices: str = "") -> Callable[[random.Random], PoolProblem]:
     def draw(source: random.Random) -> PoolProblem:
         n, c, s = source.choice(BATCHES), _channels(source, 16, 512), round(_log_uniform(source, 14, 112))
         if op.startswith("adaptive"):
@@ -128,7 +128,7 @@ def _ordered(window):
     return (*window, (1, 1))
 
 
-def _pool(goal: Goal, ops: tuple[str, ...], indices: bool = False) -> Class:
+def _pool(goal: Goal, ops: tuple[str, ...], indices: str = "") -> Class:
     def belongs(p: Problem) -> bool:
         return isinstance(p, PoolProblem) and p.op in ops and p.indices == indices
 
@@ -189,7 +189,7 @@ CLASSES: tuple[Class, ...] = (
     _conv(Goal("11x11 s4 stem", 1.5, 2.0), _BIG_STEM),
     _conv(Goal("depthwise", 1.1, 1.8, must_nchw=2.5), Conv((3, 5), (1, 2), low=4, depthwise=True)),
     _pool(Goal("max-pool", 1.6, 3.0), ("max_pool2d",)),
-    _pool(Goal("max-pool indices", 8.0, 20.0, layout="nchw"), ("max_pool2d",), indices=True),
+    _pool(Goal("max-pool indices", 8.0, 20.0, layout="nchw"), ("max_pool2d",), indices="int64"),
     _pool(Goal("avg-pool", 1.2, 2.0, must_nchw=5.0), ("avg_pool2d", "adaptive_avg_pool2d")),
     Class(
         Goal("batch_norm training", 1.2, 2.0, passes=("forward", "grad_input")),

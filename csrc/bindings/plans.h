@@ -68,7 +68,7 @@ void run_gemm(const Plan& plan, Address a, Address b, Address out, Address bias,
 
 template <class Plan, class... Stream>
 void run_pool(const Plan& plan, Address input, Address output, Address indices, Stream... stream) {
-    const PoolArguments arguments{pointer(input), pointer(output), pointer<int64_t>(indices)};
+    const PoolArguments arguments{pointer(input), pointer(output), pointer(indices)};
     const WithoutGil release;
     plan.run(arguments, stream_of(stream)...);
 }

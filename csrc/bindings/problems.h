@@ -32,6 +32,13 @@ inline Pass pass_of(const std::string& name) {
     throw std::invalid_argument("pass " + name + ": expected forward, grad_input or grad_weight");
 }
 
+inline Indices indices_of(const std::string& name) {
+    if (name.empty()) return Indices::none;
+    if (name == "int64") return Indices::int64;
+    if (name == "offset") return Indices::offset;
+    throw std::invalid_argument("indices " + name + ": expected int64 or offset");
+}
+
 inline Spatial spatial(const I3& v) { return {v[0], v[1], v[2]}; }
 inline Strides strides(const I6& v) { return {v[0], v[1], v[2], v[3], v[4], v[5]}; }
 inline MatrixStrides matrix_strides(const I3& v) { return {v[0], v[1], v[2]}; }
@@ -125,8 +132,8 @@ inline const char* op_of(const PointwiseProblem& problem) { return name_of(kPoin
 
 inline PoolProblem pool_problem(const std::string& op, const std::string& pass, const std::string& dtype, int64_t n,
                                 int64_t c, const I3& size, const I3& filter, const I3& out, const I3& stride,
-                                const I3& padding, const I3& dilation, const I6& input, const I6& output, bool indices,
-                                bool count_include_pad, int64_t divisor) {
+                                const I3& padding, const I3& dilation, const I6& input, const I6& output,
+                                const std::string& indices, bool count_include_pad, int64_t divisor) {
     return {kind_of(kPools, op),
             pass_of(pass),
             dtype_of(dtype),
@@ -140,7 +147,7 @@ inline PoolProblem pool_problem(const std::string& op, const std::string& pass, 
             spatial(dilation),
             strides(input),
             strides(output),
-            indices,
+            indices_of(indices),
             count_include_pad,
             divisor};
 }

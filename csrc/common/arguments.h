@@ -31,9 +31,9 @@ struct GemmArguments {
 };
 
 struct PoolArguments {
-    void* input;       // grad_input in that pass (written, all of it)
-    void* output;      // grad_output in that pass (read)
-    int64_t* indices;  // laid out as output; written forward, read backward; may be null
+    void* input;    // grad_input in that pass (written, all of it)
+    void* output;   // grad_output in that pass (read)
+    void* indices;  // int64_t or uint8_t, as the problem has them; laid out as output; written forward, read backward
 };
 
 struct NormArguments {

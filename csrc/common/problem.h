@@ -64,6 +64,11 @@ struct GemmProblem {
 
 enum class PoolKind { max, avg, adaptive_max, adaptive_avg };
 
+// How max pooling names the element that it took: by its position in the d*h*w plane, or in one byte by its number in
+// the window, whose elements count whether they lie inside the input or not. Windows with offsets are all alike, have
+// at most 256 elements, and at least one of them lies inside.
+enum class Indices { none, int64, offset };
+
 struct PoolProblem {
     PoolKind kind;
     Pass pass;  // forward or grad_input
@@ -72,7 +77,7 @@ struct PoolProblem {
     Spatial size, filter, out;  // filter is unused by the adaptive kinds
     Spatial stride, padding, dilation;
     Strides input, output;   // of grad_input and grad_output in that pass
-    bool indices;            // max: write (forward) int64 offsets within d*h*w, laid out as output
+    Indices indices;         // max: what is written (forward) or read (grad_input), laid out as output
     bool count_include_pad;  // avg
     int64_t divisor;         // avg: 0 = the window's size
 };

@@ -10,6 +10,7 @@
 
 #include <limits>
 
+#include "byte_vectors.h"
 #include "integers.h"
 #include "norm.h"
 #include "pool.h"
@@ -43,9 +44,10 @@ public:
     // Whether the planes of this problem can be taken so: rows that lie side by side, windows of one shape.
     bool fits() const { return rows_ > 0; }
 
-    // One plane. one(d, h, w) writes the output of a window that has nothing above -inf.
-    template <class One>
-    void run(const T* x, T* y, int64_t* indices, const One& one) const {
+    // One plane. one(d, h, w) writes the output of a window that has nothing above -inf. Index is uint8_t where the
+    // problem has offsets.
+    template <class Index, class One>
+    void run(const T* x, T* y, Index* indices, const One& one) const {
         T copy[kElements];
         for (int64_t d = 0; d < axes_.d.out; ++d)
             for (int64_t h = 0; h < axes_.h.out; h += rows_)
@@ -63,10 +65,11 @@ private:
     static constexpr int64_t kSpill = 2 * kLanes;  // what vectors may write and read beyond
     static constexpr T kLowest = -std::numeric_limits<T>::infinity();
 
-    // An element of the window: where its cells lie, and its distance from the window's first in the plane.
+    // An element of the window: where its cells lie, and its name: its distance from the window's first in the plane,
+    // or its number.
     struct Tap {
         int64_t offset;
-        IndexOf<T> distance;
+        IndexOf<T> name;
     };
 
     // Outputs (d, h..., w...).
@@ -85,13 +88,15 @@ private:
         for (int64_t j = 0; j < reach(h) + 1; j += h.dilation)
             for (int64_t k = 0; k < reach(w) + 1; k += w.dilation) {
                 const int64_t part = j % h.stride * parts_w_ + k % w.stride;
-                *tap++ = {part * part_elements() + j / h.stride * cells_ + k / w.stride,
-                          static_cast<IndexOf<T>>(j * p_.size.w + k)};
+                const int64_t name = offsets() ? tap - taps_ : j * p_.size.w + k;
+                *tap++ = {part * part_elements() + j / h.stride * cells_ + k / w.stride, static_cast<IndexOf<T>>(name)};
             }
     }
 
-    template <class One>
-    void tile(const T* x, const Tile& t, T* copy, T* y, int64_t* indices, const One& one) const {
+    bool offsets() const { return p_.indices == Indices::offset; }
+
+    template <class Index, class One>
+    void tile(const T* x, const Tile& t, T* copy, T* y, Index* indices, const One& one) const {
         const int64_t count = t.rows * cells_;
         T* best = copy + parts_h_ * parts_w_ * part_elements();
         IndexOf<T>* where = reinterpret_cast<IndexOf<T>*>(best + rows_ * cells_ + kSpill);
@@ -99,8 +104,10 @@ private:
         const Span d = span(axis, t.d);
         for (int64_t i = d.begin; i < d.end; i += axis.dilation) {
             const bool nan = fill(x + i * p_.input.d, t, copy);
+            const int64_t distance = i - t.d * axis.stride + axis.padding;
             const IndexOf<T> slice =
-                static_cast<IndexOf<T>>((i - t.d * axis.stride + axis.padding) * p_.size.h * p_.size.w);
+                static_cast<IndexOf<T>>(offsets() ? distance / axis.dilation * axes_.h.filter * axes_.w.filter
+                                                  : distance * p_.size.h * p_.size.w);
             const auto fold_group = [&]<int N>(int64_t at) {
                 nan ? fold<N, true>(copy + at, slice, i == d.begin, best + at, where + at)
                     : fold<N, false>(copy + at, slice, i == d.begin, best + at, where + at);
@@ -232,8 +239,7 @@ private:
 
     // ------------------------------------------------------------------------------------------------ the windows
 
-    // N vectors of outputs: the largest of their windows in one slice, and its distance from the window's first
-    // element. Nothing above -inf: distance -1.
+    // N vectors of outputs: the largest of their windows in one slice, and its name. Nothing above -inf: name -1.
     template <int N, bool Nan>
     void fold(const T* from, IndexOf<T> slice, bool first, T* best_at, IndexOf<T>* where_at) const {
         V best[N];
@@ -244,14 +250,14 @@ private:
         }
         const Tap* end = taps_ + axes_.h.filter * axes_.w.filter;
         for (const Tap* tap = taps_; tap < end; ++tap) {
-            I distance = I{} + (slice + tap->distance);
-            hold(distance);
+            I name = I{} + (slice + tap->name);
+            hold(name);
             for (int v = 0; v < N; ++v) {
                 const V value = load<T>(from + tap->offset + v * kLanes);
                 I better = value > best[v];
                 if constexpr (Nan) better |= value != value;  // the last NaN beats everything
                 best[v] = better ? value : best[v];
-                where[v] = better ? distance : where[v];
+                where[v] = better ? name : where[v];
             }
         }
         for (int v = 0; v < N; ++v) {
@@ -260,7 +266,34 @@ private:
         }
     }
 
-    // Rows of outputs. False where a window has nothing above -inf: its index is wrong then.
+    // Rows of outputs. False where a window has nothing above -inf: its offset is wrong then.
+    bool write(const Tile& t, const T* best, const IndexOf<T>* where, T* y, uint8_t* offsets) const {
+        I found{};
+        IndexOf<T> missing = 0;
+        for (int64_t r = 0; r < t.rows; ++r, best += cells_, where += cells_) {
+            const int64_t to = offset(p_.output, t.d, t.h + r, t.w);
+            copy_run<T>(y + to, best, t.columns);
+            for_blocks<T, kLanes>(
+                0, t.columns,
+                [&]<int L>(int64_t o) {
+                    const auto name = load_row<Row<IndexOf<T>, L>>(where + o);
+                    store_bytes<IndexOf<T>, L>(offsets + to + o, name);
+                    if constexpr (L == kLanes) {
+                        found |= name;
+                    } else {
+                        for (int l = 0; l < L; ++l) missing |= name[l];
+                    }
+                },
+                [&](int64_t o) {
+                    offsets[to + o] = static_cast<uint8_t>(where[o]);
+                    missing |= where[o];
+                });
+        }
+        for (int l = 0; l < kLanes; ++l) missing |= found[l];
+        return missing >= 0;
+    }
+
+    // The same with indices.
     bool write(const Tile& t, const T* best, const IndexOf<T>* where, T* y, int64_t* indices) const {
         constexpr int kWide = lanes<int64_t>;
         using Wide = Row<int64_t, kWide>;

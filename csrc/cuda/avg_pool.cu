@@ -59,7 +59,7 @@ __global__ void avg_pool_kernel(PoolWindows g, PoolPlaces places, PoolDivisor di
     Sum<T, V> sums[R];
 #pragma unroll
     for (int r = 0; r < R; ++r) sums[r].start();
-    fold_windows<V>(g, x + at.n * g.input.n + at.c * g.input.c, at, sums);
+    fold_windows<V>(g, x + at.n * g.input.n + at.c * g.input.c, at, PoolNames{}, sums);
     const A across = divisor.whole<A>() * divisor.along<A>(g.d, at.d) * divisor.along<A>(g.w, at.w);
 #pragma unroll
     for (int r = 0; r < R; ++r) {
@@ -81,7 +81,7 @@ __global__ void avg_pool_wide_kernel(PoolWindows g, PoolPlaces places, PoolDivis
     const PoolPlace at = places.at(item);
     Sum<T, 1> sum;
     sum.start();
-    fold_wide_window(g, x + at.n * g.input.n + at.c * g.input.c, at, sum);
+    fold_wide_window(g, x + at.n * g.input.n + at.c * g.input.c, at, PoolNames{}, sum);
     if (lane_index() > 0) return;
     sum.total.of[0] /=
         divisor.whole<A>() * divisor.along<A>(g.d, at.d) * divisor.along<A>(g.h, at.h) * divisor.along<A>(g.w, at.w);

@@ -1,58 +1,86 @@
 // max_pool and adaptive_max_pool: the largest element of each window, and where it was.
 //
 // Of equal elements the first in the window's order wins; NaN beats everything, and the last NaN beats the others; a
-// window of nothing but -inf gives its first element. An index is an offset in the d*h*w plane of its channel.
+// window of nothing but -inf gives its first element. Where it was is its name: an index, its position in the d*h*w
+// plane of its channel, or in one byte an offset, its number in the window.
 // The gradient gathers: a thread goes through the windows that cover its elements, in order, and adds the grad_output
-// of those whose index names one of them. No atomics, the same sum every time.
+// of those whose index or offset names one of them. No atomics, the same sum every time.
 //
-// Bound by memory bandwidth. Forward reads each input element and writes each output element once, plus 8 bytes of
-// index where asked: for 3x3 windows at stride 2 in fp32 5 bytes per input element, 7 with indices; one comparison per
-// window element. The gradient moves the same bytes the other way; neighbours share what they read through L1, the
-// rows of one thread through registers.
+// Bound by memory bandwidth. Forward reads each input element and writes each output element once, plus 1 byte of
+// offset or 8 of index where asked: for 3x3 windows at stride 2 in fp32 5 bytes per input element, 5.25 with offsets,
+// 7 with indices (bf16: 2.5, 2.75, 4.5); one comparison per window element. The gradient moves the same bytes the other
+// way; neighbours share what they read through L1, the rows of one thread through registers.
 // Tuned: no kernel of this file may spill registers.
+#include <type_traits>
+
 #include "pool.h"
 
 namespace pycv::cuda {
 namespace {
 
-template <class T, int V, bool Indices>
+template <Indices I>
+using index_t = std::conditional_t<I == Indices::offset, uint8_t, int64_t>;
+
+// The name of the first element inside the r-th of a thread's windows along the height, as those of the 0th go on.
+template <Indices I>
+__device__ __forceinline__ int first_of_row(const PoolWindows& g, const PoolPlace& at, int r) {
+    const int o = min(at.h + r, g.h.out - 1);
+    if constexpr (I == Indices::offset) return (g.h.before(o) + r * g.h.stride) * g.w.filter;
+    return g.h.window(o).begin * g.w.size;
+}
+
+template <Indices I>
+__device__ __forceinline__ PoolNames names_of(const PoolWindows& g, const PoolPlace& at) {
+    if constexpr (I == Indices::none) return PoolNames{};
+    const int first_row = first_of_row<I>(g, at, 0);
+    if constexpr (I == Indices::offset) {
+        const int row = g.w.filter, slice = g.h.filter * row;
+        return {{g.d.before(at.d) * slice, slice}, {first_row, row}, {g.w.before(at.w), 1}};
+    }
+    const int row = g.w.size, slice = g.h.size * row;
+    return {{g.d.window(at.d).begin * slice, g.d.dilation * slice},
+            {first_row, g.h.dilation * row},
+            {g.w.window(at.w).begin, g.w.dilation}};
+}
+
+template <class T, int V, bool Named>
 struct Largest {
     using Value = accumulator_t<T>;
     Value best[V];
-    int where[Indices ? V : 1];
+    int where[Named ? V : 1];
 
     __device__ __forceinline__ void start(int first = 0) {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
             best[v] = -static_cast<Value>(INFINITY);
-            if constexpr (Indices) where[v] = first;
+            if constexpr (Named) where[v] = first;
         }
-        if constexpr (!Indices) where[0] = 0;
+        if constexpr (!Named) where[0] = 0;
     }
-    __device__ __forceinline__ void take(int v, Value value, int position) {
+    __device__ __forceinline__ void take(int v, Value value, int name) {
         if (!(value > best[v] || value != value)) return;
         best[v] = value;
-        if constexpr (Indices) where[v] = position;
+        if constexpr (Named) where[v] = name;
     }
-    __device__ __forceinline__ void add(const Elements<T, V>& values, int position) {
+    __device__ __forceinline__ void add(const Elements<T, V>& values, int name) {
 #pragma unroll
-        for (int v = 0; v < V; ++v) take(v, values.of[v], position);
+        for (int v = 0; v < V; ++v) take(v, values.of[v], name);
     }
     __device__ __forceinline__ void merge(const Largest& next) {
 #pragma unroll
-        for (int v = 0; v < V; ++v) take(v, next.best[v], Indices ? next.where[v] : 0);
+        for (int v = 0; v < V; ++v) take(v, next.best[v], Named ? next.where[v] : 0);
     }
-    // The lanes of a warp have their elements in turn: positions decide what comes first.
+    // The lanes of a warp have their elements in turn: names decide what comes first.
     __device__ __forceinline__ void join(int lane_bits) {
         static_assert(V == 1);
         const Value value = shuffle_xor(best[0], lane_bits);
-        const int position = shuffle_xor(where[0], lane_bits);
+        const int name = shuffle_xor(where[0], lane_bits);
         const bool missing = value != value, own_missing = best[0] != best[0];
-        const bool better = missing ? !own_missing || position > where[0]
-                                    : value > best[0] || (value == best[0] && position < where[0]);
+        const bool better =
+            missing ? !own_missing || name > where[0] : value > best[0] || (value == best[0] && name < where[0]);
         if (!better) return;
         best[0] = value;
-        where[0] = position;
+        where[0] = name;
     }
     __device__ __forceinline__ void store(T* y) const {
         Elements<T, V> values;
@@ -60,78 +88,136 @@ struct Largest {
         for (int v = 0; v < V; ++v) values.of[v] = best[v];
         store_elements(y, values);
     }
-    __device__ __forceinline__ void store_indices(int64_t* to) const {
-        if constexpr (V == 1) {
-            *to = where[0];
-        } else {
+    // `before`: names that other windows of this thread have before this one's.
+    template <class Index>
+    __device__ __forceinline__ void store_names(Index* to, int before) const {
+        constexpr int N = V * sizeof(Index) < 4 ? 1 : sizeof(Index) == 8 && V > 1 ? 2 : V;  // in one access
 #pragma unroll
-            for (int v = 0; v < V; v += 2) store_vector(to + v, Vector<int64_t, 2>{where[v], where[v + 1]});
+        for (int v = 0; v < V; v += N) {
+            if constexpr (N == 1) {
+                to[v] = static_cast<Index>(where[v] - before);
+            } else {
+                Vector<Index, N> names;
+#pragma unroll
+                for (int n = 0; n < N; ++n) names[n] = static_cast<Index>(where[v + n] - before);
+                store_vector(to + v, names);
+            }
         }
     }
 };
 
-template <class T, int V, int R, bool Indices>
-__global__ void max_pool_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, int64_t* indices) {
+template <class T, int V, int R, Indices I>
+__global__ void max_pool_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, index_t<I>* indices) {
     const int64_t item = pool_item();
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
-    const int first_d = g.d.window(at.d).begin, first_w = g.w.window(at.w).begin;
-    Largest<T, V, Indices> folds[R];
+    const PoolNames names = names_of<I>(g, at);
+    Largest<T, V, I != Indices::none> folds[R];
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-        const int first_h = g.h.window(min(at.h + r, g.h.out - 1)).begin;
-        folds[r].start((first_d * g.h.size + first_h) * g.w.size + first_w);
-    }
-    fold_windows<V>(g, x + at.n * g.input.n + at.c * g.input.c, at, folds);
+    for (int r = 0; r < R; ++r) folds[r].start(names.d.first + first_of_row<I>(g, at, r) + names.w.first);
+    fold_windows<V>(g, x + at.n * g.input.n + at.c * g.input.c, at, names, folds);
 #pragma unroll
     for (int r = 0; r < R; ++r) {
         if (at.h + r >= g.h.out) break;
         const int64_t to = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h + r, at.w);
         folds[r].store(y + to);
-        if constexpr (Indices) folds[r].store_indices(indices + to);
+        const int before = I == Indices::offset ? r * g.h.stride * g.w.filter : 0;
+        if constexpr (I != Indices::none) folds[r].store_names(indices + to, before);
     }
 }
 
 // A warp for every output.
-template <class T, bool Indices>
-__global__ void max_pool_wide_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, int64_t* indices) {
+template <class T, Indices I>
+__global__ void max_pool_wide_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, index_t<I>* indices) {
     const int64_t item = pool_item_of_warp();
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
-    const int first_row = g.d.window(at.d).begin * g.h.size + g.h.window(at.h).begin;
-    Largest<T, 1, Indices> fold;
-    fold.start(first_row * g.w.size + g.w.window(at.w).begin);
-    fold_wide_window(g, x + at.n * g.input.n + at.c * g.input.c, at, fold);
+    const PoolNames names = names_of<I>(g, at);
+    Largest<T, 1, I != Indices::none> fold;
+    fold.start(names.first());
+    fold_wide_window(g, x + at.n * g.input.n + at.c * g.input.c, at, names, fold);
     if (lane_index() > 0) return;
     const int64_t to = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h, at.w);
     fold.store(y + to);
-    if constexpr (Indices) fold.store_indices(indices + to);
+    if constexpr (I != Indices::none) fold.store_names(indices + to, 0);
 }
 
-template <class T, int V, int R>
-__global__ void max_pool_gradient_kernel(PoolWindows g, PoolPlaces places, const T* grad_output, const int64_t* indices,
-                                         T* grad_input) {
+// The R rows of inputs that a thread adds up, and whether a name that was read is that of one of them: by indices.
+template <Indices I, int R>
+struct Own {
+    int first, row;
+
+    __device__ __forceinline__ Own(const PoolWindows& g, const PoolPlace& at)
+        : first((at.d * g.h.size + at.h) * g.w.size + at.w), row(g.w.size) {}
+    __device__ __forceinline__ void enter_row(const PoolWindows&, const PoolPlace&, int, int) {}
+    __device__ __forceinline__ bool enter(const PoolWindows&, const PoolPlace&, int) { return true; }
+    __device__ __forceinline__ bool is(int r, int64_t name) const { return name - first == r * row; }
+};
+
+// By offsets, which name an input differently in every window.
+template <int R>
+struct Own<Indices::offset, R> {
+    static constexpr int kNone = -512;  // whatever is added to it along the width
+    int rows[R], column = 0;
+
+    __device__ __forceinline__ Own(const PoolWindows&, const PoolPlace&) {}
+    __device__ __forceinline__ void enter_row(const PoolWindows& g, const PoolPlace& at, int i, int j) {
+        const int d = g.d.element(i, at.d);
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+            const int h = g.h.element(j, at.h + r);
+            rows[r] = d < 0 || h < 0 ? kNone : (d * g.h.filter + h) * g.w.filter;
+        }
+    }
+    __device__ __forceinline__ bool enter(const PoolWindows& g, const PoolPlace& at, int k) {
+        column = g.w.element(k, at.w);
+        return column >= 0;
+    }
+    __device__ __forceinline__ bool is(int r, int name) const { return name == rows[r] + column; }
+};
+
+// V offsets in one access where there is such, else one by one as indices are.
+template <int V, class Index>
+struct Names {
+    Index of[V];
+
+    __device__ __forceinline__ explicit Names(const Index* from) {
+        if constexpr (V * sizeof(Index) == 4 || V * sizeof(Index) == 8) {
+            const Vector<Index, V> names = load_vector_read_only<V>(from);
+#pragma unroll
+            for (int v = 0; v < V; ++v) of[v] = names[v];
+        } else {
+#pragma unroll
+            for (int v = 0; v < V; ++v) of[v] = from[v];
+        }
+    }
+};
+
+template <class T, int V, int R, Indices I>
+__global__ void max_pool_gradient_kernel(PoolWindows g, PoolPlaces places, const T* grad_output,
+                                         const index_t<I>* indices, T* grad_input) {
     const int64_t item = pool_item();
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
     const PoolSpan d = g.d.covering(at.d), w = g.w.covering(at.w);
     const int last_row = min(at.h + R, g.h.size) - 1;
     const PoolSpan h{g.h.covering(at.h).begin, g.h.covering(last_row).end};
-    const int own = (at.d * g.h.size + at.h) * g.w.size + at.w;
+    Own<I, R> own(g, at);
     Elements<T, V> sums[R] = {};
     for (int i = d.begin; i < d.end; ++i)
         for (int j = h.begin; j < h.end; ++j) {
             const int64_t row = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, i, j, 0);
+            own.enter_row(g, at, i, j);
             for (int k = w.begin; k < w.end; ++k) {
+                if (!own.enter(g, at, k)) continue;
                 const int64_t from = row + k * g.output.w;
                 const Elements<T, V> grads = load_elements<V>(grad_output + from);
+                const Names<V, index_t<I>> names(indices + from);
 #pragma unroll
-                for (int v = 0; v < V; ++v) {
-                    const int64_t distance = indices[from + v] - own;
+                for (int v = 0; v < V; ++v)
 #pragma unroll
                     for (int r = 0; r < R; ++r)
-                        if (distance == r * g.w.size) sums[r].of[v] += grads.of[v];
-                }
+                        if (own.is(r, names.of[v])) sums[r].of[v] += grads.of[v];
             }
         }
 #pragma unroll
@@ -148,47 +234,63 @@ public:
     explicit MaxPool(const PoolProblem& problem) : p_(problem), windows_(pool_windows(problem)) {}
 
     void run(const PoolArguments& a, Stream stream) const override {
-        constexpr int N = widest_vector<T>;
-        const bool vectors = pool_vectors(p_, N, a.input, a.output, a.indices);
-        if (p_.pass == Pass::grad_input)
-            vectors ? gradient<N, kPoolVectorRows>(a, stream) : gradient<1, kPoolRows>(a, stream);
-        else if (pool_wide(p_, windows_))
-            p_.indices ? wide<true>(a, stream) : wide<false>(a, stream);
-        else if (p_.indices)
-            vectors ? forward<N, true>(a, stream) : forward<1, true>(a, stream);
-        else
-            vectors ? forward<N, false>(a, stream) : forward<1, false>(a, stream);
+        switch (p_.indices) {
+            case Indices::none: return forward<Indices::none>(a, stream);
+            case Indices::int64: return run<Indices::int64>(a, stream);
+            case Indices::offset: return run<Indices::offset>(a, stream);
+        }
     }
 
 private:
-    template <int V, bool Indices>
-    void forward(const PoolArguments& a, Stream stream) const {
-        constexpr int rows = V == 1 ? kPoolRows : kPoolVectorRows;
-        windows_.h.overlaps() ? forward<V, rows, Indices>(a, stream) : forward<V, 1, Indices>(a, stream);
+    static constexpr int kVector = widest_vector<T>;
+
+    bool vectors(const PoolArguments& a) const { return pool_vectors(p_, kVector, a.input, a.output, a.indices); }
+
+    template <Indices I>
+    void run(const PoolArguments& a, Stream stream) const {
+        if (p_.pass == Pass::forward)
+            forward<I>(a, stream);
+        else
+            vectors(a) ? gradient<kVector, kPoolVectorRows, I>(a, stream) : gradient<1, kPoolRows, I>(a, stream);
     }
 
-    template <int V, int R, bool Indices>
+    template <Indices I>
+    void forward(const PoolArguments& a, Stream stream) const {
+        if (pool_wide(p_, windows_))
+            wide<I>(a, stream);
+        else
+            vectors(a) ? forward<kVector, I>(a, stream) : forward<1, I>(a, stream);
+    }
+
+    template <int V, Indices I>
+    void forward(const PoolArguments& a, Stream stream) const {
+        constexpr int rows = V == 1 ? kPoolRows : kPoolVectorRows;
+        windows_.h.overlaps() ? forward<V, rows, I>(a, stream) : forward<V, 1, I>(a, stream);
+    }
+
+    template <int V, int R, Indices I>
     void forward(const PoolArguments& a, Stream stream) const {
         const PoolPlaces places(pool_pixels(p_), p_.n, p_.c, V, p_.out, R);
         if (places.count() == 0) return;
-        launch(max_pool_kernel<T, V, R, Indices>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_, places,
-               static_cast<const T*>(a.input), static_cast<T*>(a.output), a.indices);
+        launch(max_pool_kernel<T, V, R, I>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_, places,
+               static_cast<const T*>(a.input), static_cast<T*>(a.output), static_cast<index_t<I>*>(a.indices));
     }
 
-    template <bool Indices>
+    template <Indices I>
     void wide(const PoolArguments& a, Stream stream) const {
         const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, 1);
         if (places.count() == 0) return;
-        launch(max_pool_wide_kernel<T, Indices>, pool_grid_of_warps(places.count()), kPoolThreads, 0, stream, windows_,
-               places, static_cast<const T*>(a.input), static_cast<T*>(a.output), a.indices);
+        launch(max_pool_wide_kernel<T, I>, pool_grid_of_warps(places.count()), kPoolThreads, 0, stream, windows_,
+               places, static_cast<const T*>(a.input), static_cast<T*>(a.output), static_cast<index_t<I>*>(a.indices));
     }
 
-    template <int V, int R>
+    template <int V, int R, Indices I>
     void gradient(const PoolArguments& a, Stream stream) const {
         const PoolPlaces places(pool_pixels(p_), p_.n, p_.c, V, p_.size, R);
         if (places.count() == 0) return;
-        launch(max_pool_gradient_kernel<T, V, R>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_, places,
-               static_cast<const T*>(a.output), a.indices, static_cast<T*>(a.input));
+        launch(max_pool_gradient_kernel<T, V, R, I>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_,
+               places, static_cast<const T*>(a.output), static_cast<const index_t<I>*>(a.indices),
+               static_cast<T*>(a.input));
     }
 
     PoolProblem p_;

@@ -33,7 +33,7 @@ struct PoolAxis {
     int size, filter, stride, padding, dilation, out;
     bool adaptive;
     bool all_cover;  // every window may point at any position
-    Divider by_stride, by_out, by_size;
+    Divider by_stride, by_out, by_size, by_dilation;
 
     // The positions of window o.
     __device__ __forceinline__ PoolSpan window(int o) const {
@@ -55,6 +55,20 @@ struct PoolAxis {
         const int beyond = i + padding - (filter - 1) * dilation - 1;  // begins of windows that end before i
         const int first = beyond < 0 ? 0 : static_cast<int>(by_stride.quotient(beyond)) + 1;
         return {first, min(static_cast<int>(by_stride.quotient(i + padding)) + 1, out)};
+    }
+
+    // How many elements of window o lie in the padding before the input. Not of adaptive windows.
+    __device__ __forceinline__ int before(int o) const {
+        const int begin = o * stride - padding;
+        return begin < 0 ? (-begin + dilation - 1) / dilation : 0;
+    }
+
+    // Which element of window o lies at position i; -1 where none does. Not of adaptive windows.
+    __device__ __forceinline__ int element(int o, int i) const {
+        const int distance = i - (o * stride - padding);
+        if (distance < 0) return -1;
+        const int number = static_cast<int>(by_dilation.quotient(distance));
+        return number < filter && number * dilation == distance ? number : -1;
     }
 
     // How many positions of window o count in an average: up to the right padding, or those of the input.
@@ -97,8 +111,20 @@ inline PoolAxis pool_axis(bool adaptive, int64_t size, int64_t filter, int64_t s
             all_cover,
             Divider(stride, size + padding),
             Divider(std::max<int64_t>(out, 1), largest),
-            Divider(std::max<int64_t>(size, 1), largest)};
+            Divider(std::max<int64_t>(size, 1), largest),
+            Divider(dilation, size + padding)};
 }
+
+// The numbers of a window's elements along one axis: of its first inside the input, and from one to the next.
+struct PoolNumbers {
+    int first, step;
+};
+
+// What a fold calls the elements of a window: by their positions in the plane, or by their numbers in the window.
+struct PoolNames {
+    PoolNumbers d, h, w;
+    __device__ __forceinline__ int first() const { return d.first + h.first + w.first; }
+};
 
 // The windows and where the tensors lie.
 struct PoolWindows {
@@ -109,8 +135,9 @@ struct PoolWindows {
 inline PoolWindows pool_windows(const PoolProblem& p) {
     const bool adaptive = p.kind == PoolKind::adaptive_max || p.kind == PoolKind::adaptive_avg;
     // Expanded indices point at one position from several windows: it need not lie in each of them.
-    const bool shared = p.indices && ((p.output.d == 0 && p.out.d > 1) || (p.output.h == 0 && p.out.h > 1) ||
-                                      (p.output.w == 0 && p.out.w > 1));
+    const bool shared =
+        p.indices == Indices::int64 &&
+        ((p.output.d == 0 && p.out.d > 1) || (p.output.h == 0 && p.out.h > 1) || (p.output.w == 0 && p.out.w > 1));
     const auto axis = [&](int64_t size, int64_t filter, int64_t stride, int64_t padding, int64_t dilation,
                           int64_t out) {
         return pool_axis(adaptive, size, filter, stride, padding, dilation, out, shared);
@@ -185,49 +212,58 @@ bool pool_vectors(const PoolProblem& p, int vector, const Address*... addresses)
 }
 
 // Folds the windows of outputs (at.h ... at.h + R - 1) of one column into `folds`, which have been started. A Fold has
-// start(), add(elements, position): the next elements of a row, and merge(fold): the next row.
+// start(), add(elements, name): the next elements of a row, and merge(fold): the next row. The names are those of the
+// first of the R windows, and go on behind its end for the others.
 template <int V, int R, class T, class Fold>
 __device__ __forceinline__ void fold_windows(const PoolWindows& g, const T* image, const PoolPlace& at,
-                                             Fold (&folds)[R]) {
+                                             const PoolNames& names, Fold (&folds)[R]) {
     const PoolSpan d = g.d.window(at.d), w = g.w.window(at.w);
     PoolSpan h[R];
 #pragma unroll
     for (int r = 0; r < R; ++r) h[r] = g.h.window(min(at.h + r, g.h.out - 1));
     const int next_row = R == 1 ? g.h.dilation : 1;  // rows are shared where there is no dilation
-    for (int i = d.begin; i < d.end; i += g.d.dilation)
-        for (int j = h[0].begin; j < h[R - 1].end; j += next_row) {
+    int slice = names.first();
+    for (int i = d.begin; i < d.end; i += g.d.dilation, slice += names.d.step) {
+        int first = slice;
+        for (int j = h[0].begin; j < h[R - 1].end; j += next_row, first += names.h.step) {
             const T* row = image + pool_offset(g.input, i, j, 0);
-            const int position = (i * g.h.size + j) * g.w.size;
             Fold along;
             along.start();
-            for (int k = w.begin; k < w.end; k += g.w.dilation)
-                along.add(load_elements<V>(row + k * g.input.w), position + k);
+            int name = first;
+            for (int k = w.begin; k < w.end; k += g.w.dilation, name += names.w.step)
+                along.add(load_elements<V>(row + k * g.input.w), name);
 #pragma unroll
             for (int r = 0; r < R; ++r)
                 if (j >= h[r].begin && j < h[r].end) folds[r].merge(along);
         }
+    }
 }
 
 // Folds the window of one output by a warp, which has started a fold in every lane; all of them get the result. A Fold
 // has join(lane_bits): the fold of another lane, in no particular order.
 template <class T, class Fold>
 __device__ __forceinline__ void fold_wide_window(const PoolWindows& g, const T* image, const PoolPlace& at,
-                                                 Fold& fold) {
+                                                 const PoolNames& names, Fold& fold) {
     const PoolSpan d = g.d.window(at.d), h = g.h.window(at.h), w = g.w.window(at.w);
-    const int width = ceil_div(w.end - w.begin, g.w.dilation) * g.w.dilation;
-    int i = d.begin, j = h.begin, k = w.begin + lane_index() * g.w.dilation;
-    if (h.begin >= h.end || width <= 0) i = d.end;  // nothing is inside
+    const int columns = ceil_div(w.end - w.begin, g.w.dilation);
+    int i = d.begin, j = h.begin, k = lane_index();
+    int slice = names.first(), row = slice;
+    if (h.begin >= h.end || columns <= 0) i = d.end;  // nothing is inside
     while (i < d.end) {
-        if (k < w.end) {
-            fold.add(load_elements<1>(image + pool_offset(g.input, i, j, k)), (i * g.h.size + j) * g.w.size + k);
-            k += warp_size * g.w.dilation;
+        if (k < columns) {
+            fold.add(load_elements<1>(image + pool_offset(g.input, i, j, w.begin + k * g.w.dilation)),
+                     row + k * names.w.step);
+            k += warp_size;
             continue;
         }
-        k -= width;
+        k -= columns;
         j += g.h.dilation;
+        row += names.h.step;
         if (j < h.end) continue;
         j = h.begin;
         i += g.d.dilation;
+        slice += names.d.step;
+        row = slice;
     }
 #pragma unroll
     for (int bits = warp_size / 2; bits > 0; bits /= 2) fold.join(bits);

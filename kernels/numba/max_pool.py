@@ -1,8 +1,9 @@
 """max_pool and adaptive_max_pool: the largest element of each window, and where it was.
 
 Of equal elements the first wins; NaN beats everything, and the last NaN beats the others; a window of nothing but -inf
-gives its first element. An index is an offset in the d * h * w plane of its channel. The gradient adds every element of
-grad_output to the one that its index names, each plane on one thread.
+gives its first element. An index is a position in the d * h * w plane of its channel, an offset the number of an
+element in its window. The gradient adds every element of grad_output to the one that its index or offset names, each
+plane on one thread.
 """
 
 from __future__ import annotations
@@ -16,33 +17,36 @@ from .sharing import share
 
 
 @kernel
-def forward(threads, x, y, indices, g):
-    """``indices`` is empty where nobody asks for them."""
+def forward(threads, x, y, indices, g, offsets):
+    """``indices`` is empty where nobody asks for them, and takes ``offsets`` if so."""
     rows = g.n * g.c * g.out_d * g.out_h
     for thread in prange(threads):
         begin, end = share(rows, thread, threads)
         for row in range(begin, end):
-            _row(row, x, y, indices, g)
+            _row(row, x, y, indices, g, offsets)
 
 
 @inner
-def _row(row, x, y, indices, g):
+def _row(row, x, y, indices, g, offsets):
     h, d = row % g.out_h, row // g.out_h % g.out_d
     c, n = row // g.out_h // g.out_d % g.c, row // g.out_h // g.out_d // g.c
     plane = n * g.input_n + c * g.input_c
     to = n * g.output_n + c * g.output_c + d * g.output_d + h * g.output_h
     for w in range(g.out_w):
-        best, where = _largest(x, plane, d, h, w, g)
+        best, i, j, k = _largest(x, plane, d, h, w, g)
         y[to + w * g.output_w] = best
-        if indices.size > 0:
-            indices[to + w * g.output_w] = where
+        if offsets:
+            indices[to + w * g.output_w] = _offset(d, h, w, i, j, k, g)
+        elif indices.size > 0:
+            indices[to + w * g.output_w] = (i * g.size_h + j) * g.size_w + k
 
 
 @inner
 def _largest(x, plane, d, h, w, g):
+    """The largest element of a window, and its position."""
     d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, g)
     best = x.dtype.type(-np.inf)
-    where = (d_first * g.size_h + h_first) * g.size_w + w_first
+    best_i, best_j, best_k = d_first, h_first, w_first
     for i in range(d_first, d_end, g.dilation_d):
         for j in range(h_first, h_end, g.dilation_h):
             row = plane + i * g.input_d + j * g.input_h
@@ -50,26 +54,46 @@ def _largest(x, plane, d, h, w, g):
                 value = x[row + k * g.input_w]
                 if value > best or value != value:
                     best = value
-                    where = (i * g.size_h + j) * g.size_w + k
-    return best, where
-
-
-@kernel
-def gradient(threads, grad_input, grad_output, indices, g):
-    for thread in prange(threads):
-        begin, end = share(g.n * g.c, thread, threads)
-        for plane in range(begin, end):
-            _scatter(plane // g.c, plane % g.c, grad_input, grad_output, indices, g)
+                    best_i, best_j, best_k = i, j, k
+    return best, best_i, best_j, best_k
 
 
 @inner
-def _scatter(n, c, grad_input, grad_output, indices, g):
+def _offset(d, h, w, i, j, k, g):
+    """The number in window (d, h, w) of its element at (i, j, k)."""
+    at_d = (i + g.padding_d - d * g.stride_d) // g.dilation_d
+    at_h = (j + g.padding_h - h * g.stride_h) // g.dilation_h
+    at_w = (k + g.padding_w - w * g.stride_w) // g.dilation_w
+    return (at_d * g.filter_h + at_h) * g.filter_w + at_w
+
+
+@inner
+def _position(d, h, w, offset, g):
+    """Where the element of this number lies: the other way round."""
+    i = d * g.stride_d - g.padding_d + offset // g.filter_w // g.filter_h * g.dilation_d
+    j = h * g.stride_h - g.padding_h + offset // g.filter_w % g.filter_h * g.dilation_h
+    return i, j, w * g.stride_w - g.padding_w + offset % g.filter_w * g.dilation_w
+
+
+@kernel
+def gradient(threads, grad_input, grad_output, indices, g, offsets):
+    for thread in prange(threads):
+        begin, end = share(g.n * g.c, thread, threads)
+        for plane in range(begin, end):
+            _scatter(plane // g.c, plane % g.c, grad_input, grad_output, indices, g, offsets)
+
+
+@inner
+def _scatter(n, c, grad_input, grad_output, indices, g, offsets):
     plane = n * g.input_n + c * g.input_c
     clear_plane(grad_input, plane, g)
     for d in range(g.out_d):
         for h in range(g.out_h):
             row = n * g.output_n + c * g.output_c + d * g.output_d + h * g.output_h
             for w in range(g.out_w):
-                index = indices[row + w * g.output_w]
-                i, j, k = index // g.size_w // g.size_h, index // g.size_w % g.size_h, index % g.size_w
+                index = np.int64(indices[row + w * g.output_w])
+                if offsets:
+                    i, j, k = _position(d, h, w, index, g)
+                else:
+                    i, j, k = index // g.size_w // g.size_h, index // g.size_w % g.size_h, index % g.size_w
                 grad_input[plane + i * g.input_d + j * g.input_h + k * g.input_w] += grad_output[row + w * g.output_w]

@@ -10,7 +10,7 @@ import numpy as np
 
 from pycv.problem import Layout, Sizes
 
-DTYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64, "i64": np.int64}
+DTYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64, "i64": np.int64, "uint8": np.uint8}
 
 
 def spatial(values: Sizes, fill: int) -> Sizes:

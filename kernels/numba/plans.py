@@ -174,7 +174,8 @@ class Pooling:
         numbers: tuple = (g,)
         if self._max:
             kernel = max_pool.forward if self._forward else max_pool.gradient
-            views.append(image_view(p.output, p.n, p.c, p.output_size, "i64"))
+            views.append(image_view(p.output, p.n, p.c, p.output_size, p.index_dtype))
+            numbers = (g, p.indices == "offset")
         else:
             kernel = avg_pool.forward if self._forward else avg_pool.gradient
             numbers = (g, p.divisor, p.count_include_pad)

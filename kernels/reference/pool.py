@@ -4,14 +4,15 @@ A window is the positions o * stride - padding + r * dilation that lie inside th
 each axis into out overlapping parts, from floor(o * size / out) to ceil((o + 1) * size / out).
 
 max: the first of the largest values, but the last NaN if there is one; where all are -inf, the first position. Indices
-count within the spatial extent of the input (d * h * w). Its gradient goes to the index.
+count within the spatial extent of the input (d * h * w), offsets within the whole window (filter), whether its elements
+lie inside the input or not. Its gradient goes to the position that either names.
 avg: the sum over the window / divisor: the one given, or the window's size, padding included (up to the right padding,
 not beyond) or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from math import prod
 
@@ -46,12 +47,25 @@ def _axis_windows(problem: PoolProblem, axis: int) -> list[list[int]]:
     return [[i for i in window if 0 <= i < size] for window in positions]
 
 
-def _flat_positions(problem: PoolProblem, window: tuple[list[int], ...]) -> np.ndarray:
-    """Offsets within the spatial extent, in the order in which the window is read."""
+def _flat(extent: tuple[int, ...], axes: Iterable[list[int]]) -> np.ndarray:
+    """The points of a grid by their numbers within ``extent``, the last axis varying fastest."""
     flat = np.zeros(1, np.int64)
-    for axis, positions in zip(problem.size, window, strict=True):
-        flat = (flat[:, None] * axis + np.array(positions, np.int64)).ravel()
+    for size, points in zip(extent, axes, strict=True):
+        flat = (flat[:, None] * size + np.array(points, np.int64)).ravel()
     return flat
+
+
+def _flat_positions(problem: PoolProblem, window: tuple[list[int], ...]) -> np.ndarray:
+    """Numbers within the spatial extent, in the order in which the window is read."""
+    return _flat(problem.size, window)
+
+
+def _named(problem: PoolProblem, out: tuple[int, ...], window: tuple[list[int], ...]) -> np.ndarray:
+    """What names these positions of the window of ``out``, in the same order: their indices, or their offsets."""
+    if problem.indices == "int64":
+        return _flat_positions(problem, window)
+    axes = zip(window, out, problem.stride, problem.padding, problem.dilation, strict=True)
+    return _flat(problem.filter, ([(i - o * u + p) // d for i in positions] for positions, o, u, p, d in axes))
 
 
 def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -65,7 +79,8 @@ def _max_forward(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict[st
         last_nan = len(positions) - 1 - np.argmax(missing[..., ::-1], -1)
         which = np.where(missing.any(-1), last_nan, np.argmax(values, -1))
         output[(..., *out)] = np.take_along_axis(values, which[..., None], -1)[..., 0]
-        indices[(..., *out)] = positions[which]
+        if problem.indices:
+            indices[(..., *out)] = _named(problem, out, window)[which]
     return {"output": output, "indices": indices} if problem.indices else {"output": output}
 
 
@@ -73,8 +88,19 @@ def _max_grad_input(problem: PoolProblem, arrays: dict[str, np.ndarray]) -> dict
     planes, count = problem.n * problem.c, prod(problem.output_size)
     grad_input = np.zeros((planes, prod(problem.size)))
     indices, grad = arrays["indices"].reshape(planes, count), arrays["output"].reshape(planes, count)
+    if problem.indices == "offset":
+        indices = _indices_of_offsets(problem, indices)
     np.add.at(grad_input, (np.arange(planes)[:, None], indices), grad)
     return {"input": grad_input.reshape(problem.n, problem.c, *problem.size)}
+
+
+def _indices_of_offsets(problem: PoolProblem, offsets: np.ndarray) -> np.ndarray:
+    indices = np.empty(offsets.shape, np.int64)
+    for number, (out, window) in enumerate(windows(problem)):
+        at = np.zeros(prod(problem.filter), np.int64)
+        at[_named(problem, out, window)] = _flat_positions(problem, window)
+        indices[:, number] = at[offsets[:, number]]
+    return indices
 
 
 def _divisor(problem: PoolProblem, out: tuple[int, ...], window: tuple[list[int], ...]) -> int:

@@ -22,6 +22,7 @@ from . import interpreted
 
 DTYPES = {
     "f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64,
+    "uint8": torch.uint8,
 }  # fmt: skip
 _interpreting = threading.Lock()
 

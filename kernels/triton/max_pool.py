@@ -1,8 +1,9 @@
 """Max pooling and its gradient, both by gathering: each output looks at its window, each input at its windows.
 
 Of equal values the first counts, of NaN the last; where all are -inf, the first position. Indices count within the
-spatial extent of the input. The gradient reads an index for every window that an element lies in, and adds in their
-order: no atomics, the same result every time.
+spatial extent of the input, offsets (one byte) within the window, its elements in the padding included. The gradient
+reads an index or offset for every window that an element lies in, and adds in their order: no atomics, the same result
+every time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .language import put
-from .windows import axes, begin, elements, end, first_window, last_window, locate
+from .windows import axes, begin, elements, end, first_window, last_window, locate, number
 
 
 @triton.jit
@@ -23,7 +24,8 @@ def forward(
     PADDING_D: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
     DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
     EXTENT_D: tl.constexpr, EXTENT_H: tl.constexpr, EXTENT_W: tl.constexpr,
-    ADAPTIVE: tl.constexpr, ACC: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    ADAPTIVE: tl.constexpr, OFFSETS: tl.constexpr, ACC: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     element, there = elements(count, BLOCK, WIDE)
     n, c, position = locate(element, channels, positions, CHANNELS_LAST)
@@ -50,11 +52,12 @@ def forward(
                 value = tl.load(plane + at.to(tl.int64) * x_p, mask=inside, other=0).to(ACC)
                 better = inside & ((value > best) | (value != value) | (index < 0))
                 best = tl.where(better, value, best)
-                index = tl.where(better, at, index)
+                name = (td * taps_h + th) * taps_w + tw if OFFSETS else at
+                index = tl.where(better, name, index)
     to = n * y_n + c * y_c + position.to(tl.int64) * y_p
     put(y + to, best, there)
     if indices is not None:
-        tl.store(indices + to, index.to(tl.int64), mask=there)
+        tl.store(indices + to, index.to(indices.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -64,8 +67,11 @@ def gradient(
     x_n, x_c, x_p, y_n, y_c, y_p,
     STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     PADDING_D: tl.constexpr, PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
+    DILATION_D: tl.constexpr, DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    FILTER_H: tl.constexpr, FILTER_W: tl.constexpr,
     EXTENT_D: tl.constexpr, EXTENT_H: tl.constexpr, EXTENT_W: tl.constexpr,
-    ADAPTIVE: tl.constexpr, ACC: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    ADAPTIVE: tl.constexpr, OFFSETS: tl.constexpr, ACC: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """``windows``: how many an element may lie in, at most, along each axis."""
     element, there = elements(count, BLOCK, WIDE)
@@ -82,14 +88,24 @@ def gradient(
     for td in range(0, windows_d):
         od = first_d + td
         inside_d = there & (od <= last_d)
+        if OFFSETS:
+            name_d, is_element = number(d, od, STRIDE_D, PADDING_D, DILATION_D)
+            inside_d = inside_d & is_element
         for th in range(0, windows_h):
             oh = first_h + th
             inside_h = inside_d & (oh <= last_h)
+            if OFFSETS:
+                name_h, is_element = number(h, oh, STRIDE_H, PADDING_H, DILATION_H)
+                inside_h = inside_h & is_element
             for tw in range(0, windows_w):
                 ow = first_w + tw
                 inside = inside_h & (ow <= last_w)
                 at = plane + ((od * out_height + oh) * out_width + ow).to(tl.int64) * y_p
-                winner = tl.load(indices + at, mask=inside, other=-1)
-                taken = inside & (winner == position)
+                name = position
+                if OFFSETS:
+                    name_w, is_element = number(w, ow, STRIDE_W, PADDING_W, DILATION_W)
+                    inside = inside & is_element
+                    name = (name_d * FILTER_H + name_h) * FILTER_W + name_w
+                taken = inside & (tl.load(indices + at, mask=inside, other=0) == name)
                 total += tl.load(grad + at, mask=taken, other=0).to(ACC)
     put(out + n * x_n + c * x_c + position.to(tl.int64) * x_p, total, there)

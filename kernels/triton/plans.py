@@ -179,8 +179,9 @@ class Pooling:
         constants |= per_axis("EXTENT", extent, "DHW")
         pointers = dict.fromkeys(names, p.dtype)
         if self._max:
-            pointers["indices"] = "i64"
-            constants |= per_axis("DILATION", dilation, "DHW") if self._forward else {}
+            pointers["indices"] = p.index_dtype
+            constants |= per_axis("DILATION", dilation, "DHW") | {"OFFSETS": p.indices == "offset"}
+            constants |= {} if self._forward else per_axis("FILTER", spatial(p.filter, 1)[1:], "HW")
         else:
             constants |= {"DIVISOR": p.divisor, "PADDED": p.count_include_pad and not adaptive}
         count = p.n * p.c * positions

@@ -74,3 +74,10 @@ def last_window(i, size, out, stride, padding, ADAPTIVE: tl.constexpr):
         return (((i.to(tl.int64) + 1) * out - 1) // size).to(tl.int32)
     else:
         return tl.minimum((i + padding) // stride, out - 1)
+
+
+@triton.jit
+def number(i, o, stride, padding, dilation):
+    """Which element of window o, which covers it, lies at position i; and whether one does, between its gaps."""
+    distance = i + padding - o * stride
+    return distance // dilation, distance % dilation == 0

@@ -373,12 +373,20 @@ def _with_parameters(layer: torch.nn.Module, weight: Tensor, bias: Tensor | None
 def _pool(nn: ModuleType, functional: ModuleType, p: PoolProblem, data: Data) -> _Forward:
     x, function = data["input"], getattr(functional, p.op)
     if p.op.startswith("adaptive"):
-        return _Forward(partial(function, x, p.output_size, *([p.indices] if "max" in p.op else [])))
+        return _Forward(partial(function, x, p.output_size, *([bool(p.indices)] if "max" in p.op else [])))
     ceil_mode = p.output_size != output_size(p.size, p.filter, p.stride, p.padding, p.dilation)
     if p.op.startswith("max"):
-        return _Forward(partial(function, x, p.filter, p.stride, p.padding, p.dilation, ceil_mode, p.indices))
+        run = partial(function, x, p.filter, p.stride, p.padding, p.dilation, ceil_mode, p.indices == "int64")
+        return _Forward(partial(_for_gradient, x, run) if p.indices == "offset" and p.pass_ == "forward" else run)
     divisor = [] if p.op == "avg_pool1d" else [p.divisor or None]
     return _Forward(partial(function, x, p.filter, p.stride, p.padding, ceil_mode, p.count_include_pad, *divisor))
+
+
+def _for_gradient(x: Tensor, run: Callable) -> Tensor:
+    """With whatever a library keeps for the backward pass. The functions have no other way to ask for that."""
+    with torch.enable_grad():
+        x.requires_grad_()
+        return run().detach()
 
 
 def _norm(nn: ModuleType, functional: ModuleType, p: NormProblem, data: Data) -> _Forward:

@@ -155,7 +155,7 @@ def _pool(op: str, arguments: dict[str, Any], y: Tensor) -> PoolProblem | None:
     return PoolProblem(
         op, "forward", x.shape[0], x.shape[1], tuple(x.shape[2:]), tuple(y.shape[2:]),
         filter, stride, padding, dilation,
-        indices=bool(arguments.get("return_indices", False)),
+        indices="int64" if arguments.get("return_indices", False) else "",
         count_include_pad=arguments.get("count_include_pad", True),
         divisor=arguments.get("divisor_override") or 0,
     )  # fmt: skip

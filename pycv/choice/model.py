@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,8 @@ def _problem_counts(problem: Problem, threads: int) -> Counts:
 def _torch_counts(p: Problem, threads: int) -> Counts:
     """torch's convolutions work on whole vectors of channels; it reorders the weight on every call, and an epilogue
     is an op of its own."""
+    if isinstance(p, PoolProblem) and p.indices:
+        p = replace(p, indices="int64")  # the only ones that it has
     counts = _problem_counts(p, threads)
     if not isinstance(p, (ConvProblem, GemmProblem)):
         return counts

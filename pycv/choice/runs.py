@@ -42,8 +42,8 @@ class Operands:
         self.memory = {}
         for name, (_, _, extent) in self.places.items():
             self.memory[name] = _repeated(lines.to(drawn_in if name in _STATISTICS else self.dtype), extent)
-        if "indices" in self.memory:
-            self.memory["indices"] = torch.zeros_like(self.memory["indices"], dtype=torch.int64)
+        if isinstance(problem, PoolProblem) and problem.indices:
+            self.memory["indices"] = _first_of_windows(problem, self.places["indices"][2])
         for name in ("running_var", "invstd"):
             if name in self.memory:
                 self.memory[name].abs_().add_(0.5)
@@ -72,6 +72,28 @@ class Operands:
 def _repeated(lines: Tensor, count: int) -> Tensor:
     """A few random values again and again: as fast to make as memory is to write."""
     return lines.repeat(-(-count // len(lines)))[:count].clone() if count else lines[:0]
+
+
+def _first_of_windows(p: PoolProblem, extent: int) -> Tensor:
+    """Indices or offsets that name the first element of every window inside the input. Others may lie outside of it."""
+    offsets = p.indices == "offset"
+    names = torch.zeros((), dtype=torch.int64, device="cpu")
+    for axis, (size, out) in enumerate(zip(p.size, p.output_size, strict=True)):
+        window = torch.arange(out, device="cpu")
+        if p.filter:
+            begin = window * p.stride[axis] - p.padding[axis]
+            before = (-begin).clamp(min=0) + p.dilation[axis] - 1
+            number = before.div(p.dilation[axis], rounding_mode="floor")
+            along = number if offsets else begin + number * p.dilation[axis]
+        else:
+            along = window * size // max(out, 1)
+        names = names.unsqueeze(-1) * (p.filter[axis] if offsets else size) + along
+    memory = torch.zeros(extent, dtype=torch.uint8 if offsets else torch.int64, device="cpu")
+    strides, block = p.output.strides(p.c, p.output_size), p.output.block
+    shape = (p.n, -(-p.c // block), *p.output_size, block)
+    if extent:
+        memory.as_strided(shape, (*strides, 1))[...] = names.unsqueeze(-1)
+    return memory.to(p.device)
 
 
 def _places(p: Problem) -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, int]]:

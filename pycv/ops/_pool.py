@@ -15,7 +15,7 @@ import torch
 from torch._prims_common import suggest_memory_format
 
 from .. import registry, settings
-from ..problem import Layout, PoolProblem, Sizes
+from ..problem import Layout, PoolProblem, Sizes, has_offsets
 from ._dispatch import (
     DTYPES,
     context_key,
@@ -46,12 +46,19 @@ class Spec(NamedTuple):
 class Prepared:
     """A pooling of inputs of one shape, strides and dtype: the forward kernel, and what it writes."""
 
-    __slots__ = ("channels_last", "choice", "copy_input", "input_shape", "launch", "out_shape", "out_strides", "spec")
+    __slots__ = (
+        "channels_last", "choice", "copy_input", "index_dtype", "indices", "input_shape", "launch", "out_shape",
+        "out_strides", "spec",
+    )  # fmt: skip
 
-    def __init__(self, spec: Spec, choice: registry.Choice, input_shape, out_shape, channels_last, copy_input):
+    def __init__(
+        self, spec: Spec, choice: registry.Choice, indices: str, input_shape, out_shape, channels_last, copy_input
+    ):
         self.spec = spec
         self.choice = choice
         self.launch = choice.plan.launch if choice.plan is not None else None
+        self.indices = indices
+        self.index_dtype = torch.uint8 if indices == "offset" else torch.int64
         self.input_shape = input_shape
         self.out_shape = out_shape
         self.out_strides = _strides(out_shape, spec.rank, channels_last)
@@ -215,7 +222,7 @@ def _layout(shape: Sizes, strides: Sizes, rank: int) -> Layout | None:
     return Layout.of(tuple(shape), tuple(strides))
 
 
-def _problem(spec: Spec, pass_: str, shape: Sizes, input: Layout, output: Layout, x: torch.Tensor, indices: bool):
+def _problem(spec: Spec, pass_: str, shape: Sizes, input: Layout, output: Layout, x: torch.Tensor, indices: str):
     n, c, *size = shape if len(shape) == spec.rank + 2 else (1, *shape)
     return PoolProblem(
         spec.op, pass_, n, c, tuple(size), output_size_of(spec, tuple(size)),
@@ -228,7 +235,7 @@ def _problem(spec: Spec, pass_: str, shape: Sizes, input: Layout, output: Layout
 # ------------------------------------------------------------------------------------------------ running
 
 
-def recall(arguments: tuple, x: torch.Tensor, indices: bool) -> tuple[tuple | None, Prepared | None]:
+def recall(arguments: tuple, x: torch.Tensor, indices: str = "") -> tuple[tuple | None, Prepared | None]:
     """What :func:`memorize` kept for such a call, and the key for it; None for arguments that cannot be a key (lists).
 
     A key that is known means plain memory: whatever tells it from other memory is part of the key.
@@ -247,8 +254,9 @@ def memorize(key: tuple | None, prepared: Prepared) -> Prepared:
     return prepared if key is None or holds_tensor(key[0]) else remember(_calls, key, prepared)
 
 
-def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:
-    """The kernel for this pooling of this input; validates it when it is new."""
+def prepare(spec: Spec, x: torch.Tensor, indices: str = "") -> Prepared:
+    """The kernel for this pooling of this input; validates it when it is new. ``indices`` as the problem has them, but
+    "offset" is a wish: where there are none it is int64."""
     current = settings.current()
     key = (spec, indices, x.shape, x.stride(), x.dtype, x.device, context_key(current))
     prepared = _forward.get(key)
@@ -263,9 +271,12 @@ def prepare(spec: Spec, x: torch.Tensor, indices: bool) -> Prepared:
         if layout is None or copy_input:
             layout = _dense_layout(shape, spec.rank, channels_last)
         output = _dense_layout(out_shape, spec.rank, channels_last)
+        if indices == "offset" and not has_offsets(shape[-spec.rank :], spec.filter, spec.padding, spec.dilation):
+            indices = "int64"
         problem = _problem(spec, "forward", shape, layout, output, x, indices)
         choice = registry.choose(problem, current, torch.get_num_threads())
-        prepared = remember(_forward, key, Prepared(spec, choice, shape, out_shape, channels_last, copy_input))
+        prepared = Prepared(spec, choice, indices, shape, out_shape, channels_last, copy_input)
+        remember(_forward, key, prepared)
     return prepared
 
 
@@ -273,17 +284,18 @@ def _dense_layout(shape: Sizes, rank: int, channels_last: bool) -> Layout:
     return _layout(shape, _strides(shape, rank, channels_last), rank) or Layout()
 
 
-def grad_input_choice(prepared: Prepared, grad_output: torch.Tensor, indices: bool) -> registry.Choice:
-    """The kernel for the gradient: grad_output and grad_input dense, in the forward output's memory format."""
+def grad_input_choice(prepared: Prepared, grad_output: torch.Tensor) -> registry.Choice:
+    """The kernel for the gradient: grad_output and grad_input dense, in the forward output's memory format; the indices
+    are those that the forward wrote."""
     current = settings.current()
-    key = (prepared.spec, indices, prepared.input_shape, prepared.channels_last, grad_output.dtype, grad_output.device,
-           context_key(current))  # fmt: skip
+    key = (prepared.spec, prepared.indices, prepared.input_shape, prepared.channels_last, grad_output.dtype,
+           grad_output.device, context_key(current))  # fmt: skip
     choice = _grad_input.get(key)
     if choice is None:
         spec = prepared.spec
         input = _dense_layout(prepared.input_shape, spec.rank, prepared.channels_last)
         output = _dense_layout(prepared.out_shape, spec.rank, prepared.channels_last)
-        problem = _problem(spec, "grad_input", prepared.input_shape, input, output, grad_output, indices)
+        problem = _problem(spec, "grad_input", prepared.input_shape, input, output, grad_output, prepared.indices)
         choice = remember(_grad_input, key, registry.choose(problem, current, torch.get_num_threads()))
     return choice
 
@@ -296,23 +308,23 @@ def run_torch(choice: registry.Choice, function: Callable[..., Any], *arguments:
         return function(*arguments)
 
 
-def run_forward(prepared: Prepared, x: torch.Tensor, indices: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+def run_forward(prepared: Prepared, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The pooled tensor, and the indices if asked for. The choice has a plan."""
     if not registry.recorders:
-        return _run_forward(prepared, x, indices)
+        return _run_forward(prepared, x)
     with registry.timed(prepared.choice):
-        return _run_forward(prepared, x, indices)
+        return _run_forward(prepared, x)
 
 
-def _run_forward(prepared, x, indices):
+def _run_forward(prepared, x):
     if prepared.copy_input:
         dense = x.new_empty_strided(x.shape, _strides(x.shape, prepared.spec.rank, prepared.channels_last))
         x = dense.copy_(x)
     out = x.new_empty_strided(prepared.out_shape, prepared.out_strides)
-    if not indices:
+    if not prepared.indices:
         prepared.launch(x.data_ptr(), out.data_ptr(), 0)
         return out, None
-    where = x.new_empty_strided(prepared.out_shape, prepared.out_strides, dtype=torch.int64)
+    where = x.new_empty_strided(prepared.out_shape, prepared.out_strides, dtype=prepared.index_dtype)
     prepared.launch(x.data_ptr(), out.data_ptr(), where.data_ptr())
     return out, where
 

@@ -41,7 +41,7 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
     """See :func:`pycv.functional.avg_pool2d`."""
     arguments = ("avg_pool", rank, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     seen = watched() or not isinstance(x, torch.Tensor)
-    key, prepared = (None, None) if seen else recall(arguments, x, False)
+    key, prepared = (None, None) if seen else recall(arguments, x)
     if prepared is None:
         if seen or not plain(x):
             if divisor_override and torch.compiler._is_exporting_flag:  # 0 is for torch to refuse
@@ -58,7 +58,7 @@ def avg_pool(rank, x, kernel_size, stride, padding, ceil_mode, count_include_pad
                 ) from None
             require_64_bits(f"avg_pool{rank}d", "divisor_override", divisor_override, divisor)
         spec = window_spec("avg_pool", rank, kernel_size, stride, padding, 1, ceil_mode, count_include_pad, divisor)
-        prepared = memorize(key, prepare(spec, x, False))
+        prepared = memorize(key, prepare(spec, x))
     return _pool(prepared, x)
 
 
@@ -78,14 +78,14 @@ def _exportable(rank, x, kernel_size, stride, padding, ceil_mode, divisor) -> to
 def adaptive_avg_pool(rank, x, output_size) -> torch.Tensor:
     """See :func:`pycv.functional.adaptive_avg_pool2d`."""
     seen = watched() or not isinstance(x, torch.Tensor)
-    key, prepared = (None, None) if seen else recall(("adaptive_avg_pool", rank, output_size), x, False)
+    key, prepared = (None, None) if seen else recall(("adaptive_avg_pool", rank, output_size), x)
     if prepared is None:
         # torch takes, for output size 1 alone, inputs without elements or with fewer axes: it decides on those.
         if seen or not plain(x) or x.dim() not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]:
             if not seen:
                 require_axes("adaptive_avg_pool", rank, output_size, x)
             return _TORCH_ADAPTIVE[rank](x, output_size)
-        prepared = memorize(key, prepare(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x, False))
+        prepared = memorize(key, prepare(adaptive_spec("adaptive_avg_pool", rank, output_size, x), x))
     return _pool(prepared, x)
 
 
@@ -94,7 +94,7 @@ def _pool(prepared: Prepared, x: torch.Tensor) -> torch.Tensor:
         return run_torch(prepared.choice, _torch_op, prepared.spec, x)
     if torch.is_grad_enabled() and x.requires_grad:
         return _apply_avg_pool(x, prepared)
-    return run_forward(prepared, x, False)[0]
+    return run_forward(prepared, x)[0]
 
 
 def _torch_op(spec: Spec, x: torch.Tensor) -> torch.Tensor:
@@ -111,7 +111,7 @@ class _AvgPool(torch.autograd.Function):
     def forward(ctx, x, prepared):
         ctx.prepared = prepared
         ctx.settings = settings.current()
-        return run_forward(prepared, x, False)[0]
+        return run_forward(prepared, x)[0]
 
     @staticmethod
     def backward(ctx, grad_output):
@@ -125,7 +125,7 @@ _apply_avg_pool = super(torch.autograd.Function, _AvgPool).apply  # below its Py
 def _grad_input(grad_output: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     if watched() or not plain(grad_output):
         return _spread(grad_output, prepared)
-    choice = grad_input_choice(prepared, grad_output, False)
+    choice = grad_input_choice(prepared, grad_output)
     if choice.plan is None:
         return run_torch(choice, _spread, grad_output, prepared)
     if torch.is_grad_enabled() and grad_output.requires_grad:
@@ -145,7 +145,7 @@ class _AvgPoolGradInput(torch.autograd.Function):
         if watched() or not plain(grad):
             return _torch_op(ctx.spec, grad), None, None
         with settings.applied(ctx.settings):
-            return _pool(prepare(ctx.spec, grad, False), grad), None, None
+            return _pool(prepare(ctx.spec, grad), grad), None, None
 
 
 def _spread(grad_output: torch.Tensor, prepared: Prepared) -> torch.Tensor:

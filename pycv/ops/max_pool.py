@@ -1,7 +1,8 @@
 """max_pool1d/2d/3d and adaptive_max_pool1d/2d/3d: the largest element of each window and where it was.
 
 Gradient: every grad_output goes to the element that its index names; it is linear in grad_output, so its own gradient
-gathers by the same indices. Indices are computed only where the caller or a gradient needs them.
+gathers by the same indices. Indices are computed only where the caller or a gradient needs them: int64 for the caller,
+one byte per output for a gradient alone, the offset in its window, where windows have such (problem.has_offsets).
 Under torch.compile, export, transforms and modes the op is torch's own.
 """
 
@@ -42,7 +43,7 @@ def max_pool(rank, x, kernel_size, stride, padding, dilation, ceil_mode, return_
     if watched() or not isinstance(x, torch.Tensor):
         return _torch_max(rank, x, window, return_indices)
     needs_grad = _is_grad_enabled() and x.requires_grad
-    indices = needs_grad or bool(return_indices)
+    indices = _indices(needs_grad, return_indices)
     key, prepared = recall(("max_pool", rank, window), x, indices)
     if prepared is None:
         if not plain(x):
@@ -58,7 +59,7 @@ def adaptive_max_pool(rank, x, output_size, return_indices) -> Pooled:
     if watched() or not isinstance(x, torch.Tensor):
         return _TORCH_ADAPTIVE[rank](x, output_size, return_indices)
     needs_grad = _is_grad_enabled() and x.requires_grad
-    indices = needs_grad or bool(return_indices)
+    indices = _indices(needs_grad, return_indices)
     key, prepared = recall(("adaptive_max_pool", rank, output_size), x, indices)
     if prepared is None:
         if not plain(x):
@@ -67,6 +68,10 @@ def adaptive_max_pool(rank, x, output_size, return_indices) -> Pooled:
     if prepared.launch is None:
         return run_torch(prepared.choice, _TORCH_ADAPTIVE[rank], x, output_size, return_indices)
     return _pool(prepared, x, needs_grad, return_indices)
+
+
+def _indices(needs_grad: bool, return_indices) -> str:
+    return "int64" if return_indices else "offset" if needs_grad else ""
 
 
 def _torch_max(rank: int, x, window: tuple, return_indices) -> Pooled:
@@ -78,14 +83,14 @@ def _pool(prepared: Prepared, x: torch.Tensor, needs_grad: bool, return_indices:
     if needs_grad:
         out, indices = _apply_max_pool(x, prepared)
     else:
-        out, indices = run_forward(prepared, x, bool(return_indices))
+        out, indices = run_forward(prepared, x)
     return (out, indices) if return_indices else out
 
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, prepared):
-        out, indices = run_forward(prepared, x, True)
+        out, indices = run_forward(prepared, x)
         ctx.mark_non_differentiable(indices)
         ctx.save_for_backward(indices)
         ctx.set_materialize_grads(False)
@@ -108,7 +113,7 @@ _apply_max_pool = super(torch.autograd.Function, _MaxPool).apply  # below its Py
 def _grad_input(grad_output: torch.Tensor, indices: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     if watched() or not plain(grad_output):
         return _scatter(grad_output, indices, prepared)
-    choice = grad_input_choice(prepared, grad_output, True)
+    choice = grad_input_choice(prepared, grad_output)
     if choice.plan is None:
         return run_torch(choice, _scatter, grad_output, indices, prepared)
     if torch.is_grad_enabled() and grad_output.requires_grad:
@@ -127,15 +132,31 @@ class _MaxPoolGradInput(torch.autograd.Function):
     def backward(ctx, grad):
         (indices,) = ctx.saved_tensors
         rank = ctx.prepared.spec.rank
-        gathered = _planes(grad, rank).gather(-1, _planes(indices, rank))
-        return gathered.reshape(ctx.prepared.out_shape), None, None, None
+        positions = _planes(_positions(indices, ctx.prepared), rank)
+        return _planes(grad, rank).gather(-1, positions).reshape(ctx.prepared.out_shape), None, None, None
 
 
 def _scatter(grad_output: torch.Tensor, indices: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     """The gradient in torch's ops."""
     shape, rank = prepared.input_shape, prepared.spec.rank
     zeros = _planes(grad_output.new_zeros(shape), rank)
-    return zeros.scatter_add(-1, _planes(indices, rank), _planes(grad_output, rank)).reshape(shape)
+    positions = _planes(_positions(indices, prepared), rank)
+    return zeros.scatter_add(-1, positions, _planes(grad_output, rank)).reshape(shape)
+
+
+def _positions(indices: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    """Indices or offsets as indices: where in its plane each maximum lies."""
+    if prepared.indices == "int64":
+        return indices
+    spec = prepared.spec
+    size, out = prepared.input_shape[-spec.rank :], prepared.out_shape[-spec.rank :]
+    positions, rest, step = torch.zeros_like(indices, dtype=torch.int64), indices.long(), 1
+    for axis in reversed(range(spec.rank)):
+        window = torch.arange(out[axis], device=indices.device).view(-1, *[1] * (spec.rank - 1 - axis))
+        element = rest % spec.filter[axis] * spec.dilation[axis]
+        positions += step * (window * spec.stride[axis] - spec.padding[axis] + element)
+        rest, step = rest // spec.filter[axis], step * size[axis]
+    return positions
 
 
 def _planes(x: torch.Tensor, rank: int) -> torch.Tensor:

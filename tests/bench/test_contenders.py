@@ -27,6 +27,8 @@ PROBLEMS = [
     "max_pool2d.forward n2c3h9w9 r3s3 u2 p1",
     "max_pool2d.forward n2c3h9w9 r2s2 u2 o5 indices",
     "max_pool2d.grad_input n2c3h9w9 r3s3 u2 p1 indices",
+    "max_pool2d.forward n2c3h9w9 r3s3 u2 p1 offsets",
+    "max_pool2d.grad_input n2c3h9w9 r3s3 u2 p1 offsets",
     "avg_pool2d.forward n2c3h9w9 r3s3 u2 p1 exclude_pad",
     "avg_pool3d.grad_input n2c3d4h5w5 t2r2s2 u2 divisor3",
     "avg_pool1d.forward n2c3w9 s3",

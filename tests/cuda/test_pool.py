@@ -4,7 +4,7 @@ import pytest
 
 from .execution import assert_right
 
-KINDS = ("max_pool", "avg_pool")
+KINDS = (("avg_pool", ""), ("max_pool", "indices"), ("max_pool", "offsets"))
 DTYPES = ("f32", "f64", "f16", "bf16")
 WINDOWS = (
     "r3s3 o5x9 u2 p1",
@@ -21,11 +21,11 @@ def flags(kind):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pass_", ["forward", "grad_input"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_windows_in_both_layouts(kind, pass_, dtype):
+@pytest.mark.parametrize("kind, flag", KINDS)
+def test_windows_in_both_layouts(kind, flag, pass_, dtype):
     for window in WINDOWS:
         for shape, layout, offset in (("n2c3", "nchw", 1), ("n2c16", "nhwc", 0), ("n1c5", "nhwc", 0)):
-            text = f"{kind}2d.{pass_} {shape}h10w17 {window} {dtype} {layout} cpu {flags(kind)}"
+            text = f"{kind}2d.{pass_} {shape}h10w17 {window} {dtype} {layout} cpu {flag}"
             assert_right(text, kinds=["normal"], offset=offset)
 
 
@@ -44,6 +44,13 @@ def test_windows_in_both_layouts(kind, pass_, dtype):
         "max_pool2d.{} n3c6h7w9 r3s3 o4x5 u2 p1 f32 nchw/500>nhwc/300/9 cpu indices",
         "max_pool2d.{} n3c8h7w9 r3s3 o4x5 u2 p1 f32 nhwc/800/12>nhwc/300/12 cpu indices",
         "max_pool2d.{} n1c2h1w700 r1s2 o1x350 u1x2 f32 nchw cpu indices",  # more than a block
+        "max_pool1d.{} n2c3w40 s4 o11 u3 d3 f32 nchw cpu offsets",
+        "max_pool2d.{} n2c4h12w13 r3s2 o5x9 u2x1 p1 d2x3 f32 nhwc cpu offsets",
+        "max_pool2d.{} n2c3h6w7 r3s3 o6x7 p1 f64 nhwc cpu offsets",  # no vector of offsets
+        "max_pool3d.{} n2c2d5h6w7 t3r2s3 o3x5x4 u2x1x2 p1x0x1 f32 nchw cpu offsets",
+        "max_pool3d.{} n1c8d4h5w6 t2r3s3 o3x5x6 p0x1x1 bf16 nhwc cpu offsets",
+        "max_pool3d.{} n1c2d9h7w9 t3r3s3 o5x5x5 u1x1x2 p1 d2x1x1 f32 nchw cpu offsets",
+        "max_pool1d.{} n1c2w270 s256 o31 u9 p128 f32 nchw cpu offsets",  # the largest window
         "avg_pool2d.{} n3c32h8w9 r2s2 o7x8 f32 nhwc cpu",
         "max_pool2d.{} n0c3h4w4 r2s2 o2x2 u2 f32 nchw cpu indices",
     ],
@@ -66,7 +73,7 @@ def test_adaptive(kind, pass_):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_ties_and_windows_of_minus_infinity(dtype, layout):
-    for flags in ("indices", ""):
+    for flags in ("indices", "offsets", ""):
         for seed in range(3):  # integers: ties in every window
             text = f"max_pool2d.forward n2c8h7w9 r3s3 o4x5 u2 p1 {dtype} {layout} cpu {flags}"
             assert_right(text, kinds=["integers", "nonfinite"], seed=seed, orders=["forward"])
@@ -80,13 +87,17 @@ def test_windows_that_take_a_warp(dtype):
         "adaptive_{}_pool2d.forward n1c3h20w41 o3x2",
         "{}_pool2d.forward n1c3h13w29 r6s7 o2x4 u6x7 p3x2",
         "{}_pool3d.forward n2c1d4h8w6 t4r8s2 o1x1x3 u4x8x2",
+        "{}_pool3d.forward n1c2d6h9w10 t3r4s4 o2x2x3 u3x5x4 p1x2x1",
     ):
-        for kind, flags in (("avg", ""), ("max", "indices"), ("max", "")):
+        for kind, flags in (("avg", ""), ("max", "indices"), ("max", "offsets"), ("max", "")):
+            if flags == "offsets" and text.startswith("adaptive"):
+                continue
             kinds = ["normal"] if kind == "avg" else ["integers", "nonfinite"]
             assert_right(f"{text.format(kind)} {dtype} nchw cpu {flags}", kinds=kinds)
     for seed in range(5):
-        text = f"max_pool2d.forward n3c4h20w23 r5s7 o3x2 u6 p2x3 d2 {dtype} nchw cpu indices"
-        assert_right(text, kinds=["nonfinite"], seed=seed, orders=["forward"])
+        for flags in ("indices", "offsets"):
+            text = f"max_pool2d.forward n3c4h20w23 r5s7 o3x2 u6 p2x3 d2 {dtype} nchw cpu {flags}"
+            assert_right(text, kinds=["nonfinite"], seed=seed, orders=["forward"])
 
 
 def test_indices_that_several_windows_share():

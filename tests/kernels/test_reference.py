@@ -147,6 +147,22 @@ def comparable(problem: PoolProblem, output_size) -> bool:
     return tuple(output_size) == problem.output_size and not (problem.op == "avg_pool1d" and problem.divisor)
 
 
+def begins(problem: PoolProblem):
+    """Of the window of every output along each axis, shaped as the indices."""
+    grid = np.meshgrid(*map(np.arange, problem.output_size), indexing="ij")
+    return [o * u - p for o, u, p in zip(grid, problem.stride, problem.padding, strict=True)]
+
+
+def offsets_of(problem: PoolProblem, indices):
+    places = zip(np.unravel_index(indices.numpy(), problem.size), begins(problem), problem.dilation, strict=True)
+    return np.ravel_multi_index([(i - begin) // d for i, begin, d in places], problem.filter)
+
+
+def indices_of(problem: PoolProblem, offsets):
+    elements = zip(np.unravel_index(offsets, problem.filter), begins(problem), problem.dilation, strict=True)
+    return np.ravel_multi_index([begin + d * r for r, begin, d in elements], problem.size)
+
+
 @pytest.mark.parametrize("op", ["max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool"])
 def test_pool(op):
     compared = 0
@@ -160,10 +176,16 @@ def test_pool(op):
             continue
         compared += 1
         if problem.pass_ == "forward":
-            expected = {"output": y.detach()} | ({"indices": indices} if problem.indices else {})
+            expected = {"output": y.detach()}
+            if problem.indices:
+                by_offset = problem.indices == "offset"
+                expected["indices"] = torch.tensor(offsets_of(problem, indices)) if by_offset else indices
         elif indices is not None:
             flat = torch.zeros(problem.n, problem.c, x[0, 0].numel()).double()
-            flat.scatter_add_(2, t["indices"].flatten(2), t["output"].flatten(2))
+            places = arrays["indices"]
+            if problem.indices == "offset":
+                places = indices_of(problem, places)
+            flat.scatter_add_(2, torch.tensor(places).flatten(2), t["output"].flatten(2))
             expected = {"input": flat.reshape(x.shape)}
         else:
             expected = {"input": torch.autograd.grad(y, x, t["output"])[0]}
@@ -232,7 +254,7 @@ def test_max_pool_index_rules():
     inf, nan = np.inf, np.nan
     x = np.array([[1, 1, 0, 0], [1, 0, 0, 2], [-inf, -inf, nan, 5], [-inf, -inf, 7, nan]])
     problem = PoolProblem(
-        "max_pool2d", "forward", 1, 1, (4, 4), (2, 2), (2, 2), (2, 2), (0, 0), (1, 1), "f64", indices=True
+        "max_pool2d", "forward", 1, 1, (4, 4), (2, 2), (2, 2), (2, 2), (0, 0), (1, 1), "f64", indices="int64"
     )
     computed = reference.run(problem, {"input": x[None, None]})
     np.testing.assert_array_equal(computed["output"][0, 0], [[1, 2], [-inf, nan]])

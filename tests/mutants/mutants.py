@@ -19,7 +19,7 @@ class Mutant:
 
 
 RELU, MAX_POOL, AVG_POOL = "csrc/cpu/relu.cpp", "csrc/cpu/max_pool.cpp", "csrc/cpu/avg_pool.cpp"
-POOL_PLANES = "csrc/cpu/max_pool_planes.h"
+POOL_PLANES, POOL_PIXELS = "csrc/cpu/max_pool_planes.h", "csrc/cpu/max_pool_pixels.h"
 RELU_TESTS, POOL_TESTS, NORM_TESTS = "tests/ops/test_relu.py", "tests/ops/test_pool.py", "tests/ops/test_norm.py"
 POOL, NORM, BATCH_NORM = "csrc/cpu/pool.h", "csrc/cpu/norm.h", "csrc/cpu/batch_norm.cpp"
 TILES = "csrc/cpu/channel_tiles.h"
@@ -316,7 +316,21 @@ MUTANTS = [
     ),
     Mutant(POOL_WINDOWS, "group.template operator()<1>(channels - L);", "group.template operator()<1>(0);"),
     Mutant(AVG_POOL, "factor != T(0) ? sum * factor : sum / divide", "sum * factor"),
-    Mutant(MAX_POOL, "store_wide(indices + v * lanes<T>, where[v]);", "store_wide(indices, where[v]);"),
+    Mutant(MAX_POOL, "store_names(indices + v * lanes<T>, where[v]);", "store_names(indices, where[v]);"),
+    Mutant(MAX_POOL, "begin < 0 ? divide_up(-begin, a.dilation) : 0;", "0;"),
+    Mutant(MAX_POOL, "j * axes_.h.dilation, k * axes_.w.dilation);", "j * axes_.h.dilation, k);"),
+    Mutant(MAX_POOL, "clear_lanes(to, p_.size.w, p_.input.w, runs_.padding(run, p_.c));", ""),
+    Mutant(POOL_PIXELS, "? divide_up(beyond, a.stride) : 0", "? beyond / a.stride : 0"),
+    Mutant(POOL_PIXELS, "if (distance % a.dilation == 0)", "if (distance >= 0)"),
+    Mutant(POOL_PIXELS, "rows[r].name + k->name}", "k->name}"),
+    Mutant(POOL_PLANES, "? distance / axis.dilation * axes_.h.filter", "? distance * axes_.h.filter"),
+    Mutant(
+        "pycv/ops/max_pool.py",
+        "rest // spec.filter[axis], step",
+        "rest // size[axis], step",
+        "tests/ops/test_pool.py",
+    ),
+    Mutant("pycv/problem.py", "d <= i or p == 0 for", "d <= i + 9 or p == 0 for", "tests/test_problem.py"),
     Mutant(PLANE_SUMS, "odd += load<T>(p + i + step);", "", "tests/ops/test_pool.py"),
     Mutant(
         POOL,
@@ -394,7 +408,11 @@ MUTANTS = [
     Mutant(CUDA_POOL, "static_cast<int>(by_stride.quotient(beyond)) + 1;", "0;", CUDA_POOL_TESTS),
     Mutant(CUDA_POOL, "return min(filter, size + padding - begin);", "return filter;", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/max_pool.cu", "value > best[v] ||", "value >= best[v] ||", CUDA_POOL_TESTS),
-    Mutant("csrc/cuda/max_pool.cu", "&& position < where[0]", "&& position > where[0]", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "&& name < where[0]", "&& name > where[0]", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "? r * g.h.stride * g.w.filter : 0", "? r * g.w.filter : 0", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "rows[r] = d < 0 || h < 0 ? kNone", "rows[r] = d < 0 ? kNone", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/pool.h", "number < filter && number * dilation == distance", "number < filter", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/pool.h", "        row = slice;\n", "", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/max_pool.cu", "g.h.covering(last_row).end", "g.h.covering(at.h).end", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/division.h", "(__umulhi(n, magic_) + n)", "__umulhi(n, magic_)", CUDA_POOL_TESTS),
     # norms and transposes: barriers of a tree, the last chunk, relu's mask, mirrored windows, rows as columns
@@ -470,6 +488,7 @@ MUTANTS = [
     _numba("conv_gather.py", "start += -(origin + start * step) % every", "start += 0", "strided"),
     _numba("conv_gather.py", "if met < count:", "if met == 0:", "im2col"),
     _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
+    _numba("max_pool.py", "offset // g.filter_w % g.filter_h", "offset // g.filter_w", "max_pool_offsets"),
     _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
     _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
     # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
@@ -493,6 +512,8 @@ MUTANTS = [
     _triton("gemm.py", "depth[:, None] < k - first", "depth[:, None] <= k - first", "gemm"),
     _triton("gather.py", "(value % EVERY == 0) & ", "", "conv_strided"),
     _triton("conv_implicit.py", "first = part * part_positions", "first = 0 * part", "conv_parts"),
+    _triton("max_pool.py", "inside = inside & is_element", "inside = inside", "max_pool_offsets_gradient"),
+    _triton("max_pool.py", "(td * taps_h + th) * taps_w + tw", "(td * taps_h + th) * taps_h + tw", "max_pool_offsets"),
     _triton("max_pool.py", "(value > best) |", "(value >= best) |", "max_pool"),
     _triton("batch_norm.py", "distance * distance * count * share", "distance * distance * share", "batch_norm_parts"),
     _triton("windows.py", "size + out - 1) // out", "size) // out", "adaptive"),

@@ -80,6 +80,15 @@ inline int64_t divisor(const pycv::PoolProblem& p, int64_t inside_count, int64_t
            extent(ox, p.stride.w, p.padding.w, p.filter.w, p.size.w);
 }
 
+// The number in the window of output (oz, oy, ox) of its element at a position of the plane.
+inline int64_t number_in_window(const pycv::PoolProblem& p, int64_t oz, int64_t oy, int64_t ox, int64_t position) {
+    const int64_t z = position / (p.size.h * p.size.w), y = position / p.size.w % p.size.h, x = position % p.size.w;
+    const int64_t rz = (z - oz * p.stride.d + p.padding.d) / p.dilation.d;
+    const int64_t ry = (y - oy * p.stride.h + p.padding.h) / p.dilation.h;
+    const int64_t rx = (x - ox * p.stride.w + p.padding.w) / p.dilation.w;
+    return (rz * p.filter.h + ry) * p.filter.w + rx;
+}
+
 // Forward fills output and (max) indices; grad_input adds to input what output brings.
 inline void pool(const pycv::PoolProblem& p, Tensor& input, Tensor& output, std::vector<int64_t>& indices) {
     const bool max = p.kind == pycv::PoolKind::max || p.kind == pycv::PoolKind::adaptive_max;

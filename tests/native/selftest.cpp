@@ -337,6 +337,7 @@ const PoolCase kPoolCases[] = {
     {3, 70, {1, 5, 6}, {1, 3, 3}, kOne, {0, 1, 1}, kOne, kZero},          // several vectors of channels at a time
     {1, 4, {1, 6, 7}, {1, 3, 3}, {1, 2, 2}, {0, 0, 0}, kOne, {0, 1, 0}},  // ceil_mode
     {1, 2, {5, 6, 7}, {2, 3, 3}, {2, 1, 2}, {1, 1, 1}, kOne, kZero},
+    {1, 3, {7, 8, 9}, {2, 3, 2}, {1, 2, 2}, {0, 1, 1}, {3, 1, 2}, kZero},
     {3, 16, {1, 1, 35}, {1, 1, 4}, {1, 1, 1}, {0, 0, 2}, kOne, kZero},
     {0, 3, {1, 4, 4}, {1, 2, 2}, {1, 2, 2}, kZero, kOne, kZero},
 };
@@ -345,6 +346,12 @@ PoolKind pool_kind(const std::string& op) {
     if (op == "max_pool") return PoolKind::max;
     if (op == "avg_pool") return PoolKind::avg;
     return op == "adaptive_max_pool" ? PoolKind::adaptive_max : PoolKind::adaptive_avg;
+}
+
+Indices indices_to_test(PoolKind kind, Pass pass) {
+    const bool max = kind == PoolKind::max || kind == PoolKind::adaptive_max;
+    if (!max || (pass == Pass::forward && coin())) return Indices::none;
+    return kind == PoolKind::max && coin() ? Indices::offset : Indices::int64;
 }
 
 template <class T>
@@ -373,7 +380,7 @@ void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
                         dilation,
                         strides_of(layout, k.c, k.size),
                         strides_of(output_layout, k.c, out),
-                        max && (pass == Pass::grad_input || coin()),
+                        indices_to_test(kind, pass),
                         coin(),
                         kind == PoolKind::avg ? pick<int64_t>({0, 0, 7}) : 0};
     const int threads = pick({1, 3});
@@ -386,23 +393,36 @@ void run_pool(const KernelEntry& entry, const PoolCase& k, Pass pass) {
 
     Image<T> input_image(input, p.input, side), output_image(output, p.output, side);
     Tensor indices(k.n, k.c, out);
-    for (size_t i = 0; i < indices.values.size(); ++i) indices.values[i] = static_cast<double>(expected_indices[i]);
+    for (int64_t i = 0; i < std::ssize(indices.values); ++i) {
+        const int64_t position = expected_indices[static_cast<size_t>(i)];
+        const int64_t oz = i / (out.h * out.w) % out.d, oy = i / out.w % out.h, ox = i % out.w;
+        const bool offset = p.indices == Indices::offset;
+        indices.values[static_cast<size_t>(i)] =
+            static_cast<double>(offset ? reference::number_in_window(p, oz, oy, ox, position) : position);
+    }
     Image<int64_t> indices_image(indices, p.output, side);
+    Image<uint8_t> offsets_image(indices, p.output, side);
+    void* names = nullptr;
+    if (p.indices == Indices::int64) names = indices_image.data();
+    if (p.indices == Indices::offset) names = offsets_image.data();
     if (pass == Pass::forward) {
         input_image.write(input);
     } else {
         fill_integers(output.values, random_bits);
         output_image.write(output);
-        indices_image.write(indices);
+        if (p.indices == Indices::int64) indices_image.write(indices);
+        if (p.indices == Indices::offset) offsets_image.write(indices);
         std::fill(input.values.begin(), input.values.end(), 0.0);
         reference::pool(p, input, output, expected_indices);
     }
     describe(entry.op, entry.algorithm, text(pass), dtype_name<T>, "n", k.n, "c", k.c, "size", text(k.size), "filter",
-             text(k.filter), "out", text(out), "layouts", layout, output_layout, "threads", threads, side);
+             text(k.filter), "out", text(out), "indices", static_cast<int>(p.indices), "layouts", layout, output_layout,
+             "threads", threads, side);
     const std::unique_ptr<PoolPlan> plan(entry.pool(p, threads));
-    plan->run({input_image.data(), output_image.data(), p.indices ? indices_image.data() : nullptr});
+    plan->run({input_image.data(), output_image.data(), names});
     double error = pass == Pass::forward ? output_image.error(output, 1) : input_image.error(input, 1);
-    if (pass == Pass::forward && p.indices) error = std::max(error, indices_image.error(indices, 1));
+    if (pass == Pass::forward && p.indices == Indices::int64) error = std::max(error, indices_image.error(indices, 1));
+    if (pass == Pass::forward && p.indices == Indices::offset) error = std::max(error, offsets_image.error(indices, 1));
     report(error, max ? 0 : 1e-6);
 }
 

@@ -55,6 +55,7 @@ CASES = {
     "im2col": "conv2d.forward n2c3h7w9 k5r3s3 u2x1 p1 f32 nchw cpu bias",
     "strided": "conv2d.grad_input n1c3h8w9 k4r3s3 u2 p1 f32 nchw cpu",
     "max_pool": "max_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu indices",
+    "max_pool_offsets": "max_pool3d.grad_input n1c3d5h6w9 t2r3s2 u1x2x1 p1 d1x1x3 f32 nchw cpu offsets",
     "batch_norm": "batch_norm.grad_input n3c5h4w5 f32 nhwc cpu training+relu",
 }
 

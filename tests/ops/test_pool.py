@@ -262,4 +262,79 @@ def test_indices_are_not_computed_unless_needed():
         PF.max_pool2d(x, 2)
         PF.max_pool2d(x, 2, return_indices=True)
         PF.max_pool2d(x.requires_grad_(), 2)
-    assert [call.choice.problem.indices for call in calls] == [False, True, True]
+        PF.max_pool2d(x, 2, return_indices=True)
+        PF.max_pool2d(x, 17, 1, 8)  # 289 elements
+        PF.max_pool2d(x, 2, 1, 1, dilation=9, ceil_mode=True)  # windows without an element
+        PF.adaptive_max_pool2d(x, 3)
+    assert [call.choice.problem.indices for call in calls] == ["", "int64", "offset", *["int64"] * 4]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_gradient_keeps_one_byte_per_output(memory_format):
+    x = torch.randn(2, 16, 9, 11).contiguous(memory_format=memory_format).requires_grad_()
+    kept = []
+    with (
+        pycv.use(backend=BACKEND),
+        registry.record() as calls,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
+    ):
+        y = PF.max_pool2d(x, 3, 2, 1)
+        torch.autograd.grad(y.sum(), x)
+    assert [(t.dtype, t.shape) for t in kept] == [(torch.uint8, y.shape)]
+    assert [str(call.choice.problem).split()[-1] for call in calls] == ["offsets", "offsets"]
+
+
+OFFSETS = [  # rank, size, window
+    (1, (40,), dict(kernel_size=4, stride=3, padding=2)),
+    (1, (300,), dict(kernel_size=256, stride=9, padding=128)),  # offsets up to 255
+    (2, (19, 37), dict(kernel_size=3, stride=2, padding=1)),
+    (2, (12, 35), dict(kernel_size=(5, 2), stride=(1, 3), padding=(2, 1), ceil_mode=True)),
+    (2, (20, 23), dict(kernel_size=(3, 4), stride=2, padding=(1, 2), dilation=(2, 3))),
+    (2, (18, 17), dict(kernel_size=16, stride=1, padding=8)),
+    (2, (9, 8), dict(kernel_size=2, stride=3, dilation=4)),  # gaps between the windows, and in them
+    (3, (6, 7, 9), dict(kernel_size=(2, 3, 3), stride=(2, 1, 2), padding=1)),
+]
+
+
+@pytest.mark.parametrize("values", ["ties", "nan", "-inf"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rank, size, window", OFFSETS, ids=str)
+def test_gradients_by_offsets(rank, size, window, channels_last, values):
+    """Exactly torch's, whoever wins a tie: to the first of equals, the last NaN, the first of all -inf (of which torch
+    takes another one in channels_last_3d)."""
+    x = torch.randint(-2, 3, (2, 21, *size), dtype=torch.float32)
+    if values == "nan":
+        x.view(-1)[torch.randperm(x.numel())[: x.numel() // 10]] = np.nan
+    if values == "-inf":
+        x[..., : size[-1] * 2 // 3] = -np.inf
+    name = f"max_pool{rank}d"
+    expected = getattr(F, name)(leaf := x.detach().requires_grad_(), **window)
+    grad_output = torch.randint(-8, 9, expected.shape, dtype=torch.float32)  # sums of these are exact
+    expected_gradient = torch.autograd.grad(expected, leaf, grad_output)[0]
+    if channels_last and rank > 1:
+        x = x.to(memory_format=torch.channels_last if rank == 2 else torch.channels_last_3d)
+    with pycv.use(backend=BACKEND), registry.record() as calls:
+        computed = getattr(PF, name)(leaf := x.detach().requires_grad_(), **window)
+        gradient = torch.autograd.grad(computed, leaf, grad_output)[0]
+    assert [call.choice.problem.indices for call in calls] == ["offset", "offset"]
+    torch.testing.assert_close(computed, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rank, size, window", OFFSETS[:1] + OFFSETS[3:5] + OFFSETS[6:], ids=str)
+def test_second_gradients_by_offsets(rank, size, window):
+    """The places that offsets name, found by torch's ops: the gather of the second derivative, and the scatter that
+    takes the kernel's place under a transform."""
+    x = torch.randn(2, 3, *size, dtype=torch.float64).requires_grad_()
+    name = f"max_pool{rank}d"
+    found = []
+    for functions in (PF, F):
+        y = getattr(functions, name)(x, **window)
+        grad_output = torch.ones_like(y).requires_grad_()
+        first = torch.autograd.grad(y, x, grad_output, create_graph=True)[0]
+        weights = torch.arange(x.numel(), dtype=torch.float64).view(x.shape)
+        several = torch.stack([torch.ones_like(y), torch.full_like(y, 3)])
+        batched = torch.autograd.grad(y, x, several, is_grads_batched=True, retain_graph=True)[0]
+        found.append((first, torch.autograd.grad(first, grad_output, weights)[0], batched))
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0)

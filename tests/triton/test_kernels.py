@@ -38,6 +38,8 @@ CASES = {
     "conv_fft_line": "conv1d.forward n1c2w300 k2s90 p40 f32 nchw cpu relu",
     "max_pool": "max_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu indices",
     "max_pool_gradient": "max_pool2d.grad_input n1c5h7w8 r3s2 u2x1 p1 d1x2 f32 nhwc cpu indices",
+    "max_pool_offsets": "max_pool3d.forward n1c2d4h5w6 t2r3s2 u1x2x1 p1 f32 nhwc cpu offsets",
+    "max_pool_offsets_gradient": "max_pool3d.grad_input n1c3d5h6w9 t2r3s2 u1x2x1 p1x1x0 d1x1x3 f32 nchw cpu offsets",
     "avg_pool": "avg_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu exclude_pad",
     "avg_pool_gradient": "avg_pool3d.grad_input n1c2d4h5w6 t2r3s3 u1x2x2 p1 f32 nchw cpu",
     "adaptive": "adaptive_avg_pool2d.forward n1c3h7w10 o3x4 f32 nhwc cpu",
