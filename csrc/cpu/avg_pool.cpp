@@ -347,15 +347,13 @@ private:
     bool whole_;        // one window that is the whole of a dense plane
 };
 
-// Whether windows cost less with channels in the lanes, the transpositions included. Measured: along the rows every
-// second column is cheap where there is a vector of outputs, and so are the copies of which a gradient of windows side
-// by side consists; windows of any other kind there are not.
+// Of a gradient whose windows lie side by side, copies are faster where they are not too short.
 template <class T>
 bool is_better_transposed(const PoolProblem& p) {
-    if (!can_be_transposed<T>(p) || p.out.count() <= 1 || 2 * round_up(p.c, lanes<T>) > 3 * p.c) return false;
+    if (p.pass == Pass::forward) return has_short_rows<T>(p);
     const PoolAxis w = pool_axes(p).w;
-    if (p.pass == Pass::forward) return w.adaptive || w.stride != 2 || w.out < lanes<T>;
-    return !AvgPool<T>::tiles(w) || w.out < lanes<T> / 2;
+    return can_be_transposed<T>(p) && p.out.count() > 1 && 2 * round_up(p.c, lanes<T>) <= 3 * p.c &&
+           (!AvgPool<T>::tiles(w) || w.out < lanes<T> / 2);
 }
 
 template <class T>

@@ -10,6 +10,7 @@
 
 #include "max_pool_pixels.h"
 #include "max_pool_planes.h"
+#include "pool_transposed.h"
 #include "pool_windows.h"
 #include "vector_moves.h"
 
@@ -198,8 +199,10 @@ private:
     template <class Index>
     void index_pixel_row(const T* image, int64_t od, int64_t oh, T* y, Index* indices) const {
         const NamedSpan d = slices(od), h = rows(oh);
+        const Span next = next_rows<T>(p_, axes_.h, oh);
         for (int64_t o = 0; o < p_.out.w; ++o) {
             const NamedSpan w = columns(o);
+            if (next.begin < next.end) ask_for(image, runs_.channels, p_.input, next, {w.begin, w.end});
             T* to = y + o * p_.output.w;
             Index* to_index = indices + o * p_.output.w;
             if (narrow_ && runs_.channels >= lanes<T>) {
@@ -403,9 +406,15 @@ private:
     WindowsOfPixels<T> readers_;
 };
 
+template <class T>
+PoolPlan* plan_of(const PoolProblem& p, int threads) {
+    const bool values = p.pass == Pass::forward && p.indices == Indices::none;
+    if (!values || !has_short_rows<T>(p)) return new MaxPool<T>(p, threads);
+    return new TransposedPool<T, MaxPool<T>>(p, pool_threads(p, pool_axes(p), threads));
+}
+
 PoolPlan* plan_max_pool(const PoolProblem& problem, int threads) {
-    if (problem.dtype == DType::f64) return new MaxPool<double>(problem, threads);
-    return new MaxPool<float>(problem, threads);
+    return problem.dtype == DType::f64 ? plan_of<double>(problem, threads) : plan_of<float>(problem, threads);
 }
 
 }  // namespace

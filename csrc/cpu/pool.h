@@ -1,7 +1,7 @@
 // What max and average pooling share: windows, and vectors that read a row at a stride.
 //
 // Both poolings run in one of two ways. `pixels`: channels are contiguous, vectors lie along them, and every output
-// pixel walks its own window, whatever its shape; average pooling makes pixels of small planes (pool_transposed.h).
+// pixel walks its own window, whatever its shape; small planes are made into such pixels (pool_transposed.h).
 // `rows`: planes, vectors lie along the output row, over the interior outputs whose windows are complete along the
 // width; the others, and rows of any other stride, one by one.
 // Only for kernel files (ISA namespace).
