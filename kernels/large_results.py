@@ -45,6 +45,10 @@ def wrapped(plan: Any, problem: Problem, advise: Advise) -> Any:
     return plan if size < LEAST_BYTES else LargeResult(plan, advise, place, size)
 
 
+def result_bytes(p: Problem) -> int:
+    return _result(p)[1]
+
+
 def _result(p: Problem) -> tuple[int, int]:
     """Which argument of ``launch`` is the result's address, and its size in bytes."""
     itemsize = ITEMSIZES.get(p.dtype, 0)

@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels import Kernel
+from ..kernels.large_results import LEAST_BYTES, result_bytes
 from ..problem import ITEMSIZES, ConvProblem, GemmProblem, PoolProblem, Problem
 from . import device, files
 
 SCHEMA = 1
 TABLES = Path(__file__).parent / "tables"
 UNMEASURED = 1.5  # a kernel that the table lacks is taken to be this much slower than the nominal rates say
+_CACHED = 2.0**24  # bytes of a call that stay in caches from one to the next
 Counts = dict[str, float]
 
 
@@ -50,6 +52,8 @@ class Rates:
             "bytes": 0.5 * per_byte,
             "weight_bytes": per_byte,
             "output_bytes": 0.5 * per_byte,
+            "far_bytes": 2 * per_byte,
+            "fresh_bytes": 25 * per_byte,
             "steps": 2e-6,
             "regions": 2e-6,
             "calls": 2e-6,
@@ -149,13 +153,24 @@ def _cost_counts(cost: Any, problem: Problem) -> Counts:
         "multiply_adds": width * cost.multiply_adds,
         "vector_elements": width * cost.vector_elements,
         "bytes": cost.bytes,
+        "far_bytes": _far(cost.bytes),
         "regions": cost.regions,
         "calls": 1.0,
     }
 
 
+def _far(bytes: float) -> float:
+    """Those that do not fit into caches."""
+    return max(0.0, bytes - _CACHED)
+
+
 def _problem_counts(problem: Problem, threads: int) -> Counts:
-    counts = {"multiply_adds": _width(problem) * problem.flops / threads, "bytes": problem.bytes, "calls": 1.0}
+    counts = {
+        "multiply_adds": _width(problem) * problem.flops / threads,
+        "bytes": problem.bytes,
+        "far_bytes": _far(problem.bytes),
+        "calls": 1.0,
+    }
     if isinstance(problem, PoolProblem):  # a window costs something however small it is
         counts["outputs"] = problem.n * problem.c * math.prod(problem.output_size) / threads
     return counts
@@ -163,10 +178,12 @@ def _problem_counts(problem: Problem, threads: int) -> Counts:
 
 def _torch_counts(p: Problem, threads: int) -> Counts:
     """torch's convolutions work on whole vectors of channels; it reorders the weight on every call, and an epilogue
-    is an op of its own."""
+    is an op of its own. Its large results are in small pages."""
     if isinstance(p, PoolProblem) and p.indices:
         p = replace(p, indices="int64")  # the only ones that it has
     counts = _problem_counts(p, threads)
+    size = result_bytes(p)
+    counts["fresh_bytes"] = size if size >= LEAST_BYTES else 0
     if not isinstance(p, (ConvProblem, GemmProblem)):
         return counts
     steps = sum(step != "bias" for step in p.epilogue)
@@ -183,13 +200,12 @@ def _torch_counts(p: Problem, threads: int) -> Counts:
         if p.c == p.groups:  # one channel per group: vectors run over the groups
             padded = _whole_vectors(p.c) * max(1, p.k // p.groups)
         multiplies = p.n * math.prod(p.output_size) * math.prod(p.filter) * padded
-    return {
+    return counts | {
         "multiply_adds": _width(p) * multiplies / threads,
         "bytes": p.bytes - weight,
         "weight_bytes": weight,
         "output_bytes": steps * computed,
         "steps": steps,
-        "calls": 1.0,
     }
 
 
