@@ -125,8 +125,9 @@ def own_backend() -> str | None:
     return None if _numba_backend.missing() else "numba"
 
 
-# torch runs what it is predicted to run this many times faster, and by this much. Predictions err by a fifth, the smallest
-# of many by more; over the layers of benchmarks/results/cpu-goals.json smaller margins lost time, larger ones little.
+# torch runs what it is predicted to run this many times faster, and by this much. Predictions err by a fifth, the
+# smallest of many by more; over the layers of benchmarks/results/cpu-goals.json smaller margins lost time, larger ones
+# little.
 TORCH_MARGIN, TORCH_SECONDS = 1.5, 2e-6
 
 
