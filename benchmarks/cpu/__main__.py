@@ -2,7 +2,7 @@
 
     python -m benchmarks.cpu --quick                    a small slice, about a minute
     python -m benchmarks.cpu --class "3x3" --batch 1    the classes whose name contains this
-    python -m benchmarks.cpu --output FILE              everything; 23 minutes with --seconds 0.7
+    python -m benchmarks.cpu --output FILE              everything; 22 minutes with --seconds 0.5
     python -m benchmarks.cpu --show FILE --markdown     the tables of a recording (results/cpu-goals.md)
 
 Each result is compared with float64. The recording is written after every row, so that a run that ends early is kept.
