@@ -27,13 +27,13 @@ void async_copy(void* shared, const void* global, int bytes, int valid, Site sit
         fail("an asynchronous copy reads out of bounds", site);
     const AsyncCopy copy{static_cast<std::byte*>(shared), static_cast<const std::byte*>(global), bytes, valid,
                          __builtin_return_address(0)};
-    if (execution.configuration.lazy)
-        running().copies.issued.push_back(copy);
-    else
-        perform(copy);
+    if (!execution.configuration.lazy) return perform(copy);
+    const races::Unseen unseen;
+    running().copies.issued.push_back(copy);
 }
 
 void commit_async_copies() {
+    const races::Unseen unseen;
     AsyncCopies& copies = running().copies;
     copies.group_ends.push_back(copies.issued.size());
 }
