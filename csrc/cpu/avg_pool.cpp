@@ -352,8 +352,7 @@ template <class T>
 bool is_better_transposed(const PoolProblem& p) {
     if (p.pass == Pass::forward) return has_short_rows<T>(p);
     const PoolAxis w = pool_axes(p).w;
-    return can_be_transposed<T>(p) && p.out.count() > 1 && 2 * round_up(p.c, lanes<T>) <= 3 * p.c &&
-           (!AvgPool<T>::tiles(w) || w.out < lanes<T> / 2);
+    return can_be_transposed<T>(p) && (!AvgPool<T>::tiles(w) || w.out < lanes<T> / 2);
 }
 
 template <class T>

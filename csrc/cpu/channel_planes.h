@@ -17,6 +17,12 @@ inline bool has_dense_planes(const Strides& s, Spatial size) {
            (size.d == 1 || s.d == size.h * size.w);
 }
 
+// Where the elements of one image lie with `lanes` channels side by side: one block.
+inline Strides in_lanes(Spatial size, int64_t lanes) {
+    const int64_t row = size.w * lanes, slice = size.h * row;
+    return {size.d * slice, size.d * slice, slice, row, lanes, lanes};
+}
+
 // `channels` <= lanes planes of `positions` consecutive elements, `stride` apart.
 struct PlaneVector {
     int64_t stride, channels, positions;

@@ -28,16 +28,20 @@ public:
     }
     void prepare_weight(const void* weight, void* prepared) const override { gemm_->prepare_weight(weight, prepared); }
     bool takes_plain_weight() const override { return true; }
+    // That of a product packs the weight, if it does, itself.
     Cost cost() const override { return gemm_->cost(); }
     Cost prepare_cost() const override { return {}; }
 
     void run(const ConvArguments& a) const override {
-        const bool forward = pass_ == Pass::forward, weight = pass_ == Pass::grad_weight;
-        gemm_->run({forward ? a.input : a.output, weight ? a.input : a.weight,
-                    weight    ? a.weight
-                    : forward ? a.output
-                              : a.input,
-                    a.bias, a.residual, 1, 1, a.workspace, prepared_weight_bytes() > 0 && !a.plain_weight});
+        const bool prepared = prepared_weight_bytes() > 0 && !a.plain_weight;
+        const auto multiply = [&](const void* left, const void* right, void* out) {
+            gemm_->run({left, right, out, a.bias, a.residual, 1, 1, a.workspace, prepared});
+        };
+        switch (pass_) {
+            case Pass::forward: return multiply(a.input, a.weight, a.output);
+            case Pass::grad_input: return multiply(a.output, a.weight, a.input);
+            case Pass::grad_weight: return multiply(a.output, a.input, a.weight);
+        }
     }
 
 private:

@@ -12,11 +12,6 @@
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
-Strides in_lanes(Spatial size, int64_t lanes) {
-    const int64_t row = size.w * lanes, slice = size.h * row;
-    return {size.d * slice, size.d * slice, slice, row, lanes, lanes};
-}
-
 // The part of a problem that a vector of `channels` channels of one image is.
 ConvProblem of_vector(ConvProblem p, int64_t channels, int64_t lanes) {
     p.n = 1;

@@ -16,31 +16,27 @@ constexpr int64_t kTransposedBytes = 160 << 10;
 
 // The part of a problem that `channels` channels of one image are, in a block of `lanes`.
 inline PoolProblem of_pool_block(PoolProblem p, int64_t channels, int64_t lanes) {
-    const auto in_lanes = [lanes](Spatial size) -> Strides {
-        const int64_t row = size.w * lanes, slice = size.h * row;
-        return {size.d * slice, size.d * slice, slice, row, lanes, lanes};
-    };
     p.n = 1;
     p.c = channels;
-    p.input = in_lanes(p.size);
-    p.output = in_lanes(p.out);
+    p.input = in_lanes(p.size, lanes);
+    p.output = in_lanes(p.out, lanes);
     return p;
 }
 
-// Whether a problem is one of planes, dense and small enough.
+// Whether a problem is one of planes, dense and small, of several windows, whose channels leave few lanes empty.
 template <class T>
 inline bool can_be_transposed(const PoolProblem& p) {
     const int64_t bytes = (p.size.count() + p.out.count()) * lanes<T> * static_cast<int64_t>(sizeof(T));
-    return has_dense_planes(p.input, p.size) && has_dense_planes(p.output, p.out) && bytes <= kTransposedBytes;
+    return has_dense_planes(p.input, p.size) && has_dense_planes(p.output, p.out) && bytes <= kTransposedBytes &&
+           p.out.count() > 1 && 2 * round_up(p.c, lanes<T>) <= 3 * p.c;
 }
 
 // Whether that is faster in the forward. Measured: along the rows every second column is cheap where there is a vector
 // of outputs, windows of any other kind are not.
 template <class T>
 inline bool has_short_rows(const PoolProblem& p) {
-    if (!can_be_transposed<T>(p) || p.out.count() <= 1 || 2 * round_up(p.c, lanes<T>) > 3 * p.c) return false;
     const PoolAxis w = pool_axes(p).w;
-    return w.adaptive || w.stride != 2 || w.out < lanes<T>;
+    return can_be_transposed<T>(p) && (w.adaptive || w.stride != 2 || w.out < lanes<T>);
 }
 
 // How many channels are pooled at a time: several vectors, where they stay in the nearest cache and threads have work.

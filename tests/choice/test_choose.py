@@ -182,6 +182,15 @@ def test_a_convolution_of_few_channels_has_constants_of_its_own():
 # ------------------------------------------------------------------------------------------------ autotune, cache
 
 
+def test_bytes_beyond_the_caches_and_fresh_results_count_for_themselves():
+    small, large = (parse(f"relu.forward e{count} f32") for count in (10**6, 10**7))
+    for problem, far, fresh in ((small, 0, 0), (large, 8e7 - 2**24, 4e7)):
+        assert model.counts_of(problem, None, 1)["far_bytes"] == far
+        assert model.counts_of(problem, None, 1)["fresh_bytes"] == fresh
+    own = model.counts_of(CONV, FakePlan(1e6), 1)
+    assert "far_bytes" in own and "fresh_bytes" not in own  # pycv's large results are in huge pages
+
+
 def test_autotune_takes_what_is_really_faster_and_remembers(use_kernels):
     quick, slow = FakePlan(9e6, seconds=1e-4), FakePlan(3e6, seconds=2e-3)
     use_kernels(kernel("quick", quick), kernel("slow", slow))

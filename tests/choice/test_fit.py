@@ -77,3 +77,11 @@ def test_too_long_and_too_short_are_equally_wrong():
     counts = {"a": 1000.0}
     found = fit([(counts, 1e-6), (counts, 1.5e-6)], {"a": 1e-9})
     assert found.constants["a"] == pytest.approx(1.5**0.5 * 1e-9, rel=1e-3)
+
+
+def test_no_constant_is_below_its_least():
+    """Two features that always come together: without a bound one of them explains all."""
+    samples = [({"a": n, "b": n * n}, 3e-9 * n * n) for n in (10.0, 20.0, 40.0)]
+    assert fit(samples, {"a": 1e-9, "b": 1e-9}).constants["a"] < 1e-10
+    bounded = fit(samples, {"a": 1e-9, "b": 1e-9}, {"a": 5e-9}).constants
+    assert bounded["a"] >= 5e-9 and 0 < bounded["b"] < 3e-9

@@ -267,7 +267,7 @@ MUTANTS = [
     Mutant(THIN, "rows_thin_ ? load<T>(bias + w) : broadcast<T>(bias[t])", "load<T>(bias + w)"),
     Mutant(THIN, "if (rest > 0) add(whole,", "if (rest > 1) add(whole,"),
     Mutant("csrc/cpu/conv_one_pixel.h", "g.m = p.n, g.n = p.c, g.k = p.k;", "g.m = p.n, g.n = p.c, g.k = p.k - 1;"),
-    Mutant("csrc/cpu/conv_one_pixel.h", "prepared_weight_bytes() > 0 && !a.plain_weight", "false"),
+    Mutant("csrc/cpu/conv_one_pixel.h", "prepared_weight_bytes() > 0 && !a.plain_weight;", "false;"),
     Mutant(
         PACKED,
         "{problem.b.batch, depth.block * problem.b.row, kTileWidth<T>}",
