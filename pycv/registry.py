@@ -126,7 +126,7 @@ def own_backend() -> str | None:
 
 
 # torch runs what it is predicted to run this many times faster, and by this much. Predictions err by a fifth, the
-# smallest of many by more; over the times recorded of some 2000 layers smaller margins lost time, and larger ones gained
+# smallest of many by more; over the times recorded of some 2000 layers smaller margins lost time, larger ones gained
 # little.
 TORCH_MARGIN, TORCH_SECONDS = 1.5, 2e-6
 
