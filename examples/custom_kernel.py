@@ -18,6 +18,7 @@ import numpy as np
 import pycv
 from pycv.kernels import Kernel
 from pycv.kernels.numba.memory import View
+from pycv.kernels.numba.threads import team
 
 
 @numba.njit(parallel=True, cache=True)
@@ -32,12 +33,12 @@ class Plan:
 
     def __init__(self, problem, threads):
         self.view = View(problem.count, problem.dtype)  # from an address to a NumPy array
-        self.threads = min(threads, numba.config.NUMBA_NUM_THREADS)
+        self.threads = threads
         relu(np.empty(0, self.view(0).dtype), np.empty(0, self.view(0).dtype))  # compiles: now, not in the first call
 
     def run(self, input, grad_output, output):
-        numba.set_num_threads(self.threads)
-        relu(self.view(input), self.view(output))
+        with team(self.threads):
+            relu(self.view(input), self.view(output))
 
     launch = run
 

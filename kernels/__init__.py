@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import getsourcefile, unwrap
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -60,6 +62,15 @@ class Kernel:
     def on_gpu(self) -> bool:
         """Written for a GPU: not to be trusted before it was verified on one (pycv/choice/verified.py)."""
         return self.backend in ("cuda", "triton")
+
+    @property
+    def file(self) -> Path | None:
+        """The source of its plan; None where it comes from no file: that of a prompt, or of a callable object."""
+        try:
+            name = getsourcefile(unwrap(self.plan)) if self.plan is not None else None
+        except TypeError:
+            return None
+        return Path(name).resolve() if name is not None and Path(name).is_file() else None
 
     def in_tiles(self, problem: Any) -> list[Kernel]:
         """The same kernel with each of its tiles for a problem; itself where it has no choice."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .choice import autotune, model, verified
+from .choice import autotune, device, model, verified
 from .choice import cache as tuned_choices
 from .kernels import Kernel
 from .kernels import cpu as _cpu_backend
@@ -62,7 +62,9 @@ _registered: list[Kernel] = []
 def register(kernel: Kernel) -> None:
     """Adds a kernel of your own for an op and pass that are there: listed, tested and chosen like those of pycv.
 
-    Calls whose kernel was chosen before keep it: register first.
+    Calls whose kernel was chosen before keep it: register first. A kernel that the same file has registered under the
+    same name is replaced: a script that PYCV_KERNELS names, too, registers twice. What the file holds is part of what
+    the choice cache is kept under, so that an edited kernel is measured again.
 
     Raises
     ------
@@ -74,9 +76,12 @@ def register(kernel: Kernel) -> None:
         raise ValueError(f"register: there is no {kernel.op}.{kernel.pass_}; pycv.kernels() lists what there is")
     if kernel.backend not in BACKENDS or kernel.backend == "torch":
         raise ValueError(f"register: backend={kernel.backend!r}: expected one of {', '.join(BACKENDS[:-1])}")
-    if kernel.name in [other.name for other in there]:
+    earlier = next((other for other in there if other.name == kernel.name), None)
+    if earlier is not None and (earlier not in _registered or earlier.file is None or earlier.file != kernel.file):
         raise ValueError(f"register: {kernel.op}.{kernel.pass_} has a kernel {kernel.name} already")
-    _registered.append(kernel)
+    _registered[:] = [other for other in _registered if other is not earlier] + [kernel]
+    if kernel.file is not None:
+        device.add_source(kernel.file)
     _by_op.cache_clear()
     algorithms.cache_clear()
 

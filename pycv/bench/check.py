@@ -13,6 +13,17 @@ from .contenders import Call, call
 from .data import Data, arranged
 
 NO_RESULT = "refused: its result is not finite, or has another shape than float64's"
+# Beyond this error a result is wrong rather than rounded: TF32 and Winograd's largest tiles stay below 3e-3, sums in 16
+# bits below 3e-2.
+_WRONG = {"f32": 1e-2, "f64": 1e-2}
+
+
+def refusal(problem: Problem, error: float) -> str | None:
+    """Why a contender of such an error gets no time; None if it does."""
+    if not math.isfinite(error):
+        return NO_RESULT
+    wrong = error > _WRONG.get(problem.dtype, 1e-1)
+    return f"refused: its result is wrong by {error:.1e} of the largest element" if wrong else None
 
 
 def reference(problem: Problem, data: Data) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -56,8 +55,7 @@ def run(
     -------
     One dict per problem and contender, each measured once however often it is named, described by
     :data:`pycv.bench.report.ROW`. A contender that cannot run a problem, or raises an error at it, has ``seconds`` None
-    and ``unavailable`` the reason; so has one whose time is above its own roofline, and one whose result is not finite
-    or has another shape than float64's.
+    and ``unavailable`` the reason; so has one whose time is above its own roofline, and one whose result is wrong.
 
     Raises
     ------
@@ -123,10 +121,11 @@ def _measure_case(
                 row["error"] = check.error(fresh[each.name], expected)
             choice = _choice_that_ran(log, one.problem)
             row["kernel"] = choice.kernel.name if choice else each.name
-            if math.isfinite(row["error"]):
+            refusal = check.refusal(one.problem, row["error"])
+            if refusal is None:
                 roof.place(row, one.problem, choice.plan if choice else None)
             else:
-                _refuse(row, check.NO_RESULT)
+                _refuse(row, refusal)
         rows.append(row)
     return rows
 

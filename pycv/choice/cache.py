@@ -26,7 +26,7 @@ from . import device, files
 SCHEMA = 1
 MAX_ENTRIES = 4096  # the oldest go first
 MAX_FILES = 8  # of other device classes and versions, newest first
-_loaded: dict[Path, tuple[tuple[int, int, int], dict[str, Entry]]] = {}
+_loaded: dict[Path, tuple[tuple[int, int, int, str], dict[str, Entry]]] = {}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def entries(where: str | None = None) -> dict[str, Entry]:
         status = file.stat()
     except (OSError, RuntimeError):
         return {}
-    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino, _kernels(where))
     known = _loaded.get(file)
     if known is None or known[0] != stamp:
         known = _loaded[file] = (stamp, _read(file, where))

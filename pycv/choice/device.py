@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
@@ -47,12 +48,22 @@ def current() -> Device:
     return Device(cpu_model(), _cpu.isa(), torch.backends.cpu.get_cpu_capability())
 
 
+_sources: set[Path] = set()
+
+
+def add_source(file: Path) -> None:
+    """A file of kernels that a user has registered: what it holds is part of the hashes from here on."""
+    _sources.add(file)
+    kernel_hash.cache_clear()
+    gpu_kernel_hash.cache_clear()
+
+
 @cache
 def kernel_hash() -> str:
-    """Of the extension file: other kernels, other times."""
+    """Of the extension file and of users' kernels: other kernels, other times."""
     from .. import _cpu
 
-    return hashlib.sha256(Path(_cpu.__file__).read_bytes()).hexdigest()[:16]
+    return _hash([Path(_cpu.__file__), *sorted(_sources)])
 
 
 @cache
@@ -88,11 +99,15 @@ def current_gpu() -> Gpu:
 
 @cache
 def gpu_kernel_hash() -> str:
-    """Of the CUDA extension, if it is built, and of the sources of the Triton kernels."""
+    """Of the CUDA extension, if it is built, of the sources of the Triton kernels, and of users' kernels."""
     extension = [] if _cuda_backend._cuda is None else [Path(_cuda_backend._cuda.__file__)]
     sources = sorted(Path(_triton_backend.__file__).parent.glob("*.py"))
+    return _hash([*extension, *sources, *sorted(_sources)])
+
+
+def _hash(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in (*extension, *sources):
+    for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 

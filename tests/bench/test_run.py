@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,9 @@ def test_own_contenders_take_part_and_wrong_ones_are_caught():
     wrong = bench.Contender("wrong", lambda problem, data: lambda: data["input"].clone())
     (row,) = bench.run(["relu.forward e100"], [wrong], budget=0.1)
     assert row["kernel"] == "wrong" and row["error"] > 0.1
+    assert row["seconds"] is None and re.match(r"refused: its result is wrong by [0-9.e+-]+ of the", row["unavailable"])
+    rough = bench.Contender("rough", lambda problem, data: lambda: data["input"].relu() + 1e-3)
+    assert bench.run(["relu.forward e100"], [rough], budget=0.1)[0]["seconds"] > 0  # as TF32 is
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import sys
 import time
 from dataclasses import replace
 
-import pycv  # noqa: F401  (torch before the extension: one OpenMP runtime)
-from pycv import _cpu, registry
+from pycv import registry
+from pycv.choice import device
 from pycv.problem import Problem
 from tools import simt
 
@@ -28,8 +28,15 @@ def main() -> int:
     if arguments.problem:
         return repeat(arguments.problem, arguments.algorithm)
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}, backend {BACKEND}, instruction set {_cpu.isa()}", flush=True)
+    print(f"seed {seed}, backend {BACKEND}, {_machine()}", flush=True)
     return 1 if fuzz(arguments.n, seed, arguments.op, arguments.algorithm) else 0
+
+
+def _machine() -> str:
+    try:
+        return f"instruction set {device.current().isa}"
+    except RuntimeError as error:
+        return str(error)
 
 
 def _arguments() -> argparse.Namespace:

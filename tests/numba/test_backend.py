@@ -159,6 +159,26 @@ def test_the_example():
     )
     assert "relu.forward e1000 f32 cpu ran on numba:mine: asked for" in out
     assert re.search(r"relu +forward +numba +mine +strict", out)
+    script = "import runpy, sys\nrunpy.run_path('examples/custom_kernel.py', run_name='__main__')"
+    assert "ran on numba:mine" in in_a_new_process(script, PYCV_KERNELS="examples/custom_kernel.py")
+
+
+def test_an_edited_kernel_is_measured_again(tmp_path):
+    """What was measured is kept under the contents of users' files, too."""
+    code = "from pycv.choice import device\nprint(device.kernel_hash(), device.gpu_kernel_hash())"
+    example, edited = Path("examples/custom_kernel.py"), tmp_path / "edited.py"
+    edited.write_text(example.read_text() + "\n# another one\n")
+    hashes = [in_a_new_process(code, PYCV_KERNELS=str(file)).split() for file in ("", example, edited)]
+    assert len({cpu for cpu, _ in hashes}) == len({gpu for _, gpu in hashes}) == 3
+
+
+def test_the_fuzzer_without_the_extension():
+    out = in_a_new_process(
+        WITHOUT_EXTENSION + "import runpy\nsys.argv[1:] = ['--op', 'relu', '--n', '20']\n"
+        "runpy.run_module('tests.fuzz', run_name='__main__')",
+        PYCV_TEST_BACKEND="numba",
+    )
+    assert "the C++ kernels are not built" in out and "0 mismatches" in out, out
 
 
 def test_registering_what_makes_no_sense():

@@ -134,6 +134,20 @@ def test_trial_runs_of_every_family():
     assert {line.split()[0] for line in out.splitlines()} == {parse(text).op for text in texts}
 
 
+def test_the_example():
+    """Loaded by name, as every command does, and as the script that it is; autotune has its blocks to choose from."""
+    out = in_a_new_process(
+        "import runpy, pycv\nfrom pycv import registry\nfrom pycv.problem import parse\n"
+        "(mine,) = (k for k in registry.kernels('relu', 'forward') if k.name == 'triton:mine')\n"
+        "print(*(k.name for k in mine.in_tiles(parse('relu.forward e9 f32 cpu'))))\n"
+        "runpy.run_path('examples/custom_kernel_triton.py', run_name='__main__')",
+        TRITON_INTERPRET="1",
+        PYCV_KERNELS="examples/custom_kernel_triton.py",
+    )
+    assert out.splitlines()[0] == "triton:mine[1024] triton:mine[4096]"
+    assert "relu.forward e10000 f32 cpu ran on triton:mine: asked for" in out
+
+
 @pytest.mark.full
 def test_without_triton():
     out = in_a_new_process(
