@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from pycv.kernels import Kernel
 from pycv.kernels import numba as backend
 from pycv.problem import parse
 
+from ..concurrency.test_threads import assert_network_is_right
 from ..fuzz import check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +108,24 @@ def test_torchs_runtime_and_the_users_thread_count():
     first, runtimes = out.splitlines()
     assert first == "1 omp"
     assert len(runtimes.split()) == 1, runtimes
+
+
+def test_several_python_threads_at_once():
+    """Forward and backward, each thread with problems of its own; each has the thread count that it has told Numba."""
+    import numba
+
+    start = threading.Barrier(4)
+
+    def work(seed):
+        start.wait(60)
+        numba.set_num_threads(1)
+        with pycv.use(backend="numba"):
+            for step in range(3):
+                assert_network_is_right((seed + step) % 5)
+        return numba.get_num_threads()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [1] * 4
 
 
 def test_after_fork():
