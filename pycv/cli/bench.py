@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -506,7 +507,8 @@ def _record(document: dict[str, Any], output: Path, csv: str | None, markdown: s
 
 
 def _new_result(suffix: str = ".json") -> Path:
-    return Path("runs/bench") / f"{datetime.now():%Y%m%d-%H%M%S}{suffix}"
+    """Two commands that are started in the same second do not take each other's."""
+    return Path("runs/bench") / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}{suffix}"
 
 
 def _require_new(*paths: str | Path | None) -> None:
