@@ -13,7 +13,8 @@ from typing import TypeVar
 import torch
 from torch.autograd import forward_ad
 
-from ..problem import Layout, Sizes
+from .. import registry
+from ..problem import Layout, Problem, Sizes
 from ..settings import Settings
 
 T = TypeVar("T")
@@ -110,6 +111,14 @@ def require_memory(shape: Sizes) -> None:
 def holds_tensor(arguments: tuple) -> bool:
     """A tensor is among the arguments, which as a key would be known by its identity, whatever its value is by then."""
     return any(isinstance(v, torch.Tensor) or (isinstance(v, tuple) and holds_tensor(v)) for v in arguments)
+
+
+def choose(device: torch.device, problem: Problem, settings: Settings, kept: bool = False) -> registry.Choice:
+    """The registry's choice, made on the tensors' own GPU: torch's current one may be of another kind."""
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            return registry.choose(problem, settings, threads(), kept)
+    return registry.choose(problem, settings, threads(), kept)
 
 
 def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:

@@ -18,6 +18,7 @@ from .. import registry, settings
 from ..problem import Layout, PoolProblem, Sizes, has_offsets
 from ._dispatch import (
     DTYPES,
+    choose,
     context_key,
     holds_tensor,
     is_batched,
@@ -274,7 +275,7 @@ def prepare(spec: Spec, x: torch.Tensor, indices: str = "") -> Prepared:
         if indices == "offset" and not has_offsets(shape[-spec.rank :], spec.filter, spec.padding, spec.dilation):
             indices = "int64"
         problem = _problem(spec, "forward", shape, layout, output, x, indices)
-        choice = registry.choose(problem, current, torch.get_num_threads())
+        choice = choose(x.device, problem, current)
         prepared = Prepared(spec, choice, indices, shape, out_shape, channels_last, copy_input)
         remember(_forward, key, prepared)
     return prepared
@@ -296,7 +297,7 @@ def grad_input_choice(prepared: Prepared, grad_output: torch.Tensor) -> registry
         input = _dense_layout(prepared.input_shape, spec.rank, prepared.channels_last)
         output = _dense_layout(prepared.out_shape, spec.rank, prepared.channels_last)
         problem = _problem(spec, "grad_input", prepared.input_shape, input, output, grad_output, prepared.indices)
-        choice = remember(_grad_input, key, registry.choose(problem, current, torch.get_num_threads()))
+        choice = remember(_grad_input, key, choose(grad_output.device, problem, current))
     return choice
 
 

@@ -19,7 +19,7 @@ from torch.autograd.graph import increment_version
 
 from .. import registry, settings
 from ..problem import Layout, NormProblem
-from ._dispatch import DTYPES, context_key, deterministic, layout_of, plain, remember, threads, watched
+from ._dispatch import DTYPES, choose, context_key, deterministic, layout_of, plain, remember, threads, watched
 from ._workspace import workspace
 from .conv_arguments import require_activation, require_residual
 from .relu import relu_grad_input
@@ -146,7 +146,7 @@ class _Call:
     """All that follows from shapes, strides and settings: the kernels, what to allocate, what must be copied."""
 
     def __init__(self, x: Tensor, training: bool, residual: bool, relu: bool, current: settings.Settings):
-        self.training, self.relu, self.settings = training, relu, current
+        self.training, self.relu, self.settings, self.device = training, relu, current, x.device
         n, c, *size = x.shape
         channels_last = x.dim() in (4, 5) and suggest_memory_format(x) is not torch.contiguous_format
         self.strides = Layout("nhwc" if channels_last else "nchw").strides(c, tuple(size))
@@ -161,7 +161,7 @@ class _Call:
             self.input, self.dense, training, residual=self.dense if residual else None,
             epilogue=tuple(name for name, present in steps if present),
         )  # fmt: skip
-        self.run = _Run(registry.choose(self.problem, current, threads()))
+        self.run = _Run(choose(self.device, self.problem, current))
         self.choice = self.run.choice
         self.gradients: dict[tuple, _Run] = {}
         # Of the batch's mean and inverse deviation, which lie one after the other: the type that they are computed in.
@@ -179,7 +179,7 @@ class _Call:
                 residual=self.dense if writes_residual else None,
                 epilogue=tuple(step for step in p.epilogue if step == "relu" or writes_residual),
             )  # fmt: skip
-            run = self.gradients[key] = _Run(registry.choose(problem, self.settings, threads()))
+            run = self.gradients[key] = _Run(choose(self.device, problem, self.settings))
         return run
 
     def laid_out(self, t: Tensor) -> Tensor:

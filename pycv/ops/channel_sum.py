@@ -11,7 +11,7 @@ import torch
 
 from .. import registry, settings
 from ..problem import Layout, NormProblem
-from ._dispatch import DTYPES, context_key, layout_of, plain, remember, watched
+from ._dispatch import DTYPES, choose, context_key, layout_of, plain, remember, watched
 from ._workspace import workspace
 
 _calls: dict[tuple, _Call] = {}
@@ -54,7 +54,7 @@ def _call(x: torch.Tensor) -> _Call:
         problem = NormProblem(
             "channel_sum", "forward", n, c, tuple(size), dtype, x.device.type, input=layout, output=layout
         )
-        choice = registry.choose(problem, current, torch.get_num_threads())
+        choice = choose(x.device, problem, current)
         call = remember(_calls, key, _Call(choice, found is None))
     return call
 

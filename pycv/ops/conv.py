@@ -27,6 +27,7 @@ from ..kernels import torch as vendor
 from ..problem import ConvProblem, Layout, Sizes
 from ._dispatch import (
     DTYPES,
+    choose,
     context_key,
     holds_tensor,
     layout_of,
@@ -334,7 +335,7 @@ class _Call:
             **operands, residual=(residual_layout or dense) if residual is not None else None,
             epilogue=tuple(name for name, present in epilogue if present),
         )  # fmt: skip
-        self.choice = registry.choose(problem, current, torch.get_num_threads(), kept)
+        self.choice = choose(a.device, problem, current, kept)
         plan = self.choice.plan
         if plan is not None:
             self.prepared_bytes = plan.prepared_weight_bytes

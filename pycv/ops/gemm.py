@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .. import registry, settings
 from ..problem import GemmProblem, Matrix
-from ._dispatch import DTYPES, deterministic, library_takes, plain, remember, threads, wants_torch, watched
+from ._dispatch import DTYPES, choose, deterministic, library_takes, plain, remember, threads, wants_torch, watched
 from ._library import LIB, define
 from ._workspace import workspace
 from .channel_sum import channel_sum
@@ -160,7 +160,7 @@ def _planned(shape, a, b, bias, residual, alpha, beta, transposed, relu, current
         residual=None if residual_matrix is None else _layout(residual_matrix),
         epilogue=("bias",) * (bias is not None) + ("residual",) * (residual is not None) + ("relu",) * relu,
     )
-    choice = registry.choose(problem, current, threads(), kept)
+    choice = choose(a.device, problem, current, kept)
     plan = choice.plan
     run, launch, workspace_bytes = (plan.run, plan.launch, plan.workspace_bytes) if plan else (None, None, 0)
     return _Call(choice, current, run, launch, shape, workspace_bytes, copies, bias_broadcasts)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import registry, settings
 from ..problem import Layout, NormProblem
-from ._dispatch import DTYPES, context_key, layout_of, plain, remember, watched
+from ._dispatch import DTYPES, choose, context_key, layout_of, plain, remember, watched
 from ._workspace import workspace
 
 _torch_local_response_norm = F.local_response_norm  # bound now: torch.nn.functional may be patched to lead here
@@ -71,7 +71,7 @@ def _call(pass_: str, x: Tensor, size: int) -> _Call:
             "local_response_norm", pass_, n, c, tuple(spatial), dtype, x.device.type, layout or output, output,
             window=size,
         )  # fmt: skip
-        choice = registry.choose(problem, current, torch.get_num_threads())
+        choice = choose(x.device, problem, current)
         if x.dim() > 5:
             strides = x.contiguous().stride() if layout is None else x.stride()
         else:

@@ -1,5 +1,6 @@
 """The backend `cuda` in the registry: what it refuses in words, and that nobody gets it who did not ask."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from pycv import functional as PF
 from pycv import registry, settings
 from pycv.choice import verified
 from pycv.kernels import cuda
+from pycv.ops import _dispatch
 from pycv.problem import parse
 
 from ..backend import for_cpu
@@ -122,6 +124,32 @@ def test_a_kernel_verified_on_this_device_is_chosen(monkeypatch):
     }
     assert rows["relu", "forward", "direct"].endswith("verified on Some GPU (2026-01-31, abc)")
     assert rows["relu", "grad_input", "direct"].endswith("not verified on a device")
+
+
+def test_kernels_are_chosen_for_the_gpu_that_the_tensors_are_on(monkeypatch):
+    """A Hopper beside an Ampere, which is torch's current one."""
+    current = [0]
+
+    @contextmanager
+    def device(other):
+        before, current[0] = current[0], other.index
+        yield
+        current[0] = before
+
+    monkeypatch.setattr(cuda, "on_host", lambda: False)
+    monkeypatch.setattr(cuda, "unusable", lambda: None)
+    monkeypatch.setattr(cuda, "capability", lambda: ((8, 0), (9, 0))[current[0]])
+    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace(architectures="8.0;9.0a", kernels=tuple))
+    monkeypatch.setattr(registry, "_plan", lambda *_: "a plan")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "device", device)
+    problem = parse("gemm.forward m64n64k64 bf16 b=col cuda")
+    with pycv.use(backend="cuda"):
+        chosen = [
+            _dispatch.choose(torch.device("cuda", index), problem, settings.current()).kernel.algorithm
+            for index in (0, 1)
+        ]
+    assert chosen == ["mma_sync", "wgmma_3_persistent"] and current == [0]
 
 
 def test_the_record_names_kernels_that_exist():
