@@ -143,6 +143,7 @@ def test_kernels_are_chosen_for_the_gpu_that_the_tensors_are_on(monkeypatch):
     monkeypatch.setattr(registry, "_plan", lambda *_: "a plan")
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
     monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
     problem = parse("gemm.forward m64n64k64 bf16 b=col cuda")
     with pycv.use(backend="cuda"):
         chosen = [
