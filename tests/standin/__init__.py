@@ -111,7 +111,7 @@ def install() -> None:
     """Puts the device where torch.cuda and kernels/cuda.py look for one. pycv._simt has to be built."""
     import torch
 
-    from pycv.kernels import cuda
+    from pycv.kernels import cuda, triton
 
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": False, "device_count": 1, "current_device": 0,
@@ -130,3 +130,4 @@ def install() -> None:
     torch._C._cuda_getCurrentRawStream = lambda device: 0
     torch._C._cuda_getDevice = lambda: 0
     cuda._cuda = _Module("pycv._cuda")
+    triton._unusable = lambda: f"{NAME}: it has no driver for Triton"
