@@ -122,14 +122,14 @@ def table(cold: Sequence[Row], warm: Sequence[Row]) -> str:
     warm_seconds = {(row["name"], row["contender"]): row["seconds"] for row in warm}
     lines = [HEADER]
     for rows in report.by_problem(cold):
-        own, base = _own(rows), _rival(rows, "torch")
+        own, base = own_rows(rows), rival_row(rows, "torch")
         if not own or not base:
             reasons = "; ".join(
                 f"{row['contender']}: {_short(row['unavailable'])}" for row in rows if row["unavailable"]
             )
             lines.append((rows[0]["name"], reasons or "nothing", *["-"] * (len(HEADER) - 2)))
             continue
-        best_cuda = _rival(rows, "cuda")
+        best_cuda = rival_row(rows, "cuda")
         for best in _fastest_by_backend(own).values():
             hot = warm_seconds.get((best["name"], best["contender"]))
             lines.append((
@@ -151,9 +151,9 @@ def goal_table(cold: Sequence[Row]) -> str:
             name = rows[0]["name"]
             if goals.class_of(name) != goal.class_ or name.endswith(TF32):
                 continue
-            counted = [row for row in _own(rows) if goal.takes(_kernel(row), _numeric_class(row))]
-            own = min(counted, key=_seconds, default=None)
-            rival = {who: _rival(rows, who) for who in (goal.must_rival, goal.aim_rival)}
+            counted = [row for row in own_rows(rows) if goal.takes(kernel_of(row), _numeric_class(row))]
+            own = min(counted, key=seconds_of, default=None)
+            rival = {who: rival_row(rows, who) for who in (goal.must_rival, goal.aim_rival)}
             aim = "-" if goal.aim is None else f"{goal.aim:.2f} {goal.aim_rival}"
             lines.append((
                 goal.class_, goal.kernels, name, f"{goal.must:.2f} {goal.must_rival}",
@@ -164,14 +164,14 @@ def goal_table(cold: Sequence[Row]) -> str:
     return report.markdown_table(lines) + "\n"
 
 
-def _own(rows: Sequence[Row]) -> list[Row]:
+def own_rows(rows: Sequence[Row]) -> list[Row]:
     """pycv's rows that were measured and are as exact as torch was asked to be."""
     tf32 = rows[0]["name"].endswith(TF32)
     own = [row for row in rows if not row["contender"].startswith("torch") and row["seconds"]]
     return [row for row in own if (_numeric_class(row) == "fast") == tf32]
 
 
-def _rival(rows: Sequence[Row], who: str) -> Row | None:
+def rival_row(rows: Sequence[Row], who: str) -> Row | None:
     """The fastest row of a rival (goals.py). torch:nchw and torch:nhwc compute from tensors that lie their way already:
     only the one in the problem's own layout is one; it is not ours to pay for a change of layout or to be spared it."""
     eager = "torch:nhwc" if " nhwc" in rows[0]["problem"] else "torch:nchw"
@@ -180,27 +180,27 @@ def _rival(rows: Sequence[Row], who: str) -> Row | None:
         "templates": (TEMPLATES,),
     }  # fmt: skip
     if who == "cuda":
-        found = [row for row in _own(rows) if _kernel(row).startswith("cuda:")]
+        found = [row for row in own_rows(rows) if kernel_of(row).startswith("cuda:")]
     else:
         found = [row for row in rows if row["contender"] in names[who] and row["seconds"]]
-    return min(found, key=_seconds, default=None)
+    return min(found, key=seconds_of, default=None)
 
 
 def _fastest_by_backend(own: Sequence[Row]) -> dict[str, Row]:
     found: dict[str, Row] = {}
-    for row in sorted(own, key=_seconds):
-        found.setdefault(_kernel(row).partition(":")[0], row)
+    for row in sorted(own, key=seconds_of):
+        found.setdefault(kernel_of(row).partition(":")[0], row)
     return found
 
 
-def _kernel(row: Row) -> str:
+def kernel_of(row: Row) -> str:
     return row["kernel"] or row["contender"]
 
 
 def _numeric_class(row: Row) -> str:
     """Of the kernel that ran."""
     op, _, pass_ = row["problem"].partition(" ")[0].partition(".")
-    return _classes(op, pass_).get(_kernel(row).partition("[")[0], "strict")
+    return _classes(op, pass_).get(kernel_of(row).partition("[")[0], "strict")
 
 
 @cache
@@ -208,7 +208,7 @@ def _classes(op: str, pass_: str) -> dict[str, str]:
     return {kernel.name: kernel.numeric_class for kernel in registry.kernels(op, pass_)}
 
 
-def _seconds(row: Row) -> float:
+def seconds_of(row: Row) -> float:
     return row["seconds"]
 
 

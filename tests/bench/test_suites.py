@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as problems
-from benchmarks.gpu import goals, networks
+from benchmarks.gpu import explain, goals, networks
+from benchmarks.gpu import tune as tune_cases
 from benchmarks.gpu.goals import Goal
 from pycv import bench
-from pycv.bench import gpu, recording
+from pycv.bench import gpu, recording, report
 from pycv.bench.problems import case
 from pycv.timing import Timing
 from tests.bench.compiler import Compiler
@@ -273,3 +274,46 @@ def test_networks_are_compiled_however_many_came_before(monkeypatch):
         call, _ = networks._ready("torch:compiled", torch.nn.Conv2d(3, width, 1), x, torch.zeros(1), train=False)
         call()
     assert compiler.runs == [2] * 9
+
+
+PROFILED = """"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","multiply(float *)","Duration","us","4.5"
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "told", "kept"),
+    [
+        (f"cat >$log <<'END'\n==PROF== found\n{PROFILED}END", 0, "| multiply | 4.5 us | - |", 4),
+        ("echo '==ERROR== ERR_NVGPUCTRPERM' >$log; exit 1", 1, "NVreg_RestrictProfilingToAdminUsers=0", 0),
+        ("echo '==ERROR== no such section'; exit 3", 1, "ncu failed (3): ==ERROR== no such section", 0),
+    ],
+)
+def test_both_sides_of_what_a_tenth_separates_are_profiled(script, status, told, kept, monkeypatch, tmp_path, capsys):
+    rows = []
+    for name, own, rival in (("pool/a", 1.0, 1.5), ("pool/b", 1.05, 1.0), ("wgrad/c", 3.0, 1.0)):
+        rows += [
+            conv_row("cuda:direct", own, name), conv_row("torch:nhwc", rival, name), conv_row("torch:nchw", 0.1, name),
+        ]  # fmt: skip
+    for name, answer in (("name", "NVIDIA"), ("state", "cool"), ("recorded", None)):
+        monkeypatch.setattr(gpu, name, lambda answer=answer: answer)
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/cold.json").write_text(json.dumps(report.document(rows)))
+    ncu = tmp_path / "fake"
+    ncu.write_text(f'#!/bin/sh\nwhile [ "$1" != --log-file ]; do shift; done\nlog=$2\n{script}\n')
+    ncu.chmod(0o755)
+    places = ["--bench", str(tmp_path / "bench"), "--output", str(tmp_path / "ncu"), "--ncu", str(ncu)]
+    monkeypatch.setattr(sys, "argv", ["explain", *places])
+    assert explain.main() == status and told in capsys.readouterr().out
+    names = [one.file for one in explain.subjects(rows)]
+    assert names[:2] == ["wgrad_c.cuda_direct.csv", "wgrad_c.torch_nhwc.csv"] and len(names) == 4
+    assert len(list((tmp_path / "ncu").glob("*.csv"))) == kept
+
+
+def test_every_backend_is_tuned_and_what_there_is_no_time_for_is_named(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(tune_cases.registry, "choose", lambda *asked: chosen.append(asked[0]))
+    now = iter(range(99))
+    monkeypatch.setattr(tune_cases, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    assert tune_cases.fill(CASES, 1.5) == CASES[1:]
+    assert chosen == [CASES[0].problem] * 6  # three backends, the weight kept or not

@@ -126,6 +126,7 @@ def install() -> None:
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     torch.cuda.device = lambda *_: nullcontext()
+    torch.cuda.profiler.start = torch.cuda.profiler.stop = lambda: None
     torch.cuda.Event, torch.cuda.Stream = _Event, _Stream
     torch._C._cuda_getCurrentRawStream = lambda device: 0
     torch._C._cuda_getDevice = lambda: 0
