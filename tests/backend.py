@@ -56,7 +56,9 @@ def missing() -> str | None:
 
 def device_name() -> str:
     """What runs the kernels under test."""
-    return torch.cuda.get_device_name() if DEVICE == "cuda" else "this CPU, by host execution"
+    if DEVICE == "cuda":
+        return torch.cuda.get_device_name()
+    return "this CPU, by Triton's interpreter" if INTERPRETED else "this CPU, by host execution"
 
 
 def on_device(p: Any) -> Any:

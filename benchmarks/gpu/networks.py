@@ -17,8 +17,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +60,6 @@ def settings(networks: Sequence[str], batches: Sequence[int], precisions: Sequen
     """All of them, the most telling first: every network at the first batch size and precision before the others."""
     found = itertools.product(batches, precisions, MODES, networks)
     return [Setting(network, mode, precision, batch) for batch, precision, mode, network in found]
-
-
-@contextmanager
-def precision_of(setting: Setting) -> Iterator[None]:
-    """TF32 in convolutions and products alike where it is asked for, nowhere else."""
-    with device.fair():
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = setting.precision == "tf32"
-        yield
 
 
 @dataclass(frozen=True)
@@ -160,7 +151,7 @@ def measured(setting: Setting, wanted: Sequence[str], seconds: float, most: floa
     would take longer than the seconds ``left`` to all settings is left out."""
     start = time.perf_counter()
     hasty = {"torch:compiled": "no time to compile"} if left < COMPILE_SECONDS else {}
-    with precision_of(setting):
+    with device.fair(tf32=setting.precision == "tf32"):
         found, reasons = subjects(setting, [name for name in wanted if name not in hasty])
         spent = time.perf_counter() - start
         timings, late = device.measure(

@@ -10,7 +10,7 @@ Every contender computes the same from the same values. ``torch:nchw``, ``torch:
 ``onednn:nhwc`` are oneDNN with a weight that was reordered once, which torch's eager mode does on every call;
 ``onednn:matmul``, ``mkl:matmul`` and ``numpy:matmul`` (OpenBLAS, as a rule) multiply matrices. ``torch:compiled`` is
 the forward pass of torch in the problem's layout through torch.compile, which fuses what follows a convolution;
-``torch:max-autotune`` lets Inductor search besides.
+``torch:max-autotune`` lets Inductor search besides, ``torch:triton-templates`` among its own Triton templates alone.
 """
 
 from __future__ import annotations
@@ -233,13 +233,15 @@ def _plain_product(problem: Problem, data: Data) -> tuple[Tensor, Tensor, Tensor
 def _compiled(options: dict[str, Any], problem: Problem, data: Data) -> Call:
     if problem.pass_ != "forward":
         raise Unavailable("torch.compile of a forward pass")
+    if options is _TRITON_TEMPLATES and not isinstance(problem, (ConvProblem, GemmProblem)):
+        raise Unavailable("Inductor has Triton templates for convolutions and matrix products")
 
     def made(tensors: Data) -> Call:
         return torch.compile(call(torch.nn, torch.nn.functional, problem, tensors), dynamic=False, **options)
 
     try:
         run = _each_weight(problem, data, made)
-        _forget_others(problem)
+        _forget_others(problem, torch.backends.cuda.matmul.allow_tf32)
         with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
             for _ in data.get("weights", (None,)):
                 run()
@@ -249,8 +251,8 @@ def _compiled(options: dict[str, Any], problem: Problem, data: Data) -> Call:
 
 
 @lru_cache(maxsize=1)
-def _forget_others(problem: Problem) -> None:
-    """Drops what was compiled, unless it was for this problem.
+def _forget_others(problem: Problem, tf32: bool) -> None:
+    """Drops what was compiled, unless it was for this problem in this precision.
 
     torch.compile keeps what it compiled by code object, of which all modules share one and all partials another, and
     runs the ninth variant of one uncompiled, without a word.
@@ -258,10 +260,18 @@ def _forget_others(problem: Problem) -> None:
     torch._dynamo.reset()
 
 
+# torch.compile with what Inductor writes itself, nothing of the vendor's: its Triton templates, in every tile.
+_TRITON_TEMPLATES = {
+    "options": {"max_autotune": True, "max_autotune_gemm_backends": "TRITON", "max_autotune_conv_backends": "TRITON"}
+}
 # Contenders that no backend of pycv is: what prepares the call, and what it is.
 _DIRECT: dict[str, tuple[Callable[[Problem, Data], Call], str]] = {
     "torch:compiled": (partial(_compiled, {}), "torch through torch.compile (Inductor)"),
     "torch:max-autotune": (partial(_compiled, {"mode": "max-autotune"}), "torch.compile, Inductor's max-autotune"),
+    "torch:triton-templates": (
+        partial(_compiled, _TRITON_TEMPLATES),
+        "torch.compile, Inductor's Triton templates alone, autotuned: convolutions and products",
+    ),
     "onednn:nchw": (partial(_prepacked, "nchw"), "oneDNN, weight reordered once, tensors in nchw"),
     "onednn:nhwc": (partial(_prepacked, "nhwc"), "oneDNN, weight reordered once, tensors in nhwc"),
     "onednn:matmul": (_onednn_matmul, "oneDNN's product of matrices"),

@@ -26,14 +26,15 @@ SHORT_SECONDS = 1.0  # that every call may have, however little is left
 
 
 @contextmanager
-def fair() -> Iterator[None]:
-    """The vendor's libraries at their best and as exact as ours: cuDNN measures all of its algorithms, nobody uses
-    TF32. What is to be measured is prepared within, on the stream of the measurements."""
+def fair(tf32: bool = False) -> Iterator[None]:
+    """The vendor's libraries at their best and as exact as ours: cuDNN measures all of its algorithms, and convolutions
+    and products of f32 are rounded to TF32 where that is asked for, nowhere else. What is to be measured is prepared
+    within, on the stream of the measurements."""
     matmul, outer = torch.backends.cuda.matmul, torch.cuda.current_stream()
-    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    before, matmul.allow_tf32 = matmul.allow_tf32, tf32
     try:
         _stream().wait_stream(outer)
-        switches = torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=0, allow_tf32=False)
+        switches = torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=0, allow_tf32=tf32)
         with switches, torch.cuda.stream(_stream()):
             yield
         outer.wait_stream(_stream())

@@ -14,7 +14,7 @@ from .. import registry
 from ..problem import Problem
 from ..timing import Timing, measure
 from . import check, device, gpu, machine, roofline
-from .contenders import DEFAULT, Call, Contender, Unavailable, contender
+from .contenders import DEFAULT, Call, Contender, contender
 from .data import random_data, require_device, require_dtype
 from .problems import Case, case
 
@@ -34,6 +34,7 @@ def run(
     precision: float = 0.02,
     seed: int = 0,
     warm: bool = False,
+    tf32: bool = False,
     progress: Progress | None = None,
     rows: list[Row] | None = None,
 ) -> list[Row]:
@@ -48,6 +49,8 @@ def run(
     precision : half the width of a median's 95 % confidence interval, as a share of it, at which sampling stops.
     seed : of the random data.
     warm : on a GPU, leave the caches as the last call left them; else each call finds its operands in memory.
+    tf32 : on a GPU, torch may round the operands of f32 products and convolutions to TF32; else nobody does who was
+        not asked for a kernel of class fast by its name.
     progress : called as ``progress(done, total, name)`` before each problem and once at the end.
     rows : a list to add to, problem by problem, so that an interrupt leaves those before it; it is what is returned.
 
@@ -78,7 +81,7 @@ def run(
             if progress:
                 progress(done, len(cases), one.name)
             seconds = max(0.0, deadline - time.perf_counter()) / (len(cases) - done)
-            with device.fair() if one.problem.device == "cuda" else nullcontext():
+            with device.fair(tf32) if one.problem.device == "cuda" else nullcontext():
                 rows += _measure_case(one, chosen, roofs[one.problem.device], seconds, precision, seed, warm)
         if progress:
             progress(len(cases), len(cases), "done")
@@ -143,7 +146,7 @@ def _prepared(problem: Problem, contenders: list[Contender], seed: int) -> tuple
             call = each.prepare(problem, data)
             call()
             calls[each.name] = call
-        except (Unavailable, *REFUSALS) as error:
+        except Exception as error:  # of whatever it stands on: a compiler, a driver
             reasons[each.name] = _reason(error)
     return calls, reasons
 

@@ -190,6 +190,28 @@ def test_what_torch_would_not_compile_is_unavailable():
         contenders._compiled({"backend": "eager"}, problem, data.random_data(problem, 0))
 
 
+def test_inductors_triton_templates_compete_alone(monkeypatch):
+    """Its options are those of this torch, none of the vendor's libraries is among them, and it searches."""
+    asked = {}
+
+    def compile(model, dynamic, options):
+        asked.update(options)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile)
+    made = contenders.contender("torch:triton-templates")
+    for text in ("gemm.forward m5n7k11 b=col bias", "conv2d.forward n1c2h5w5 k2r3s3 bias+relu"):
+        problem = case(text).problem
+        values = data.random_data(problem, 0)
+        assert check.error(made.prepare(problem, values), check.reference(problem, values)) < 1e-5
+    assert asked["max_autotune"] and set(asked) <= set(torch._inductor.list_options())
+    assert {asked["max_autotune_gemm_backends"], asked["max_autotune_conv_backends"]} == {"TRITON"}
+    for text, reason in (("relu.forward e9", "convolutions and matrix"), ("conv2d.grad_input n1c1h3w3 k1r1s1", "forw")):
+        problem = case(text).problem
+        with pytest.raises(contenders.Unavailable, match=reason):
+            made.prepare(problem, data.random_data(problem, 0))
+
+
 def test_unknown_contenders_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'cpu:magic': expected one of pycv, cpu, .*cpu:im2col, .*torch:nchw"):
         contenders.contender("cpu:magic")

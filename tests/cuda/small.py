@@ -1,7 +1,8 @@
-"""One small problem for every CUDA kernel, right to the element: ``python -m tests.cuda.small``.
+"""One small problem for every kernel of the backend under test, right to the element: ``python -m tests.cuda.small``.
 
 What compute-sanitizer runs, which makes kernels a hundred times slower. ``--verified FILE`` writes the record by which
-the kernels that came out right count as verified on this device (pycv/choice/verified.json).
+the kernels that came out right count as verified on this device (pycv/choice/verified.json); of what is in FILE the
+records of other backends stay.
 """
 
 from __future__ import annotations
@@ -77,14 +78,20 @@ def main() -> int:
             right.append(kernel)
     print(f"{len(right)} kernels right, {failed} wrong, on {backend.device_name()}")
     if options.verified:
-        options.verified.write_text(record(right))
+        options.verified.write_text(record(right, others_in(options.verified)))
     return 1 if failed or not right else 0
 
 
-def record(kernels: list[Kernel]) -> str:
+def others_in(file: Path) -> list[dict[str, str]]:
+    """The entries of other backends."""
+    entries = json.loads(file.read_text())["kernels"] if file.exists() else []
+    return [entry for entry in entries if not entry["kernel"].startswith(f"{backend.BACKEND}:")]
+
+
+def record(kernels: list[Kernel], others: list[dict[str, str]]) -> str:
     """The entries of verified.json."""
     where = {"device": backend.device_name(), "date": str(datetime.date.today()), "commit": commit() or "?"}
-    entries = [{"op": k.op, "pass_": k.pass_, "kernel": k.name, **where} for k in kernels]
+    entries = others + [{"op": k.op, "pass_": k.pass_, "kernel": k.name, **where} for k in kernels]
     return '{"kernels": [\n' + ",\n".join(json.dumps(entry) for entry in entries) + "\n]}\n"
 
 

@@ -111,7 +111,7 @@ def install() -> None:
     """Puts the device where torch.cuda and kernels/cuda.py look for one. pycv._simt has to be built."""
     import torch
 
-    from pycv.kernels import cuda
+    from pycv.kernels import cuda, triton
 
     answers = {
         "_lazy_init": None, "is_available": True, "is_initialized": False, "device_count": 1, "current_device": 0,
@@ -126,7 +126,9 @@ def install() -> None:
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     torch.cuda.device = lambda *_: nullcontext()
+    torch.cuda.profiler.start = torch.cuda.profiler.stop = lambda: None
     torch.cuda.Event, torch.cuda.Stream = _Event, _Stream
     torch._C._cuda_getCurrentRawStream = lambda device: 0
     torch._C._cuda_getDevice = lambda: 0
     cuda._cuda = _Module("pycv._cuda")
+    triton._unusable = lambda: f"{NAME}: it has no driver for Triton"
