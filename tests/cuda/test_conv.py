@@ -191,10 +191,16 @@ def test_im2col_with_a_residual():
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
-def test_im2col_of_storage_types(dtype):
-    assert_right(f"conv2d.forward n2c5h6w7 k9r3s3 p1 {dtype} nchw cpu bias", "im2col")
-    problem = parse(f"conv2d.grad_input n2c5h6w7 k9r3s3 p1 {dtype} nchw cpu")
-    assert kernels(problem, "im2col") == []
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc", "nchw>nhwc w=nhwc", "nhwc>nchw"])
+def test_im2col_of_storage_types(layout, dtype):
+    """Gradients, too, are rounded once, however many pieces they are summed up from."""
+    for limit in (0, 20_000, 2**28):
+        right(f"conv2d n3c6h7w9 k10r3s2 u2x1 p1 d1x2 g2 {dtype} {layout} cpu", "im2col", workspace_limit=limit)
+    text = f"conv2d.grad_input n2c5h6w7 k4r3s3 p1 {dtype} {layout} res=nchw cpu bias+residual+relu"
+    assert_right(text, "im2col", workspace_limit=10_000)
+    problem = parse(f"conv2d.grad_weight n3c6h20w20 k8r3s3 p1 {dtype} {layout} cpu")
+    (kernel,) = kernels(problem, "im2col")
+    assert kernel.plan(problem, 1, 2**16).workspace_bytes <= 2**16  # type: ignore[misc]
 
 
 # ------------------------------------------------------------------------------------------------------ all

@@ -121,6 +121,8 @@ CUDA_FFT, CUDA_FFT_TILE, CUDA_FFT_AXES, CUDA_FFT_CONV, CUDA_FFT_TESTS = (
     "csrc/cuda/conv_fft.cu",
     "tests/cuda/test_fft.py",
 )
+CUDA_IM2COL_16_TESTS = "tests/cuda/test_conv.py::test_im2col_of_storage_types"
+CUDA_FFT_16_TESTS = "tests/cuda/test_fft.py::test_storage_types"
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
@@ -466,6 +468,14 @@ MUTANTS = [
     Mutant(CUDA_CONV_TILE, "kNoLine && c < p.columns;", "kNoLine;", CUDA_CONV_TESTS),
     Mutant(CUDA_DIRECT, "half >= p.lanes; half /= 2", "half > p.lanes; half /= 2", CUDA_CONV_TESTS),
     Mutant(CUDA_DIRECT_SHARED, "if (v < count) out[", "out[", CUDA_CONV_TESTS),
+    # im2col and fft in 16 bits: the copy of the output, one rounding at the end
+    Mutant(CUDA_IM2COL, "const bool k_fastest = y.c == 1;", "const bool k_fastest = true;", CUDA_IM2COL_16_TESTS),
+    Mutant(
+        CUDA_FFT_TILE,
+        "A value = ((row & 1) ? pair.im : pair.re) * finish.scale;",
+        "A value = to_accumulator(from_accumulator<T>(((row & 1) ? pair.im : pair.re) * finish.scale));",
+        CUDA_FFT_16_TESTS,
+    ),
     # stems: pieces of the filters, columns by their remainder, the padding, channels beyond the last
     Mutant(CUDA_STEM, "if (first > 0) __syncthreads();", "", CUDA_CONV_TESTS),
     Mutant(CUDA_STEM, "fw * g.dilation.w;", "fw;", CUDA_CONV_TESTS),
