@@ -257,8 +257,6 @@ def _direct_conv(p: ConvProblem) -> str | None:
 
 
 def _im2col(p: ConvProblem) -> str | None:
-    if p.pass_ != "forward" and p.dtype in ("f16", "bf16"):
-        return f"dtype {p.dtype}: im2col would round the sums of a gradient between its steps"
     if p.pass_ == "grad_weight" and p.weight.outer:
         return f"layout w={p.weight}: im2col writes dense filters"
     return _conv(p)
@@ -287,8 +285,6 @@ def _winograd_entries() -> list[Kernel]:
 
 def _fft(p: ConvProblem) -> str | None:
     """What no window reads would be transformed along with what they do read."""
-    if p.dtype not in ("f32", "f64"):
-        return f"dtype {p.dtype}: fft takes f32 and f64"
     extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
     if not _fits_shared_memory(extents, p.dtype):
         return f"filter of extent {'x'.join(map(str, extents))}: no tile for it fits into shared memory"

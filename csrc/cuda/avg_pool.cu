@@ -7,7 +7,7 @@
 // Bound by memory bandwidth: each input and each output element moves once (fp32, 2x2 at stride 2: 5 bytes per input
 // element, one addition). Rows that windows share are summed along the width once.
 // Tuned: no kernel of this file may spill registers.
-#include "pool.h"
+#include "pool_rows.h"
 
 namespace pycv::cuda {
 namespace {
@@ -16,6 +16,7 @@ template <class T, int V>
 struct Sum {
     Elements<T, V> total;
 
+    static __device__ __forceinline__ accumulator_t<T> outside() { return 0; }
     __device__ __forceinline__ void start() { total = {}; }
     __device__ __forceinline__ void add(const Elements<T, V>& values, int) {
 #pragma unroll
@@ -69,6 +70,29 @@ __global__ void avg_pool_kernel(PoolWindows g, PoolPlaces places, PoolDivisor di
         for (int v = 0; v < V; ++v) sums[r].total.of[v] /= count;
         store_elements(y + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h + r, at.w),
                        sums[r].total);
+    }
+}
+
+// V neighbouring outputs of R rows (pool_rows.h).
+template <class T, class W, int V, int R>
+__global__ void avg_pool_rows_kernel(PoolWindows g, PoolPlaces places, PoolDivisor divisor, const T* x, T* y) {
+    using A = accumulator_t<T>;
+    const int64_t item = pool_item();
+    if (item >= places.count()) return;
+    const PoolPlace at = places.at(item);
+    Sum<T, V> sums[R];
+#pragma unroll
+    for (int r = 0; r < R; ++r) sums[r].start();
+    fold_row_windows<W, V>(g, x + at.n * g.input.n + at.c * g.input.c, at, PoolNames{}, sums);
+    const A across = divisor.whole<A>() * divisor.along<A>(g.d, at.d);
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        if (at.h + r >= g.h.out) break;
+        const A count = across * divisor.along<A>(g.h, at.h + r);
+#pragma unroll
+        for (int v = 0; v < V; ++v) sums[r].total.of[v] /= count * divisor.along<A>(g.w, at.w + v);
+        store_row_of<V>(y + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h + r, at.w),
+                        sums[r].total.of, g.w.out - at.w);
     }
 }
 
@@ -129,6 +153,59 @@ __global__ void avg_pool_gradient_kernel(PoolWindows g, PoolPlaces places, PoolD
     }
 }
 
+// V * stride neighbouring inputs of R rows (pool_rows.h).
+template <class T, class W, int V, int R>
+__global__ void avg_pool_rows_gradient_kernel(PoolWindows g, PoolPlaces places, PoolDivisor divisor,
+                                              const T* grad_output, T* grad_input) {
+    using A = accumulator_t<T>;
+    using Reach = RowReach<W, V>;
+    const int64_t item = pool_item();
+    if (item >= places.count()) return;
+    const PoolPlace at = places.at(item);
+    const PoolSpan d = g.d.covering(at.d);
+    const int window = at.w / W::stride;
+    PoolSpan h[R];
+#pragma unroll
+    for (int r = 0; r < R; ++r) h[r] = g.h.covering(min(at.h + r, g.h.size - 1));
+    A sums[R][Reach::inputs] = {};
+    for (int i = d.begin; i < d.end; ++i)
+        for (int j = h[0].begin; j < h[R - 1].end; ++j) {
+            const T* row = grad_output + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, i, j, 0);
+            RowSegment<Reach::first, Reach::last, V, A> grads;
+            grads.load(row, window, g.w.out, A(0));
+            const A count = divisor.along<A>(g.d, i) * divisor.along<A>(g.h, j);
+            const A share = 1 / (divisor.whole<A>() * count);
+#pragma unroll
+            for (int k = Reach::first; k <= Reach::last; ++k) {
+                A& grad = grads.of[k - Reach::first];
+                grad *= share;
+                const bool inside = window + k >= 0 && window + k < g.w.out;
+                if (!divisor.given && inside) grad /= divisor.along<A>(g.w, window + k);
+            }
+            A across[Reach::inputs] = {};
+#pragma unroll
+            for (int k = Reach::first; k <= Reach::last; ++k)
+#pragma unroll
+                for (int t = 0; t < W::filter; ++t) {
+                    const int input = k * W::stride - W::padding + t;
+                    if (input >= 0 && input < Reach::inputs) across[input] += grads.of[k - Reach::first];
+                }
+#pragma unroll
+            for (int r = 0; r < R; ++r) {
+                if (j < h[r].begin || j >= h[r].end) continue;
+#pragma unroll
+                for (int v = 0; v < Reach::inputs; ++v) sums[r][v] += across[v];
+            }
+        }
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        if (at.h + r >= g.h.size) break;
+        T* const to = grad_input + at.n * g.input.n + at.c * g.input.c + pool_offset(g.input, at.d, at.h + r, at.w);
+#pragma unroll
+        for (int v = 0; v < Reach::inputs; v += V) store_row_of<V>(to + v, sums[r] + v, g.w.size - at.w - v);
+    }
+}
+
 template <class T>
 class AvgPool final : public PoolPlan {
 public:
@@ -138,10 +215,12 @@ public:
     void run(const PoolArguments& a, Stream stream) const override {
         constexpr int N = widest_vector<T>;
         const bool vectors = pool_vectors(p_, N, a.input, a.output);
-        if (p_.pass == Pass::grad_input)
-            vectors ? gradient<N, kPoolVectorRows>(a, stream) : gradient<1, kPoolRows>(a, stream);
-        else if (pool_wide(p_, windows_))
+        if (p_.pass == Pass::forward && pool_wide(p_, windows_))
             wide(a, stream);
+        else if (rows(a, stream))
+            return;
+        else if (p_.pass == Pass::grad_input)
+            vectors ? gradient<N, kPoolVectorRows>(a, stream) : gradient<1, kPoolRows>(a, stream);
         else
             vectors ? forward<N>(a, stream) : forward<1>(a, stream);
     }
@@ -152,6 +231,36 @@ private:
         if (places.count() == 0) return;
         launch(avg_pool_wide_kernel<T>, pool_grid_of_warps(places.count()), kPoolThreads, 0, stream, windows_, places,
                divisor_, static_cast<const T*>(a.input), static_cast<T*>(a.output));
+    }
+
+    // Whether these are windows that are computed by rows: then they are.
+    bool rows(const PoolArguments& a, Stream stream) const {
+        if (!pool_rows(p_, widest_vector<T>, sizeof(T), a.input)) return false;
+        return use_row_window(windows_.w, [&](auto window) {
+            using W = decltype(window);
+            if (p_.pass == Pass::grad_input)
+                rows_gradient<W>(a, stream);
+            else
+                windows_.h.overlaps() ? rows<W, kPoolVectorRows>(a, stream) : rows<W, 1>(a, stream);
+        });
+    }
+
+    template <class W, int R>
+    void rows(const PoolArguments& a, Stream stream) const {
+        constexpr int V = widest_vector<T>;
+        const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, R, V);
+        if (places.count() == 0) return;
+        launch(avg_pool_rows_kernel<T, W, V, R>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_, places,
+               divisor_, static_cast<const T*>(a.input), static_cast<T*>(a.output));
+    }
+
+    template <class W>
+    void rows_gradient(const PoolArguments& a, Stream stream) const {
+        constexpr int V = widest_vector<T>, R = kPoolVectorRows;
+        const PoolPlaces places(false, p_.n, p_.c, 1, p_.size, R, V * W::stride);
+        if (places.count() == 0) return;
+        launch(avg_pool_rows_gradient_kernel<T, W, V, R>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_,
+               places, divisor_, static_cast<const T*>(a.output), static_cast<T*>(a.input));
     }
 
     template <int V>

@@ -9,21 +9,20 @@
 // memory comes every tensor once: 8 bytes per fp32 position of a depthwise channel and 2 * filter FLOPs, bound by
 // memory.
 //
+// Images of up to 4 channels with many filters go another way in forward, through shared memory: conv_direct_stem.h.
+//
 // grad_weight: a block sums up to 9 taps of 1 (nchw) or 32 (nhwc) pairs of channels over a split of all positions, a
 // tree adds up its threads, and a second kernel the splits, always in the same order. Both images are read once per 9
 // taps, and again for every channel of the group on the other side.
 // Tuned: no kernel of this file may spill registers.
 #include <utility>
 
-#include "conv_gather.h"
-#include "device/half.h"
-#include "device/vector.h"
+#include "conv_direct_stem.h"
 
 namespace pycv::cuda {
 namespace {
 
 constexpr int kThreads = 256, kGatherThreads = 128;
-constexpr int kPositions = 4;  // of a thread
 constexpr int kNeighbours = 32;
 constexpr int kTaps = 9;
 constexpr int64_t kBlocks = 1024;      // of grad_weight, that a large GPU wants at least
@@ -32,84 +31,6 @@ constexpr int64_t kSmallestSplit = 8;  // positions per thread
 // Depthwise channels of a thread: 16 bytes, but no more than its registers hold.
 template <class T>
 constexpr int kOwnVector = widest_vector<T> < 4 ? widest_vector<T> : 4;
-
-template <class T, int V>
-constexpr int kPart = V < widest_vector<T> ? V : widest_vector<T>;
-
-// V neighbours at an address that is aligned to as many of them as one access takes.
-template <int V, class T>
-__device__ __forceinline__ void load_values(accumulator_t<T>* values, const T* from) {
-    constexpr int N = kPart<T, V>;
-    if constexpr (N * sizeof(T) < 4) {
-#pragma unroll
-        for (int i = 0; i < V; ++i) values[i] = to_accumulator(__ldg(from + i));
-    } else {
-#pragma unroll
-        for (int i = 0; i < V; i += N) {
-            const Vector<T, N> part = load_vector_read_only<N>(from + i);
-#pragma unroll
-            for (int j = 0; j < N; ++j) values[i + j] = to_accumulator(part[j]);
-        }
-    }
-}
-
-template <class T>
-struct DirectGather {
-    Geometry geometry;
-    int n, channels, source_channels;  // channels of a group
-    int groups, group_pitch;           // channels of a group in the prepared weight
-    const T* source;
-    Strides source_strides;
-    const T* weight;
-    T* computed;
-    Strides computed_strides;
-    const T* bias;  // null where there is none, as residual
-    const T* residual;
-    Strides residual_strides;
-    bool relu;
-    // The threads: units of V channels, slots of kPositions positions of the largest phase.
-    bool units_fastest;
-    int units;
-    int64_t slots;
-};
-
-// Writes the sums of a thread at one position: `count` channels from `channel` on.
-template <int V, class T>
-__device__ __forceinline__ void write_channels(const DirectGather<T>& p, const Gather& g, const Digits& q, int channel,
-                                               int count, const accumulator_t<T>* sums) {
-    const int d = g.d.first + q.at[2] * g.d.step, h = g.h.first + q.at[1] * g.h.step,
-              w = g.w.first + q.at[0] * g.w.step;
-    const Strides &to = p.computed_strides, &from = p.residual_strides;
-    T* out = p.computed + q.at[3] * to.n + offset_of(to, d, h, w) + channel * to.c;
-    T values[V];
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-        accumulator_t<T> value = sums[v];
-        if (v < count) {
-            if (p.bias) value += to_accumulator(p.bias[channel + v]);
-            if (p.residual)
-                value +=
-                    to_accumulator(p.residual[q.at[3] * from.n + offset_of(from, d, h, w) + (channel + v) * from.c]);
-        }
-        values[v] = from_accumulator<T>(p.relu && value < 0 ? 0 : value);
-    }
-    constexpr int N = kPart<T, V>;
-    if constexpr (N * sizeof(T) >= 4) {
-        if (to.c == 1 && count == V && reinterpret_cast<uintptr_t>(out) % (N * sizeof(T)) == 0) {
-#pragma unroll
-            for (int v = 0; v < V; v += N) {
-                Vector<T, N> part;
-#pragma unroll
-                for (int j = 0; j < N; ++j) part[j] = values[v + j];
-                store_vector(out + v, part);
-            }
-            return;
-        }
-    }
-#pragma unroll
-    for (int v = 0; v < V; ++v)
-        if (v < count) out[v * to.c] = values[v];
-}
 
 // Blocks of a multiprocessor, among which its registers are shared: told, or nvcc spills for the sake of more blocks.
 template <int V>
@@ -217,7 +138,7 @@ unsigned blocks_of(int64_t threads, int together = kThreads) {
 template <class T>
 class DirectGatherPlan final : public ConvPlan {
 public:
-    explicit DirectGatherPlan(const ConvProblem& problem) : problem_(problem) {
+    explicit DirectGatherPlan(const ConvProblem& problem) : problem_(problem), stem_(stem_tiles<T>(problem)) {
         const bool forward = problem.pass == Pass::forward;
         const int c = static_cast<int>(problem.c / problem.groups), k = static_cast<int>(problem.k / problem.groups);
         p_.geometry = geometry_of(problem);
@@ -264,6 +185,7 @@ public:
         p.computed = static_cast<T*>(forward ? a.output : a.input);
         p.bias = static_cast<const T*>(problem_.bias ? a.bias : nullptr);
         p.residual = static_cast<const T*>(problem_.has_residual ? a.residual : nullptr);
+        if (stem_.filter_rows > 0) return run_stem(p, stem_, stream);
         const Strides& s = p.source_strides;
         constexpr int N = kOwnVector<T>;
         const bool aligned = all_aligned(16, p.source) && s.n % N == 0 && s.d % N == 0 && s.h % N == 0 && s.w % N == 0;
@@ -291,6 +213,7 @@ private:
 
     ConvProblem problem_;
     DirectGather<T> p_{};
+    StemTiles stem_;
     int vector_;
     int64_t positions_;
 };

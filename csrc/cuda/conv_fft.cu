@@ -17,6 +17,12 @@
 // (fp32): per tile and channel 4 t^2 read and 4 t (t + 2) written, which the product reads; the transformed weight
 // holds c / groups * k * t (t + 2) numbers. t is chosen by an estimate of all of this.
 //
+// f16 and bf16 are read and written; spectra, products and sums are fp32, and what is written is rounded once.
+//
+// conv3d has no fft: a tile of three axes that saves anything (16^3 in fp32) fills all of the 48 KB of shared memory
+// with one channel, so that nothing would be written in whole sectors, and filters of networks are 3^3, for which
+// direct sums take fewer FLOPs.
+//
 // A result depends on its whole tile: what is not finite makes every result NaN that shares a tile and group with it.
 #include <stdexcept>
 
@@ -35,23 +41,25 @@ struct Spectra {
     Axis h, w;
     Planes planes;
 
-    void fill(const Elements<const T>& from, const TileRange& range, bool conjugated, Complex<T>* to,
+    void fill(const Elements<const T>& from, const TileRange& range, bool conjugated, Complex<accumulator_t<T> >* to,
               Stream stream) const {
         if (blocks(range) == 0) return;
         launch(to_spectra<T>, dim3(blocks(range)), dim3(kThreads), shared_bytes(), stream, shape, lanes(), h, w, from,
                range, planes, conjugated, to);
     }
-    void read(const Complex<T>* from, const TileRange& range, Finish<T> finish, const Elements<T>& to,
+    void read(const Complex<accumulator_t<T> >* from, const TileRange& range, Finish<T> finish, const Elements<T>& to,
               Stream stream) const {
         if (blocks(range) == 0) return;
-        finish.scale = T(1) / static_cast<T>(4.0 * shape.height() * shape.width());
+        finish.scale = 1 / static_cast<accumulator_t<T> >(4.0 * shape.height() * shape.width());
         launch(from_spectra<T>, dim3(blocks(range)), dim3(kThreads), shared_bytes(), stream, shape, lanes(), h, w, from,
                range, planes, finish, to);
     }
 
 private:
-    int lanes() const { return lanes_of<T>(shape, planes.channels); }
-    size_t shared_bytes() const { return static_cast<size_t>(shape.shared_elements(lanes())) * sizeof(Complex<T>); }
+    int lanes() const { return lanes_of<accumulator_t<T> >(shape, planes.channels); }
+    size_t shared_bytes() const {
+        return static_cast<size_t>(shape.shared_elements(lanes())) * sizeof(Complex<accumulator_t<T> >);
+    }
     unsigned blocks(const TileRange& range) const {
         return static_cast<unsigned>(planes.groups * range.count * ceil_div<int64_t>(planes.channels, lanes()));
     }
@@ -77,7 +85,7 @@ int64_t per_group(int64_t channels, const ConvProblem& p) { return channels / st
 template <class T>
 Amounts amounts(const ConvProblem& p, int64_t limit) {
     const double inputs = static_cast<double>(p.c), outputs = static_cast<double>(p.k);
-    return {inputs, outputs, outputs * static_cast<double>(per_group(p.c, p)), sizeof(T), limit};
+    return {inputs, outputs, outputs * static_cast<double>(per_group(p.c, p)), sizeof(accumulator_t<T>), limit};
 }
 
 // ------------------------------------------------------------------------------------------------ forward, grad_input
@@ -91,7 +99,7 @@ public:
           groups_(std::max<int64_t>(1, problem.groups)),
           sources_(per_group(forward_ ? problem.c : problem.k, problem)),
           channels_(per_group(forward_ ? problem.k : problem.c, problem)),
-          tiling_(choose_tiling<T>(problem, amounts<T>(problem, limit))),
+          tiling_(choose_tiling<accumulator_t<T> >(problem, amounts<T>(problem, limit))),
           grid_(tiling_.grid(problem.n)),
           at_a_time_(tiles_at_a_time(
               grid_.count(), groups_ * std::max(sources_, channels_),
@@ -107,7 +115,7 @@ public:
 
     void prepare_weight(const void* weight, void* prepared, Stream stream) const override {
         weight_.fill(filters(static_cast<const T*>(weight), p_.weight, p_.k / groups_, forward_),
-                     filter_range(sources_), forward_, static_cast<Complex<T>*>(prepared), stream);
+                     filter_range(sources_), forward_, static_cast<Complex<accumulator_t<T> >*>(prepared), stream);
     }
 
     void run(const ConvArguments& a, Stream stream) const override {
@@ -116,26 +124,28 @@ public:
         const Elements<const T> from = elements(source, forward_ ? p_.input : p_.output, sources_);
         const Elements<T> to = elements(computed, forward_ ? p_.output : p_.input, channels_);
         const T* const residual = p_.has_residual ? static_cast<const T*>(a.residual) : nullptr;
-        const Finish<T> finish{T(1), p_.bias ? static_cast<const T*>(a.bias) : nullptr,
+        const Finish<T> finish{1, p_.bias ? static_cast<const T*>(a.bias) : nullptr,
                                elements(residual, p_.residual, channels_), p_.relu};
-        Complex<T>* const spectra = static_cast<Complex<T>*>(a.workspace);
-        Complex<T>* const sums = spectra + source_.planes.elements();
+        Complex<accumulator_t<T> >* const spectra = static_cast<Complex<accumulator_t<T> >*>(a.workspace);
+        Complex<accumulator_t<T> >* const sums = spectra + source_.planes.elements();
         for (int64_t begin = 0; begin < grid_.count(); begin += at_a_time_) {
             const TileRange range(grid_, begin, std::min(grid_.count(), begin + at_a_time_));
             source_.fill(from, range, false, spectra, stream);
-            run_product(product(range.count, spectra, static_cast<const Complex<T>*>(a.weight), sums), stream);
+            run_product(product(range.count, spectra, static_cast<const Complex<accumulator_t<T> >*>(a.weight), sums),
+                        stream);
             computed_.read(sums, range, finish, to, stream);
         }
     }
 
 private:
-    static constexpr int64_t kSize = sizeof(Complex<T>);
+    static constexpr int64_t kSize = sizeof(Complex<accumulator_t<T> >);
 
     int64_t frequencies() const { return tiling_.shape().frequencies(); }
     Planes planes(int64_t channels, int64_t tiles) const { return {groups_, frequencies(), channels, tiles, true}; }
 
-    BatchedProduct<Complex<T> > product(int64_t tiles, const Complex<T>* spectra, const Complex<T>* weight,
-                                        Complex<T>* sums) const {
+    BatchedProduct<Complex<accumulator_t<T> > > product(int64_t tiles, const Complex<accumulator_t<T> >* spectra,
+                                                        const Complex<accumulator_t<T> >* weight,
+                                                        Complex<accumulator_t<T> >* sums) const {
         const Planes &s = source_.planes, &w = weight_.planes, &c = computed_.planes;
         return {groups_ * frequencies(),          tiles, channels_, sources_, {spectra, s.plane, s.line, true},
                 {weight, w.plane, w.line, false}, sums,  c.plane,   c.line,   false};
@@ -163,7 +173,7 @@ public:
     FftGradWeight(const ConvProblem& problem, int64_t limit)
         : p_(problem),
           all_{std::max<int64_t>(1, problem.groups), per_group(problem.k, problem), per_group(problem.c, problem)},
-          tiling_(choose_tiling<T>(problem, amounts<T>(problem, limit))),
+          tiling_(choose_tiling<accumulator_t<T> >(problem, amounts<T>(problem, limit))),
           grid_(tiling_.grid(problem.n)),
           largest_(largest_part(limit / 2)),
           at_a_time_(tiles_at_a_time(grid_.count(), largest_.groups * std::max(largest_.outputs, largest_.inputs),
@@ -187,7 +197,7 @@ public:
     }
 
 private:
-    static constexpr int64_t kSize = sizeof(Complex<T>);
+    static constexpr int64_t kSize = sizeof(Complex<accumulator_t<T> >);
 
     int64_t frequencies() const { return tiling_.shape().frequencies(); }
 
@@ -225,9 +235,9 @@ private:
     // The filters of `part` from `first` on.
     void find(const ConvArguments& a, const Part& first, const Part& part, Stream stream) const {
         const Spectra<T> x = inputs(part), y = outputs(part), found = sums(part);
-        Complex<T>* const sums = static_cast<Complex<T>*>(a.workspace);
-        Complex<T>* const tiles = sums + found.planes.elements();
-        Complex<T>* const gradients = tiles + x.planes.elements();
+        Complex<accumulator_t<T> >* const sums = static_cast<Complex<accumulator_t<T> >*>(a.workspace);
+        Complex<accumulator_t<T> >* const tiles = sums + found.planes.elements();
+        Complex<accumulator_t<T> >* const gradients = tiles + x.planes.elements();
         const Strides &input = p_.input, &output = p_.output, &weight = p_.weight;
         const T* const from_x = static_cast<const T*>(a.input) + (first.groups * all_.inputs + first.inputs) * input.c;
         const T* const from_y =
@@ -241,13 +251,14 @@ private:
             run_product(product(x.planes, y.planes, found.planes, range.count, tiles, gradients, sums, begin > 0),
                         stream);
         }
-        const Finish<T> finish{T(1), nullptr, {}, false};
+        const Finish<T> finish{1, nullptr, {}, false};
         found.read(sums, filter_range(part.outputs), finish, filters(to, weight, all_.outputs, false), stream);
     }
 
-    BatchedProduct<Complex<T> > product(const Planes& x, const Planes& y, const Planes& found, int64_t tiles,
-                                        const Complex<T>* inputs, const Complex<T>* outputs, Complex<T>* sums,
-                                        bool add) const {
+    BatchedProduct<Complex<accumulator_t<T> > > product(const Planes& x, const Planes& y, const Planes& found,
+                                                        int64_t tiles, const Complex<accumulator_t<T> >* inputs,
+                                                        const Complex<accumulator_t<T> >* outputs,
+                                                        Complex<accumulator_t<T> >* sums, bool add) const {
         return {
             x.groups * frequencies(),         y.channels, x.channels,  tiles,      {outputs, y.plane, y.line, false},
             {inputs, x.plane, x.line, false}, sums,       found.plane, found.line, add};
@@ -268,8 +279,13 @@ ConvPlan* plan(const ConvProblem& problem, int64_t workspace_limit) {
 }
 
 ConvPlan* plan_fft(const ConvProblem& problem, int64_t workspace_limit) {
-    if (problem.dtype == DType::f64) return plan<double>(problem, workspace_limit);
-    return plan<float>(problem, workspace_limit);
+    switch (problem.dtype) {
+        case DType::f32: return plan<float>(problem, workspace_limit);
+        case DType::f64: return plan<double>(problem, workspace_limit);
+        case DType::f16: return plan<half>(problem, workspace_limit);
+        case DType::bf16: return plan<bfloat16>(problem, workspace_limit);
+    }
+    return nullptr;
 }
 
 }  // namespace

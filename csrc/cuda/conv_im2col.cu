@@ -7,10 +7,12 @@
 //                  the elements of the matrix that stand for it, without atomics, and the epilogue
 //
 // 2 * n * k * out * (c / groups) * filter FLOPs. The matrix is filter times as large as the input (over the strides):
-// it is written and read once, which implicit_gemm saves. Storage types of 16 bits would round the sums between the
-// steps of a gradient: only forward takes them.
+// it is written and read once, which implicit_gemm saves. Forward keeps the storage type all along. Gradients of 16
+// bits have sums between their steps, and those stay in fp32: so are the matrix, the prepared weight, a copy of the
+// piece of the output that the GEMM reads, and the filters until the last piece; what is written is rounded once.
 #include <algorithm>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 #include "conv_gather.h"
@@ -23,14 +25,23 @@ constexpr int kThreads = 256;
 
 unsigned blocks_of(int64_t threads) { return static_cast<unsigned>(ceil_div<int64_t>(threads, kThreads)); }
 
+// An element of storage type T in the matrix, whose type M is T or its accumulator's.
+template <class M, class T>
+__device__ __forceinline__ M widened(T value) {
+    if constexpr (std::is_same_v<M, T>)
+        return value;
+    else
+        return to_accumulator(value);
+}
+
 // Some rows (positions) of some images of the matrix of one group: [image][tap][row], or [image][row][tap].
-template <class T>
+template <class M>
 struct Columns {
     Geometry geometry;
     int channels;  // of a group
     int64_t taps;  // c and filter positions
     bool taps_fastest, channels_inside;
-    T* matrix;
+    M* matrix;
     int64_t image_rows;  // of all the matrix
     int64_t first_image, images, first_row, rows;
 
@@ -40,8 +51,8 @@ struct Columns {
     }
 };
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) gather_columns(const Columns<T> p, const T* source, const Strides strides) {
+template <class T, class M>
+__global__ void __launch_bounds__(kThreads) gather_columns(const Columns<M> p, const T* source, const Strides strides) {
     const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (index >= p.count()) return;
     const int64_t within = index % (p.rows * p.taps), image = index / (p.rows * p.taps);
@@ -54,7 +65,8 @@ __global__ void __launch_bounds__(kThreads) gather_columns(const Columns<T> p, c
     const Digits q = Digits::of(position, position_radices(gather));
     const Point to = position_point(gather, strides, q.at[3], q.at[2], q.at[1], q.at[0]);
     const Point from = tap_point(gather, strides, axes.c(t), axes.d(t), axes.h(t), axes.w(t));
-    p.matrix[index] = inside(to, from, p.geometry.size) ? source[to.offset + from.offset] : from_accumulator<T>(0);
+    p.matrix[index] =
+        inside(to, from, p.geometry.size) ? widened<M>(source[to.offset + from.offset]) : from_accumulator<M>(0);
 }
 
 // What becomes of the sum of an input element.
@@ -75,9 +87,9 @@ __device__ __forceinline__ int output_at(int coordinate, int tap, int stride, in
 }
 
 // Adds up a group's whole images.
-template <class T>
+template <class T, class M>
 __global__ void __launch_bounds__(kThreads)
-    add_columns(const Columns<T> p, const InputEpilogue<T> epilogue, int first_channel) {
+    add_columns(const Columns<M> p, const InputEpilogue<T> epilogue, int first_channel) {
     const Geometry& g = p.geometry;
     const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     const int64_t plane = static_cast<int64_t>(g.size.d) * g.size.h * g.size.w;
@@ -115,16 +127,45 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // The weight as [group][tap][k], taps in the order of the matrix.
-template <class T>
+template <class T, class M>
 __global__ void __launch_bounds__(kThreads)
-    arrange_taps(const T* weight, T* prepared, const Strides strides, int64_t count, int64_t k, int64_t channels,
+    arrange_taps(const T* weight, M* prepared, const Strides strides, int64_t count, int64_t k, int64_t channels,
                  int64_t filters, bool channels_inside) {
     const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (index >= count) return;
     const int64_t taps = channels * filters, tap = index / k % taps, group = index / k / taps;
     const int64_t c = channels_inside ? tap % channels : tap / filters;
     const int64_t filter = channels_inside ? tap / channels : tap % filters;
-    prepared[index] = weight[(group * k + index % k) * strides.n + c * strides.c + filter * strides.w];
+    prepared[index] = widened<M>(weight[(group * k + index % k) * strides.n + c * strides.c + filter * strides.w]);
+}
+
+// The rows of some images of a group's output: [image][row][k], or [image][k][row].
+template <class M>
+struct OutputRows {
+    M* data;
+    bool k_fastest;
+    int64_t images, rows, k;
+
+    __host__ __device__ int64_t count() const { return images * rows * k; }
+};
+
+template <class T, class M>
+__global__ void __launch_bounds__(kThreads)
+    widen_output(const OutputRows<M> p, const T* output, const Strides strides) {
+    const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (index >= p.count()) return;
+    const int64_t within = index % (p.rows * p.k), image = index / (p.rows * p.k);
+    const int64_t row = p.k_fastest ? within / p.k : within % p.rows;
+    const int64_t k = p.k_fastest ? within % p.k : within / p.rows;
+    p.data[index] = widened<M>(output[image * strides.n + row * strides.w + k * strides.c]);
+}
+
+// A group's filters of so many taps, which lie `pitch` apart.
+template <class T, class M>
+__global__ void __launch_bounds__(kThreads)
+    round_filters(const M* sums, T* weight, int64_t count, int64_t taps, int64_t pitch) {
+    const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (index < count) weight[index / taps * pitch + index % taps] = from_accumulator<T>(sums[index]);
 }
 
 struct GemmOfRows {
@@ -132,7 +173,8 @@ struct GemmOfRows {
     std::unique_ptr<GemmPlan> plan;
 };
 
-template <class T>
+// M: the type of the matrix and of all that is summed up in between.
+template <class T, class M>
 class Im2col final : public ConvPlan {
 public:
     Im2col(const ConvProblem& problem, int64_t workspace_limit) : problem_(problem) {
@@ -157,17 +199,17 @@ public:
         int64_t gemm = 0;
         for (const GemmOfRows* piece : {&main_, &last_})
             if (piece->plan) gemm = std::max(gemm, piece->plan->workspace_bytes());
-        return matrix_bytes() + gemm;
+        return bytes_before_gemm() + gemm;
     }
 
     int64_t prepared_weight_bytes() const override {
-        return problem_.pass == Pass::grad_weight ? 0 : weights() * static_cast<int64_t>(sizeof(T));
+        return problem_.pass == Pass::grad_weight ? 0 : weights() * kSize;
     }
 
     void prepare_weight(const void* weight, void* prepared, Stream stream) const override {
         if (weights() == 0) return;
-        launch(arrange_taps<T>, dim3(blocks_of(weights())), kThreads, 0, stream, static_cast<const T*>(weight),
-               static_cast<T*>(prepared), problem_.weight, weights(), k_, static_cast<int64_t>(columns_.channels),
+        launch(arrange_taps<T, M>, dim3(blocks_of(weights())), kThreads, 0, stream, static_cast<const T*>(weight),
+               static_cast<M*>(prepared), problem_.weight, weights(), k_, static_cast<int64_t>(columns_.channels),
                problem_.filter.count(), columns_.channels_inside);
     }
 
@@ -177,10 +219,15 @@ public:
             for (int64_t image = 0; image < images_ || first; image += main_.images)
                 for (int64_t row = 0; row < columns_.image_rows || first; row += main_.rows, first = false)
                     run_piece(a, group, image, row, first, stream);
+            if constexpr (kWidened)
+                if (sums() > 0) round(a, group, stream);
         }
     }
 
 private:
+    static constexpr bool kWidened = !std::is_same_v<T, M>;
+    static constexpr int64_t kSize = sizeof(M);
+
     // Whether the rows of all images follow each other in the matrix and in the tensors that the GEMM reads and writes.
     bool flat() const {
         const int64_t rows = columns_.image_rows;
@@ -191,14 +238,22 @@ private:
 
     int64_t weights() const { return problem_.groups * columns_.taps * k_; }
 
-    int64_t matrix_bytes() const {
-        const int64_t bytes = main_.images * main_.rows * columns_.taps * static_cast<int64_t>(sizeof(T));
-        return ceil_div<int64_t>(bytes, 256) * 256;
+    static int64_t aligned(int64_t elements) { return ceil_div<int64_t>(elements * kSize, 256) * 256; }
+
+    // Filters that are summed up before they are rounded.
+    int64_t sums() const { return kWidened && problem_.pass == Pass::grad_weight ? k_ * columns_.taps : 0; }
+
+    // The workspace: the matrix, then the copy of the output, the filters' sums, and what the GEMM wants.
+    int64_t bytes_before_output() const { return aligned(main_.images * main_.rows * columns_.taps); }
+    int64_t bytes_before_sums() const {
+        return bytes_before_output() + (kWidened ? aligned(main_.images * main_.rows * k_) : 0);
     }
+    int64_t bytes_before_gemm() const { return bytes_before_sums() + aligned(sums()); }
 
     // Pieces of whole images, or of rows of one where grad_input does not need all of them.
     void share(int64_t limit) {
-        const int64_t row_bytes = std::max<int64_t>(columns_.taps * static_cast<int64_t>(sizeof(T)), 1);
+        const int64_t row_bytes = std::max<int64_t>((columns_.taps + (kWidened ? k_ : 0)) * kSize, 1);
+        limit = std::max<int64_t>(limit - sums() * kSize, 0);
         const int64_t rows_there = std::max<int64_t>(limit / 4 * 3 / row_bytes, 1);
         const int64_t image_rows = std::max<int64_t>(columns_.image_rows, 1), images = std::max<int64_t>(images_, 1);
         main_.images = std::clamp<int64_t>(rows_there / image_rows, 1, images);
@@ -215,21 +270,34 @@ private:
         const bool fast = columns_.taps_fastest;
         const MatrixStrides matrix{rows * taps, fast ? taps : 1, fast ? 1 : rows};
         const Strides &y = problem_.output, &w = problem_.weight, &r = problem_.residual;
-        const MatrixStrides output{y.n, y.w, y.c}, residual{r.n, r.w, r.c};
+        const bool k_fastest = y.c == 1;
+        const MatrixStrides output = kWidened ? MatrixStrides{rows * k_, k_fastest ? k_ : 1, k_fastest ? 1 : rows}
+                                              : MatrixStrides{y.n, y.w, y.c};
+        const MatrixStrides residual{r.n, r.w, r.c};
+        const DType dtype = kWidened ? DType::f32 : problem_.dtype;
         const int64_t images = std::min(piece.images, images_);
-        GemmProblem g{
-            problem_.dtype,        images,       rows, k_, taps, matrix, {0, k_, 1}, output, residual, problem_.bias,
-            problem_.has_residual, problem_.relu};
+        GemmProblem g{dtype,
+                      images,
+                      rows,
+                      k_,
+                      taps,
+                      matrix,
+                      {0, k_, 1},
+                      output,
+                      residual,
+                      problem_.bias,
+                      problem_.has_residual,
+                      problem_.relu};
         if (problem_.pass == Pass::grad_input)
-            g = {problem_.dtype, images, rows, taps, k_, output, {0, 1, k_}, matrix, {}, false, false, false};
+            g = {dtype, images, rows, taps, k_, output, {0, 1, k_}, matrix, {}, false, false, false};
         if (problem_.pass == Pass::grad_weight) {
-            const MatrixStrides weight{0, w.n, 1};
-            g = {problem_.dtype,
+            const MatrixStrides weight{0, kWidened ? taps : w.n, 1};
+            g = {dtype,
                  1,
                  k_,
                  taps,
                  images == 0 ? 0 : rows,
-                 {0, y.c, y.w},
+                 {0, output.column, output.row},
                  {0, matrix.row, matrix.column},
                  weight,
                  weight,
@@ -241,8 +309,9 @@ private:
     }
 
     void run_piece(const ConvArguments& a, int64_t group, int64_t image, int64_t row, bool first, Stream stream) const {
-        Columns<T> p = columns_;
-        p.matrix = static_cast<T*>(a.workspace);
+        Columns<M> p = columns_;
+        char* const workspace = static_cast<char*>(a.workspace);
+        p.matrix = reinterpret_cast<M*>(workspace);
         p.first_image = image;
         p.first_row = row;
         p.images = std::min(main_.images, images_ - image);
@@ -252,25 +321,33 @@ private:
         const Strides &x = problem_.input, &y = problem_.output;
         T* const output = static_cast<T*>(a.output) + image * y.n + row * y.w + group * k_ * y.c;
         T* const input = static_cast<T*>(a.input) + group * p.channels * x.c;
-        T* const weight = static_cast<T*>(a.weight) +
-                          group * (problem_.pass == Pass::grad_weight ? k_ * problem_.weight.n : p.taps * k_);
-        GemmArguments g{
-            p.matrix, weight, output, nullptr, nullptr, 1, 1, static_cast<char*>(a.workspace) + matrix_bytes(), false};
+        const void* weight = static_cast<const M*>(a.weight) + group * p.taps * k_;  // prepared
+        const void* gradients = output;
+        if constexpr (kWidened) {
+            const OutputRows<M> rows{reinterpret_cast<M*>(workspace + bytes_before_output()), y.c == 1, p.images,
+                                     p.rows, k_};
+            if (rows.count() > 0)
+                launch(widen_output<T, M>, dim3(blocks_of(rows.count())), kThreads, 0, stream, rows,
+                       static_cast<const T*>(output), y);
+            gradients = rows.data;
+        }
+        GemmArguments g{p.matrix, weight, output, nullptr, nullptr, 1, 1, workspace + bytes_before_gemm(), false};
         if (problem_.pass == Pass::grad_input) {
-            g.a = output;
+            g.a = gradients;
             g.out = p.matrix;
             gemm.run(g, stream);
             add(a, p, static_cast<int>(group), stream);
             return;
         }
         if (p.count() > 0)
-            launch(gather_columns<T>, dim3(blocks_of(p.count())), kThreads, 0, stream, p, static_cast<const T*>(input),
-                   x);
+            launch(gather_columns<T, M>, dim3(blocks_of(p.count())), kThreads, 0, stream, p,
+                   static_cast<const T*>(input), x);
         if (problem_.pass == Pass::grad_weight) {
-            g.a = output;
+            T* const filters = static_cast<T*>(a.weight) + group * k_ * problem_.weight.n;
+            g.a = gradients;
             g.b = p.matrix;
-            g.out = weight;
-            g.residual = weight;
+            g.out = kWidened ? static_cast<void*>(workspace + bytes_before_sums()) : filters;
+            g.residual = g.out;
             g.beta = first ? 0 : 1;
         } else {
             const Strides& r = problem_.residual;
@@ -281,7 +358,14 @@ private:
         gemm.run(g, stream);
     }
 
-    void add(const ConvArguments& a, const Columns<T>& p, int group, Stream stream) const {
+    // Once the sums of a group are there.
+    void round(const ConvArguments& a, int64_t group, Stream stream) const {
+        const auto* from = reinterpret_cast<const M*>(static_cast<char*>(a.workspace) + bytes_before_sums());
+        launch(round_filters<T, M>, dim3(blocks_of(sums())), kThreads, 0, stream, from,
+               static_cast<T*>(a.weight) + group * k_ * problem_.weight.n, sums(), columns_.taps, problem_.weight.n);
+    }
+
+    void add(const ConvArguments& a, const Columns<M>& p, int group, Stream stream) const {
         const int64_t elements = p.images * p.channels * problem_.size.count();
         if (elements == 0) return;
         const InputEpilogue<T> epilogue{static_cast<T*>(a.input),
@@ -290,21 +374,27 @@ private:
                                         static_cast<const T*>(problem_.has_residual ? a.residual : nullptr),
                                         problem_.residual,
                                         problem_.relu};
-        launch(add_columns<T>, dim3(blocks_of(elements)), kThreads, 0, stream, p, epilogue, group * p.channels);
+        launch(add_columns<T, M>, dim3(blocks_of(elements)), kThreads, 0, stream, p, epilogue, group * p.channels);
     }
 
     ConvProblem problem_;
     int64_t k_, images_;
-    Columns<T> columns_{};
+    Columns<M> columns_{};
     GemmOfRows main_, last_;
 };
 
+template <class T>
+ConvPlan* plan(const ConvProblem& problem, int64_t workspace_limit) {
+    if (problem.pass == Pass::forward) return new Im2col<T, T>(problem, workspace_limit);
+    return new Im2col<T, accumulator_t<T> >(problem, workspace_limit);
+}
+
 ConvPlan* plan_im2col(const ConvProblem& problem, int64_t workspace_limit) {
     switch (problem.dtype) {
-        case DType::f32: return new Im2col<float>(problem, workspace_limit);
-        case DType::f64: return new Im2col<double>(problem, workspace_limit);
-        case DType::f16: return new Im2col<half>(problem, workspace_limit);
-        case DType::bf16: return new Im2col<bfloat16>(problem, workspace_limit);
+        case DType::f32: return plan<float>(problem, workspace_limit);
+        case DType::f64: return plan<double>(problem, workspace_limit);
+        case DType::f16: return plan<half>(problem, workspace_limit);
+        case DType::bf16: return plan<bfloat16>(problem, workspace_limit);
     }
     return nullptr;
 }

@@ -10,9 +10,12 @@
 // read, 4 t (t + 2) written (inverse: the other way round), 5 t * t log2 t FLOPs, and shared memory passed through
 // twice per stage.
 //
+// Elements of 16 bits are transformed in fp32.
+//
 // The scale is left out: inverse(forward(a) * forward(b)) is 4 * height * width times the cyclic convolution.
 #pragma once
 
+#include "device/half.h"
 #include "fft.h"
 #include "tile_planes.h"
 
@@ -186,17 +189,19 @@ __device__ __forceinline__ void each_element(const Shape& shape, int lanes, bool
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     to_spectra(Shape shape, int lanes, Axis h, Axis w, Elements<const T> from, TileRange range, Planes planes,
-               bool conjugated, Complex<T>* to) {
-    PYCV_SHARED(Complex<T>, shared);
-    const SharedTiles<T> tiles(shape, lanes, shared);
+               bool conjugated, Complex<accumulator_t<T> >* to) {
+    using A = accumulator_t<T>;
+    PYCV_SHARED(Complex<A>, shared);
+    const SharedTiles<A> tiles(shape, lanes, shared);
     const BlockWork work = work_of_block(planes, range.count, lanes);
     const TilePlace at = place_of(range, static_cast<unsigned>(work.tile));
     tiles.roots.fill();
     each_element(shape, lanes, from.channel == 1, [&](int lane, int row, int x) {
         const int64_t y_element = h.element(at.row, row), x_element = w.element(at.column, x);
         const bool inside = lane < work.lanes && y_element >= 0 && x_element >= 0;
-        const T value = inside ? *from.at(at.n, work.group, work.channel + lane, y_element, x_element) : T(0);
-        Complex<T>* const pair = tiles.at(lane, row, x);
+        const A value =
+            inside ? to_accumulator(*from.at(at.n, work.group, work.channel + lane, y_element, x_element)) : A(0);
+        Complex<A>* const pair = tiles.at(lane, row, x);
         if (row & 1)
             pair->im = value;
         else
@@ -206,12 +211,12 @@ __global__ void __launch_bounds__(kThreads)
     tiles.template transform_rows<false>();
     tiles.split();
     tiles.template transform_columns<false>();
-    Complex<T>* const base = to + work.group * planes.group + work.tile * planes.line + work.channel;
+    Complex<A>* const base = to + work.group * planes.group + work.tile * planes.line + work.channel;
     for (int i = static_cast<int>(threadIdx.x); i < lanes * shape.half() * shape.height(); i += kThreads) {
         const int plane = i / lanes, lane = i - plane * lanes;
         const int f = plane >> shape.height_bits, y = plane & (shape.height() - 1);
         if (lane >= work.lanes) continue;
-        const Complex<T> z = *tiles.at(lane, y, (y & 1) ? tiles.odd_place(f) : tiles.even_place(f));
+        const Complex<A> z = *tiles.at(lane, y, (y & 1) ? tiles.odd_place(f) : tiles.even_place(f));
         base[plane * planes.plane + lane] = conjugated ? conjugate(z) : z;
     }
 }
@@ -219,7 +224,7 @@ __global__ void __launch_bounds__(kThreads)
 // What happens to a result on its way to memory. bias and residual may be null.
 template <class T>
 struct Finish {
-    T scale;
+    accumulator_t<T> scale;
     const T* bias;
     Elements<const T> residual;
     bool relu;
@@ -228,20 +233,21 @@ struct Finish {
 // The elements of the tiles in `range` from the spectra in planes.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    from_spectra(Shape shape, int lanes, Axis h, Axis w, const Complex<T>* from, TileRange range, Planes planes,
-                 Finish<T> finish, Elements<T> to) {
-    PYCV_SHARED(Complex<T>, shared);
-    const SharedTiles<T> tiles(shape, lanes, shared);
+    from_spectra(Shape shape, int lanes, Axis h, Axis w, const Complex<accumulator_t<T> >* from, TileRange range,
+                 Planes planes, Finish<T> finish, Elements<T> to) {
+    using A = accumulator_t<T>;
+    PYCV_SHARED(Complex<A>, shared);
+    const SharedTiles<A> tiles(shape, lanes, shared);
     const BlockWork work = work_of_block(planes, range.count, lanes);
     const TilePlace at = place_of(range, static_cast<unsigned>(work.tile));
     tiles.roots.fill();
-    const Complex<T>* const base = from + work.group * planes.group + work.tile * planes.line + work.channel;
+    const Complex<A>* const base = from + work.group * planes.group + work.tile * planes.line + work.channel;
     // A single row lacks its partner: that one's spectrum is zero.
     const int rows = 2 * shape.pairs(), row_bits = shape.height_bits > 0 ? shape.height_bits : 1;
     for (int i = static_cast<int>(threadIdx.x); i < lanes * shape.half() * rows; i += kThreads) {
         const int index = i / lanes, lane = i - index * lanes;
         const int f = index >> row_bits, y = index & (rows - 1);
-        Complex<T> z{};
+        Complex<A> z{};
         if (lane < work.lanes && y < shape.height()) z = base[(f * shape.height() + y) * planes.plane + lane];
         *tiles.at(lane, y, (y & 1) ? tiles.odd_place(f) : tiles.even_place(f)) = z;
     }
@@ -253,13 +259,14 @@ __global__ void __launch_bounds__(kThreads)
         const int64_t y_element = h.element(at.row, row), x_element = w.element(at.column, x);
         if (lane >= work.lanes || y_element < 0 || x_element < 0) return;
         const int64_t channel = work.channel + lane;
-        const Complex<T> pair = *tiles.at(lane, row, x);
-        T value = ((row & 1) ? pair.im : pair.re) * finish.scale;
-        value += value * T(0);  // an infinity's sign means nothing: relu must not hide it
-        if (finish.bias) value += finish.bias[work.group * planes.channels + channel];
-        if (finish.residual.data) value += *finish.residual.at(at.n, work.group, channel, y_element, x_element);
+        const Complex<A> pair = *tiles.at(lane, row, x);
+        A value = ((row & 1) ? pair.im : pair.re) * finish.scale;
+        value += value * A(0);  // an infinity's sign means nothing: relu must not hide it
+        if (finish.bias) value += to_accumulator(finish.bias[work.group * planes.channels + channel]);
+        if (finish.residual.data)
+            value += to_accumulator(*finish.residual.at(at.n, work.group, channel, y_element, x_element));
         if (finish.relu && value < 0) value = 0;
-        *to.at(at.n, work.group, channel, y_element, x_element) = value;
+        *to.at(at.n, work.group, channel, y_element, x_element) = from_accumulator<T>(value);
     });
 }
 

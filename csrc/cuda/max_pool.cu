@@ -13,7 +13,7 @@
 // Tuned: no kernel of this file may spill registers.
 #include <type_traits>
 
-#include "pool.h"
+#include "pool_rows.h"
 
 namespace pycv::cuda {
 namespace {
@@ -49,6 +49,7 @@ struct Largest {
     Value best[V];
     int where[Named ? V : 1];
 
+    static __device__ __forceinline__ Value outside() { return -static_cast<Value>(INFINITY); }  // never taken
     __device__ __forceinline__ void start(int first = 0) {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
@@ -126,6 +127,40 @@ __global__ void max_pool_kernel(PoolWindows g, PoolPlaces places, const T* x, T*
     }
 }
 
+// V neighbouring outputs of R rows (pool_rows.h).
+template <class T, class W, int V, int R, Indices I>
+__global__ void max_pool_rows_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, index_t<I>* indices) {
+    const int64_t item = pool_item();
+    if (item >= places.count()) return;
+    const PoolPlace at = places.at(item);
+    PoolNames names = names_of<I>(g, at);
+    if constexpr (I != Indices::none) names.w.first -= g.w.before(at.w);  // of its first element, inside or not
+    Largest<T, V, I != Indices::none> folds[R];
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        folds[r].start(names.d.first + first_of_row<I>(g, at, r) + names.w.first);
+        if constexpr (I != Indices::none)
+#pragma unroll
+            for (int v = 0; v < V; ++v) folds[r].where[v] += g.w.before(at.w + v);
+    }
+    fold_row_windows<W, V>(g, x + at.n * g.input.n + at.c * g.input.c, at, names, folds);
+    const int count = g.w.out - at.w;
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        if (at.h + r >= g.h.out) break;
+        const int64_t to = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h + r, at.w);
+        store_row_of<V>(y + to, folds[r].best, count);
+        if constexpr (I != Indices::none) {
+            const int before = I == Indices::offset ? r * g.h.stride * W::filter : 0;
+            const int next = I == Indices::offset ? 0 : W::stride;  // from one window to the next
+            index_t<I> where[V];
+#pragma unroll
+            for (int v = 0; v < V; ++v) where[v] = static_cast<index_t<I>>(folds[r].where[v] - before + v * next);
+            store_row(indices + to, where, count);
+        }
+    }
+}
+
 // A warp for every output.
 template <class T, Indices I>
 __global__ void max_pool_wide_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, index_t<I>* indices) {
@@ -152,6 +187,8 @@ struct Own {
     __device__ __forceinline__ void enter_row(const PoolWindows&, const PoolPlace&, int, int) {}
     __device__ __forceinline__ bool enter(const PoolWindows&, const PoolPlace&, int) { return true; }
     __device__ __forceinline__ bool is(int r, int64_t name) const { return name - first == r * row; }
+    // Of input i from the first on, element t of its window.
+    __device__ __forceinline__ bool is(int r, int name, int i, int) const { return name - first == r * row + i; }
 };
 
 // By offsets, which name an input differently in every window.
@@ -174,6 +211,7 @@ struct Own<Indices::offset, R> {
         return column >= 0;
     }
     __device__ __forceinline__ bool is(int r, int name) const { return name == rows[r] + column; }
+    __device__ __forceinline__ bool is(int r, int name, int, int t) const { return name == rows[r] + t; }
 };
 
 // V offsets in one access where there is such, else one by one as indices are.
@@ -228,6 +266,49 @@ __global__ void max_pool_gradient_kernel(PoolWindows g, PoolPlaces places, const
     }
 }
 
+// V * stride neighbouring inputs of R rows (pool_rows.h).
+template <class T, class W, int V, int R, Indices I>
+__global__ void max_pool_rows_gradient_kernel(PoolWindows g, PoolPlaces places, const T* grad_output,
+                                              const index_t<I>* indices, T* grad_input) {
+    using A = accumulator_t<T>;
+    using Reach = RowReach<W, V>;
+    const int64_t item = pool_item();
+    if (item >= places.count()) return;
+    const PoolPlace at = places.at(item);
+    const PoolSpan d = g.d.covering(at.d);
+    const int last_row = min(at.h + R, g.h.size) - 1, window = at.w / W::stride;
+    const PoolSpan h{g.h.covering(at.h).begin, g.h.covering(last_row).end};
+    Own<I, R> own(g, at);
+    A sums[R][Reach::inputs] = {};
+    for (int i = d.begin; i < d.end; ++i)
+        for (int j = h.begin; j < h.end; ++j) {
+            const int64_t row = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, i, j, 0);
+            own.enter_row(g, at, i, j);
+            RowSegment<Reach::first, Reach::last, V, A> grads;
+            RowSegment<Reach::first, Reach::last, V, int> names;
+            grads.load(grad_output + row, window, g.w.out, A(0));
+            names.load(indices + row, window, g.w.out, 0);
+#pragma unroll
+            for (int k = Reach::first; k <= Reach::last; ++k)
+#pragma unroll
+                for (int t = 0; t < W::filter; ++t) {
+                    const int input = k * W::stride - W::padding + t;
+                    if (input < 0 || input >= Reach::inputs) continue;
+#pragma unroll
+                    for (int r = 0; r < R; ++r)
+                        if (own.is(r, names.of[k - Reach::first], input, t))
+                            sums[r][input] += grads.of[k - Reach::first];
+                }
+        }
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        if (at.h + r >= g.h.size) break;
+        T* const to = grad_input + at.n * g.input.n + at.c * g.input.c + pool_offset(g.input, at.d, at.h + r, at.w);
+#pragma unroll
+        for (int v = 0; v < Reach::inputs; v += V) store_row_of<V>(to + v, sums[r] + v, g.w.size - at.w - v);
+    }
+}
+
 template <class T>
 class MaxPool final : public PoolPlan {
 public:
@@ -250,7 +331,7 @@ private:
     void run(const PoolArguments& a, Stream stream) const {
         if (p_.pass == Pass::forward)
             forward<I>(a, stream);
-        else
+        else if (!rows_gradient<I>(a, stream))
             vectors(a) ? gradient<kVector, kPoolVectorRows, I>(a, stream) : gradient<1, kPoolRows, I>(a, stream);
     }
 
@@ -258,8 +339,39 @@ private:
     void forward(const PoolArguments& a, Stream stream) const {
         if (pool_wide(p_, windows_))
             wide<I>(a, stream);
-        else
+        else if (!rows<I>(a, stream))
             vectors(a) ? forward<kVector, I>(a, stream) : forward<1, I>(a, stream);
+    }
+
+    // Whether these are windows that are computed by rows: then they are.
+    template <Indices I>
+    bool rows(const PoolArguments& a, Stream stream) const {
+        if (!pool_rows(p_, kVector, sizeof(T), a.input)) return false;
+        return use_row_window(windows_.w, [&](auto window) {
+            using W = decltype(window);
+            windows_.h.overlaps() ? rows<W, kPoolVectorRows, I>(a, stream) : rows<W, 1, I>(a, stream);
+        });
+    }
+
+    template <class W, int R, Indices I>
+    void rows(const PoolArguments& a, Stream stream) const {
+        const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, R, kVector);
+        if (places.count() == 0) return;
+        launch(max_pool_rows_kernel<T, W, kVector, R, I>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_,
+               places, static_cast<const T*>(a.input), static_cast<T*>(a.output), static_cast<index_t<I>*>(a.indices));
+    }
+
+    template <Indices I>
+    bool rows_gradient(const PoolArguments& a, Stream stream) const {
+        if (!pool_rows(p_, kVector, sizeof(T), a.input)) return false;
+        return use_row_window(windows_.w, [&](auto window) {
+            using W = decltype(window);
+            const PoolPlaces places(false, p_.n, p_.c, 1, p_.size, kPoolVectorRows, kVector * W::stride);
+            if (places.count() == 0) return;
+            launch(max_pool_rows_gradient_kernel<T, W, kVector, kPoolVectorRows, I>, pool_grid(places.count()),
+                   kPoolThreads, 0, stream, windows_, places, static_cast<const T*>(a.output),
+                   static_cast<const index_t<I>*>(a.indices), static_cast<T*>(a.input));
+        });
     }
 
     template <int V, Indices I>

@@ -3,6 +3,7 @@
 // A thread computes R rows of one column (of outputs forward, of inputs in the gradient), in V channels. In nhwc V
 // channels are one vector of 16 bytes and neighbouring threads have neighbouring channels; in nchw V is 1 and
 // neighbouring threads have neighbouring columns: accesses are coalesced either way, whatever the alignment of a row.
+// Where rows are aligned and the windows well known, a thread computes several columns, by vectors: pool_rows.h.
 // Rows of a window that several of the R outputs share are read and folded along the width once.
 // Windows of many elements in planes (a plane as one window) take a warp each instead, whose lanes lie along its rows.
 #pragma once
@@ -151,7 +152,7 @@ __device__ __forceinline__ int64_t pool_offset(const Strides& s, int d, int h, i
     return d * s.d + h * s.h + w * s.w;
 }
 
-// What a thread computes: rows h, h + 1, ... of a column, from channel c on.
+// What a thread computes: rows h, h + 1, ... of a column (pool_rows.h: of several), from channel c on.
 struct PoolPlace {
     int64_t n, c;
     int d, h, w;
@@ -160,22 +161,24 @@ struct PoolPlace {
 // The places of a tensor: neighbours are those of neighbouring threads.
 class PoolPlaces {
 public:
-    PoolPlaces(bool pixels, int64_t n, int64_t channels, int vector, Spatial size, int rows)
+    PoolPlaces(bool pixels, int64_t n, int64_t channels, int vector, Spatial size, int rows, int columns = 1)
         : pixels_(pixels),
           rows_(rows),
+          columns_(columns),
           vector_(vector),
-          count_(n * (channels / vector) * size.d * ceil_div<int64_t>(size.h, rows) * size.w),
+          count_(n * (channels / vector) * size.d * ceil_div<int64_t>(size.h, rows) *
+                 ceil_div<int64_t>(size.w, columns)),
           by_channel_(channels / vector, count_),
           by_d_(size.d, count_),
           by_h_(ceil_div<int64_t>(size.h, rows), count_),
-          by_w_(size.w, count_) {}
+          by_w_(ceil_div<int64_t>(size.w, columns), count_) {}
 
     __host__ __device__ int64_t count() const { return count_; }
 
     __device__ __forceinline__ PoolPlace at(int64_t item) const {
         PoolPlace place;
         if (pixels_) place.c = by_channel_.split(item) * vector_;
-        place.w = static_cast<int>(by_w_.split(item));
+        place.w = static_cast<int>(by_w_.split(item)) * columns_;
         place.h = static_cast<int>(by_h_.split(item)) * rows_;
         place.d = static_cast<int>(by_d_.split(item));
         if (!pixels_) place.c = by_channel_.split(item) * vector_;
@@ -185,7 +188,7 @@ public:
 
 private:
     bool pixels_;  // channels vary fastest
-    int rows_, vector_;
+    int rows_, columns_, vector_;
     int64_t count_;
     Divider by_channel_, by_d_, by_h_, by_w_;
 };
@@ -211,13 +214,14 @@ bool pool_vectors(const PoolProblem& p, int vector, const Address*... addresses)
     return pool_pixels(p) && p.c % vector == 0 && whole(p.input) && whole(p.output) && all_aligned(16, addresses...);
 }
 
-// Folds the windows of outputs (at.h ... at.h + R - 1) of one column into `folds`, which have been started. A Fold has
-// start(), add(elements, name): the next elements of a row, and merge(fold): the next row. The names are those of the
-// first of the R windows, and go on behind its end for the others.
-template <int V, int R, class T, class Fold>
-__device__ __forceinline__ void fold_windows(const PoolWindows& g, const T* image, const PoolPlace& at,
-                                             const PoolNames& names, Fold (&folds)[R]) {
-    const PoolSpan d = g.d.window(at.d), w = g.w.window(at.w);
+// Folds the windows of outputs (at.h ... at.h + R - 1) into `folds`, which have been started, from the folds of their
+// rows along the width: along_row(i, j, name). A Fold has start(), add(elements, name): the next elements of a row, and
+// merge(fold): the next row. The names are those of the first of the R windows, and go on behind its end for the
+// others.
+template <int R, class Fold, class AlongRow>
+__device__ __forceinline__ void fold_rows(const PoolWindows& g, const PoolPlace& at, const PoolNames& names,
+                                          Fold (&folds)[R], const AlongRow& along_row) {
+    const PoolSpan d = g.d.window(at.d);
     PoolSpan h[R];
 #pragma unroll
     for (int r = 0; r < R; ++r) h[r] = g.h.window(min(at.h + r, g.h.out - 1));
@@ -226,17 +230,27 @@ __device__ __forceinline__ void fold_windows(const PoolWindows& g, const T* imag
     for (int i = d.begin; i < d.end; i += g.d.dilation, slice += names.d.step) {
         int first = slice;
         for (int j = h[0].begin; j < h[R - 1].end; j += next_row, first += names.h.step) {
-            const T* row = image + pool_offset(g.input, i, j, 0);
-            Fold along;
-            along.start();
-            int name = first;
-            for (int k = w.begin; k < w.end; k += g.w.dilation, name += names.w.step)
-                along.add(load_elements<V>(row + k * g.input.w), name);
+            const Fold along = along_row(i, j, first);
 #pragma unroll
             for (int r = 0; r < R; ++r)
                 if (j >= h[r].begin && j < h[r].end) folds[r].merge(along);
         }
     }
+}
+
+// Folds the windows of one column, in V channels.
+template <int V, int R, class T, class Fold>
+__device__ __forceinline__ void fold_windows(const PoolWindows& g, const T* image, const PoolPlace& at,
+                                             const PoolNames& names, Fold (&folds)[R]) {
+    const PoolSpan w = g.w.window(at.w);
+    fold_rows(g, at, names, folds, [&](int i, int j, int name) {
+        const T* row = image + pool_offset(g.input, i, j, 0);
+        Fold along;
+        along.start();
+        for (int k = w.begin; k < w.end; k += g.w.dilation, name += names.w.step)
+            along.add(load_elements<V>(row + k * g.input.w), name);
+        return along;
+    });
 }
 
 // Folds the window of one output by a warp, which has started a fold in every lane; all of them get the result. A Fold

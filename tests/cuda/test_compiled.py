@@ -88,6 +88,17 @@ def machine_code(job: native.Job, architecture: str) -> list[str]:
     return re.split(r"\n\s*Function : ", code)[1:]
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("op", ["max_pool", "avg_pool"])
+def test_rows_are_pooled_by_vectors(op):
+    (job,) = (job for job in JOBS if job.source == f"csrc/cuda/{op}.cu")
+    functions = machine_code(job, machine(architectures(job)[-1]))
+    by_rows = [code for code in functions if f"{op}_rows_" in code.split(maxsplit=1)[0]]
+    assert by_rows
+    for code in by_rows:
+        assert re.search(r"LDG\S*\.128", code) and re.search(r"STG\S*\.128", code)
+
+
 MMA_JOBS = [job for job in JOBS if re.search(r"_mma_\w*(f16|f32)\.cu$", job.source)]
 
 

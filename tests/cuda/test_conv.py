@@ -118,6 +118,30 @@ def test_images_of_few_channels(layout):
     right(f"conv2d n1c1h30w9 k33r5s5 f16 {layout} cpu", "direct")
 
 
+STEM = "conv2d.forward n{}h{}w{} k{}{} {} {} cpu bias+relu"
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc", "nchw>nhwc", "nhwc>nchw"])
+def test_stems_around_the_edges_of_tiles(layout):
+    """4 x 32 positions, 32 or 64 channels, filters that are staged in pieces."""
+    for c, h, w, k, window in (
+        (3, 9, 63, 64, "r7s7 u2 p3"), (1, 8, 32, 9, "r3s3 p1"), (4, 7, 31, 33, "r3s3 p1"),
+        (3, 33, 121, 65, "r11s11 u4 p2"), (2, 3, 30, 96, "r1s5 p0x2 d1x3"), (3, 15, 40, 17, "r4s2 u3x1 p1x0 d2x1"),
+        (3, 4, 33, 40, "r4s4 p2 o4x33"), (4, 12, 60, 24, "r3s2 u2 p1 o6x31"),
+    ):  # fmt: skip
+        assert_right(STEM.format(f"2c{c}", h, w, k, window, "f32", layout), "direct")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc"])
+def test_stems_of_every_dtype(layout, dtype):
+    for c, h, w, k, window in ((3, 8, 41, 40, "r3s5 u1x2 p1x2"), (4, 5, 33, 60, "r3s3 p1")):
+        text = STEM.format(f"2c{c}", h, w, k, window, dtype, f"{layout} res=nhwc").replace("bias", "bias+residual")
+        assert_right(text, "direct", offset=1)
+    slices = STEM.format("2c3", 6, 34, 24, "r3s3 p1", dtype, "nhwc/2000/9>nchw/9000")  # of a concatenation
+    assert_right(slices, "direct", orders=("forward", "random:3"))
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc"])
 def test_direct_positions_around_those_of_a_block(layout):
     for h, w in ((1, 31), (1, 33), (3, 43), (8, 16), (1, 129), (25, 41)):
@@ -167,10 +191,16 @@ def test_im2col_with_a_residual():
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
-def test_im2col_of_storage_types(dtype):
-    assert_right(f"conv2d.forward n2c5h6w7 k9r3s3 p1 {dtype} nchw cpu bias", "im2col")
-    problem = parse(f"conv2d.grad_input n2c5h6w7 k9r3s3 p1 {dtype} nchw cpu")
-    assert kernels(problem, "im2col") == []
+@pytest.mark.parametrize("layout", ["nchw", "nhwc w=nhwc", "nchw>nhwc w=nhwc", "nhwc>nchw"])
+def test_im2col_of_storage_types(layout, dtype):
+    """Gradients, too, are rounded once, however many pieces they are summed up from."""
+    for limit in (0, 20_000, 2**28):
+        right(f"conv2d n3c6h7w9 k10r3s2 u2x1 p1 d1x2 g2 {dtype} {layout} cpu", "im2col", workspace_limit=limit)
+    text = f"conv2d.grad_input n2c5h6w7 k4r3s3 p1 {dtype} {layout} res=nchw cpu bias+residual+relu"
+    assert_right(text, "im2col", workspace_limit=10_000)
+    problem = parse(f"conv2d.grad_weight n3c6h20w20 k8r3s3 p1 {dtype} {layout} cpu")
+    (kernel,) = kernels(problem, "im2col")
+    assert kernel.plan(problem, 1, 2**16).workspace_bytes <= 2**16  # type: ignore[misc]
 
 
 # ------------------------------------------------------------------------------------------------------ all

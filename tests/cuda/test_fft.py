@@ -16,7 +16,7 @@ from pycv.problem import ConvProblem
 from .. import compare, raw
 from ..backend import parse
 from ..cpu.test_winograd import arrays_of
-from ..dtypes import rounded
+from ..dtypes import COMPUTED_IN, rounded
 from .execution import ORDERS, kernels, schedule
 
 PASSES = ("forward", "grad_input", "grad_weight")
@@ -27,7 +27,7 @@ def check(text: str, limit: int = 2**28, orders=("forward",), seed: int = 0) -> 
     problem = parse(text)
     assert isinstance(problem, ConvProblem)
     (kernel,) = kernels(problem, "fft")
-    arrays = arrays_of(problem, seed)
+    arrays = {n: rounded(values, problem.dtype).astype(float) for n, values in arrays_of(problem, seed).items()}
     expected = reference.run(problem, arrays)
     bounds = compare.magnitudes(problem, arrays, expected)
     for order in orders:
@@ -36,7 +36,9 @@ def check(text: str, limit: int = 2**28, orders=("forward",), seed: int = 0) -> 
         for name, values in computed.items():
             axes = tuple(range(2, values.ndim))
             largest = bounds[name].max(axes, keepdims=True) if values.size else bounds[name]
-            bound = compare.EPSILONS[problem.dtype] * (ROUNDINGS * largest + 2 * np.abs(expected[name]))
+            computing = compare.EPSILONS[COMPUTED_IN.get(problem.dtype, problem.dtype)]
+            storing = compare.EPSILONS[problem.dtype] * np.abs(expected[name])
+            bound = computing * (ROUNDINGS * largest + 2 * np.abs(expected[name])) + storing
             compare.assert_elements(f"{text} {order}: {name}", values, expected[name], bound)
 
 
@@ -94,6 +96,18 @@ def test_epilogue(pass_, epilogue):
         for residual in ("nchw", "nhwc") if "residual" in epilogue else ("",):
             rest = f"{layout}{' res=' + residual if residual else ''} cpu {epilogue}"
             check(f"conv2d.{pass_} n2c6h9w8 k8r5s4 p2 g2 f64 {rest}")
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize("pass_", PASSES)
+def test_storage_types(pass_, dtype):
+    """Rounded once, at the end: after the sum over all tiles, the bias and the residual."""
+    rest = "" if pass_ == "grad_weight" else " bias+residual+relu"
+    for layout in ("nchw", "nhwc"):
+        text = f"conv2d.{pass_} n2c6h17w13 k9r5s4 u2 p2 g3 {dtype} {layout}{' res=' + layout if rest else ''} cpu{rest}"
+        for limit in (2**28, 2**16):
+            check(text, limit, orders=ORDERS)
+    check(f"conv1d.{pass_} n2c3w150 k2s33 p16 {dtype} nchw cpu")
 
 
 @pytest.mark.parametrize("pass_", PASSES)
@@ -198,7 +212,6 @@ def test_gradients():
     ("text", "reason"),
     [
         ("conv2d.forward n1c2h9w9 k3r2s2 u3 f32", "leave out"),
-        ("conv2d.forward n1c2h9w9 k3r2s2 f16", "dtype f16"),
         ("conv2d.forward n1c2h200w200 k3r150s150 f32", "extent 150x150: no tile"),
         ("conv2d.forward n1c2h200w200 k3r9s9 d9 f64", "extent 73x73: no tile"),
     ],

@@ -42,6 +42,8 @@ conv2d.{} n2c36h9w8 k24r3s3 u2 p1 f32 nhwc cpu | wgmma fft implicit
 conv2d.{} n1c6h15w13 k10r5s4 u2x1 p2 g2 f64 nchw cpu
 conv2d.{} n2c40h10w9 k40r3s3 p1 g40 f32 nhwc cpu | direct
 conv2d.{} n2c6h40w41 k6r3s3 p1 g6 f32 nchw cpu | direct
+conv2d.forward n2c3h11w70 k40r5s5 u2 p2 f32 nchw cpu bias+relu | direct
+conv2d.forward n1c2h12w90 k33r11s13 u2x3 p5 f16 nhwc cpu | direct
 conv2d.{} n1c40h9w5 k70r3s3 p1 f32 nchw cpu | implicit mma winograd
 conv2d.forward n2c64h9w8 k264r1s1 f16 nhwc res=nhwc cpu bias+residual+relu | wgmma mma
 conv2d.grad_input n2c136h9w8 k40r3s3 u2 p1 bf16 nhwc res=nhwc cpu bias+residual | wgmma mma
@@ -56,6 +58,9 @@ conv3d.{} n1c16d3h5w6 k24t2r3s3 p0x1x1 bf16 nhwc cpu | mma
 
 max_pool1d.{} n2c3w340 s4 o113 u3 f32 nchw cpu indices
 max_pool2d.{} n2c16h10w17 r3s3 o5x9 u2 p1 f16 nhwc cpu indices
+max_pool2d.{} n3c12h10w64 r3s3 o5x32 u2 p1 f32 nchw cpu offsets
+max_pool2d.{} n2c16h10w34 r3s3 o10x34 p1 bf16 nchw cpu indices
+avg_pool2d.{} n3c12h10w64 r3s3 o5x32 u2 p1 f32 nchw cpu exclude_pad
 max_pool2d.{} n1c5h26w29 r7s7 o4x5 u7x6 p3 f32 nchw cpu indices
 max_pool3d.{} n2c5d5h6w7 t3r2s3 o3x5x4 u2x1x2 p1x0x1 f64 nchw cpu indices
 avg_pool1d.{} n2c3w400 s8 o199 u2 p2 f32 nchw cpu

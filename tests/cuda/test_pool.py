@@ -104,3 +104,46 @@ def test_indices_that_several_windows_share():
     """An expanded gradient: an index need not lie in the windows that it stands for."""
     assert_right("max_pool2d.grad_input n2c8h6w6 r2s2 o3x3 u2 f32 nhwc>nhwc/8/0 cpu indices")
     assert_right("max_pool2d.grad_input n2c8h6w6 r2s2 o3x3 u2 f32 nchw>nhwc/0/8 cpu indices")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", ["r2s2 u2", "r3s3 u2", "r3s3 u2 p1", "r3s3 p1"])
+def test_rows_in_vectors(window, dtype):
+    """Rows that begin at multiples of 16 bytes, 8, or less; that end anywhere in a segment; windows beyond them."""
+    stride, padding = 2 if "u2" in window else 1, 1 if "p1" in window else 0
+    filter_ = int(window[1])
+    widths = range(16 * stride, 16 * stride + 9) if dtype in ("f16", "bf16") else range(8 * stride, 8 * stride + 5)
+    for index, width in enumerate(widths):
+        last = -(-(width + 2 * padding - filter_) // stride)  # as in ceil_mode
+        last -= last * stride >= width + padding
+        floor = (width + 2 * padding - filter_) // stride
+        height, rows = 7, (7 + 2 * padding - filter_) // stride + 1
+        size = f"n2c2h{height}w{width} {window} o{rows}x{(last if index % 2 else floor) + 1} {dtype}"
+        for kind, flag in KINDS:
+            for pass_ in ("forward", "grad_input"):
+                layout = f"nchw/{2 * height * width + 8 * (index % 3)}" if pass_ == "forward" else "nchw"
+                data = ["nonfinite"] if kind == "max_pool" and pass_ == "forward" else ["normal"]
+                words = {"avg_pool": "exclude_pad" if index % 2 else ""}.get(kind, flag)
+                text = f"{kind}2d.{pass_} {size} {layout} cpu {words}"
+                assert_right(text, kinds=data, orders=["forward"], offset=4 * (index % 3))
+
+
+@pytest.mark.parametrize("pass_", ["forward", "grad_input"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_pool1d.{} n3c5w400 s3 o200 u2 p1 f32 nchw cpu indices",  # more than a block
+        "avg_pool1d.{} n3c5w400 s3 o400 p1 f16 nchw cpu",
+        "max_pool3d.{} n1c2d5h6w24 t3r2s3 o3x3x12 u2x2x2 p1x0x1 f32 nchw cpu offsets",
+        "max_pool3d.{} n1c2d5h6w24 t3r2s3 o3x3x12 u2x2x2 p1x0x1 bf16 nchw cpu indices",
+        "avg_pool3d.{} n1c2d5h6w24 t3r2s3 o3x3x12 u2x2x2 p1x0x1 f32 nchw cpu exclude_pad",
+        "max_pool2d.{} n1c2h12w32 r3s3 o4x16 u3x2 p1 d2x1 f16 nchw cpu offsets",  # dilated along the height alone
+        "avg_pool2d.{} n1c2h9w24 r3s2 o5x12 u2 p1x0 f64 nchw cpu divisor5",
+        "max_pool2d.{} n2c3h9w24 r3s3 o5x12 u2 p1 f32 nhwc>nchw cpu offsets",  # not by rows
+        "max_pool2d.{} n2c3h9w24 r3s3 o5x12 u2 p1 f32 nchw>nhwc cpu offsets",
+        "adaptive_avg_pool2d.{} n2c3h9w24 o3x12 f32 nchw cpu",  # windows of 3x2
+        "adaptive_max_pool2d.{} n2c3h9w24 o4x12 f32 nchw cpu indices",  # of several heights
+    ],
+)
+def test_geometry_of_rows_in_vectors(text, pass_):
+    assert_right(text.format(pass_), kinds=["integers", "nonfinite" if "max" in text else "normal"])

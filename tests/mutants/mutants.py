@@ -98,12 +98,14 @@ WGMMA_FILTER_GATHER = "csrc/cuda/conv_wgmma_grad_weight_gathered.h"
 WGMMA_FILTER_GATHER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight_of_tf32"
 WGMMA_FILTER_TESTS = "tests/cuda/test_wgmma_conv.py::test_grad_weight"
 CUDA_POOL, CUDA_POOL_TESTS = "csrc/cuda/pool.h", "tests/cuda/test_pool.py"
+CUDA_POOL_ROWS = "csrc/cuda/pool_rows.h"
 CUDA_NORM, CUDA_NORM_TESTS = "csrc/cuda/norm.h", "tests/cuda/test_norm.py"
 CUDA_CONV_GATHER, CUDA_CONV_TILE, CUDA_CONV_TESTS = (
     "csrc/cuda/conv_gather.h",
     "csrc/cuda/conv_tile_kernel.h",
     "tests/cuda/test_conv.py",
 )
+CUDA_DIRECT_SHARED, CUDA_STEM = "csrc/cuda/conv_direct.h", "csrc/cuda/conv_direct_stem.h"
 CUDA_DIRECT, CUDA_IM2COL = "csrc/cuda/conv_direct.cu", "csrc/cuda/conv_im2col.cu"
 CUDA_PRODUCT, CUDA_WINOGRAD, CUDA_WINOGRAD_TILE, CUDA_WINOGRAD_SUMS, CUDA_WINOGRAD_TESTS = (
     "csrc/cuda/batched_product.cu",
@@ -119,6 +121,8 @@ CUDA_FFT, CUDA_FFT_TILE, CUDA_FFT_AXES, CUDA_FFT_CONV, CUDA_FFT_TESTS = (
     "csrc/cuda/conv_fft.cu",
     "tests/cuda/test_fft.py",
 )
+CUDA_IM2COL_16_TESTS = "tests/cuda/test_conv.py::test_im2col_of_storage_types"
+CUDA_FFT_16_TESTS = "tests/cuda/test_fft.py::test_storage_types"
 DIRECT_TILE, DIRECT_GATHER = "csrc/cpu/direct_tile.h", "csrc/cpu/direct_gather.h"
 DIRECT_WEIGHT, DIRECT_GRAD_WEIGHT = "csrc/cpu/direct_weight.h", "csrc/cpu/direct_grad_weight.h"
 POSITIONS, LANES = "csrc/cpu/direct_positions.h", "tests/cpu/test_conv_direct.py"
@@ -415,6 +419,13 @@ MUTANTS = [
     Mutant("csrc/cuda/pool.h", "        row = slice;\n", "", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/max_pool.cu", "g.h.covering(last_row).end", "g.h.covering(at.h).end", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/division.h", "(__umulhi(n, magic_) + n)", "__umulhi(n, magic_)", CUDA_POOL_TESTS),
+    # rows in vectors: the end of a row, the windows on the left, names of the windows of a thread, shares at the edge
+    Mutant(CUDA_POOL_ROWS, "position < 0 || position + V > size", "position < 0", CUDA_POOL_TESTS),
+    Mutant(CUDA_POOL_ROWS, "first = -((W::filter - 1 - W::padding) / W::stride)", "first = 0", CUDA_POOL_TESTS),
+    Mutant(CUDA_POOL_ROWS, "if (v < count) to[v] = values[v];", "to[v] = values[v];", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "- before + v * next)", "- before)", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "folds[r].where[v] += g.w.before(at.w + v);", ";", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/avg_pool.cu", "divisor.along<A>(g.w, window + k);", "W::filter;", CUDA_POOL_TESTS),
     # norms and transposes: barriers of a tree, the last chunk, relu's mask, mirrored windows, rows as columns
     Mutant(CUDA_NORM, "        __syncthreads();\n    }\n    if", "    }\n    if", CUDA_NORM_TESTS),
     Mutant(CUDA_NORM, "i < chunks; i +=", "i + 1 < chunks; i +=", CUDA_NORM_TESTS),
@@ -456,7 +467,20 @@ MUTANTS = [
     Mutant(CUDA_CONV_TILE, "first = block.part * p.split_depth", "first = 0 * p.split_depth", CUDA_CONV_TESTS),
     Mutant(CUDA_CONV_TILE, "kNoLine && c < p.columns;", "kNoLine;", CUDA_CONV_TESTS),
     Mutant(CUDA_DIRECT, "half >= p.lanes; half /= 2", "half > p.lanes; half /= 2", CUDA_CONV_TESTS),
-    Mutant(CUDA_DIRECT, "if (v < count) out[", "out[", CUDA_CONV_TESTS),
+    Mutant(CUDA_DIRECT_SHARED, "if (v < count) out[", "out[", CUDA_CONV_TESTS),
+    # im2col and fft in 16 bits: the copy of the output, one rounding at the end
+    Mutant(CUDA_IM2COL, "const bool k_fastest = y.c == 1;", "const bool k_fastest = true;", CUDA_IM2COL_16_TESTS),
+    Mutant(
+        CUDA_FFT_TILE,
+        "A value = ((row & 1) ? pair.im : pair.re) * finish.scale;",
+        "A value = to_accumulator(from_accumulator<T>(((row & 1) ? pair.im : pair.re) * finish.scale));",
+        CUDA_FFT_16_TESTS,
+    ),
+    # stems: pieces of the filters, columns by their remainder, the padding, channels beyond the last
+    Mutant(CUDA_STEM, "if (first > 0) __syncthreads();", "", CUDA_CONV_TESTS),
+    Mutant(CUDA_STEM, "fw * g.dilation.w;", "fw;", CUDA_CONV_TESTS),
+    Mutant(CUDA_STEM, "static_cast<unsigned>(h) < static_cast<unsigned>(size.h) &&", "", CUDA_CONV_TESTS),
+    Mutant(CUDA_STEM, "count = min(Q, p.channels - own);", "count = Q;", CUDA_CONV_TESTS),
     Mutant(CUDA_IM2COL, "g.beta = first ? 0 : 1;", "g.beta = 0;", CUDA_CONV_TESTS),
     Mutant(CUDA_IM2COL, "from % stride == 0 && from / stride < out", "from / stride < out", CUDA_CONV_TESTS),
     # CUDA Winograd: the end of k and the steps of the product, the padding, the turned filters, overflows, the sums
