@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..seed import SEED
+from .test_backend import in_a_new_process
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = [
@@ -68,6 +69,25 @@ def interpret(*arguments):
 def test_some_problems():
     """In one process: importing takes longer than most of them do."""
     interpret("--drawn", "4", list(CASES.values())[SEED % len(CASES)])
+
+
+def test_powers_of_what_is_not_positive():
+    """Bases of local_response_norm below 0 and of 0, where a kernel that goes by logarithms makes NaN: as torch's."""
+    in_a_new_process(
+        "import itertools, numpy as np, pycv\n"
+        "from pycv.problem import parse\n"
+        "from tests import compare, draw, raw\n"
+        "from tests.triton.ahead import kernels\n"
+        "rng = np.random.default_rng(0)\n"
+        "for pass_, kind in itertools.product(('forward', 'grad_input'), ('normal', 'integers')):\n"
+        "    problem = parse(f'local_response_norm.{pass_} n1c9h2w3 l5 f32 nchw cpu')\n"
+        "    (kernel,) = kernels(problem, 'direct')\n"
+        "    for alpha, beta, k in itertools.product((0.5, -4.7), (0.75, 1.0, 2.0, -1.0, 0.0), (1.0, 0.0)):\n"
+        "        arrays, _ = draw.data(problem, kind, rng)\n"
+        "        scalars = {'alpha': alpha, 'beta': beta, 'k': k}\n"
+        "        compare.assert_close(problem, raw.run(problem, kernel, arrays, scalars), arrays, **scalars)\n",
+        TRITON_INTERPRET="1",
+    )
 
 
 @pytest.mark.full
