@@ -41,6 +41,9 @@ PRODUCTS = (
     ("conv2d.forward n4c64h56w56 k64r3s3 p1 f16 nhwc cuda bias", "im2col"),
     ("conv2d.grad_input n4c64h56w56 k64r3s3 u2 p1 bf16 nchw cuda bias", "im2col"),
     ("conv2d.grad_weight n4c64h56w56 k64r3s3 p1 f32 nhwc cuda", "im2col"),
+    ("conv2d.grad_weight n4c64h56w56 k64r3s3 p1 f16 nchw cuda", "im2col"),
+    ("conv2d.forward n32c64h56w56 k64r31s31 p15 bf16 nhwc cuda bias+relu", "fft"),
+    ("conv2d.grad_weight n32c64h56w56 k64r31s31 p15 f16 nchw cuda", "fft"),
 )
 OTHERS = tuple(
     (text, "direct")
