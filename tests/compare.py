@@ -205,14 +205,21 @@ def _batch_norm_magnitudes(problem: NormProblem, arrays: Arrays, expected: Array
 
 
 def _lrn_magnitudes(problem: NormProblem, arrays: Arrays, alpha=1e-4, beta=0.75, k=1.0) -> Arrays:
-    """The power multiplies the relative error of its base by beta; the two terms of the gradient are added."""
-    x = arrays["input"]
-    d = norm.lrn_denominator(problem, x, alpha, k)
-    if problem.pass_ == "forward":
-        return {"output": (1 + beta) * x * d**-beta}
-    grad, w = arrays["grad_output"], problem.window
-    through = norm.window_sum(grad * x * d ** (-beta - 1), (w - 1) // 2, w // 2)
-    return {"output": (2 + beta) * (grad * d**-beta + 2 * alpha * beta / w * x * through)}
+    """The power multiplies the relative error of its base by its exponent, and the base is a difference where alpha is
+    negative; the two terms of the gradient are added."""
+    x, w = arrays["input"], problem.window
+    d = np.abs(norm.lrn_denominator(problem, x, alpha, k))
+    terms = norm.lrn_denominator(problem, x, abs(alpha), abs(k))
+
+    def power(exponent: float) -> np.ndarray:
+        return d**exponent + abs(exponent) * terms * d ** (exponent - 1)
+
+    with np.errstate(all="ignore"):
+        if problem.pass_ == "forward":
+            return {"output": x * power(-beta)}
+        grad = arrays["grad_output"]
+        through = norm.window_sum(grad * x * power(-beta - 1), (w - 1) // 2, w // 2)
+        return {"output": 2 * (grad * power(-beta) + np.abs(2 * alpha * beta / w) * x * through)}
 
 
 def _count(sizes: tuple[int, ...]) -> int:

@@ -82,4 +82,5 @@ def _gradient_row(x, grad, out, at_x, at_y, workspace, alpha, beta, k, window, g
                 row[w] += terms[j * g.w + w]
         for w in range(g.w):
             at = at_x + c * g.x_c + w * g.x_w
-            out[at] = grad[at_y + c * g.y_c + w * g.y_w] * powers[c * g.w + w] - slope * x[at] * row[w]
+            kept = grad[at_y + c * g.y_c + w * g.y_w] * powers[c * g.w + w]
+            out[at] = kept if beta == 0 else kept - slope * x[at] * row[w]  # then s is none of it, even if 0

@@ -99,7 +99,8 @@ def _lrn_forward(
     problem: NormProblem, arrays: dict[str, np.ndarray], alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> dict[str, np.ndarray]:
     x = arrays["input"]
-    return {"output": x * lrn_denominator(problem, x, alpha, k) ** -beta}
+    with np.errstate(all="ignore"):  # of 0, and of what a negative alpha makes negative: infinities and NaN
+        return {"output": x * lrn_denominator(problem, x, alpha, k) ** -beta}
 
 
 def _lrn_grad_input(
@@ -107,6 +108,9 @@ def _lrn_grad_input(
 ) -> dict[str, np.ndarray]:
     x, grad = arrays["input"], arrays["grad_output"]
     d = lrn_denominator(problem, x, alpha, k)
-    # Channel i is in the window of the channels from i - after to i + before.
-    through = window_sum(grad * x * d ** (-beta - 1), (problem.window - 1) // 2, problem.window // 2)
-    return {"output": grad * d**-beta - 2 * alpha * beta / problem.window * x * through}
+    if beta == 0:
+        return {"output": grad.copy()}
+    with np.errstate(all="ignore"):
+        # Channel i is in the window of the channels from i - after to i + before.
+        through = window_sum(grad * x * (d**-beta / d), (problem.window - 1) // 2, problem.window // 2)
+        return {"output": grad * d**-beta - 2 * alpha * beta / problem.window * x * through}

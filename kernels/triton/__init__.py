@@ -92,18 +92,10 @@ def _direct_conv(p: ConvProblem) -> str | None:
     return _limits.many_channels(p) or _conv(p)
 
 
-def _im2col(p: ConvProblem) -> str | None:
-    if p.pass_ == "grad_weight" and p.dtype in ("f16", "bf16"):
-        return f"dtype {p.dtype}: im2col would round the sums of this gradient between its steps"
-    return _conv(p)
-
-
 FFT_SIDES = (16, 32, 64)  # of a tile; a line of conv1d has the elements of one
 
 
 def _fft(p: ConvProblem) -> str | None:
-    if p.dtype not in ("f32", "f64"):
-        return f"dtype {p.dtype}: fft takes f32 and f64"
     longest = FFT_SIDES[-1] ** (2 if len(p.size) == 1 else 1)
     extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
     if max(extents) > longest:
@@ -301,7 +293,7 @@ KERNELS: list[Kernel] = [
     *_entries(_CONVS, PASSES, "implicit_gemm", _plan_implicit(), _conv, tiles=_tiles_implicit()),
     *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_implicit, _conv, _tiles_implicit),
     *_entries(_CONVS[:2], PASSES, "fft", _plan_fft, _fft, "default"),
-    *_entries(_CONVS, PASSES, "im2col", _plan_im2col, _im2col),
+    *_entries(_CONVS, PASSES, "im2col", _plan_im2col, _conv),
     *_entries(_POOLS, _GATHERS, "direct", _plan_pool, _spatial),
     *_entries(["batch_norm"], _GATHERS, "direct", _plan_norm, _norm),
     *_entries(["local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),

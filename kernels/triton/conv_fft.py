@@ -13,8 +13,9 @@ complex numbers are two planes, the real parts and, ``..._imaginary`` elements f
                     channels by thin_product
     from_spectra    the same way back
 
-Elements of 4 bytes: N1 N2 * 4 read per tile and channel, 8 (N1 / 2 + 1) N2 written, which the product reads. A stride
-or a dilation costs as much as the dense problem.
+Spectra are kept in the type of the sums, those of 16-bit tensors in f32. Elements of 4 bytes: N1 N2 * 4 read per tile
+and channel, 8 (N1 / 2 + 1) N2 written, which the product reads. A stride or a dilation costs as much as the dense
+problem.
 
 The product reads and writes lines of channels: whole sectors. A program of the transforms has one line and channel, and
 frequencies in the lanes of its warps, which lie lines * channels elements apart: 32 sectors per access, where
@@ -117,7 +118,7 @@ def to_spectra(
     w, inside_w = met(tile_column, x, w_origin, w_advance, w_step, w_low, w_high, w_first, w_limit)
     image = source + n * source_n + group * source_g + channel * source_c
     at = h.to(tl.int64) * width + w
-    values = tl.load(image + at * source_p, mask=inside_h & inside_w, other=0)
+    values = tl.load(image + at * source_p, mask=inside_h & inside_w, other=0).to(ACC)
     row = tl.program_id(0) % BLOCKS * BR + tl.arange(0, BR)
     none = tl.zeros([BR, N2], ACC)
     cosines, sines = part(table, row, above, 0, ROOTS, N1)

@@ -17,7 +17,7 @@ from pycv.problem import ITEMSIZES, ConvProblem, Layout, Sizes
 
 from . import FFT_SIDES, conv_fft
 from .conv_plans import Plan
-from .launch import Launch, ceil_div, power_of_2, present, sum_type
+from .launch import Launch, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import strides_of
 from .tiles import GROUP, Product, tile_of
 
@@ -111,7 +111,7 @@ class _Tiling:
 
     def cost(self, p: ConvProblem) -> float:
         """Time, about, in bytes of memory traffic."""
-        tiles, (n1, n2), itemsize = p.n * prod(self.grid), self.sides, ITEMSIZES[p.dtype]
+        tiles, (n1, n2), itemsize = p.n * prod(self.grid), self.sides, ITEMSIZES[sum_dtype(p.dtype)]
         filters = p.k * p.c // max(1, p.groups)
         spectra = tiles * (p.c + p.k) + filters
         flops = spectra * 4 * n1 * n2 * (n1 + 2 * n2) + 8 * self.frequencies * tiles * filters
@@ -174,38 +174,39 @@ class _Steps:
     """The launches of a problem's tiling."""
 
     def __init__(self, p: ConvProblem, tiling: _Tiling) -> None:
-        self._p, self._tiling = p, tiling
-        self.table_bytes = _aligned(2 * tiling.roots * ITEMSIZES[p.dtype])
+        self._p, self._tiling, self._sums = p, tiling, sum_dtype(p.dtype)
+        self.table_bytes = _aligned(2 * tiling.roots * ITEMSIZES[self._sums])
         self._constants: dict[str, Any] = {
             "LINE": tiling.line, "ACC": sum_type(p.dtype), "N1": tiling.sides[0], "N2": tiling.sides[1],
         }  # fmt: skip
-        self._precision = "tf32x3" if p.dtype == "f32" else "ieee"
+        self._precision = "tf32x3" if self._sums == "f32" else "ieee"
 
     def roots(self) -> Launch:
         count = self._tiling.roots
         return Launch(
-            conv_fft.roots, ceil_div(count, _BLOCK), {"table": self._p.dtype}, count=count, **self._constants,
+            conv_fft.roots, ceil_div(count, _BLOCK), {"table": self._sums}, count=count, **self._constants,
             BLOCK=_BLOCK,
         )  # fmt: skip
 
     def forth(
         self, to: _Spectra, count: int, source: _Elements, spans: list[_Span], grid: Sizes, conjugated: bool = False
     ) -> Launch:
-        names = ("source", "table", "spectra")
+        pointers = {"source": self._p.dtype, "table": self._sums, "spectra": self._sums}
         programs = to.groups * count * to.channels * ceil_div(self._tiling.sides[0] // 2 + 1, _ROWS)
         return Launch(
-            conv_fft.to_spectra, programs, dict.fromkeys(names, self._p.dtype),
+            conv_fft.to_spectra, programs, pointers,
             **self._transform(to, count, spans, grid), **source.named("source"), CONJUGATED=conjugated, BR=_ROWS,
             num_warps=4,
         )  # fmt: skip
 
     def back(self, of: _Spectra, count: int, out: _Elements, spans: list[_Span], grid: Sizes) -> Launch:
-        p, names = self._p, ("spectra", "table", "out", "bias", "residual")
+        p = self._p
+        pointers = dict.fromkeys(("spectra", "table"), self._sums) | dict.fromkeys(("out", "bias", "residual"), p.dtype)
         residual = _Elements(0, 0, 0, 0, 0)
         if p.residual is not None:
             residual = _image(p.residual, p.k if p.pass_ == "forward" else p.c, p.computed_size, p.groups)
         return Launch(
-            conv_fft.from_spectra, of.groups * count * of.channels, dict.fromkeys(names, p.dtype),
+            conv_fft.from_spectra, of.groups * count * of.channels, pointers,
             **self._transform(of, count, spans, grid), **residual.named("residual") | out.named("out"),
             RELU="relu" in p.epilogue, BR=_ROWS,
             num_warps=8 if prod(self._tiling.sides) > 32 * 32 else 4,
@@ -222,7 +223,7 @@ class _Steps:
     def product(self, a: _Spectra, b: _Spectra, out: _Spectra, count: int, a_transposed: bool = False) -> Launch:
         """``count`` lines of ``a`` (``a_transposed``: of its transpose, whose terms they are) times ``b``."""
         m, k = (a.channels, count) if a_transposed else (count, a.channels)
-        n, batch, dtype = out.channels, out.groups * out.frequencies, self._p.dtype
+        n, batch, dtype = out.channels, out.groups * out.frequencies, self._sums
         row, column = (1, a.channels) if a_transposed else (a.channels, 1)
         operands: dict[str, Any] = {
             "a_imaginary": a.plane, "b_imaginary": b.plane, "out_imaginary": out.plane, "m": m, "n": n, "k": k,
@@ -263,15 +264,16 @@ class FftImage(Plan):
         steps, grid = _Steps(p, tiling), tiling.grid
         c, k, spectra = p.c // p.groups, p.k // p.groups, (p.groups, tiling.frequencies)
         sources, channels = (c, k) if self._forward else (k, c)
-        tile_bytes = 2 * ITEMSIZES[p.dtype] * prod(spectra) * (sources + channels)
+        sums = sum_dtype(p.dtype)
+        tile_bytes = 2 * ITEMSIZES[sums] * prod(spectra) * (sources + channels)
         self._tiles = p.n * prod(grid)
         self._at_a_time = max(1, min(self._tiles, workspace_limit // max(1, tile_bytes)))
         source = _Spectra(*spectra, self._at_a_time, sources)
         computed = _Spectra(*spectra, self._at_a_time, channels)
         weight = _Spectra(*spectra, sources, channels)
-        self._computed, self._table = source.bytes(p.dtype), steps.table_bytes  # where what follows them begins
-        self.workspace_bytes = self._computed + computed.bytes(p.dtype)
-        self.prepared_weight_bytes = self._table + weight.bytes(p.dtype)
+        self._computed, self._table = source.bytes(sums), steps.table_bytes  # where what follows them begins
+        self.workspace_bytes = self._computed + computed.bytes(sums)
+        self.prepared_weight_bytes = self._table + weight.bytes(sums)
         tensors = [_image(p.input, p.c, p.size, p.groups), _image(p.output, p.k, p.output_size, p.groups)]
         image, out = tensors if self._forward else reversed(tensors)
         taps = [axis.taps() for axis in tiling.axes]
@@ -316,13 +318,13 @@ class FftGradWeight(Plan):
     """As FftImage; sums that exceed half of the workspace are computed in parts, some groups or filters at a time."""
 
     def __init__(self, p: ConvProblem, workspace_limit: int) -> None:
-        self._groups, self._k, self._dtype = p.groups, p.k // p.groups, p.dtype
+        self._groups, self._k, self._sums = p.groups, p.k // p.groups, sum_dtype(p.dtype)
         tiling = _best_tiling(p)
         steps = _Steps(p, tiling)
         self._size, self._c, self._tiles = ITEMSIZES[p.dtype], p.c // p.groups, p.n * prod(tiling.grid)
         self._part = groups, filters = self._largest_part(workspace_limit // 2, tiling)
-        found_bytes = steps.table_bytes + _Spectra(groups, tiling.frequencies, filters, self._c).bytes(p.dtype)
-        tile_bytes = 2 * self._size * groups * tiling.frequencies * (self._c + filters)
+        found_bytes = steps.table_bytes + _Spectra(groups, tiling.frequencies, filters, self._c).bytes(self._sums)
+        tile_bytes = 2 * ITEMSIZES[self._sums] * groups * tiling.frequencies * (self._c + filters)
         left = max(0, workspace_limit - found_bytes)
         self._at_a_time = max(1, min(self._tiles, left // max(1, tile_bytes)))
         inputs = _Spectra(groups, tiling.frequencies, self._at_a_time, self._c)
@@ -330,9 +332,9 @@ class FftGradWeight(Plan):
             _image(p.input, p.c, p.size, p.groups), _image(p.output, p.k, p.output_size, p.groups), _filters(p)
         )  # fmt: skip
         self._table, self._from_input = steps.table_bytes, found_bytes  # where what follows them begins
-        self._from_output = found_bytes + inputs.bytes(p.dtype)
+        self._from_output = found_bytes + inputs.bytes(self._sums)
         outputs = inputs._replace(channels=filters)
-        self.workspace_bytes = self._from_output + outputs.bytes(p.dtype)
+        self.workspace_bytes = self._from_output + outputs.bytes(self._sums)
         self._roots = steps.roots()
         self._parts = {
             (g, k): self._planned(steps, tiling, inputs._replace(groups=g), k)
@@ -346,7 +348,7 @@ class FftGradWeight(Plan):
     def _largest_part(self, limit: int, tiling: _Tiling) -> tuple[int, int]:
         groups, filters = self._groups, max(1, self._k)
         while max(groups, filters) > 1:
-            if _Spectra(groups, tiling.frequencies, filters, self._c).bytes(self._dtype) <= limit:
+            if _Spectra(groups, tiling.frequencies, filters, self._c).bytes(self._sums) <= limit:
                 break
             groups, filters = (ceil_div(groups, 2), filters) if groups > 1 else (1, ceil_div(filters, 2))
         return groups, filters

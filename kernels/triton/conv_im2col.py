@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from .gather import axes_of, locate, place, source_of
+from .language import put
 from .windows import elements
 
 
@@ -59,8 +60,8 @@ def scatter(
     weight_group, weight_row, weight_channel, weight_tap,
     WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The other way round: a weight from dense matrices (group, row, term)."""
+    """The other way round: a weight from dense matrices (group, row, term) of sums."""
     element, there = elements(count, BLOCK, WIDE)
     group, row, tap, channel = place(element, rows, channels, taps)
     at = weight + group * weight_group + row * weight_row + channel * weight_channel + tap * weight_tap
-    tl.store(at, tl.load(arranged + element, mask=there, other=0), mask=there)
+    put(at, tl.load(arranged + element, mask=there, other=0), there)

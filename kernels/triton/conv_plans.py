@@ -289,15 +289,16 @@ class DirectGradWeight(_GradWeight):
 
 
 class Im2colGradWeight(_GradWeight):
-    """Per image and group, rows (positions) of the gradient, transposed, times columns; added to what is there."""
+    """Per image and group, rows (positions) of the gradient, transposed, times columns; added to what is there: sums,
+    in the workspace, which are rounded once in the end."""
 
     def __init__(self, p: ConvProblem, workspace_limit: int) -> None:
         super().__init__(p)
-        g, itemsize = self.geometry, ITEMSIZES[p.dtype]
-        self._n, self._itemsize = p.n, itemsize
+        g, sums = self.geometry, sum_dtype(p.dtype)
+        self._n, self._itemsize, self._sum_size = p.n, ITEMSIZES[p.dtype], ITEMSIZES[sums]
         weights = g.groups * g.rows * g.terms
-        self._columns = ceil_div(itemsize * weights, _ALIGNMENT) * _ALIGNMENT  # where they begin in the workspace
-        self.workspace_bytes = self._columns + itemsize * g.plane * g.terms
+        self._columns = ceil_div(self._sum_size * weights, _ALIGNMENT) * _ALIGNMENT  # where they begin in the workspace
+        self.workspace_bytes = self._columns + self._itemsize * g.plane * g.terms
         gather = _gather(p, g, 1, self._numbers)
         row, column = self._numbers["grad_c"], self._numbers["grad_p"]
         product, more = (
@@ -306,31 +307,31 @@ class Im2colGradWeight(_GradWeight):
                     m=g.rows, n=g.terms, k=g.plane, dtype=p.dtype, a=Matrix("any", (row, column, 0)),
                     residual=Matrix() if added else None, epilogue=("residual",) if added else (),
                 ),
-                "ieee",
+                "ieee", out_dtype=sums,
             )
             for added in (False, True)
         )  # fmt: skip
         empty = GemmProblem(m=g.groups * g.rows, n=g.terms, k=0, dtype=p.dtype)  # of no images: zeros
         copy = Launch(
-            conv_im2col.scatter, ceil_div(weights, tiles.ELEMENTS), dict.fromkeys(("arranged", "weight"), p.dtype),
+            conv_im2col.scatter, ceil_div(weights, tiles.ELEMENTS), {"arranged": sums, "weight": p.dtype},
             count=weights, rows=g.rows, channels=g.channels, taps=g.taps, **_weight_strides("weight", p),
             WIDE=weights + tiles.ELEMENTS >= 2**31, BLOCK=tiles.ELEMENTS,
         )  # fmt: skip
         self._gather, self._product, self._more, self._empty, self._copy = gather, product, more, None, copy
         if p.n == 0:
-            self._empty = Gemm(empty, "ieee")
+            self._empty = Gemm(empty, "ieee", out_dtype=sums)
         self.launches = (gather, *product.launches, *more.launches, copy)
 
     def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
         g, numbers, size = self.geometry, self._numbers, self._itemsize
         columns = workspace + self._columns
         if self._empty is not None:
-            self._empty.run(workspace, workspace, workspace)
+            self._empty.run(0, 0, workspace)
         for image in range(self._n):
             for group in range(g.groups):
                 self._gather({"first_image": image, "group": group}, source=input, columns=columns)
                 grad = output + size * (image * numbers["grad_n"] + group * g.rows * numbers["grad_c"])
-                to = workspace + size * group * g.rows * g.terms
+                to = workspace + self._sum_size * group * g.rows * g.terms
                 if image == 0:
                     self._product.run(grad, columns, to)
                 else:

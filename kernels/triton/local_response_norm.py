@@ -3,8 +3,9 @@ c + AFTER, and its gradient
 
     grad_input = g * d ** -beta - 2 * alpha * beta / window * x * sum of g * x * d ** (-beta - 1)
 
-over the channels whose windows hold c. Each program works out the d that it needs; the window's reads meet in the
-caches. That makes the gradient's work grow with the square of the window, and saves a tensor of d.
+over the channels whose windows hold c; where d is 0, NaN as torch's, unless beta is. Each program works out the d that
+it needs; the window's reads meet in the caches. That makes the gradient's work grow with the square of the window, and
+saves a tensor of d.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def denominator(image, c, channels, there, share, k, x_c, BEFORE: tl.constexpr, 
 
 @triton.jit
 def power(d, exponent):
-    return tl.exp(exponent * tl.log(d))
+    """As C's pow, for finite exponents: 1 for that of 0; of a negative d, NaN unless the exponent is whole."""
+    size = tl.exp(exponent * tl.log(tl.abs(d)))
+    odd = tl.floor(exponent * 0.5) * 2.0 != exponent
+    negative = tl.where(tl.floor(exponent) == exponent, tl.where(odd, -size, size), float("nan"))
+    return tl.where(exponent == 0.0, 1.0, tl.where(d < 0, negative, size))
 
 
 @triton.jit(do_not_specialize=["alpha", "beta", "k"])
@@ -67,9 +72,10 @@ def gradient(
         d = denominator(image, other, channels, inside, share, number(k, ACC), x_c, BEFORE, AFTER, ACC)
         value = tl.load(image + other * x_c, mask=inside, other=0).to(ACC)
         slope = tl.load(slopes + other * y_c, mask=inside, other=0).to(ACC)
-        through += slope * value * power(d, exponent - 1.0)
+        through += slope * value * (power(d, exponent) / d)
     d = denominator(image, c, channels, there, share, number(k, ACC), x_c, BEFORE, AFTER, ACC)
     value = tl.load(image + c * x_c, mask=there, other=0).to(ACC)
     slope = tl.load(slopes + c * y_c, mask=there, other=0).to(ACC)
-    result = slope * power(d, exponent) + 2.0 * share * exponent * value * through
+    change = 2.0 * share * exponent * value * through
+    result = slope * power(d, exponent) + tl.where(exponent == 0.0, 0.0, change)  # then d is none of it, even if 0
     put(out + n * x_n + c * x_c + p * x_p, result, there)

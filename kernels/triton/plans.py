@@ -51,7 +51,8 @@ class Gemm:
     workspace_bytes = 0
     prepared_weight_bytes = 0
 
-    def __init__(self, p: GemmProblem, precision: str, tile: Tile | None = None) -> None:
+    def __init__(self, p: GemmProblem, precision: str, tile: Tile | None = None, out_dtype: str = "") -> None:
+        """``out_dtype``: another one of the result and the residual than that of the operands."""
         tile = tile or tile_of(product_of(p, precision))
         strides = {
             "a": p.a.strides(p.m, p.k), "b": p.b.strides(p.k, p.n), "out": p.out.strides(p.m, p.n),
@@ -60,7 +61,7 @@ class Gemm:
         self.launches = (
             Launch(
                 gemm.product, p.batch * tile.covering(p.m, p.n),
-                dict.fromkeys(("a", "b", "out", "bias", "residual"), p.dtype),
+                dict.fromkeys(("a", "b", "bias"), p.dtype) | dict.fromkeys(("out", "residual"), out_dtype or p.dtype),
                 m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
                 **{f"{x}_{axis}": stride for x in strides for axis, stride in zip(_AXES, strides[x], strict=True)},
                 ACC=sum_type(p.dtype), PRECISION=precision, GROUP=GROUP, **tile.constants(),

@@ -541,6 +541,15 @@ MUTANTS = [
     _triton("max_pool.py", "(value > best) |", "(value >= best) |", "max_pool"),
     _triton("batch_norm.py", "distance * distance * count * share", "distance * distance * share", "batch_norm_parts"),
     _triton("windows.py", "size + out - 1) // out", "size) // out", "adaptive"),
+    _triton(
+        "local_response_norm.py", "other = c + (i - AFTER)", "other = c + (i - BEFORE)", "local_response_norm_gradient"
+    ),
+    Mutant(
+        "kernels/triton/local_response_norm.py",
+        "tl.where(odd, -size, size)",
+        "size",
+        "tests/triton/test_kernels.py::test_powers_of_what_is_not_positive",
+    ),
     _triton("conv_fft.py", "real * cosines + imaginary * sines", "real * cosines - imaginary * sines", "conv_fft_line"),
     _triton("conv_fft.py", "(row == 0) | (row == N1 // 2)", "row == 0", "conv_fft_strided"),
     _triton("conv_fft_plans.py", '"ADD": first > 0', '"ADD": first > 9', "conv_fft_tiles"),

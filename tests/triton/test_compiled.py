@@ -31,12 +31,19 @@ PRODUCTS = (
     ("conv2d.forward n32c3h224w224 k64r7s7 u2 p3 bf16 nhwc cuda", "implicit_gemm"),
     ("conv2d.grad_weight n32c64h56w56 k64r31s31 p15 f64 nhwc cuda", "fft"),
     ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 bf16 nhwc cuda", "implicit_gemm"),
+    ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 f32 nchw cuda bias", "implicit_gemm/tf32"),
+    ("conv2d.grad_input n32c128h56w56 k128r3s3 p1 f32 nhwc cuda bias", "implicit_gemm/3xtf32"),
     ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 bf16 nhwc cuda", "implicit_gemm"),
     ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 bf16 nchw cuda", "implicit_gemm"),
+    ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 f32 nchw cuda", "implicit_gemm/3xtf32"),
     ("conv3d.grad_weight n8c32d16h28w28 k32t3r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
     ("conv1d.grad_input n32c64w4096 k64s1500 p750 g64 f32 nchw cuda", "fft"),
     ("conv2d.forward n4c64h56w56 k64r3s3 p1 f16 nhwc cuda bias", "im2col"),
+    ("conv2d.grad_input n4c64h56w56 k64r3s3 u2 p1 bf16 nchw cuda bias", "im2col"),
     ("conv2d.grad_weight n4c64h56w56 k64r3s3 p1 f32 nhwc cuda", "im2col"),
+    ("conv2d.grad_weight n4c64h56w56 k64r3s3 p1 f16 nchw cuda", "im2col"),
+    ("conv2d.forward n32c64h56w56 k64r31s31 p15 bf16 nhwc cuda bias+relu", "fft"),
+    ("conv2d.grad_weight n32c64h56w56 k64r31s31 p15 f16 nchw cuda", "fft"),
 )
 OTHERS = tuple(
     (text, "direct")
@@ -44,6 +51,7 @@ OTHERS = tuple(
         "conv2d.forward n32c128h56w56 k128r3s3 p1 g128 bf16 nhwc cuda",
         "conv2d.forward n32c128h56w56 k128r3s3 p1 g128 f32 nchw cuda bias",
         "conv2d.forward n32c3h224w224 k64r3s3 p1 f32 nchw cuda",
+        "conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 g128 f32 nchw cuda",
         "conv2d.grad_weight n32c128h56w56 k128r3s3 p1 g128 f32 nchw cuda",
         "conv2d.grad_weight n2c1152h7w7 k1152r3s3 p1 g1152 f32 nchw cuda",
         "max_pool2d.forward n32c64h112w112 r3s3 u2 p1 bf16 nhwc cuda offsets",
@@ -51,6 +59,8 @@ OTHERS = tuple(
         "avg_pool2d.forward n32c64h112w112 r3s3 u2 p1 f32 nchw cuda exclude_pad",
         "avg_pool2d.grad_input n32c64h112w112 r3s3 u2 p1 f32 nchw cuda",
         "adaptive_avg_pool2d.forward n32c64h112w112 o7 f32 nchw cuda",
+        "adaptive_avg_pool2d.grad_input n32c64h112w112 o7 bf16 nhwc cuda",
+        "adaptive_max_pool2d.forward n32c64h112w112 o7 f32 nchw cuda indices",
         "adaptive_max_pool2d.grad_input n32c64h112w112 o7 f32 nchw cuda indices",
         "batch_norm.forward n32c64h56w56 bf16 nhwc cuda training+relu",
         "batch_norm.grad_input n32c64h56w56 f32 nchw cuda training+relu",
@@ -129,11 +139,13 @@ TILED = (
     ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 bf16 nchw cuda", "implicit_gemm"),
     ("conv2d.grad_input n32c16h56w56 k128r3s3 u2 p1 bf16 nhwc cuda", "implicit_gemm"),
     ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 f32 nchw cuda", "implicit_gemm/tf32"),
+    ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 f32 nchw cuda", "implicit_gemm/3xtf32"),
     ("conv3d.grad_input n8c32d16h28w28 k64t3r3s3 p1 u2 bf16 nchw cuda", "implicit_gemm"),
     ("conv3d.grad_input n8c32d16h28w28 k64t3r3s3 p1 u2 f32 nchw cuda", "implicit_gemm"),
     ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 bf16 nhwc cuda", "implicit_gemm"),
     ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 g32 bf16 nchw cuda", "implicit_gemm"),
     ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
+    ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/3xtf32"),
     ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f64 nchw cuda", "implicit_gemm"),
 )
 
@@ -181,12 +193,10 @@ def test_one_compilation_gathers_every_image_and_group():
 
 
 def test_every_entry_is_compiled():
-    """An op, pass and algorithm that the lists above forget shows here; ranks share their kernels."""
+    """An op, pass, algorithm or variant that the lists above forget shows here; ranks share their kernels."""
     from pycv import registry
 
-    def family(op):
-        return op.rstrip("123d").removeprefix("adaptive_")
-
-    there = {(family(k.op), k.algorithm) for k in registry.kernels() if k.backend == "triton"}
-    listed = {(family(parse(text).op), algorithm.split("/")[0]) for text, algorithm in EVERY}
+    there = {(k.op.rstrip("123d"), k.pass_, k.full_algorithm) for k in registry.kernels() if k.backend == "triton"}
+    problems = [(parse(text), algorithm) for text, algorithm in EVERY]
+    listed = {(problem.op.rstrip("123d"), problem.pass_, algorithm) for problem, algorithm in problems}
     assert there <= listed, there - listed
