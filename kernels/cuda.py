@@ -371,12 +371,13 @@ _ELEMENTS = {"f16": 8, "bf16": 8, "f32": 4}  # of 16 bytes
 
 
 def _rows_aligned(matrix: Matrix, batch: int, rows: int, columns: int, step: int, along: str) -> bool:
-    """Whether rows, or without ``along`` columns, are contiguous and begin every multiple of ``step`` elements."""
+    """Whether rows, or without ``along`` columns, are contiguous and begin every multiple of ``step`` elements. Strides
+    along an axis of one element say nothing."""
     of_batch, row, column = matrix.strides(rows, columns)
     if batch > 1 and of_batch % step != 0:
         return False
-    by_rows = column == 1 and (rows == 1 or (row > 0 and row % step == 0))
-    by_columns = row == 1 and column != 1 and (columns == 1 or (column > 0 and column % step == 0))
+    by_rows = (columns == 1 or column == 1) and (rows == 1 or (row > 0 and row % step == 0))
+    by_columns = (rows == 1 or row == 1) and (columns == 1 or (column > 0 and column % step == 0))
     return (by_rows and along != "col") or (by_columns and along != "row")
 
 
