@@ -57,16 +57,20 @@ def assert_right(
     workspace_limit: int = 2**28,
     offset: int = 0,
     seed: int = 0,
+    tile: str = "",
     **scalars: float,
 ) -> None:
     """Runs a problem on the kernels that support it (at least one must), with every kind of data and thread order.
 
     Outputs start as NaN, tensors lie ``offset`` elements off an aligned address, between guards (tests/raw.py).
-    ``scalars`` replace what is drawn for alpha and so on. Raises AssertionError naming the worst element.
+    ``tile``: of those that autotune may take, this one. ``scalars`` replace what is drawn for alpha and so on. Raises
+    AssertionError naming the worst element.
     """
     problem = parse(text)
     chosen = kernels(problem, algorithm)
-    assert chosen, f"no CUDA kernel takes {text}"
+    if tile:
+        chosen = [each for kernel in chosen for each in kernel.in_tiles(problem) if each.tile == tile]
+    assert chosen, f"no CUDA kernel takes {text}{tile and f' in tiles of {tile}'}"
     for kind in kinds:
         rng = np.random.default_rng((seed, zlib.crc32(text.encode())))
         arrays, drawn = draw.data(problem, kind, rng)

@@ -90,6 +90,7 @@ WGMMA_OPERANDS, WGMMA_PLAN, WGMMA_COPIES = (
     "csrc/cuda/gemm_wgmma_3_copies.h",
 )
 WGMMA_ONE_TESTS = "tests/cuda/test_wgmma_gemm.py::test_extents_of_one"
+GEMM_TILE_TESTS = "tests/cuda/test_gemm_tiles.py::test_the_rules_own_tile_is_the_first"
 WGMMA_WORTH_TEST = "tests/cuda/test_wgmma_gemm.py::test_what_is_worth_a_copy"
 WGMMA_COPY_TESTS = "tests/cuda/test_wgmma_gemm.py::test_copies_of_batches_and_strides"
 WGMMA_GATHERED_TESTS = " ".join(
@@ -572,13 +573,11 @@ MUTANTS = [
     Mutant(WGMMA_PLAN, "(p.out.column != 1 || p.n == 1)", "p.out.column != 1", WGMMA_ONE_TESTS),
     Mutant(WGMMA_COPIES, "m.batch_stride == 0 ? 0 : m.lines * pitch", "m.lines * pitch", WGMMA_COPY_TESTS),
     Mutant(WGMMA_COPIES, "    to += bytes_in_workspace(m);\n", "", WGMMA_COPY_TESTS),
-    Mutant(
-        WGMMA_COPIES,
-        "!copies.a && !in_boxes<T>(a, Major::k)",
-        "!a_in_boxes",
-        WGMMA_WORTH_TEST,
-    ),
+    Mutant(WGMMA_COPIES, "!copies.a && !in_boxes<T>(a, Major::k)", "!a_in_boxes", WGMMA_WORTH_TEST),
     Mutant("csrc/cuda/padded_copy.cu", "+ row * c.from_row", "+ row * c.pitch()", WGMMA_COPY_TESTS),
+    # tiles that are asked for
+    Mutant(WGMMA_PLAN, "bool wide = tile == kWideTile;", "bool wide = false;", GEMM_TILE_TESTS),
+    Mutant("csrc/cuda/gemm_mma_sync.cu", "tile == name_of(kLargeTile)", "tile.empty()", GEMM_TILE_TESTS),
     Mutant(WGMMA_GATHERED, "first_column + first + column >= g.n", "column >= g.n", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_FILTER_GATHER, "        sync_warp();\n", "", WGMMA_FILTER_GATHER_TESTS),
     Mutant(WGMMA_FILTER_GATHER, "] + dy)", "])", WGMMA_FILTER_GATHER_TESTS),
