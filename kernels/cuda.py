@@ -4,6 +4,7 @@ The kernels take tensors of a GPU and run on torch's current stream. With PYCV_C
 instead and this CPU executes them (pycv._simt, which `python -m tools.simt` builds): slow, for tests.
 
 Nothing predicts times on a GPU yet: of the entries of an op and pass that support a problem, the first is preferred.
+GEMM on tensor cores offers tiles, which autotune measures: those that csrc/cuda names (gemm_tile_entry.h).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pycv.problem import (
     PoolProblem,
     Sizes,
 )
+from pycv.settings import DEFAULT_WORKSPACE_LIMIT
 
 from . import Kernel, _fields, _geometry, _limits
 
@@ -123,9 +125,13 @@ def state(kernel: Kernel) -> list[str]:
 
 def _planned(planner: str, algorithm: str, *arguments: Any) -> Any:
     """A plan as the ops expect it: of the host, where there are no streams, that of the module itself."""
-    module = host_module() if on_host() else _cuda
-    plan = getattr(module, planner)(algorithm, *arguments)
+    plan = getattr(_module(), planner)(algorithm, *arguments)
     return plan if on_host() else _StreamedPlan(plan)
+
+
+def _module() -> Any:
+    """The kernels that run here."""
+    return host_module() if on_host() else _cuda
 
 
 class _StreamedPlan:
@@ -196,10 +202,19 @@ def _plan_conv(algorithm: str):
 
 
 def _plan_gemm(algorithm: str):
-    def plan(p: GemmProblem, threads: int, workspace_limit: int):
-        return _planned("gemm_plan", algorithm, *_fields.gemm(p), workspace_limit)
+    def plan(p: GemmProblem, threads: int, workspace_limit: int, tile: str = ""):
+        return _planned("gemm_plan", algorithm, *_fields.gemm(p), workspace_limit, tile)
 
     return plan
+
+
+def _tiles_gemm(algorithm: str):
+    """What its kernels offer to be measured; by the default limit of the workspace, which decides the first one."""
+
+    def tiles(p: GemmProblem) -> list[str]:
+        return _module().gemm_tiles(algorithm, *_fields.gemm(p), DEFAULT_WORKSPACE_LIMIT)
+
+    return tiles
 
 
 def _plan_pool(algorithm: str):
@@ -367,12 +382,13 @@ _ELEMENTS = {"f16": 8, "bf16": 8, "f32": 4}  # of 16 bytes
 
 
 def _rows_aligned(matrix: Matrix, batch: int, rows: int, columns: int, step: int, along: str) -> bool:
-    """Whether rows, or without ``along`` columns, are contiguous and begin every multiple of ``step`` elements."""
+    """Whether rows, or without ``along`` columns, are contiguous and begin every multiple of ``step`` elements. Strides
+    along an axis of one element say nothing."""
     of_batch, row, column = matrix.strides(rows, columns)
     if batch > 1 and of_batch % step != 0:
         return False
-    by_rows = column == 1 and (rows == 1 or (row > 0 and row % step == 0))
-    by_columns = row == 1 and column != 1 and (columns == 1 or (column > 0 and column % step == 0))
+    by_rows = (columns == 1 or column == 1) and (rows == 1 or (row > 0 and row % step == 0))
+    by_columns = (rows == 1 or row == 1) and (columns == 1 or (column > 0 and column % step == 0))
     return (by_rows and along != "col") or (by_columns and along != "row")
 
 
@@ -452,11 +468,15 @@ def _exactly(major: int, minor: int) -> str | None:
     return None
 
 
-def _wgmma_entries(ops, passes, algorithms, variants, plan, supports) -> list[Kernel]:
+def _full_algorithm(algorithm: str, variant: str) -> str:
+    return f"{algorithm}/{variant}" if variant else algorithm
+
+
+def _wgmma_entries(ops, passes, algorithms, variants, plan, supports, tiles=None) -> list[Kernel]:
     return [
         Kernel(
-            op, pass_, "cuda", algorithm, supports(variant), plan(f"{algorithm}/{variant}".rstrip("/")),
-            _MMA_CLASSES[variant], variant=variant,
+            op, pass_, "cuda", algorithm, supports(variant), plan(name := _full_algorithm(algorithm, variant)),
+            _MMA_CLASSES[variant], variant=variant, tiles=tiles and tiles(name),
         )
         for op in ops
         for pass_ in passes
@@ -465,11 +485,12 @@ def _wgmma_entries(ops, passes, algorithms, variants, plan, supports) -> list[Ke
     ]  # fmt: skip
 
 
-def _mma_entries(ops, passes, variants, plan, supports) -> list[Kernel]:
+def _mma_entries(ops, passes, variants, plan, supports, tiles=None) -> list[Kernel]:
     return [
         Kernel(
-            op, pass_, "cuda", "mma_sync", _mma_sync(variant, supports), plan(f"mma_sync/{variant}".rstrip("/")),
-            _MMA_CLASSES[variant], variant=variant,
+            op, pass_, "cuda", "mma_sync", _mma_sync(variant, supports),
+            plan(name := _full_algorithm("mma_sync", variant)), _MMA_CLASSES[variant],
+            variant=variant, tiles=tiles and tiles(name),
         )
         for op in ops
         for pass_ in passes
@@ -502,12 +523,12 @@ KERNELS: list[Kernel] = [
     *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm),
     *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm, _local_response_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
-    *_wgmma_entries(["gemm"], ("forward",), _LAST_WGMMA, ("",), _plan_gemm, _wgmma),
-    *_mma_entries(["gemm"], ("forward",), ("",), _plan_gemm, _supports),
+    *_wgmma_entries(["gemm"], ("forward",), _LAST_WGMMA, ("",), _plan_gemm, _wgmma, _tiles_gemm),
+    *_mma_entries(["gemm"], ("forward",), ("",), _plan_gemm, _supports, _tiles_gemm),
     *_entries(["gemm"], ("forward",), ("simt_8_warp_tiled",), _plan_gemm),
-    *_mma_entries(["gemm"], ("forward",), ("3xtf32",), _plan_gemm, _supports),
-    *_wgmma_entries(["gemm"], ("forward",), _LAST_WGMMA, ("tf32",), _plan_gemm, _wgmma),
-    *_mma_entries(["gemm"], ("forward",), ("tf32",), _plan_gemm, _supports),
+    *_mma_entries(["gemm"], ("forward",), ("3xtf32",), _plan_gemm, _supports, _tiles_gemm),
+    *_wgmma_entries(["gemm"], ("forward",), _LAST_WGMMA, ("tf32",), _plan_gemm, _wgmma, _tiles_gemm),
+    *_mma_entries(["gemm"], ("forward",), ("tf32",), _plan_gemm, _supports, _tiles_gemm),
     *_wgmma_entries(["gemm"], ("forward",), _EARLIER_WGMMA, ("", "tf32"), _plan_gemm, _earlier_wgmma),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _direct_conv),

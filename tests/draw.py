@@ -186,6 +186,8 @@ def gemm(source: Source, op: str, budget: int) -> GemmProblem:
     k = extent(source, budget) if source.integer(0, 9) else 0
     n = extent(source, budget // max(k, 1))
     m = extent(source, budget // max(n * k, 1)) if source.integer(0, 19) else 0
+    ones = source.pick(("", "", "", "", "m", "n", "k", "mn", "mk", "nk"))
+    m, n, k = (min(size, 1) if name in ones else size for name, size in (("m", m), ("n", n), ("k", k)))
     steps = tuple(step for step in ("bias", "residual", "relu") if source.integer(0, 2) == 0)
     return GemmProblem(
         m, n, k, batch, _dtype(source),

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "../cuda/gemm_tile_entry.h"
 #include "../cuda/plan.h"
 #include "plans.h"
 #include "problems.h"
@@ -43,8 +45,22 @@ unique_ptr<cuda::ConvPlan> conv_plan(const string& algorithm, const ConvProblem&
     return unique_ptr<cuda::ConvPlan>(entry_of(algorithm, problem).conv(problem, workspace_limit));
 }
 
-unique_ptr<cuda::GemmPlan> gemm_plan(const string& algorithm, const GemmProblem& problem, int64_t workspace_limit) {
-    return unique_ptr<cuda::GemmPlan>(entry_of(algorithm, problem).gemm(problem, workspace_limit));
+using TileNames = std::vector<string>;
+
+// Of a kernel that has no choice, none.
+TileNames gemm_tiles(const string& algorithm, const GemmProblem& problem, int64_t workspace_limit) {
+    const cuda::GemmTileEntry* entry = cuda::find_tiles(algorithm.c_str());
+    return entry ? entry->offered(problem, workspace_limit) : TileNames{};
+}
+
+// In a tile that is offered; "" is that of the rule.
+unique_ptr<cuda::GemmPlan> gemm_plan(const string& algorithm, const GemmProblem& problem, int64_t workspace_limit,
+                                     const string& tile) {
+    if (tile.empty()) return unique_ptr<cuda::GemmPlan>(entry_of(algorithm, problem).gemm(problem, workspace_limit));
+    const TileNames tiles = gemm_tiles(algorithm, problem, workspace_limit);
+    if (std::find(tiles.begin(), tiles.end(), tile) == tiles.end())
+        throw std::invalid_argument(algorithm + " offers no tile " + tile + " for this problem");
+    return unique_ptr<cuda::GemmPlan>(cuda::find_tiles(algorithm.c_str())->factory(problem, workspace_limit, tile));
 }
 
 unique_ptr<cuda::PoolPlan> pool_plan(const string& algorithm, const PoolProblem& problem) {
@@ -108,6 +124,7 @@ void define(py::module_& m) {
 
     define_planner(m, "conv_plan", conv_problem, conv_plan);
     define_planner(m, "gemm_plan", gemm_problem, gemm_plan);
+    define_planner(m, "gemm_tiles", gemm_problem, gemm_tiles);
     define_planner(m, "pool_plan", pool_problem, pool_plan);
     define_planner(m, "norm_plan", norm_problem, norm_plan);
     define_planner(m, "pointwise_plan", pointwise_problem, pointwise_plan);
@@ -122,7 +139,8 @@ PYBIND11_MODULE(_simt, m) {
     define(m);
     m.def("configure", &configure, py::arg("order"), py::arg("asynchronous"),
           "In which order threads run, and when asynchronous copies happen: csrc/simt/launch.h.");
-    m.def("launched", &simt::launched, "The most blocks of a launch so far, by the name of the kernel.");
+    m.def("launched", &simt::launched,
+          "The most blocks of a launch since this was last asked, by the name of the kernel.");
 }
 #else
 PYBIND11_MODULE(_cuda, m) {

@@ -175,10 +175,10 @@ inline PointwiseProblem pointwise_problem(const std::string& op, const std::stri
     return {kind_of(kPointwise, op), pass_of(pass), dtype_of(dtype), count};
 }
 
-// A function of the module: name(algorithm, fields of the problem..., others...) -> the plan that `make` returns.
-template <class Plan, class Problem, class... Fields, class... Others>
+// A function of the module: name(algorithm, fields of the problem..., others...) -> what `make` returns, a plan mostly.
+template <class Made, class Problem, class... Fields, class... Others>
 void define_planner(pybind11::module_& m, const char* name, Problem (*problem_of)(Fields...),
-                    std::unique_ptr<Plan> (*make)(const std::string& algorithm, const Problem&, Others...)) {
+                    Made (*make)(const std::string& algorithm, const Problem&, Others...)) {
     m.def(name, [=](const std::string& algorithm, Fields... fields, Others... others) {
         return make(algorithm, problem_of(fields...), others...);
     });

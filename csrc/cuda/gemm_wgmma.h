@@ -3,8 +3,8 @@
 // The ladder, gemm_wgmma_1_simple.cu to gemm_wgmma_3_persistent.h, is meant to be read in order: each step is one idea
 // and can be measured by its name. All of them take operands whose rows begin at multiples of 16 bytes, along k or, in
 // 16 bits, along the lines; sizes may be anything: what a box has beyond a matrix arrives as zeros. The last step takes
-// all others, too: gemm_wgmma_3_gathered.h. Where the earlier ones meet an address that is not aligned to 16 bytes,
-// which no problem says, mma_sync runs instead.
+// all others, too: gemm_wgmma_3_gathered.h, gemm_wgmma_3_copies.h. Where the earlier ones meet an address that is not
+// aligned to 16 bytes, which no problem says, mma_sync runs instead.
 #pragma once
 
 #include <memory>
@@ -29,8 +29,6 @@ struct GroupMatrix {
     const void* data;
     int64_t lines, k, batch;
     int64_t line_stride, k_stride, batch_stride;  // elements
-
-    Major major() const { return line_stride == 1 && k_stride != 1 ? Major::line : Major::k; }
 };
 
 template <class T>
@@ -40,6 +38,32 @@ GroupMatrix group_matrix_a(const Gemm<T>& g) {
 template <class T>
 GroupMatrix group_matrix_b(const Gemm<T>& g) {
     return {g.b.data, g.n, g.k, g.batch, g.b.strides.column, g.b.strides.row, g.b.strides.batch};
+}
+
+// Whether boxes can bring a matrix whose rows run along `major`. A stride along an axis of one element says nothing.
+template <class T>
+bool in_boxes(const GroupMatrix& m, Major major) {
+    const bool along_k = major == Major::k;
+    const int64_t columns = along_k ? m.k : m.lines, step = along_k ? m.k_stride : m.line_stride;
+    const int64_t rows = along_k ? m.lines : m.k, pitch = along_k ? m.line_stride : m.k_stride;
+    return all_aligned(16, m.data) && (columns == 1 || step == 1) &&
+           (rows == 1 || (pitch > 0 && pitch % widest_vector<T> == 0)) &&
+           (m.batch == 1 || m.batch_stride % widest_vector<T> == 0);
+}
+
+// The major by which boxes bring an operand, if any does: everything that makes or reads its tiles asks here. Tensor
+// cores multiply tf32 along k alone.
+template <class T>
+Major major_in_boxes(const GroupMatrix& m) {
+    return sizeof(T) == 2 && !in_boxes<T>(m, Major::k) && in_boxes<T>(m, Major::line) ? Major::line : Major::k;
+}
+template <class T>
+bool operand_in_boxes(const GroupMatrix& m) {
+    return in_boxes<T>(m, major_in_boxes<T>(m));
+}
+template <class T>
+bool operands_in_boxes(const Gemm<T>& g) {
+    return operand_in_boxes<T>(group_matrix_a(g)) && operand_in_boxes<T>(group_matrix_b(g));
 }
 
 // Of a batch of matrices whose rows are contiguous: boxes of rows x 128 bytes.
@@ -146,10 +170,11 @@ __device__ __forceinline__ void write_group_sums(const float (&sums)[N / 2], flo
 // Calls launch.operator()<A, B>() for the majors of the operands; tf32 has one.
 template <class Arithmetic, class Launch>
 void with_majors(const Gemm<typename Arithmetic::T>& g, Launch launch) {
-    if constexpr (sizeof(typename Arithmetic::T) == 4) {
+    using T = typename Arithmetic::T;
+    if constexpr (sizeof(T) == 4) {
         launch.template operator()<Major::k, Major::k>();
     } else {
-        const Major a = group_matrix_a(g).major(), b = group_matrix_b(g).major();
+        const Major a = major_in_boxes<T>(group_matrix_a(g)), b = major_in_boxes<T>(group_matrix_b(g));
         if (a == Major::k)
             b == Major::k ? launch.template operator()<Major::k, Major::k>()
                           : launch.template operator()<Major::k, Major::line>();
@@ -157,12 +182,6 @@ void with_majors(const Gemm<typename Arithmetic::T>& g, Launch launch) {
             b == Major::k ? launch.template operator()<Major::line, Major::k>()
                           : launch.template operator()<Major::line, Major::line>();
     }
-}
-
-// Whether all addresses are aligned as boxes need it.
-template <class T>
-bool addresses_aligned(const Gemm<T>& g) {
-    return all_aligned(16, g.a.data, g.b.data, g.out);
 }
 
 // Step<Arithmetic>::run(gemm, stream) launches the kernel, for as many matrices as a grid can have along z, if it is

@@ -4,6 +4,7 @@
 // tensor memory accelerator brings, swizzled; all wait; the warp group multiplies straight out of shared memory, and
 // waits again. No thread computes an address or moves a byte of a tile; but copies and products take turns, and the
 // tensor cores rest for half of the time or more.
+// Tuned: no kernel of this file may spill registers.
 #include "gemm_wgmma.h"
 
 namespace pycv::cuda {
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(warp_group_size)
 
 template <class Arithmetic>
 struct Simple {
-    static bool takes(const Gemm<typename Arithmetic::T>& g) { return addresses_aligned(g); }
+    static bool takes(const Gemm<typename Arithmetic::T>& g) { return operands_in_boxes(g); }
     static void run(const Gemm<typename Arithmetic::T>& g, Stream stream) {
         with_majors<Arithmetic>(g, [&]<Major A, Major B>() {
             using Of = SimpleTiles<Arithmetic, A, B>;

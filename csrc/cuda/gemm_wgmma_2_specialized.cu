@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(Shape::threads, 1)
 
 template <class Arithmetic>
 struct Specialized {
-    static bool takes(const Gemm<typename Arithmetic::T>& g) { return addresses_aligned(g); }
+    static bool takes(const Gemm<typename Arithmetic::T>& g) { return operands_in_boxes(g); }
     static void run(const Gemm<typename Arithmetic::T>& g, Stream stream) {
         with_majors<Arithmetic>(g, [&]<Major A, Major B>() {
             using TileA = GroupTile<Arithmetic, A, Shape::rows>;

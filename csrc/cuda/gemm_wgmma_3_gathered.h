@@ -2,30 +2,15 @@
 // strides, and in tf32 along their lines.
 //
 // The kernel is that of gemm_wgmma_3_persistent.h, with another producer: what boxes can bring along k they bring, the
-// rest is gathered element by element (group_gather.h says what that costs). Where boxes cannot store the result, each
-// warp writes its own rows, element by element, neighbouring lanes neighbouring columns.
+// rest is gathered element by element (group_gather.h says what that costs), unless the plan has it copied first
+// (gemm_wgmma_3_copies.h). Where boxes cannot store the result, each warp writes its own rows, element by element,
+// neighbouring lanes neighbouring columns.
 #pragma once
 
 #include "gemm_wgmma_3_persistent.h"
 #include "group_gather.h"
 
 namespace pycv::cuda {
-
-// Whether tensor maps describe a matrix of which this major runs fastest.
-template <class T>
-bool in_boxes(const GroupMatrix& m, Major major) {
-    const bool along_k = major == Major::k;
-    const int64_t pitch = along_k ? m.line_stride : m.k_stride, rows = along_k ? m.lines : m.k;
-    return all_aligned(16, m.data) && (along_k ? m.k_stride : m.line_stride) == 1 &&
-           (rows == 1 || (pitch > 0 && pitch % widest_vector<T> == 0)) &&
-           (m.batch == 1 || m.batch_stride % widest_vector<T> == 0);
-}
-
-// Whether the kernel of gemm_wgmma_3_persistent.h takes an operand.
-template <class T>
-bool operand_in_boxes(const GroupMatrix& m) {
-    return in_boxes<T>(m, Major::k) || (sizeof(T) == 2 && in_boxes<T>(m, Major::line));
-}
 
 template <class T>
 bool result_in_boxes(const Gemm<T>& g) {

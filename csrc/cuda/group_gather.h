@@ -11,11 +11,9 @@
 // thread 96 loads and 24 stores in tf32, 192 and 24 in 16 bits, 32 of the loads under way at a time: with some 300
 // cycles to L2 and 128 of issue that is 3 (6) times 430 cycles, a third of it for the 128 rows of a alone, two thirds
 // for the 256 columns of b. So products wait for what is transposed or off alignment little in tf32, not at all for a
-// in 16 bits, and hold the pace of two fifths for both. A copy with padding before the product moves 8 (4) bytes of
-// memory for each element and needs a workspace of its size: of b in 16 bits it would be the slower way below some 700
-// rows of a, the faster one far above. It cannot transpose for tf32, so that this way is needed anyhow; which of them
-// is to take the large ones is for a device to say. cp.async is no third way: it has no copies of 2 bytes, and rounds
-// nothing to tf32.
+// in 16 bits, and hold the pace of two fifths for both. GEMM in 16 bits copies into its workspace first what is faster
+// brought from there (gemm_wgmma_3_copies.h has that count). cp.async is no third way: it has no copies of 2 bytes, and
+// rounds nothing to tf32.
 #pragma once
 
 #include "group_pipeline.h"

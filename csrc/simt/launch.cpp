@@ -5,6 +5,7 @@
 #include <mutex>
 #include <numeric>
 #include <unordered_map>
+#include <utility>
 
 #include "../cuda/device/error.h"
 #include "execution.h"
@@ -69,7 +70,7 @@ void run_blocks() {
 
 std::map<std::string, std::size_t> launched() {
     const std::lock_guard lock(mutex);
-    return most_blocks;
+    return std::exchange(most_blocks, {});
 }
 
 void* dynamic_shared() { return execution.shared.dynamic(); }

@@ -7,7 +7,7 @@
 
 namespace pycv::simt {
 
-// Those that this process has launched, by name, each with the most blocks of a launch.
+// Those that this process has launched since this was last asked, by name, each with the most blocks of a launch.
 std::map<std::string, std::size_t> launched();
 
 }  // namespace pycv::simt

@@ -5,8 +5,10 @@ The texts of the tests say cpu: PYCV_TEST_DEVICE=cuda runs them on the GPU, once
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,8 +21,10 @@ from pycv.problem import Problem
 from .. import compare, draw, raw
 from ..backend import BY_HOST, parse
 
-ORDERS = ("forward", "reverse") if BY_HOST else ("the device's",)  # in which threads run between two waits
-
+# In which threads run between two waits, and when asynchronous copies happen: lazy in order, else eager, unless said.
+ORDERS = ("forward", "reverse") if BY_HOST else ("the device's",)
+ALL_ORDERS = [" ".join(each) for each in product(("forward", "reverse", "random:1"), ("eager", "lazy"))]
+ALL_ORDERS = ALL_ORDERS if BY_HOST else list(ORDERS)
 
 on_hopper = pytest.mark.skipif(
     not BY_HOST and torch.cuda.get_device_capability() != (9, 0), reason="for GPUs of capability 9.0 alone"
@@ -31,6 +35,11 @@ def schedule(order: str, asynchronous: str = "lazy") -> None:
     """How the host executes kernels from now on. A device has its own mind."""
     if BY_HOST:
         cuda.host_module().configure(order, asynchronous)
+
+
+def launched() -> set[str]:
+    """The names of the __global__ functions that have run since this was last asked."""
+    return {re.sub("<.*", "", name).rpartition("::")[2] for name in cuda.host_module().launched()}
 
 
 def kernels(problem: Problem, algorithm: str | None = None) -> list[Kernel]:
@@ -48,16 +57,20 @@ def assert_right(
     workspace_limit: int = 2**28,
     offset: int = 0,
     seed: int = 0,
+    tile: str = "",
     **scalars: float,
 ) -> None:
     """Runs a problem on the kernels that support it (at least one must), with every kind of data and thread order.
 
     Outputs start as NaN, tensors lie ``offset`` elements off an aligned address, between guards (tests/raw.py).
-    ``scalars`` replace what is drawn for alpha and so on. Raises AssertionError naming the worst element.
+    ``tile``: of those that autotune may take, this one. ``scalars`` replace what is drawn for alpha and so on. Raises
+    AssertionError naming the worst element.
     """
     problem = parse(text)
     chosen = kernels(problem, algorithm)
-    assert chosen, f"no CUDA kernel takes {text}"
+    if tile:
+        chosen = [each for kernel in chosen for each in kernel.in_tiles(problem) if each.tile == tile]
+    assert chosen, f"no CUDA kernel takes {text}{tile and f' in tiles of {tile}'}"
     for kind in kinds:
         rng = np.random.default_rng((seed, zlib.crc32(text.encode())))
         arrays, drawn = draw.data(problem, kind, rng)
@@ -65,7 +78,8 @@ def assert_right(
         exact = draw.is_exact(problem, kind)
         for kernel in chosen:
             for order in orders if BY_HOST else ORDERS:
-                schedule(order, "lazy" if order == "forward" else "eager")
+                how, _, when = order.partition(" ")
+                schedule(how, when or ("lazy" if how == "forward" else "eager"))
                 computed = raw.run(problem, kernel, arrays, drawn, 1, workspace_limit, offset)
                 read, numeric_class = compare.as_read(kernel, arrays)
                 strict = exact and numeric_class == "strict"

@@ -31,6 +31,7 @@ gemm.forward m140n72k136 f16 res=row cpu bias+residual+relu
 gemm.forward b2m70n66k20 f64 a=col out=col cpu relu | simt
 gemm.forward m200n264k168 f32 b=col cpu bias | wgmma
 gemm.forward b2m136n200k328 bf16 a=col cpu | wgmma
+gemm.forward m36n40k1001 f16 cpu | wgmma_3
 gemm.forward m70n20k520 f32 cpu bias+relu | simt_8 mma
 gemm.forward m140n136k24 f32 a=col cpu | simt_8 mma
 

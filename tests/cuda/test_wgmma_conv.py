@@ -11,7 +11,7 @@ from pycv.problem import PASSES
 from pycv.problem import parse as parse_as_it_is
 
 from ..backend import parse
-from .execution import ORDERS, assert_right, kernels, on_hopper
+from .execution import ALL_ORDERS, ORDERS, assert_right, kernels, on_hopper
 
 pytestmark = on_hopper
 
@@ -22,7 +22,7 @@ def right(text: str, algorithm: str = "wgmma", **how) -> None:
     assert_right(f"{text} cpu", algorithm, **{"kinds": ["integers"], "orders": ["forward"], **how})
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ALL_ORDERS)
 @pytest.mark.parametrize("pass_", GATHERS)
 def test_tiles_across_rows_and_images(pass_, order):
     """Two tiles and a half of positions over three images, 72 channels on each side: a block and a short one."""

@@ -8,9 +8,8 @@ from pycv import registry
 from pycv.kernels import cuda
 from pycv.problem import parse as parse_as_it_is
 
-from ..backend import BY_HOST, parse
-from . import execution
-from .execution import ORDERS, assert_right, kernels, on_hopper, schedule
+from ..backend import by_host, parse
+from .execution import ALL_ORDERS, ORDERS, assert_right, kernels, launched, on_hopper
 
 pytestmark = on_hopper
 
@@ -22,11 +21,45 @@ def right(text: str, algorithm: str, **how) -> None:
     assert_right(text, algorithm, **{"kinds": ["integers"], "orders": ["forward"], **how})
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ALL_ORDERS)
 @pytest.mark.parametrize("step", STEPS)
 def test_tiles_that_the_matrices_do_not_fill(step, order):
     """Several tiles down and across, the last ones ragged, over two steps of k of which the second is short."""
-    right("gemm.forward m131n259k72 bf16 b=row/264/0 out=row/264/0 cpu bias+relu", step, orders=[order])
+    n = 259 if step == "wgmma_2_specialized" else 131  # it has wide tiles
+    right(f"gemm.forward m131n{n}k72 bf16 b=row/264/0 out=row/264/0 cpu bias+relu", step, orders=[order])
+
+
+ONE_ROW = ["m1n24k16", "m1n136k1 b=col out=col", "m1n1k8 b=col"]
+ONE_COLUMN = ["m24n1k16", "m136n1k8 a=col", "m24n1k16 b=row/8/0 out=row/8/0"]
+DEPTH_OF_ONE = ["m16n16k1", "m16n16k1 b=col", "m72n24k1 a=col b=col", "b3m16n8k1", "m1n1k1"]
+
+
+def runs_as(text: str, algorithm: str) -> set[str]:
+    """Right with random values; the functions that ran."""
+    launched()
+    right(text, algorithm, kinds=["normal"])
+    return launched()
+
+
+@by_host
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize("text", ONE_ROW + ONE_COLUMN + DEPTH_OF_ONE)
+@pytest.mark.parametrize("step", STEPS)
+def test_extents_of_one(step, text, dtype):
+    """A stride along one element says nothing about how a matrix lies: all of these come by boxes."""
+    assert runs_as(f"gemm.forward {text} {dtype} cpu bias", step) == {f"gemm_{step}"}
+
+
+@by_host
+@pytest.mark.parametrize("text", ["m1n24k16 b=col", "m24n1k16", "m16n16k1 a=row/4/0 b=col/4/0", "m1n1k1"])
+@pytest.mark.parametrize("step", STEPS)
+def test_extents_of_one_in_tf32(step, text):
+    assert runs_as(f"gemm.forward {text} f32 cpu bias", f"{step}/tf32") == {f"gemm_{step}"}
+
+
+@pytest.mark.parametrize("text", DEPTH_OF_ONE)
+def test_depths_of_one_that_tf32_gathers(text):
+    right(f"gemm.forward {text} f32 cpu bias", "wgmma_3_persistent/tf32", kinds=["normal"])
 
 
 @pytest.mark.parametrize("majors", ["a=col b=col", "a=col", "b=col out=col"])
@@ -91,14 +124,11 @@ def test_any_strides_and_addresses(variant):
     right(f"gemm.forward b2m9n21k16 {dtype} a=row/16/0 cpu", name, kinds=["normal"])
 
 
-@pytest.mark.skipif(not BY_HOST, reason="a device has an order of its own")
-@pytest.mark.parametrize("asynchronous", ["eager", "lazy"])
-@pytest.mark.parametrize("order", ["reverse", "random:1", "random:2"])
-def test_gathered_in_other_orders(monkeypatch, order, asynchronous):
+@pytest.mark.parametrize("order", ALL_ORDERS)
+def test_gathered_in_every_order(order):
     """Copies and products as early and as late as may be, in each order of the threads."""
-    monkeypatch.setattr(execution, "schedule", lambda *_: schedule(order, asynchronous))
-    right("gemm.forward m131n70k133 f32 a=col/132/0 cpu", "wgmma_3_persistent/tf32")
-    right("gemm.forward m36n9k264 bf16 b=col cpu bias", "wgmma_3_persistent")
+    right("gemm.forward m131n70k133 f32 a=col/132/0 cpu", "wgmma_3_persistent/tf32", orders=[order])
+    right("gemm.forward m36n9k264 bf16 b=col cpu bias", "wgmma_3_persistent", orders=[order])
 
 
 def test_more_gathered_tiles_than_stages_and_blocks():
@@ -109,6 +139,65 @@ def test_more_gathered_tiles_than_stages_and_blocks():
 def test_nonfinite_values_spread_as_in_the_reference():
     right("gemm.forward m34n72k40 f16 a=col/40/0 cpu relu", "wgmma_3_persistent", kinds=["nonfinite"])
     right("gemm.forward m34n71k41 f32 cpu relu", "wgmma_3_persistent/tf32", kinds=["nonfinite"])
+
+
+# ------------------------------------------------------------------------------------------------- what is copied
+
+
+def workspace(text: str, limit: int = 2**28) -> int:
+    """What the last step asks for."""
+    (kernel,) = kernels(parse(f"gemm.forward {text} cpu"), "wgmma_3_persistent")
+    assert kernel.plan is not None
+    return kernel.plan(parse(f"gemm.forward {text} cpu"), 1, limit).workspace_bytes
+
+
+BOTH = "m131n259k1100 bf16"  # off alignment both, a along k, b along its columns
+COPIES = {"a": 131 * 1104 * 2, "b": 259 * 1104 * 2}
+COPIES = {name: -(-size // 128) * 128 for name, size in COPIES.items()}
+
+
+def test_what_is_worth_a_copy():
+    """b where there are many rows of a; a where b would be gathered with it, else never; nothing of what is small."""
+    assert workspace("m1024n8192k8192 bf16 b=row/8193/0") == 2 * 8192 * 8192
+    assert workspace("m512n8192k8192 bf16 b=row/8193/0") == 0
+    assert workspace("m8192n8192k8192 f16 a=row/8193/0 b=col") == 0  # gathered in time
+    assert workspace("m4096n8192k8192 f16 a=row/8193/0") == 2 * 4096 * 8192  # so that boxes bring b
+    assert workspace("m8192n4096k8192 f16 a=row/8193/0 out=col") == 2 * 8192 * 8192  # out^T = b^T a^T
+    assert workspace("m131n259k75 bf16") == 0
+    assert workspace("b9m1024n8192k1024 bf16 b=row/8193/0") == 2 * 8192 * 1024  # one for all
+    assert workspace(BOTH) == COPIES["a"] + COPIES["b"]
+    assert workspace(BOTH, COPIES["b"]) in COPIES.values()
+    assert workspace(BOTH, COPIES["a"]) == COPIES["a"]
+    assert workspace(BOTH, COPIES["a"] - 1) == 0
+
+
+@by_host
+def test_copied_operands():
+    """Both, one and neither, as the workspace has room; a by rows, b transposed; products along k of the copies."""
+    for limit, copied in ((2**28, {"padded_copy_kernel", "transpose_kernel"}), (COPIES["a"], {"padded_copy_kernel"})):
+        launched()
+        right(f"gemm.forward {BOTH} cpu bias+relu", "wgmma_3_persistent", workspace_limit=limit)
+        assert launched() == {*copied, "gemm_wgmma_3_gathered"}, limit
+    right(f"gemm.forward {BOTH} cpu bias+relu", "wgmma_3_persistent", workspace_limit=0)
+    assert launched() == {"gemm_wgmma_3_gathered"}
+
+
+@by_host
+@pytest.mark.parametrize(
+    ("text", "copied"),
+    [
+        ("b3m20n24k1101 f16", {"padded_copy_kernel"}),  # result and b by boxes
+        ("b3m24n20k1101 f16 b=row/20/0 out=col", {"padded_copy_kernel", "transpose_kernel"}),  # one b for all
+        ("b2m20n24k1100 bf16 a=any/2500/2/60000 b=row/31/40000", {"padded_copy_kernel", "transpose_kernel"}),
+        ("b2m9n21k1100 bf16 a=row/0/0 b=col res=col", {"padded_copy_kernel"}),  # one row again and again
+    ],
+)
+def test_copies_of_batches_and_strides(text, copied):
+    launched()
+    residual = "+residual" if "res=" in text else ""
+    for offset in (0, 1):
+        right(f"gemm.forward {text} cpu bias{residual}", "wgmma_3_persistent", kinds=["normal"], offset=offset)
+        assert copied == launched() & {"padded_copy_kernel", "transpose_kernel"}, offset
 
 
 # ------------------------------------------------------------------------------------------------ what is refused

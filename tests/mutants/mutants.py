@@ -84,6 +84,15 @@ WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_PHASES, WGMMA_FILTERS = (
     "csrc/cuda/conv_wgmma_grad_weight.cu",
 )
 WGMMA_GATHER, WGMMA_GATHERED = "csrc/cuda/group_gather.h", "csrc/cuda/gemm_wgmma_3_gathered.h"
+WGMMA_OPERANDS, WGMMA_PLAN, WGMMA_COPIES = (
+    "csrc/cuda/gemm_wgmma.h",
+    "csrc/cuda/gemm_wgmma_3_persistent.cu",
+    "csrc/cuda/gemm_wgmma_3_copies.h",
+)
+WGMMA_ONE_TESTS = "tests/cuda/test_wgmma_gemm.py::test_extents_of_one"
+GEMM_TILE_TESTS = "tests/cuda/test_gemm_tiles.py::test_the_rules_own_tile_is_the_first"
+WGMMA_WORTH_TEST = "tests/cuda/test_wgmma_gemm.py::test_what_is_worth_a_copy"
+WGMMA_COPY_TESTS = "tests/cuda/test_wgmma_gemm.py::test_copies_of_batches_and_strides"
 WGMMA_GATHERED_TESTS = " ".join(
     f"tests/cuda/test_wgmma_gemm.py::test_{it}"
     for it in ("matrices_that_no_boxes_bring", "more_gathered_tiles_than_stages_and_blocks")
@@ -586,7 +595,22 @@ MUTANTS = [
     Mutant(WGMMA_GATHER, "k + e < valid ?", "k + e <= valid ?", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_GATHER, "to_tf32_even(vectors[i][e])", "__float_as_uint(vectors[i][e])", WGMMA_STRIDED_TESTS),
     Mutant(WGMMA_GATHERED, "matrix.batch_stride == 0 ? 0 : batch", "batch", WGMMA_STRIDED_TESTS),
-    Mutant(WGMMA_GATHERED, "all_aligned(16, m.data) && ", "", WGMMA_STRIDED_TESTS),
+    Mutant(WGMMA_OPERANDS, "all_aligned(16, m.data) && ", "", WGMMA_STRIDED_TESTS),
+    # the major of k = 1, results of one column, where copies are and how far apart, what is gathered without a copy
+    Mutant(
+        WGMMA_OPERANDS,
+        "!in_boxes<T>(m, Major::k) && in_boxes<T>(m, Major::line)",
+        "m.line_stride == 1 && m.k_stride != 1",
+        WGMMA_ONE_TESTS,
+    ),
+    Mutant(WGMMA_PLAN, "(p.out.column != 1 || p.n == 1)", "p.out.column != 1", WGMMA_ONE_TESTS),
+    Mutant(WGMMA_COPIES, "m.batch_stride == 0 ? 0 : m.lines * pitch", "m.lines * pitch", WGMMA_COPY_TESTS),
+    Mutant(WGMMA_COPIES, "    to += bytes_in_workspace(m);\n", "", WGMMA_COPY_TESTS),
+    Mutant(WGMMA_COPIES, "!copies.a && !in_boxes<T>(a, Major::k)", "!a_in_boxes", WGMMA_WORTH_TEST),
+    Mutant("csrc/cuda/padded_copy.cu", "+ row * c.from_row", "+ row * c.pitch()", WGMMA_COPY_TESTS),
+    # tiles that are asked for
+    Mutant(WGMMA_PLAN, "bool wide = tile == kWideTile;", "bool wide = false;", GEMM_TILE_TESTS),
+    Mutant("csrc/cuda/gemm_mma_sync.cu", "tile == name_of(kLargeTile)", "tile.empty()", GEMM_TILE_TESTS),
     Mutant(WGMMA_GATHERED, "first_column + first + column >= g.n", "column >= g.n", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_FILTER_GATHER, "        sync_warp();\n", "", WGMMA_FILTER_GATHER_TESTS),
     Mutant(WGMMA_FILTER_GATHER, "] + dy)", "])", WGMMA_FILTER_GATHER_TESTS),
