@@ -7,7 +7,8 @@
 // prepared as [filter][c][group][channel], groups filled up to whole vectors. Per tap and source channel a thread reads
 // 4 elements and a vector of weights, all but the first time out of L1, and makes 4 multiply-adds per channel. From
 // memory comes every tensor once: 8 bytes per fp32 position of a depthwise channel and 2 * filter FLOPs, bound by
-// memory.
+// memory. A prologue is computed anew for every tap that reads an element: two loads, out of L1, for a channel, and a
+// few instructions for an element.
 //
 // grad_weight: a block sums up to 9 taps of 1 (nchw) or 32 (nhwc) pairs of channels over a split of all positions, a
 // tree adds up its threads, and a second kernel the splits, always in the same order. Both images are read once per 9
@@ -16,6 +17,7 @@
 #include <utility>
 
 #include "conv_gather.h"
+#include "conv_prologue.h"
 #include "device/half.h"
 #include "device/vector.h"
 
@@ -60,6 +62,7 @@ struct DirectGather {
     int groups, group_pitch;           // channels of a group in the prepared weight
     const T* source;
     Strides source_strides;
+    Prologue<T> prologue;  // forward
     const T* weight;
     T* computed;
     Strides computed_strides;
@@ -72,6 +75,20 @@ struct DirectGather {
     int units;
     int64_t slots;
 };
+
+// The prologue of some source channels at the positions of a thread. What lies outside stays 0.
+template <class T, int Channels>
+__device__ __forceinline__ void apply_prologue(const Prologue<T>& prologue, int channel,
+                                               const T* const (&from)[kPositions],
+                                               accumulator_t<T> (&x)[kPositions][Channels]) {
+#pragma unroll
+    for (int v = 0; v < Channels; ++v) {
+        const ChannelPrologue<T> of_channel = prologue.of(channel + v);
+#pragma unroll
+        for (int i = 0; i < kPositions; ++i)
+            if (from[i]) x[i][v] = to_accumulator(of_channel(from_accumulator<T>(x[i][v])));
+    }
+}
 
 // Writes the sums of a thread at one position: `count` channels from `channel` on.
 template <int V, class T>
@@ -132,6 +149,7 @@ __global__ void __launch_bounds__(kGatherThreads, kBlocksTogether<V>) direct_gat
     const int64_t first = slot / step * (step * kPositions) + slot % step;
     if (unit >= p.units || first >= positions) return;
 
+    constexpr int own = OwnSource ? V : 1;  // source channels at a time
     const int units_of_group = OwnSource ? 1 : p.group_pitch / V;
     const int group = OwnSource ? unit * V : unit / units_of_group;
     const int channel = OwnSource ? 0 : unit % units_of_group * V;  // of its group
@@ -164,21 +182,16 @@ __global__ void __launch_bounds__(kGatherThreads, kBlocksTogether<V>) direct_gat
                 for (int i = 0; i < kPositions; ++i)
                     from[i] = inside(at[i], tap, size) ? source + (at[i].offset + tap.offset) : nullptr;
                 for (int c = 0; c < p.source_channels; ++c, row += weight_row) {
-                    A weights[V];
+                    A weights[V], x[kPositions][own] = {};
                     load_values<V>(weights, row);
 #pragma unroll
-                    for (int i = 0; i < kPositions; ++i) {
-                        if constexpr (OwnSource) {
-                            A x[V] = {};
-                            if (from[i]) load_values<V>(x, from[i]);
+                    for (int i = 0; i < kPositions; ++i)
+                        if (from[i]) load_values<own>(x[i], from[i] + c * strides.c);
+                    if (p.prologue.any()) apply_prologue(p.prologue, group * p.source_channels + c, from, x);
 #pragma unroll
-                            for (int v = 0; v < V; ++v) sums[i][v] += x[v] * weights[v];
-                        } else {
-                            const A x = from[i] ? to_accumulator(__ldg(from[i] + c * strides.c)) : A{0};
+                    for (int i = 0; i < kPositions; ++i)
 #pragma unroll
-                            for (int v = 0; v < V; ++v) sums[i][v] += x * weights[v];
-                        }
-                    }
+                        for (int v = 0; v < V; ++v) sums[i][v] += x[i][v % own] * weights[v];
                 }
             }
     const int channels = OwnSource ? V : min(V, p.channels - channel);
@@ -260,6 +273,7 @@ public:
         const bool forward = problem_.pass == Pass::forward;
         DirectGather<T> p = p_;
         p.source = static_cast<const T*>(forward ? a.input : a.output);
+        p.prologue = {problem_, a};
         p.weight = static_cast<const T*>(a.weight);
         p.computed = static_cast<T*>(forward ? a.output : a.input);
         p.bias = static_cast<const T*>(problem_.bias ? a.bias : nullptr);

@@ -67,6 +67,6 @@ def assert_right(
             for order in orders if BY_HOST else ORDERS:
                 schedule(order, "lazy" if order == "forward" else "eager")
                 computed = raw.run(problem, kernel, arrays, drawn, 1, workspace_limit, offset)
-                read, numeric_class = compare.as_read(kernel, arrays)
+                read, numeric_class = compare.as_read(kernel, problem, arrays)
                 strict = exact and numeric_class == "strict"
                 compare.assert_close(problem, computed, read, strict, numeric_class, **drawn)
