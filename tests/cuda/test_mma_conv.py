@@ -74,7 +74,7 @@ def test_parts_of_the_depth(limit, layout):
 
 
 def test_the_workspace():
-    """Parts stay within the limit, the transposed tensors are needed anyway."""
+    """Parts stay within the limit, the transposed tensors are needed anyway: test_workspace.py."""
     problem = parse("conv2d.grad_weight n8c16h32w32 k16r3s3 p1 bf16 nhwc cpu")
     (kernel,) = kernels(problem, "mma_sync")
     sizes = [kernel.plan(problem, 1, limit).workspace_bytes for limit in (0, 10**6, 10**9)]
