@@ -264,7 +264,13 @@ def _local_response_norm(p: NormProblem) -> str | None:
 
 def _conv(p: ConvProblem) -> str | None:
     """What holds for every convolution kernel."""
-    return _limits.prologue(p, "CUDA") or _limits.long_axis(p) or _supports(p)
+    return _limits.long_axis(p) or _supports(p)
+
+
+def _without_prologue(p: ConvProblem) -> str | None:
+    if p.prologue:
+        return f"prologue {'+'.join(p.prologue)}: of the CUDA kernels mma_sync, implicit_gemm and direct have one"
+    return _conv(p)
 
 
 def _direct_conv(p: ConvProblem) -> str | None:
@@ -274,7 +280,7 @@ def _direct_conv(p: ConvProblem) -> str | None:
 def _im2col(p: ConvProblem) -> str | None:
     if p.pass_ == "grad_weight" and p.weight.outer:
         return f"layout w={p.weight}: im2col writes dense filters"
-    return _conv(p)
+    return _without_prologue(p)
 
 
 def _winograd(p: ConvProblem) -> str | None:
@@ -283,7 +289,7 @@ def _winograd(p: ConvProblem) -> str | None:
         return "stride {}, dilation {}: winograd is for 1".format(*steps)
     if set(p.filter) != {3}:
         return f"filter {'x'.join(map(str, p.filter))}: these tiles are for 3x3"
-    return _conv(p)
+    return _without_prologue(p)
 
 
 def _winograd_entries() -> list[Kernel]:
@@ -303,7 +309,7 @@ def _fft(p: ConvProblem) -> str | None:
     extents = [d * (f - 1) + 1 for f, d in zip(p.filter, p.dilation, strict=True)]
     if not _fits_shared_memory(extents, p.dtype):
         return f"filter of extent {'x'.join(map(str, extents))}: no tile for it fits into shared memory"
-    if (reason := _conv(p)) is not None:
+    if (reason := _without_prologue(p)) is not None:
         return reason
     if not _geometry.all_read(p):
         return "fft would mix in the elements that the windows leave out in between"
@@ -396,7 +402,7 @@ def _conv_wgmma(variant: str):
     """What the convolutions of Hopper take: windows that im2col copies can walk through."""
 
     def answer(p: ConvProblem) -> str | None:
-        if (reason := _conv(p)) is not None:
+        if (reason := _without_prologue(p)) is not None:
             return reason
         if p.dtype not in (dtypes := _MMA_DTYPES[variant]):
             return f"dtype {p.dtype}: {'/'.join(filter(None, ('wgmma', variant)))} takes {', '.join(dtypes)}"

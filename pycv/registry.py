@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -136,20 +136,39 @@ def own_backend() -> str | None:
 TORCH_MARGIN, TORCH_SECONDS = 1.5, 2e-6
 
 
+class _TooMuchWorkspace(Exception):
+    """Of a plan, with the kernel's name and the reason in words."""
+
+
 def choose(problem: Problem, settings: Settings, threads: int, kept: bool = False) -> Choice:
     """Which kernel runs a problem under these settings, with its plan.
 
     ``kept``: the caller keeps the prepared weight, so that preparing it is no part of a call.
 
+    What a kernel needs of workspace shows when it is planned, which only those are that may be taken. A GPU kernel that
+    needs more than the settings allow is passed over, and the others are weighed again.
+
     Raises
     ------
     UnsupportedError
-        If ``settings.backend`` or ``settings.algorithm`` leaves no kernel that supports the problem.
+        If ``settings.backend``, ``settings.algorithm`` or ``settings.workspace_limit`` leaves no kernel that supports
+        the problem.
     """
+    too_large: dict[str, str] = {}
+    while True:
+        try:
+            return _choose(problem, settings, threads, kept, too_large)
+        except _TooMuchWorkspace as excess:
+            name, reason = excess.args
+            too_large[name] = reason
+
+
+def _choose(problem: Problem, settings: Settings, threads: int, kept: bool, too_large: dict[str, str]) -> Choice:
+    """The same without the kernels that need too much workspace. Raises _TooMuchWorkspace where one more does."""
     reasons: list[tuple[str, str]] = []
     allowed = []
     for kernel in _by_op()[problem.op, problem.pass_]:
-        reason = why_not(kernel, problem, settings)
+        reason = why_not(kernel, problem, settings) or too_large.get(kernel.name)
         if reason is None:
             allowed.append(kernel)
         else:
@@ -163,7 +182,7 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     standing_in = [kernel for kernel in allowed if kernel.backend == "numba"]
     candidates = preferred or standing_in or trusted or allowed
     choosable = len(candidates) > 1 or candidates[0].tiles is not None
-    verdict = _tuned(candidates, problem, settings, threads, kept) if choosable else None
+    verdict = _tuned(candidates, problem, settings, threads, kept, too_large) if choosable else None
     if verdict is None and len(candidates) == 1:
         asked_for = (settings.backend, settings.algorithm) != (None, None)
         alone = "the only one that supports it" if len(allowed) == 1 else "the GPU kernels were never verified here"
@@ -201,12 +220,15 @@ class _Verdict(NamedTuple):
     basis: str
 
 
-def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool) -> _Verdict | None:
+def _tuned(
+    candidates: list[Kernel], problem, settings: Settings, threads: int, kept: bool, too_large: dict[str, str]
+) -> _Verdict | None:
     """What was measured, now or (with the same result for as long as the kernels are the same) earlier."""
     on_gpu = problem.device == "cuda"
     if not any(kernel.on_gpu if on_gpu else kernel.backend == "cpu" for kernel in candidates):
         return None  # nothing else is measured
-    key = _tuning_key(candidates, problem, settings, threads, kept)
+    names = sorted({*(kernel.name for kernel in candidates), *too_large})  # the same, whoever was planned so far
+    key = _tuning_key(names, problem, settings, threads, kept)
     entry = tuned_choices.lookup(key, problem.device)
     measuring = settings.autotune and not (on_gpu and torch.cuda.is_current_stream_capturing())
     if entry is None and not measuring:
@@ -223,11 +245,11 @@ def _tuned(candidates: list[Kernel], problem, settings: Settings, threads: int, 
     return _Verdict(winner, _plan(winner, problem, settings, threads), reason, entry.seconds, "measured")
 
 
-def _tuning_key(candidates: list[Kernel], problem: Problem, settings: Settings, threads: int, kept: bool) -> str:
+def _tuning_key(names: list[str], problem: Problem, settings: Settings, threads: int, kept: bool) -> str:
     """All that the fastest kernel depends on besides machine and versions; what torch's switches do to it included."""
     on_gpu = problem.device == "cuda"
     facts = {
-        "contenders": [kernel.name for kernel in candidates],
+        "contenders": names,
         "deterministic": _deterministic(settings),
         "kept": kept,
         "precision": settings.precision,
@@ -286,7 +308,14 @@ def _compared(name: str, seconds: dict[str, float]) -> str:
 
 
 def _plan(kernel: Kernel, problem: Problem, settings: Settings, threads: int) -> Any:
-    return kernel.plan(problem, threads, settings.workspace_limit) if kernel.plan is not None else None
+    if kernel.plan is None:
+        return None
+    plan = kernel.plan(problem, threads, settings.workspace_limit)
+    needed = getattr(plan, "workspace_bytes", 0)
+    if kernel.on_gpu and needed > settings.workspace_limit:
+        reason = f"needs {needed} bytes of workspace, workspace_limit={settings.workspace_limit}"
+        raise _TooMuchWorkspace(replace(kernel, tile="").name, reason)
+    return plan
 
 
 _ASKED_FOR = " was asked for"

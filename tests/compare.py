@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from pycv.kernels import Kernel, reference
-from pycv.kernels.reference import norm
+from pycv.kernels.reference import conv, norm
 from pycv.problem import ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem, Problem
 
 from .dtypes import COMPUTED_IN, rounded, rounded_to_tf32
@@ -31,14 +31,25 @@ def tolerance(dtype: str, terms: int) -> float:
     return EPSILONS[COMPUTED_IN.get(dtype, dtype)] * (4 + terms**0.5)
 
 
-def as_read(kernel: Kernel, arrays: Arrays) -> tuple[Arrays, str]:
+def as_read(kernel: Kernel, problem: Problem, arrays: Arrays) -> tuple[Arrays, str]:
     """The arrays as a kernel reads them, and the numeric class of what it does with those: products of tf32 are sums
     like any others, of operands that have been rounded to 11 bits: ties to even by the copies of Hopper's tensor memory
-    accelerator, away from zero by the conversion that other kernels use."""
+    accelerator, away from zero by the conversion that other kernels use. What a prologue makes of the input is rounded
+    to its dtype first."""
+    if "input_scale" in arrays and (kernel.variant == "tf32" or problem.dtype in COMPUTED_IN):
+        arrays = _with_scaled_input(problem, arrays)
     if kernel.variant != "tf32":
         return arrays, kernel.numeric_class
     added, to_even = ("bias", "residual"), "wgmma" in kernel.algorithm
     return {name: a if name in added else rounded_to_tf32(a, to_even) for name, a in arrays.items()}, "strict"
+
+
+def _with_scaled_input(problem: Problem, arrays: Arrays) -> Arrays:
+    """The same with a scale of 1 and a shift of 0. Of numbers of 24 bits float64 holds the product, and all but all of
+    the sum: rounded to float32 it is that of one multiply-add."""
+    scaled = conv.prologue(arrays["input"].astype(np.float64), ("scale",), arrays).astype(np.float32)
+    neutral = {"input_scale": np.ones_like(arrays["input_scale"]), "input_shift": np.zeros_like(arrays["input_shift"])}
+    return arrays | neutral | {"input": rounded(scaled, problem.dtype).astype(arrays["input"].dtype)}
 
 
 def assert_close(

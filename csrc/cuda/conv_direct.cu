@@ -7,7 +7,8 @@
 // prepared as [filter][c][group][channel], groups filled up to whole vectors. Per tap and source channel a thread reads
 // 4 elements and a vector of weights, all but the first time out of L1, and makes 4 multiply-adds per channel. From
 // memory comes every tensor once: 8 bytes per fp32 position of a depthwise channel and 2 * filter FLOPs, bound by
-// memory.
+// memory. A prologue is computed anew for every tap that reads an element: two loads, out of L1, for a channel, and a
+// few instructions for an element.
 //
 // Images of up to 4 channels with many filters go another way in forward, through shared memory: conv_direct_stem.h.
 //
@@ -32,6 +33,20 @@ constexpr int64_t kSmallestSplit = 8;  // positions per thread
 template <class T>
 constexpr int kOwnVector = widest_vector<T> < 4 ? widest_vector<T> : 4;
 
+// The prologue of some source channels at the positions of a thread. What lies outside stays 0.
+template <class T, int Channels>
+__device__ __forceinline__ void apply_prologue(const Prologue<T>& prologue, int channel,
+                                               const T* const (&from)[kPositions],
+                                               accumulator_t<T> (&x)[kPositions][Channels]) {
+#pragma unroll
+    for (int v = 0; v < Channels; ++v) {
+        const ChannelPrologue<T> of_channel = prologue.of(channel + v);
+#pragma unroll
+        for (int i = 0; i < kPositions; ++i)
+            if (from[i]) x[i][v] = to_accumulator(of_channel(from_accumulator<T>(x[i][v])));
+    }
+}
+
 // Blocks of a multiprocessor, among which its registers are shared: told, or nvcc spills for the sake of more blocks.
 template <int V>
 constexpr int kBlocksTogether = V == 16 ? 2 : 3;
@@ -53,6 +68,7 @@ __global__ void __launch_bounds__(kGatherThreads, kBlocksTogether<V>) direct_gat
     const int64_t first = slot / step * (step * kPositions) + slot % step;
     if (unit >= p.units || first >= positions) return;
 
+    constexpr int own = OwnSource ? V : 1;  // source channels at a time
     const int units_of_group = OwnSource ? 1 : p.group_pitch / V;
     const int group = OwnSource ? unit * V : unit / units_of_group;
     const int channel = OwnSource ? 0 : unit % units_of_group * V;  // of its group
@@ -85,21 +101,16 @@ __global__ void __launch_bounds__(kGatherThreads, kBlocksTogether<V>) direct_gat
                 for (int i = 0; i < kPositions; ++i)
                     from[i] = inside(at[i], tap, size) ? source + (at[i].offset + tap.offset) : nullptr;
                 for (int c = 0; c < p.source_channels; ++c, row += weight_row) {
-                    A weights[V];
+                    A weights[V], x[kPositions][own] = {};
                     load_values<V>(weights, row);
 #pragma unroll
-                    for (int i = 0; i < kPositions; ++i) {
-                        if constexpr (OwnSource) {
-                            A x[V] = {};
-                            if (from[i]) load_values<V>(x, from[i]);
+                    for (int i = 0; i < kPositions; ++i)
+                        if (from[i]) load_values<own>(x[i], from[i] + c * strides.c);
+                    if (p.prologue.any()) apply_prologue(p.prologue, group * p.source_channels + c, from, x);
 #pragma unroll
-                            for (int v = 0; v < V; ++v) sums[i][v] += x[v] * weights[v];
-                        } else {
-                            const A x = from[i] ? to_accumulator(__ldg(from[i] + c * strides.c)) : A{0};
+                    for (int i = 0; i < kPositions; ++i)
 #pragma unroll
-                            for (int v = 0; v < V; ++v) sums[i][v] += x * weights[v];
-                        }
-                    }
+                        for (int v = 0; v < V; ++v) sums[i][v] += x[i][v % own] * weights[v];
                 }
             }
     const int channels = OwnSource ? V : min(V, p.channels - channel);
@@ -181,6 +192,7 @@ public:
         const bool forward = problem_.pass == Pass::forward;
         DirectGather<T> p = p_;
         p.source = static_cast<const T*>(forward ? a.input : a.output);
+        p.prologue = {problem_, a};
         p.weight = static_cast<const T*>(a.weight);
         p.computed = static_cast<T*>(forward ? a.output : a.input);
         p.bias = static_cast<const T*>(problem_.bias ? a.bias : nullptr);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv_gather.h"
+#include "conv_prologue.h"
 #include "device/half.h"
 #include "device/vector.h"
 
@@ -36,6 +37,7 @@ struct DirectGather {
     int groups, group_pitch;           // channels of a group in the prepared weight
     const T* source;
     Strides source_strides;
+    Prologue<T> prologue;  // forward
     const T* weight;
     T* computed;
     Strides computed_strides;

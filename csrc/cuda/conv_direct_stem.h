@@ -1,5 +1,5 @@
-// Direct convolution, forward, of images of up to 4 channels with more than 8 filters, which are not grouped: the stem
-// of a network.
+// Direct convolution, forward, of images of up to 4 channels with more than 8 filters, which are not grouped and have
+// no prologue: the stem of a network.
 //
 // A block computes 4 rows of 32 positions of 32 or 64 output channels. What its windows see of the input, all channels,
 // goes to shared memory once, as numbers of the accumulator's type and zeros for the padding: an element serves every
@@ -52,7 +52,8 @@ StemTiles stem_tiles(const ConvProblem& p) {
     const int64_t S = p.stride.w, largest = p.size.w + 2 * p.padding.w + p.stride.w * kStemColumns;
     StemTiles t{.filter_rows = 0, .by_stride = Divider(S, largest), .by_channels = Divider(p.c, largest * p.c)};
     const bool plane = p.size.d == 1 && p.out.d == 1 && p.filter.d == 1 && p.padding.d == 0;
-    if (p.pass != Pass::forward || p.groups != 1 || !plane || p.c < 1 || p.c > kStemMostChannels ||
+    const bool prologue = p.scale_input || p.relu_input;  // the image is the first thing that a network sees
+    if (p.pass != Pass::forward || p.groups != 1 || !plane || prologue || p.c < 1 || p.c > kStemMostChannels ||
         p.k < kStemFewestFilters || p.out.h * p.out.w < 1)
         return t;
     const auto number = [](int64_t value) { return static_cast<int>(value); };

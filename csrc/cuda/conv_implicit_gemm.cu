@@ -120,6 +120,7 @@ public:
         const bool forward = problem_.pass == Pass::forward;
         tiles.source = static_cast<const T*>(forward ? a.input : a.output);
         tiles.plain = static_cast<const T*>(a.weight);
+        tiles.prologue = {problem_, a};
         tiles.computed = static_cast<T*>(forward ? a.output : a.input);
         tiles.bias = static_cast<const T*>(problem_.bias ? a.bias : nullptr);
         tiles.residual = static_cast<const T*>(problem_.has_residual ? a.residual : nullptr);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv_gather.h"
+#include "conv_prologue.h"
 #include "gemm_mma.h"
 
 namespace pycv::cuda {
@@ -20,6 +21,7 @@ struct ConvMma {
     Strides source_strides;
     int64_t source_group;  // elements from one group to the next
     bool source_vectors;   // copied by 16 bytes
+    Prologue<T> prologue;  // forward
     // The plain matrix. forward and grad_input: the prepared weight [group][channel][filter][tap channels, filled up];
     // grad_weight: the output.
     const T* plain;

@@ -9,6 +9,7 @@
 // The kernel takes tensors whose channels are contiguous: what is read of others is transposed into the workspace
 // first, its pixels so far apart that they are aligned: one pass over the tensor, reading and writing. The weight is
 // prepared: its channels contiguous and filled up. Channels that are contiguous but not aligned are copied one by one.
+// A prologue is applied in shared memory (conv_mma_kernel.h), whatever the layout.
 //
 // Not for depthwise and other thin groups: a tile is 64 channels of one group at least.
 #include <utility>
@@ -135,6 +136,7 @@ public:
             conv.plain_vectors = come_as_vectors(conv.plain, conv.plain_strides, conv.channels);
         } else {
             conv.plain = static_cast<const T*>(a.weight);
+            conv.prologue = {problem_, a};
             conv.bias = static_cast<const T*>(problem_.bias ? a.bias : nullptr);
             conv.residual = static_cast<const T*>(problem_.has_residual ? a.residual : nullptr);
         }

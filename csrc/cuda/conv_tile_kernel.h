@@ -9,7 +9,8 @@
 // Where the lines of the block lie is worked out once; where the rows of the next pair lie, one pair ahead, by a few
 // threads that count through them. What is left for each element is an addition, a look whether it is inside the source
 // and the copy. What is not inside is 0 and multiplied like any other value: as in torch's own im2col, an infinite
-// weight gives NaN there.
+// weight gives NaN there. A prologue is applied to the tile of the source when it has arrived, at the price of one
+// barrier more.
 //
 // With more than one split each block leaves its sums in the workspace, and a second kernel adds them up, always in the
 // same order.
@@ -24,6 +25,7 @@ namespace pycv::cuda {
 struct TileRow {
     Point point;
     int64_t plain;
+    int channel;  // of the group, that a tap reads
 };
 
 // Where a line lies in the im2col matrix, and its results in what is computed.
@@ -68,9 +70,9 @@ struct ConvRoles {
     __device__ TileRow row(const Digits& i) const {
         if constexpr (GradWeight) {
             const Strides& s = p.plain_strides;
-            return {position(i), i.at[3] * s.n + offset_of(s, i.at[2], i.at[1], i.at[0])};
+            return {position(i), i.at[3] * s.n + offset_of(s, i.at[2], i.at[1], i.at[0]), 0};
         } else {
-            return {tap(i), weight_row(i) * p.plain_columns};
+            return {tap(i), weight_row(i) * p.plain_columns, taps.c(i)};
         }
     }
 
@@ -117,7 +119,7 @@ __device__ __forceinline__ void begin_rows(Shared* shared, const Roles& roles, i
 template <class Shape, class Roles, class Shared>
 __device__ __forceinline__ void next_rows(Shared* shared, const Roles& roles, int stage, int64_t left) {
     if (threadIdx.x >= Shape::depth) return;
-    TileRow row{{0, kOutside, 0, 0}, kNoRow};
+    TileRow row{{0, kOutside, 0, 0}, kNoRow, 0};
     if (threadIdx.x < left) {
         Digits digits = shared->next_rows[threadIdx.x];
         row = roles.row(digits);
@@ -200,6 +202,21 @@ __device__ __forceinline__ void copy_lanes(T* tile, Lanes lanes, const Reader& r
             const Element<T> element = reader.at(reader.line(line), from);
             CopyAsync::element(tile + row * Shape::pitch + line, element.address, element.valid);
         }
+    }
+}
+
+// The prologue, by all threads of a block, of a tile of the source that is there. What lies outside stays 0.
+template <class Shape, class T>
+__device__ __forceinline__ void apply_prologue(T* tile, const TileLine* lines, const TileRow* rows,
+                                               const ConvTiles<T>& p, int group) {
+    using Source = typename Shape::Source;
+    const Extent size = p.geometry.source_size();
+    const int line = threadIdx.x % Shape::lines;
+#pragma unroll 1
+    for (int row = threadIdx.x / Shape::lines; row < Shape::depth; row += Shape::threads / Shape::lines) {
+        if (!inside(lines[line].point, rows[row].point, size)) continue;
+        T& value = tile[row * Source::pitch + line];
+        value = p.prologue.of(static_cast<int64_t>(group) * p.tap_channels + rows[row].channel)(value);
     }
 }
 
@@ -307,6 +324,12 @@ __global__ void __launch_bounds__(Shape::threads, kBlocksTogether<T, GradWeight>
     for (int64_t left = end - first; left > 0; left -= Shape::depth) {
         async_copy_wait<0>();
         __syncthreads();  // this pair and the next rows are there, and nobody reads the pair before any more
+        if constexpr (!GradWeight) {
+            if (p.prologue.any()) {
+                apply_prologue<Shape>(shared->tiles[stage], shared->lines, shared->rows[stage], p, block.group);
+                __syncthreads();
+            }
+        }
         if (left > Shape::depth) fetch(stage ^ 1);
         async_copy_commit();
         next_rows<Shape>(shared, roles, stage, left - 2 * Shape::depth);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv_gather.h"
+#include "conv_prologue.h"
 #include "gemm_tiles.h"
 
 namespace pycv::cuda {
@@ -20,6 +21,7 @@ struct ConvTiles {
     int64_t source_group;  // elements from one group to the next
     bool channels_inside;  // of the taps
     Lanes source_lanes;
+    Prologue<T> prologue;  // forward
     // The plain matrix: forward and grad_input: the prepared weight [group][c, filter][column], or with channels_inside
     // [group][filter, c][column]; grad_weight: the output.
     const T* plain;

@@ -299,6 +299,28 @@ def test_whatever_matters_is_in_the_key(use_kernels):
         assert chosen().basis == "measured"
 
 
+def test_a_gpu_kernel_that_needs_too_much_workspace_is_passed_over(use_kernels):
+    """The next one takes its place; on a CPU what threads work in comes on top of the limit."""
+    plans = {name: FakePlan(1e6) for name in ("large", "larger", "small")}
+    for plan, needed in zip(plans.values(), (101, 102, 100), strict=True):
+        plan.workspace_bytes = needed
+    use_kernels(*(kernel(name, plan, backend="cuda") for name, plan in plans.items()))
+    with pycv.use(backend="cuda", workspace_limit=100):
+        choice = chosen()
+        assert choice.plan is plans["small"]
+        assert choice.rejected == tuple(
+            f"cuda:{name}: needs {needed} bytes of workspace, workspace_limit=100"
+            for name, needed in (("large", 101), ("larger", 102))
+        )
+        with pycv.use(prefer="large"):
+            assert chosen().plan is plans["small"]
+        with pycv.use(algorithm="large"), pytest.raises(pycv.UnsupportedError, match="needs 101 bytes of workspace"):
+            chosen()
+    use_kernels(kernel("large", plans["large"]))
+    with pycv.use(workspace_limit=100):
+        assert chosen().plan is plans["large"]
+
+
 def test_torchs_precision_switches_are_in_the_key_old_and_new(use_kernels):
     """Where the new ones were set torch refuses to say what the old ones are."""
     use_kernels(kernel("quick", FakePlan(9e6, seconds=1e-4)), kernel("slow", FakePlan(3e6, seconds=1e-3)))

@@ -81,6 +81,6 @@ def assert_right(
                 how, _, when = order.partition(" ")
                 schedule(how, when or ("lazy" if how == "forward" else "eager"))
                 computed = raw.run(problem, kernel, arrays, drawn, 1, workspace_limit, offset)
-                read, numeric_class = compare.as_read(kernel, arrays)
+                read, numeric_class = compare.as_read(kernel, problem, arrays)
                 strict = exact and numeric_class == "strict"
                 compare.assert_close(problem, computed, read, strict, numeric_class, **drawn)

@@ -48,7 +48,7 @@ def wrong(kernel: Kernel) -> str | None:
         arrays, scalars = draw.data(problem, kind, np.random.default_rng(0))
         try:
             computed = raw.run(problem, kernel, arrays, scalars, workspace_limit=limit)
-            read, numeric_class = compare.as_read(kernel, arrays)
+            read, numeric_class = compare.as_read(kernel, problem, arrays)
             compare.assert_close(problem, computed, read, False, numeric_class, **scalars)
         except (AssertionError, RuntimeError) as error:
             return str(error)

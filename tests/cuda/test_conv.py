@@ -1,7 +1,11 @@
 """Convolution on the GPU: edges of tiles in every dimension, splits of the depth, phases, lanes, every dtype."""
 
+from dataclasses import replace
+
 import pytest
 
+import pycv
+from pycv import registry, settings
 from pycv.kernels import cuda
 
 from ..backend import parse
@@ -225,10 +229,48 @@ def test_wide_groups_are_not_for_direct():
 
 def test_what_is_refused():
     for text, reason in (
-        ("conv2d.forward n1c3h4w4 k5r3s3 f32 nchw cpu pre=relu", "prologue relu"),
         (f"conv1d.forward n1c1w{2**31} k1s1 f32 nchw cpu", "an axis of 2^30 or more positions"),
         ("conv2d.forward n1c8h4w4 k8r3s3 f32 nchw8c cpu", "layout nchw8c"),
     ):
         problem = parse(text)
         reasons = [k.supports(problem) for k in cuda.KERNELS if (k.op, k.pass_) == (problem.op, problem.pass_)]
         assert len(reasons) >= 2 and all(reason in (given or "") for given in reasons)
+
+
+# -------------------------------------------------------------------------------------------------- prologue
+
+PROLOGUES = ("scale", "relu", "scale+relu")
+
+
+@pytest.mark.parametrize("steps", PROLOGUES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_prologue_leaves_the_padding_zero(dtype, steps):
+    """Channels along rows, lines and vectors of the tiles; splits; windows that are all padding."""
+    for layout in ("nchw", "nhwc w=nhwc"):
+        text = f"conv2d.forward n2c10h7w9 k34r3s2 u2x1 p3x1 d1x2 g2 {dtype} {layout} cpu bias+relu pre={steps}"
+        assert_right(text, "implicit_gemm")
+    assert_right(f"conv2d.forward n2c24h8w12 k40r1s1 {dtype} nchw cpu pre={steps}", "implicit_gemm", offset=0)
+    assert_right(f"conv2d.forward n1c70h4w4 k5r3s3 p1 {dtype} nchw cpu pre={steps}", "implicit_gemm")
+
+
+@pytest.mark.parametrize("steps", PROLOGUES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_prologue_of_thin_groups(dtype, steps):
+    for layout in ("nchw", "nhwc"):
+        assert_right(f"conv2d.forward n2c15h6w7 k27r2s3 u2 p2 d2 g3 {dtype} {layout} cpu pre={steps}", "direct")
+        assert_right(f"conv2d.forward n2c3h9w8 k20r3s3 u2 p1 {dtype} {layout} cpu relu pre={steps}", "direct")
+    for offset in (0, 1):
+        text = f"conv2d.forward n2c12h6w5 k12r3s3 u2 p1 g12 {dtype} nhwc cpu bias pre={steps}"
+        assert_right(text, "direct", offset=offset)
+
+
+def test_who_has_a_prologue():
+    problem = parse("conv2d.forward n1c8h4w4 k8r3s3 p1 bf16 nhwc w=nhwc cpu pre=scale")
+    reasons = {k.full_algorithm: k.supports(problem) for k in cuda.KERNELS if (k.op, k.pass_) == ("conv2d", "forward")}
+    assert reasons["mma_sync"] is None and reasons["implicit_gemm"] is None and reasons["direct"] is None
+    for name in ("wgmma", "winograd/f2", "im2col"):
+        assert "prologue scale" in reasons[name] and "mma_sync" in reasons[name]
+    with pycv.use(backend="cuda"):
+        assert registry.choose(problem, settings.current(), 1).kernel.algorithm in ("mma_sync", "direct")
+        wide = replace(problem, c=72, k=72)
+        assert registry.choose(wide, settings.current(), 1).kernel.algorithm == "mma_sync"

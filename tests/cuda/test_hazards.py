@@ -47,6 +47,9 @@ conv2d.forward n2c3h11w70 k40r5s5 u2 p2 f32 nchw cpu bias+relu | direct
 conv2d.forward n1c2h12w90 k33r11s13 u2x3 p5 f16 nhwc cpu | direct
 conv2d.{} n1c40h9w5 k70r3s3 p1 f32 nchw cpu | implicit mma winograd
 conv2d.forward n2c64h9w8 k264r1s1 f16 nhwc res=nhwc cpu bias+residual+relu | wgmma mma
+conv2d.forward n2c72h9w8 k72r3s3 p1 bf16 nhwc cpu bias+relu pre=scale+relu | mma implicit
+conv2d.forward n1c40h9w5 k70r3s3 u2 p1 f32 nchw cpu pre=scale | mma implicit
+conv2d.forward n2c40h10w9 k40r3s3 p1 g40 f32 nhwc cpu pre=scale+relu | direct
 conv2d.grad_input n2c136h9w8 k40r3s3 u2 p1 bf16 nhwc res=nhwc cpu bias+residual | wgmma mma
 conv2d.grad_weight n1c2h75w75 k3r3s3 p1 f32 nchw cpu | winograd fft implicit mma
 conv2d.forward n2c10h7w11 k20r3s3 p1 f16 nhwc res=nchw cpu bias+residual+relu | direct implicit im2col winograd
@@ -120,7 +123,7 @@ def run(text: str, kernel: Kernel, limit: int) -> None:
     drawn = random.Random(f"{SEED} {text} {kernel.name} {limit}")
     schedule(drawn.choice(("forward", "reverse", f"random:{SEED}")), drawn.choice(("eager", "lazy")))
     computed = raw.run(problem, kernel, arrays, scalars, 1, limit, offset=0)
-    read, numeric_class = compare.as_read(kernel, arrays)
+    read, numeric_class = compare.as_read(kernel, problem, arrays)
     compare.assert_close(problem, computed, read, False, numeric_class, **scalars)
 
 

@@ -74,7 +74,7 @@ def test_parts_of_the_depth(limit, layout):
 
 
 def test_the_workspace():
-    """Parts stay within the limit, the transposed tensors are needed anyway."""
+    """Parts stay within the limit, the transposed tensors are needed anyway: test_workspace.py."""
     problem = parse("conv2d.grad_weight n8c16h32w32 k16r3s3 p1 bf16 nhwc cpu")
     (kernel,) = kernels(problem, "mma_sync")
     sizes = [kernel.plan(problem, 1, limit).workspace_bytes for limit in (0, 10**6, 10**9)]
@@ -109,6 +109,46 @@ def test_an_epilogue_with_a_residual(layout):
     text = f"conv2d n2c9h5w6 k33r3s3 p1 DTYPE {layout} res=RES cpu"
     for residual in ("nchw", "nhwc"):
         right(text.replace("RES", residual), "f16", passes=PASSES[:2], epilogue="bias+residual+relu")
+
+
+PROLOGUES = ("scale", "relu", "scale+relu")
+
+
+@pytest.mark.parametrize("steps", PROLOGUES)
+@pytest.mark.parametrize(("dtype", "variant"), ARITHMETICS)
+def test_a_prologue_leaves_the_padding_zero(dtype, variant, steps):
+    """Channels that fill no vector, groups, strides, dilation, a residual and relu behind; shifts are never 0."""
+    for layout in LAYOUTS:
+        text = f"conv2d.forward n2c20h7w9 k34r3s2 u2x1 p3x1 d1x2 g2 {dtype} {layout} res={layout[:4]} cpu"
+        assert_right(f"{text} bias+residual+relu pre={steps}", f"mma_sync{variant}", orders=["reverse"])
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", *(f"random:{seed}" for seed in range(3))])
+@pytest.mark.parametrize("limit", [0, 2**28])
+def test_a_prologue_in_every_order(order, limit):
+    """More steps than stages, in one part and in several."""
+    text = "conv2d.forward n1c200h4w4 k5r3s3 p1 bf16 nhwc cpu bias pre=scale+relu"
+    assert_right(text, "mma_sync", orders=[order], workspace_limit=limit)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(("dtype", "variant"), ARITHMETICS)
+def test_a_prologue_of_what_is_off_alignment(dtype, variant, offset):
+    text = f"conv2d.forward n1c40h6w7 k16r3s3 p1 {dtype} nhwc w=nhwc cpu pre=scale+relu"
+    assert_right(text, f"mma_sync{variant}", offset=offset, kinds=["normal"], orders=["forward"])
+
+
+def test_a_prologue_sees_no_border():
+    """Windows that lie in the border see 0, were relu(shift) infinite or not a number."""
+    problem = parse("conv2d.forward n1c8h3w3 k8r3s3 p4 f16 nhwc cpu pre=scale+relu")
+    (kernel,) = kernels(problem, "mma_sync")
+    for shift in (np.inf, np.nan):
+        arrays, scalars = draw.data(problem, "normal", np.random.default_rng(0))
+        arrays["input_shift"] = np.full(8, shift)
+        computed = raw.run(problem, kernel, arrays, scalars)["output"]
+        outside = np.ones((9, 9), bool)
+        outside[2:7, 2:7] = False
+        assert (computed[..., outside] == 0).all() and not np.isfinite(computed[..., ~outside]).any()
 
 
 # As many tiles as make larger ones worth while, the last ones ragged.

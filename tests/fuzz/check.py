@@ -56,7 +56,7 @@ def trial(problem: Problem, kernel: Kernel, variant: Variant) -> str | None:
     """Runs the problem once; what is wrong with the result, or None."""
     rng = np.random.default_rng((variant.seed, zlib.crc32(str(problem).encode())))
     arrays, scalars = draw.data(problem, variant.kind, rng)
-    read, numeric_class = compare.as_read(kernel, arrays)
+    read, numeric_class = compare.as_read(kernel, problem, arrays)
     exact = draw.is_exact(problem, variant.kind) and numeric_class == "strict"
     try:
         computed = raw.run(

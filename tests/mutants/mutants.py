@@ -75,6 +75,8 @@ CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
         f"tests/cuda/test_mma_conv.py::test_{it}" for it in ("every_arithmetic_and_layout", "one_and_three_dimensions")
     ),
 )
+CUDA_MMA_PROLOGUES = "tests/cuda/test_mma_conv.py -k prologue"
+CUDA_PROLOGUES = "tests/cuda/test_conv.py -k prologue"
 CUDA_MMA_PARTS = "tests/cuda/test_mma_conv.py::test_parts_of_the_depth"
 WGMMA_RING, WGMMA_GEMM, WGMMA_WINDOWS, WGMMA_PHASES, WGMMA_FILTERS = (
     "csrc/cuda/group_pipeline.h",
@@ -539,6 +541,12 @@ MUTANTS = [
     Mutant(CUDA_MMA_CONV, "min(vector, p.tap_channels - channel)", "vector", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "count > 0 && inside(line, slice, size)", "count > 0", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
+    # prologues: padding that they change, channels of another group or place in a vector
+    Mutant(CUDA_MMA_CONV, "!inside(shared->lines[row].point, slice.point, size)", "false", CUDA_MMA_PROLOGUES),
+    Mutant(CUDA_MMA_CONV, "(block.group) * p.tap_channels + slice.channel", "(slice.channel)", CUDA_MMA_PROLOGUES),
+    Mutant(CUDA_MMA_CONV, "p.prologue.of(channel + e)", "p.prologue.of(channel)", CUDA_MMA_PROLOGUES),
+    Mutant(CUDA_CONV_TILE, "!inside(lines[line].point, rows[row].point, size)", "false", CUDA_PROLOGUES),
+    Mutant(CUDA_DIRECT, "if (from[i]) x[i][v] = to", "x[i][v] = to", CUDA_PROLOGUES),
     Mutant(CUDA_MMA_CONV, "first = block.part * p.part_depth", "first = 0 * p.part_depth", CUDA_MMA_PARTS),
     Mutant(CUDA_MMA_PLAN, "(conv_.groups == 1 || group % N == 0)", "true", CUDA_MMA_CONV_TESTS),
     # Triton: the end of a sum, the stride of a gradient, parts, equal values, merged squares, the end of a part

@@ -72,7 +72,7 @@ def main() -> int:
     for problem in problems():
         arrays, scalars = draw.data(problem, "normal", np.random.default_rng(ran))
         for kernel in check.kernels_of("triton", problem):
-            read, numeric_class = compare.as_read(kernel, arrays)
+            read, numeric_class = compare.as_read(kernel, problem, arrays)
             computed = run(problem, kernel, arrays, scalars)
             compare.assert_close(problem, computed, read, False, numeric_class, **scalars)
             ran += 1
