@@ -68,7 +68,7 @@ def _supports(problem) -> str | None:
         if problem.device != "cpu":
             return f"device {problem.device}: with PYCV_CUDA_HOST=1 the CUDA kernels run on CPU tensors"
     elif problem.device != "cuda":
-        return f"device {problem.device}: the CUDA kernels run on a GPU"
+        return f"device {problem.device}: the CUDA kernels run on a GPU, on CPU tensors only with PYCV_CUDA_HOST=1"
     elif reason := unusable():
         return reason
     return _limits.dtype_or_layout(problem, _DTYPES, "CUDA")

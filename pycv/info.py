@@ -143,7 +143,7 @@ def info() -> Info:
         tuned=len(tuned_choices.entries()),
         found=found,
         numba=numba_kernels.state(),
-        cuda=_cuda_build(),
+        cuda=_cuda_build(nvcc=bool(found["nvcc"] and not found["GPU"])),
         verified=tuple(sorted({verification.device for verification in verified.records()})),
         problems=tuple(problems),
     )
@@ -228,9 +228,9 @@ def _missing_tools(kernels: dict[str, int], found: dict[str, str | None]) -> lis
     ]
 
 
-def _cuda_build() -> str:
+def _cuda_build(nvcc: bool) -> str:
     if cuda._cuda is None:
-        return f"not built ({cuda.missing})"
+        return f"not built ({cuda.missing})" + (f". No GPU is in sight here. {CUDA_HINT}" if nvcc else "")
     major, minor = divmod(cuda._cuda.runtime_version, 1000)
     return f"{cuda._cuda.architectures} (CUDA {major}.{minor // 10})"
 

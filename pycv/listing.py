@@ -31,7 +31,7 @@ class KernelList(list[Kernel]):
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per kernel, with the table's columns as keys."""
-        names = ((k.op, k.pass_, k.backend, k.algorithm, k.numeric_class, k.deterministic) for k in self)
+        names = ((k.op, k.pass_, k.backend, k.full_algorithm, k.numeric_class, k.deterministic) for k in self)
         return [
             dict(zip(_COLUMNS, (*row, *_supported(k), _gpu_state(k)), strict=True))
             for row, k in zip(names, self, strict=True)

@@ -54,6 +54,8 @@ def test_a_gpu_that_torch_alone_uses_is_a_problem(monkeypatch):
     (problem,) = [text for text in found.problems if "There is a GPU" in text]
     assert "not built (No module named 'pycv._cuda')" in problem and "FORCE_CUDA=1" in problem
     assert found.cuda == "not built (No module named 'pycv._cuda')" and found.cuda in str(found)
+    monkeypatch.setattr(module, "_found", lambda: {"GPU": None, "nvcc": "/nvcc", "Triton": None, "Numba": None})
+    assert "No GPU is in sight here. " in pycv.info().cuda and "FORCE_CUDA=1 python setup.py" in pycv.info().cuda
 
 
 def in_a_new_process(code, **environment):
@@ -110,6 +112,8 @@ def test_kernels_is_a_package_that_can_be_called():
     assert isinstance(listed, KernelList)
     assert listed == registry.kernels() and all(isinstance(kernel, Kernel) for kernel in listed)
     assert len(str(listed).splitlines()) == len(listed) + 2
+    gpus = [(r["op"], r["pass"], r["backend"], r["algorithm"]) for r in listed.rows() if r["GPU state"]]
+    assert len(gpus) == len(set(gpus)) and ("gemm", "forward", "cuda", "mma_sync/3xtf32") in gpus
     assert pycv.kernels(op="relu") == registry.kernels("relu")
     with pytest.raises(ValueError, match="op='conv9d'"):
         pycv.kernels(op="conv9d")

@@ -1,6 +1,7 @@
 #include "configuration.h"
 
 #include <cstdlib>
+#include <string>
 #include <string_view>
 
 #include "../cuda/device/error.h"
@@ -9,8 +10,16 @@
 namespace pycv::simt {
 namespace {
 
+/// The message, until this thread's next one.
+const char* refused(std::string_view rule, std::string_view given) {
+    static thread_local std::string message;
+    message = std::string(rule) + ", not '" + std::string(given) + "'";
+    return message.c_str();
+}
+
 const char* set_order(Configuration& target, std::string_view order) {
     constexpr std::string_view seeded = "random:";
+    const std::string_view given = order;
     if (order == "forward") {
         target.order = Order::forward;
     } else if (order == "reverse") {
@@ -23,17 +32,17 @@ const char* set_order(Configuration& target, std::string_view order) {
         else
             order = "0";
         for (const char digit : order) {
-            if (digit < '0' || digit > '9') return "PYCV_SIMT_ORDER: the seed of random is a number";
+            if (digit < '0' || digit > '9') return refused("PYCV_SIMT_ORDER: the seed of random is a number", given);
             target.seed = target.seed * 10 + static_cast<std::uint64_t>(digit - '0');
         }
     } else {
-        return "PYCV_SIMT_ORDER is forward, reverse or random[:SEED]";
+        return refused("PYCV_SIMT_ORDER is forward, reverse or random[:SEED]", given);
     }
     return nullptr;
 }
 
 const char* set_async(Configuration& target, std::string_view async) {
-    if (async != "eager" && async != "lazy") return "PYCV_SIMT_ASYNC is eager or lazy";
+    if (async != "eager" && async != "lazy") return refused("PYCV_SIMT_ASYNC is eager or lazy", async);
     target.lazy = async == "lazy";
     return nullptr;
 }

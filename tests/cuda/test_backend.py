@@ -36,7 +36,9 @@ def test_refusals_in_words(monkeypatch):
     monkeypatch.setattr(cuda, "host_module", lambda: None)
     assert "python -m tools.simt" in answers("relu.forward e10 cpu")["cuda:direct"]
     monkeypatch.delenv("PYCV_CUDA_HOST")
-    assert answers("relu.forward e10 cpu")["cuda:direct"] == "device cpu: the CUDA kernels run on a GPU"
+    assert answers("relu.forward e10 cpu")["cuda:direct"] == (
+        "device cpu: the CUDA kernels run on a GPU, on CPU tensors only with PYCV_CUDA_HOST=1"
+    )
 
 
 def test_without_a_device_or_the_module(monkeypatch):

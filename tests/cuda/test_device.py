@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor
 import pycv
 from pycv import functional as PF
 from pycv import registry
+from pycv.bench.data import DTYPES
+from pycv.kernels import Kernel
 from pycv.nn import prepared
+from pycv.problem import ConvProblem, GemmProblem, Matrix, PointwiseProblem, PoolProblem, Problem
 
-from ..backend import DEVICE, STANDIN
+from ..backend import BACKEND, DEVICE, STANDIN, parse
+from . import small
 
 pytestmark = pytest.mark.skipif(DEVICE == "cpu", reason="about tensors of a GPU: PYCV_TEST_DEVICE=cuda or standin")
-
-ALGORITHMS = ("direct", "implicit_gemm", "im2col", "winograd/f4", "winograd/f2", "fft")
 
 
 def replayed(function: Callable[..., list[Tensor]], inputs: list[Tensor], others: list[Tensor]) -> list[Tensor]:
@@ -58,37 +61,74 @@ def with_gradients(function: Callable[..., Tensor]) -> Callable[..., list[Tensor
     return run
 
 
-def convolution(algorithm: str) -> tuple[Callable, list[tuple[int, ...]]]:
-    thin = algorithm == "direct"
-    return lambda x, w: PF.conv2d(x, w, padding=1), [(2, 3 if thin else 20, 9, 10), (5, 3 if thin else 20, 3, 3)]
+def captured_kernels() -> dict[str, list[Kernel]]:
+    """Of every op and algorithm of the backend under test its kernels, one per pass. channel_sum is a part of other
+    functions, and torch has no nhwc of rank 1, in which alone wgmma takes a convolution's result."""
+    found: dict[str, list[Kernel]] = {}
+    for kernel in registry.kernels():
+        unreachable = kernel.op == "channel_sum" or (kernel.op, kernel.algorithm) == ("conv1d", "wgmma")
+        if kernel.backend == BACKEND and not unreachable:
+            found.setdefault(f"{kernel.op} {kernel.full_algorithm}", []).append(kernel)
+    return found
 
 
-CAPTURED = {
-    **{algorithm: convolution(algorithm) for algorithm in ALGORITHMS},
-    "simt_8_warp_tiled": (lambda a, b: PF.mm(a, b), [(40, 700), (700, 33)]),
-    "max_pool": (lambda x: PF.max_pool2d(x, 3, 2, 1), [(2, 8, 11, 12)]),
-    "avg_pool": (lambda x: PF.avg_pool2d(x, 3, 2, 1), [(2, 8, 11, 12)]),
-    "relu": (PF.relu, [(1000,)]),
-    "batch_norm": (lambda x, w: PF.batch_norm(x, None, None, w, training=True), [(4, 16, 9, 8), (16,)]),
-    "local_response_norm": (lambda x: PF.local_response_norm(x, 5), [(2, 9, 6, 7)]),
-}
+CAPTURED = captured_kernels()
+
+
+def called(problem: Problem) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    """The function of a problem, and tensors for it that lie as the problem says."""
+    dtype = DTYPES[problem.dtype]
+    if isinstance(problem, GemmProblem):
+        a, b = torch.randn(problem.m, problem.k), torch.randn(problem.n, problem.k)
+        across = problem.b == Matrix("row")
+        return (lambda x, y: PF.mm(x, y if across else y.t())), [
+            a.to(dtype),
+            (b.t().contiguous() if across else b).to(dtype),
+        ]
+    if isinstance(problem, PointwiseProblem):
+        return getattr(PF, problem.op), [torch.randn(problem.count, dtype=dtype)]
+    x = laid_out(torch.randn(problem.n, problem.c, *problem.size, dtype=dtype), problem.input.name)
+    function = getattr(PF, problem.op)
+    if isinstance(problem, ConvProblem):
+        weight = laid_out(torch.randn(problem.k, problem.c, *problem.filter, dtype=dtype), problem.weight.name)
+        return function, [x, weight, torch.randn(problem.k, dtype=dtype)]
+    if isinstance(problem, PoolProblem):
+        return partial(function, **size_of(problem)), [x]
+    if problem.op == "batch_norm":
+        return (lambda x, w: function(x, None, None, w, training=True)), [x, torch.randn(problem.c, dtype=dtype)]
+    return (lambda x: function(x, problem.window)), [x]
+
+
+def size_of(problem: PoolProblem) -> dict[str, tuple[int, ...]]:
+    adaptive = problem.op.startswith("adaptive")
+    return {"output_size": problem.output_size} if adaptive else {"kernel_size": problem.filter}
+
+
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    return x if layout == "nchw" else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 @pytest.mark.parametrize("name", CAPTURED)
 def test_capture_in_a_graph(name):
-    """Nothing on the way to a launch allocates outside the graph's pool or waits for the device."""
-    function, shapes = CAPTURED[name]
-    inputs, others = ([torch.randn(shape) for shape in shapes] for _ in range(2))
-    algorithm = name if name in ALGORITHMS or name.startswith("simt") else None
-    with pycv.use(backend="cuda", algorithm=algorithm):
+    """Nothing on the way to a launch of any kernel allocates outside the graph's pool or waits for the device."""
+    kernels = {kernel.pass_: kernel for kernel in CAPTURED[name]}
+    problem = parse(small.problem_for(kernels["forward"]))
+    if reason := kernels["forward"].supports(problem):
+        pytest.skip(reason)  # a kernel of another GPU
+    function, inputs = called(problem)
+    others = [torch.randn_like(t) for t in inputs]
+    with pycv.use(backend=BACKEND, prefer=kernels["forward"].full_algorithm, precision="fast"):
         expected = with_gradients(function)(*others)
         with registry.record() as calls:
             results = replayed(with_gradients(function), inputs, others)
-    assert calls and all(call.choice.kernel.backend == "cuda" for call in calls)
+    ran = {(call.choice.problem.pass_, call.choice.kernel.name.partition("[")[0]) for call in calls}
+    assert {(pass_, kernel.name) for pass_, kernel in kernels.items()} <= ran
+    assert all(call.choice.kernel.backend == BACKEND for call in calls)
     for got, wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 
+@pytest.mark.skipif(BACKEND != "cuda", reason="the algorithms are those of CUDA C++")
 @pytest.mark.parametrize("algorithm", ["direct", "winograd", "fft"])
 def test_prepared_weights_stay_on_the_device(algorithm, monkeypatch):
     layer = pycv.nn.Conv2d(3, 8, 3, padding=1, device=DEVICE).eval()
@@ -129,7 +169,7 @@ def test_prepared_weights_stay_on_the_device(algorithm, monkeypatch):
 def test_kernels_run_on_the_current_stream():
     """Behind a long wait on a side stream, and in front of what comes after it there."""
     x, w = torch.randn(2, 20, 9, 10), torch.randn(5, 20, 3, 3)
-    with pycv.use(backend="cuda"):
+    with pycv.use(backend=BACKEND):
         expected = PF.conv2d(x * 2, w)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -145,7 +185,7 @@ def test_kernels_run_on_the_current_stream():
 @pytest.mark.skipif(STANDIN or torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_tensors_of_another_device_than_the_current_one():
     x, w = torch.randn(2, 20, 9, 10, device="cuda:1"), torch.randn(5, 20, 3, 3, device="cuda:1")
-    with pycv.use(backend="cuda"):
+    with pycv.use(backend=BACKEND):
         y = PF.conv2d(x, w)
     assert y.device == x.device and torch.cuda.current_device() == 0
     torch.testing.assert_close(y.cpu(), torch.nn.functional.conv2d(x.cpu(), w.cpu()), rtol=1e-4, atol=1e-5)

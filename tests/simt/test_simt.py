@@ -195,4 +195,5 @@ def test_a_stage_that_is_reused_early_is_a_race_when_copies_are_eager():
 
 @pytest.mark.parametrize(("order", "when"), [("sideways", "lazy"), ("random:x", "lazy"), ("forward", "late")])
 def test_unknown_settings_are_refused(order, when):
-    assert "error: PYCV_SIMT_" in run("plain", "tiled_product", order=order, when=when).stdout
+    told = run("plain", "tiled_product", order=order, when=when).stdout
+    assert "error: PYCV_SIMT_" in told and f", not '{order if when == 'lazy' else when}'" in told
