@@ -73,27 +73,21 @@ __global__ void avg_pool_kernel(PoolWindows g, PoolPlaces places, PoolDivisor di
     }
 }
 
-// V neighbouring outputs of R rows (pool_rows.h).
-template <class T, class W, int V, int R>
+// V neighbouring outputs (pool_rows.h).
+template <class T, class W, int V>
 __global__ void avg_pool_rows_kernel(PoolWindows g, PoolPlaces places, PoolDivisor divisor, const T* x, T* y) {
     using A = accumulator_t<T>;
     const int64_t item = pool_item();
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
-    Sum<T, V> sums[R];
-#pragma unroll
-    for (int r = 0; r < R; ++r) sums[r].start();
+    Sum<T, V> sums[1];
+    sums[0].start();
     fold_row_windows<W, V>(g, x + at.n * g.input.n + at.c * g.input.c, at, PoolNames{}, sums);
-    const A across = divisor.whole<A>() * divisor.along<A>(g.d, at.d);
+    const A across = divisor.whole<A>() * divisor.along<A>(g.d, at.d) * divisor.along<A>(g.h, at.h);
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-        if (at.h + r >= g.h.out) break;
-        const A count = across * divisor.along<A>(g.h, at.h + r);
-#pragma unroll
-        for (int v = 0; v < V; ++v) sums[r].total.of[v] /= count * divisor.along<A>(g.w, at.w + v);
-        store_row_of<V>(y + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h + r, at.w),
-                        sums[r].total.of, g.w.out - at.w);
-    }
+    for (int v = 0; v < V; ++v) sums[0].total.of[v] /= across * divisor.along<A>(g.w, at.w + v);
+    store_row_of<V>(y + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h, at.w),
+                    sums[0].total.of, g.w.out - at.w);
 }
 
 // A warp for every output.
@@ -238,19 +232,16 @@ private:
         if (!pool_rows(p_, widest_vector<T>, sizeof(T), a.input)) return false;
         return use_row_window(windows_.w, [&](auto window) {
             using W = decltype(window);
-            if (p_.pass == Pass::grad_input)
-                rows_gradient<W>(a, stream);
-            else
-                windows_.h.overlaps() ? rows<W, kPoolVectorRows>(a, stream) : rows<W, 1>(a, stream);
+            p_.pass == Pass::forward ? rows_forward<W>(a, stream) : rows_gradient<W>(a, stream);
         });
     }
 
-    template <class W, int R>
-    void rows(const PoolArguments& a, Stream stream) const {
+    template <class W>
+    void rows_forward(const PoolArguments& a, Stream stream) const {
         constexpr int V = widest_vector<T>;
-        const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, R, V);
+        const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, 1, V);
         if (places.count() == 0) return;
-        launch(avg_pool_rows_kernel<T, W, V, R>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_, places,
+        launch(avg_pool_rows_kernel<T, W, V>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_, places,
                divisor_, static_cast<const T*>(a.input), static_cast<T*>(a.output));
     }
 

@@ -15,8 +15,9 @@
 // memory. 16-bit storage halves the bytes; tensor cores (mma_sync) take the FLOPs. A block of it loads 13 x 69 pixels
 // for 128 positions: 2691 elements and 9408 weights for 1.2 million multiply-adds.
 //
-// grad_weight of the stem stays with direct_grad_weight, its sums run over positions, of which a block here has only
-// 128, while the filters' sums would take all of its registers: 74 per thread for 7x7. implicit_gemm splits it better.
+// grad_weight has no use for this staging: its sums are the filters, [k] x [taps], over positions as the depth, and
+// each element would be read from shared memory for few of them. That product is what implicit_gemm makes, in tiles of
+// both and with its depth in parts; direct_grad_weight reads the gradients once for every source channel and 9 taps.
 #pragma once
 
 #include <algorithm>

@@ -127,37 +127,29 @@ __global__ void max_pool_kernel(PoolWindows g, PoolPlaces places, const T* x, T*
     }
 }
 
-// V neighbouring outputs of R rows (pool_rows.h).
-template <class T, class W, int V, int R, Indices I>
+// V neighbouring outputs (pool_rows.h).
+template <class T, class W, int V, Indices I>
 __global__ void max_pool_rows_kernel(PoolWindows g, PoolPlaces places, const T* x, T* y, index_t<I>* indices) {
     const int64_t item = pool_item();
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
     PoolNames names = names_of<I>(g, at);
     if constexpr (I != Indices::none) names.w.first -= g.w.before(at.w);  // of its first element, inside or not
-    Largest<T, V, I != Indices::none> folds[R];
+    Largest<T, V, I != Indices::none> folds[1];
+    folds[0].start(names.first());
+    if constexpr (I != Indices::none)
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-        folds[r].start(names.d.first + first_of_row<I>(g, at, r) + names.w.first);
-        if constexpr (I != Indices::none)
-#pragma unroll
-            for (int v = 0; v < V; ++v) folds[r].where[v] += g.w.before(at.w + v);
-    }
+        for (int v = 0; v < V; ++v) folds[0].where[v] += g.w.before(at.w + v);
     fold_row_windows<W, V>(g, x + at.n * g.input.n + at.c * g.input.c, at, names, folds);
     const int count = g.w.out - at.w;
+    const int64_t to = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h, at.w);
+    store_row_of<V>(y + to, folds[0].best, count);
+    if constexpr (I != Indices::none) {
+        const int next = I == Indices::offset ? 0 : W::stride;  // from one window's names to the next one's
+        index_t<I> where[V];
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-        if (at.h + r >= g.h.out) break;
-        const int64_t to = at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, at.d, at.h + r, at.w);
-        store_row_of<V>(y + to, folds[r].best, count);
-        if constexpr (I != Indices::none) {
-            const int before = I == Indices::offset ? r * g.h.stride * W::filter : 0;
-            const int next = I == Indices::offset ? 0 : W::stride;  // from one window to the next
-            index_t<I> where[V];
-#pragma unroll
-            for (int v = 0; v < V; ++v) where[v] = static_cast<index_t<I>>(folds[r].where[v] - before + v * next);
-            store_row(indices + to, where, count);
-        }
+        for (int v = 0; v < V; ++v) where[v] = static_cast<index_t<I>>(folds[0].where[v] + v * next);
+        store_row(indices + to, where, count);
     }
 }
 
@@ -349,16 +341,12 @@ private:
         if (!pool_rows(p_, kVector, sizeof(T), a.input)) return false;
         return use_row_window(windows_.w, [&](auto window) {
             using W = decltype(window);
-            windows_.h.overlaps() ? rows<W, kPoolVectorRows, I>(a, stream) : rows<W, 1, I>(a, stream);
+            const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, 1, kVector);
+            if (places.count() == 0) return;
+            launch(max_pool_rows_kernel<T, W, kVector, I>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_,
+                   places, static_cast<const T*>(a.input), static_cast<T*>(a.output),
+                   static_cast<index_t<I>*>(a.indices));
         });
-    }
-
-    template <class W, int R, Indices I>
-    void rows(const PoolArguments& a, Stream stream) const {
-        const PoolPlaces places(false, p_.n, p_.c, 1, p_.out, R, kVector);
-        if (places.count() == 0) return;
-        launch(max_pool_rows_kernel<T, W, kVector, R, I>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_,
-               places, static_cast<const T*>(a.input), static_cast<T*>(a.output), static_cast<index_t<I>*>(a.indices));
     }
 
     template <Indices I>

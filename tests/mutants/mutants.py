@@ -434,8 +434,8 @@ MUTANTS = [
     Mutant(CUDA_POOL_ROWS, "position < 0 || position + V > size", "position < 0", CUDA_POOL_TESTS),
     Mutant(CUDA_POOL_ROWS, "first = -((W::filter - 1 - W::padding) / W::stride)", "first = 0", CUDA_POOL_TESTS),
     Mutant(CUDA_POOL_ROWS, "if (v < count) to[v] = values[v];", "to[v] = values[v];", CUDA_POOL_TESTS),
-    Mutant("csrc/cuda/max_pool.cu", "- before + v * next)", "- before)", CUDA_POOL_TESTS),
-    Mutant("csrc/cuda/max_pool.cu", "folds[r].where[v] += g.w.before(at.w + v);", ";", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", ".where[v] + v * next)", ".where[v])", CUDA_POOL_TESTS),
+    Mutant("csrc/cuda/max_pool.cu", "folds[0].where[v] += g.w.before(at.w + v);", ";", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/avg_pool.cu", "divisor.along<A>(g.w, window + k);", "W::filter;", CUDA_POOL_TESTS),
     # norms and transposes: barriers of a tree, the last chunk, relu's mask, mirrored windows, rows as columns
     Mutant(CUDA_NORM, "        __syncthreads();\n    }\n    if", "    }\n    if", CUDA_NORM_TESTS),
