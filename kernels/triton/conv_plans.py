@@ -32,7 +32,8 @@ def direct_blocks(p: ConvProblem) -> tuple[Block, ...]:
         layout, channels, size = (p.output, p.k, p.output_size) if p.pass_ == "forward" else (p.input, p.c, p.size)
         widest = 64 if strides_of("", layout, channels, size)["_c"] == 1 else 8 if g.groups == 1 else 1
     width, height = block_of(g.groups * g.rows, g.positions, widest)
-    return tiles.blocks(Block(height, width, 4), g.positions, g.groups * g.rows)
+    most = 64 // ITEMSIZES[sum_dtype(p.dtype)]
+    return tiles.blocks(Block(height, width, 4), g.positions, g.groups * g.rows, most)
 
 
 def im2col(p: ConvProblem, workspace_limit: int) -> Any:

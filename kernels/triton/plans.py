@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from math import prod
 
-from pycv.problem import GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
+from pycv.problem import ITEMSIZES, GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
 
 from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu, tiles
-from .launch import Block, Launch, bits, ceil_div, power_of_2, present, sum_type
+from .launch import Block, Launch, bits, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .tiles import Block as Part
 from .tiles import Product, Tile, tile_of
 
@@ -158,7 +158,8 @@ def per_axis(name: str, values: Sizes, ending: str = "dhw") -> dict[str, int]:
 def pool_blocks(p: PoolProblem) -> tuple[Part, ...]:
     """What a program may take of the computed images, in the order of memory."""
     count = p.n * p.c * prod(p.output_size if p.pass_ == "forward" else p.size)
-    return tiles.blocks(Part(power_of_2(count, 32, tiles.ELEMENTS // 2), 1, 4), count, 1)
+    most = 32 // ITEMSIZES[sum_dtype(p.dtype)]  # by what ptxas says: more spill where windows overlap along three axes
+    return tiles.blocks(Part(power_of_2(count, 32, tiles.ELEMENTS // 2), 1, 4), count, 1, most)
 
 
 class Pooling:

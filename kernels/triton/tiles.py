@@ -197,12 +197,9 @@ def block_of(channels: int, positions: int, widest: int) -> tuple[int, int]:
     return max(width, 1 << max(0, spare.bit_length() - 1)), height
 
 
-_FEWEST, _MOST = 1, 16  # elements of a thread
-
-
-def blocks(rule: Block, positions: int, channels: int) -> tuple[Block, ...]:
+def blocks(rule: Block, positions: int, channels: int, most: int) -> tuple[Block, ...]:
     """The blocks worth measuring: the rule's first, then those that differ from it by one step, none larger than what
-    there is, and none that leaves threads without an element or gives them more than registers for their sums."""
+    there is, and none that leaves threads without an element or gives them more than ``most``."""
     beside = (
         rule._replace(positions=rule.positions * 2),
         rule._replace(positions=rule.positions // 2),
@@ -213,11 +210,10 @@ def blocks(rule: Block, positions: int, channels: int) -> tuple[Block, ...]:
         rule._replace(warps=rule.warps * 2),
         rule._replace(warps=rule.warps // 2),
     )
-    most = power_of_2(positions), power_of_2(channels)
-    return (rule, *(block for block in beside if _sensible(block, most)))
+    return (rule, *(block for block in beside if _sensible(block, positions, channels, most)))
 
 
-def _sensible(block: Block, most: tuple[int, int]) -> bool:
-    if not all(1 <= side <= limit for side, limit in zip(block[:2], most, strict=True)):
+def _sensible(block: Block, positions: int, channels: int, most: int) -> bool:
+    if not (1 <= block.positions <= power_of_2(positions) and 1 <= block.channels <= power_of_2(channels)):
         return False
-    return _FEWEST <= block.elements / (32 * block.warps) <= _MOST
+    return 1 <= block.elements / (32 * block.warps) <= most

@@ -582,6 +582,12 @@ MUTANTS = [
     ),
     Mutant("kernels/triton/tiles.py", "tile.stages * tile.operands", "tile.operands", "tests/triton/test_tiles.py"),
     Mutant(
+        "kernels/triton/windows.py",
+        "tl.program_id(0).to(tl.int64) * BLOCK",
+        "tl.program_id(0) * BLOCK",
+        "tests/triton/test_addresses.py::test_elements_beyond_two_to_the_31 -m full",
+    ),
+    Mutant(
         "kernels/triton/channels.py", ".to(tl.int64)[:, None]", "[:, None]", "tests/triton/test_addresses.py -m full"
     ),
     Mutant("kernels/triton/launch.py", "address % 16 == 0 else 2", "address else 2", "tests/triton/test_launch.py"),
