@@ -22,7 +22,7 @@ from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, Pointwis
 from .. import Kernel, _geometry, _limits
 
 if TYPE_CHECKING:
-    from .tiles import Limits, Tile
+    from .tiles import Block, Limits, Tile
 
 _DTYPES = ("f32", "f64", "f16", "bf16")
 _COUNTED = 2**31 - 2**12  # what 31 bits hold, and a block more
@@ -156,10 +156,10 @@ def _tensor_cores(supports):
 # ------------------------------------------------------------------------------------------------------- plans
 
 
-def _plan_direct(p: ConvProblem, threads: int, workspace_limit: int):
+def _plan_direct(p: ConvProblem, threads: int, workspace_limit: int, tile: Block | None = None):
     from . import conv_plans
 
-    return conv_plans.direct(p)
+    return conv_plans.direct(p, tile)
 
 
 def _plan_im2col(p: ConvProblem, threads: int, workspace_limit: int):
@@ -201,10 +201,10 @@ def _plan_persistent(p: GemmProblem, threads: int, workspace_limit: int, tile: T
     return PersistentGemm(p, torch.cuda.get_device_properties().multi_processor_count, tile)
 
 
-def _plan_pool(p: PoolProblem, threads: int, workspace_limit: int):
+def _plan_pool(p: PoolProblem, threads: int, workspace_limit: int, tile: Block | None = None):
     from .plans import Pooling
 
-    return Pooling(p)
+    return Pooling(p, tile)
 
 
 def _plan_norm(p: NormProblem, threads: int, workspace_limit: int):
@@ -253,6 +253,18 @@ def _tiles_implicit(precision: str = "ieee"):
     return tiles
 
 
+def _blocks_direct(p: ConvProblem) -> tuple[Block, ...]:
+    from .conv_plans import direct_blocks
+
+    return direct_blocks(p)
+
+
+def _blocks_pool(p: PoolProblem) -> tuple[Block, ...]:
+    from .plans import pool_blocks
+
+    return pool_blocks(p)
+
+
 # ----------------------------------------------------------------------------------------------------- entries
 
 
@@ -289,12 +301,12 @@ KERNELS: list[Kernel] = [
     *_entries(["gemm"], ("forward",), "tiled", _plan_gemm(), _gemm, tiles=_tiles_gemm()),
     *_entries(["gemm"], ("forward",), "persistent", _plan_persistent, _persistent, tiles=_tiles_gemm()),
     *_rounding_entries(["gemm"], ("forward",), "tiled", _plan_gemm, _gemm, _tiles_gemm),
-    *_entries(_CONVS, PASSES, "direct", _plan_direct, _direct_conv),
+    *_entries(_CONVS, PASSES, "direct", _plan_direct, _direct_conv, tiles=_blocks_direct),
     *_entries(_CONVS, PASSES, "implicit_gemm", _plan_implicit(), _conv, tiles=_tiles_implicit()),
     *_rounding_entries(_CONVS, PASSES, "implicit_gemm", _plan_implicit, _conv, _tiles_implicit),
     *_entries(_CONVS[:2], PASSES, "fft", _plan_fft, _fft, "default"),
     *_entries(_CONVS, PASSES, "im2col", _plan_im2col, _conv),
-    *_entries(_POOLS, _GATHERS, "direct", _plan_pool, _spatial),
+    *_entries(_POOLS, _GATHERS, "direct", _plan_pool, _spatial, tiles=_blocks_pool),
     *_entries(["batch_norm"], _GATHERS, "direct", _plan_norm, _norm),
     *_entries(["local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),
     *_entries(["channel_sum"], ("forward",), "direct", _plan_norm, _norm),

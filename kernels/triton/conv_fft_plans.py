@@ -19,7 +19,7 @@ from . import FFT_SIDES, conv_fft
 from .conv_plans import Plan
 from .launch import Launch, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import strides_of
-from .tiles import GROUP, Product, tile_of
+from .tiles import Product, tile_of
 
 _ALIGNMENT = 64
 _BLOCK = 1024
@@ -243,7 +243,7 @@ class _Steps:
         tile = tile_of(small)._replace(stages=3)
         return Launch(
             conv_fft.product, batch * tile.covering(m, n), pointers, **operands, PRECISION=self._precision,
-            GROUP=GROUP, **tile.constants(),
+            **tile.constants(),
         )  # fmt: skip
 
 

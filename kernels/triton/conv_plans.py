@@ -11,14 +11,29 @@ from .._plans import ConvPlan
 from . import conv_direct, conv_im2col, conv_implicit, tiles
 from .launch import Launch, ceil_div, power_of_2, present, sum_dtype, sum_type
 from .plans import Gemm, per_axis, spatial, strides_of
-from .tiles import GROUP, Product, Tile, block_of, tile_of
+from .tiles import Block, Product, Tile, block_of, tile_of
 
 _ALIGNMENT = 64
 
 
-def direct(p: ConvProblem) -> Any:
-    """A plan as csrc/bindings has them: workspace_bytes, prepared_weight_bytes, prepare_weight, run and launch."""
-    return DirectGradWeight(p) if p.pass_ == "grad_weight" else DirectImage(p)
+def direct(p: ConvProblem, block: Block | None = None) -> Any:
+    """A plan as csrc/bindings has them: workspace_bytes, prepared_weight_bytes, prepare_weight, run and launch.
+    ``block``: another one than that of the rule."""
+    block = block or direct_blocks(p)[0]
+    return DirectGradWeight(p, block) if p.pass_ == "grad_weight" else DirectImage(p, block)
+
+
+def direct_blocks(p: ConvProblem) -> tuple[Block, ...]:
+    """What a program may take of the computed image, or of the weight's filters and the positions that they meet."""
+    g = _Geometry(p)
+    if p.pass_ == "grad_weight":
+        widest = 16 if strides_of("", p.output, p.k, p.output_size)["_c"] == 1 else 1
+    else:
+        layout, channels, size = (p.output, p.k, p.output_size) if p.pass_ == "forward" else (p.input, p.c, p.size)
+        widest = 64 if strides_of("", layout, channels, size)["_c"] == 1 else 8 if g.groups == 1 else 1
+    width, height = block_of(g.groups * g.rows, g.positions, widest)
+    most = 64 // ITEMSIZES[sum_dtype(p.dtype)]
+    return tiles.blocks(Block(height, width, 4), g.positions, g.groups * g.rows, most)
 
 
 def im2col(p: ConvProblem, workspace_limit: int) -> Any:
@@ -128,23 +143,21 @@ class ImplicitImage(_Image):
         self.launches = (
             Launch(
                 conv_implicit.image, g.groups * tile.covering(g.positions, g.rows), self._pointers,
-                **self._numbers, **self._constants, UNIFORM=g.uniform, PRECISION=precision, GROUP=GROUP,
+                **self._numbers, **self._constants, UNIFORM=g.uniform, PRECISION=precision,
                 **tile.constants(),
             ),
         )  # fmt: skip
 
 
 class DirectImage(_Image):
-    def __init__(self, p: ConvProblem) -> None:
+    def __init__(self, p: ConvProblem, block: Block) -> None:
         super().__init__(p)
         g = self.geometry
-        channels = g.groups * g.rows
-        wide = 64 if self._numbers["out_c"] == 1 else 8 if g.groups == 1 else 1
-        block, height = block_of(channels, g.positions, wide)
+        programs = ceil_div(g.positions, block.positions) * ceil_div(g.groups * g.rows, block.channels)
         self.launches = (
             Launch(
-                conv_direct.image, ceil_div(g.positions, height) * ceil_div(channels, block), self._pointers,
-                **self._numbers, **self._constants, DENSE=g.groups == 1, BP=height, BR=block, num_warps=4,
+                conv_direct.image, programs, self._pointers, **self._numbers, **self._constants,
+                DENSE=g.groups == 1, BP=block.positions, BR=block.channels, num_warps=block.warps,
             ),
         )  # fmt: skip
 
@@ -255,7 +268,7 @@ class ImplicitGradWeight(_GradWeight):
         product = Launch(
             conv_implicit.grad_weight, covering * self._parts, pointers, **self._numbers, **g.constants,
             **(dense if split else self._weight), part_positions=part, out_part=weights,
-            ACC=sum_type(p.dtype), PRECISION=precision, GROUP=GROUP, **tile.constants(),
+            ACC=sum_type(p.dtype), PRECISION=precision, **tile.constants(),
         )  # fmt: skip
         add = Launch(
             conv_implicit.add_parts, ceil_div(weights, tiles.ELEMENTS), {"parts": sum_dtype(p.dtype), "out": p.dtype},
@@ -271,16 +284,14 @@ class ImplicitGradWeight(_GradWeight):
 
 
 class DirectGradWeight(_GradWeight):
-    def __init__(self, p: ConvProblem) -> None:
+    def __init__(self, p: ConvProblem, block: Block) -> None:
         super().__init__(p)
         g = self.geometry
-        filters = g.groups * g.rows
-        block, height = block_of(filters, g.positions, 16 if self._numbers["grad_c"] == 1 else 1)
         self.launches = (
             Launch(
-                conv_direct.grad_weight, ceil_div(filters, block) * g.terms,
+                conv_direct.grad_weight, ceil_div(g.groups * g.rows, block.channels) * g.terms,
                 dict.fromkeys(("x", "grad", "out"), p.dtype), **self._numbers, **g.constants, **self._weight,
-                ACC=sum_type(p.dtype), BP=height, BR=block, num_warps=4,
+                ACC=sum_type(p.dtype), BP=block.positions, BR=block.channels, num_warps=block.warps,
             ),
         )  # fmt: skip
 

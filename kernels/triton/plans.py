@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from math import prod
 
-from pycv.problem import GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
+from pycv.problem import ITEMSIZES, GemmProblem, Layout, Matrix, PointwiseProblem, PoolProblem, Sizes
 
 from . import DESCRIPTOR_ALIGNMENT, avg_pool, gemm, gemm_persistent, max_pool, relu, tiles
-from .launch import Block, Launch, bits, ceil_div, power_of_2, present, sum_type
-from .tiles import GROUP, Product, Tile, tile_of
+from .launch import Block, Launch, bits, ceil_div, power_of_2, present, sum_dtype, sum_type
+from .tiles import Block as Part
+from .tiles import Product, Tile, tile_of
 
 # ------------------------------------------------------------------------------------------------------- pointwise
 
@@ -64,7 +65,7 @@ class Gemm:
                 dict.fromkeys(("a", "b", "bias"), p.dtype) | dict.fromkeys(("out", "residual"), out_dtype or p.dtype),
                 m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
                 **{f"{x}_{axis}": stride for x in strides for axis, stride in zip(_AXES, strides[x], strict=True)},
-                ACC=sum_type(p.dtype), PRECISION=precision, GROUP=GROUP, **tile.constants(),
+                ACC=sum_type(p.dtype), PRECISION=precision, **tile.constants(),
             ),
         )  # fmt: skip
 
@@ -101,7 +102,7 @@ class PersistentGemm:
                 m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
                 out_row=out[1], out_column=out[2], residual_row=residual[1], residual_column=residual[2],
                 A_IS_COLUMNS=p.a.kind == "col", B_IS_COLUMNS=p.b.kind == "col", PROGRAMS=programs,
-                ACC=sum_type(p.dtype), PRECISION="ieee", GROUP=GROUP, **tile.constants(),
+                ACC=sum_type(p.dtype), PRECISION="ieee", **tile.constants(),
             ),
         )  # fmt: skip
         self._tiled = Gemm(p, "ieee")
@@ -154,10 +155,17 @@ def per_axis(name: str, values: Sizes, ending: str = "dhw") -> dict[str, int]:
     return {f"{name}_{axis}": value for axis, value in zip(ending, values, strict=True)}
 
 
-class Pooling:
-    """csrc/bindings: run(input, output, indices)."""
+def pool_blocks(p: PoolProblem) -> tuple[Part, ...]:
+    """What a program may take of the computed images, in the order of memory."""
+    count = p.n * p.c * prod(p.output_size if p.pass_ == "forward" else p.size)
+    most = 32 // ITEMSIZES[sum_dtype(p.dtype)]  # by what ptxas says: more spill where windows overlap along three axes
+    return tiles.blocks(Part(power_of_2(count, 32, tiles.ELEMENTS // 2), 1, 4), count, 1, most)
 
-    def __init__(self, p: PoolProblem) -> None:
+
+class Pooling:
+    """csrc/bindings: run(input, output, indices). ``part``: another block than that of the rule."""
+
+    def __init__(self, p: PoolProblem, part: Part | None = None) -> None:
         self._max, self._forward = "max" in p.op, p.pass_ == "forward"
         adaptive = p.op.startswith("adaptive")
         size, out = spatial(p.size, 1), spatial(p.output_size, 1)
@@ -186,12 +194,12 @@ class Pooling:
         else:
             constants |= {"DIVISOR": p.divisor, "PADDED": p.count_include_pad and not adaptive}
         count = p.n * p.c * positions
-        block = power_of_2(count, 32, tiles.ELEMENTS // 2)
+        block, _, warps = part or pool_blocks(p)[0]
         self.launches = (
             Launch(
                 kernel, ceil_div(count, block), pointers, count=count, channels=p.c, positions=positions,
                 **numbers, **constants, ADAPTIVE=adaptive, ACC=sum_type(p.dtype), BLOCK=block,
-                CHANNELS_LAST=layout.name == "nhwc", WIDE=count + block >= 2**31, num_warps=4,
+                CHANNELS_LAST=layout.name == "nhwc", WIDE=count + block >= 2**31, num_warps=warps,
             ),
         )  # fmt: skip
 

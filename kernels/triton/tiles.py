@@ -1,9 +1,9 @@
 """How much a program takes at a time: the tile of a matrix product, by its shape and dtype; a block of other things.
 
 A tile is as large as registers allow (its sums live there), smaller where the matrix is, and smaller again where there
-would be fewer tiles than multiprocessors to compute them. That is a rule, made up without measuring; ``candidates`` are
-its tile and those next to it, among which autotune measures. A block has so many elements that each thread has some to
-load at the same time.
+would be fewer tiles than multiprocessors to compute them. A block has so many elements that each thread has some to
+load at the same time. Those are rules, made up without measuring; ``candidates`` and ``blocks`` are theirs and those
+next to it, among which autotune measures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .launch import ceil_div, power_of_2, sum_dtype
 
 PROCESSORS = 132  # of an H100; others have fewer or about as many
 ELEMENTS = 1024  # of a block
-GROUP = 8
+GROUP = 8  # rows of tiles that follow one another column by column (language.grouped)
 SMALLEST = 16  # side of a tile, of those that tensor cores multiply
 _PLENTY = 8  # tiles for each multiprocessor
 _BARRIERS = 1024  # bytes, at most
@@ -29,9 +29,11 @@ class Tile(NamedTuple):
     depth: int
     warps: int
     stages: int
+    group: int = GROUP
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}x{self.depth}w{self.warps}s{self.stages}"
+        group = "" if self.group == GROUP else f"g{self.group}"
+        return f"{self.rows}x{self.columns}x{self.depth}w{self.warps}s{self.stages}{group}"
 
     @property
     def area(self) -> int:
@@ -54,8 +56,23 @@ class Tile(NamedTuple):
         """As the kernels and Triton take them."""
         return {
             "BM": self.rows, "BN": self.columns, "BK": self.depth,
-            "num_warps": self.warps, "num_stages": self.stages,
+            "GROUP": self.group, "num_warps": self.warps, "num_stages": self.stages,
         }  # fmt: skip
+
+
+class Block(NamedTuple):
+    """What a program takes of anything else."""
+
+    positions: int
+    channels: int
+    warps: int
+
+    def __str__(self) -> str:
+        return f"{self.positions}x{self.channels}w{self.warps}"
+
+    @property
+    def elements(self) -> int:
+        return self.positions * self.channels
 
 
 class Product(NamedTuple):
@@ -134,19 +151,22 @@ def candidates(p: Product, limits: Limits) -> tuple[Tile, ...]:
 
 def _beside(tile: Tile) -> Iterator[Tile]:
     """All that differ from a tile by one step."""
-    height, width, depth, warps, stages = tile
+    height, width, depth, warps, stages, _ = tile
     for rows, columns in ((height * 2, width), (height, width * 2), (height // 2, width), (height, width // 2)):
         yield Tile(rows, columns, depth, _warps(rows, columns), stages)
     yield tile._replace(depth=depth * 2)
     yield tile._replace(depth=depth // 2, stages=stages + 1)
     yield tile._replace(stages=stages + 1)
     yield tile._replace(warps=warps // 2 if warps == 8 else warps * 2)
+    yield tile._replace(group=1)
 
 
 def _useful(tile: Tile, rule: Tile, p: Product) -> bool:
     sides = zip(tile[:3], (p.rows, p.columns, p.depth), strict=True)
     if not all(SMALLEST <= side <= power_of_2(size, SMALLEST) for side, size in sides):
         return False
+    if tile.group != rule.group and (p.rows <= tile.rows or p.columns <= tile.columns):
+        return False  # one row or column of tiles: the same order
     if tile.area > rule.area:
         return p.matrices * tile.covering(p.rows, p.columns) >= PROCESSORS // 2
     return tile.area == rule.area or p.matrices * rule.covering(p.rows, p.columns) < _PLENTY * PROCESSORS
@@ -169,9 +189,31 @@ def _fits(tile: Tile, rule: Tile, p: Product, limits: Limits) -> bool:
 
 
 def block_of(channels: int, positions: int, widest: int) -> tuple[int, int]:
-    """How many (channels, positions) a program takes at a time: up to ``widest`` channels, and more where the positions
-    are few and the channels would still do for every multiprocessor."""
+    """By the rule, how many (channels, positions) a program takes at a time: up to ``widest`` channels, and more where
+    the positions are few and the channels would still do for every multiprocessor."""
     width = power_of_2(channels, 1, widest)
     height = power_of_2(positions, SMALLEST, ELEMENTS // width)
     spare = min(ELEMENTS // height, channels // (2 * PROCESSORS))
     return max(width, 1 << max(0, spare.bit_length() - 1)), height
+
+
+def blocks(rule: Block, positions: int, channels: int, most: int) -> tuple[Block, ...]:
+    """The blocks worth measuring: the rule's first, then those that differ from it by one step, none larger than what
+    there is, and none that leaves threads without an element or gives them more than ``most``."""
+    beside = (
+        rule._replace(positions=rule.positions * 2),
+        rule._replace(positions=rule.positions // 2),
+        rule._replace(channels=rule.channels * 2),
+        rule._replace(channels=rule.channels // 2),
+        rule._replace(positions=rule.positions * 2, channels=rule.channels // 2),
+        rule._replace(positions=rule.positions // 2, channels=rule.channels * 2),
+        rule._replace(warps=rule.warps * 2),
+        rule._replace(warps=rule.warps // 2),
+    )
+    return (rule, *(block for block in beside if _sensible(block, positions, channels, most)))
+
+
+def _sensible(block: Block, positions: int, channels: int, most: int) -> bool:
+    if not (1 <= block.positions <= power_of_2(positions) and 1 <= block.channels <= power_of_2(channels)):
+        return False
+    return 1 <= block.elements / (32 * block.warps) <= most

@@ -53,7 +53,8 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
 )
 PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
 SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py::test_right_kernels"
-NUMBA = "kernels/numba/"
+NUMBA, NUMBA_CUDA_TESTS = "kernels/numba/", "tests/numba/test_cuda.py"
+NUMBA_THREADS_TEST = "tests/numba/test_backend.py::test_torchs_runtime_and_the_users_thread_count"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
@@ -465,7 +466,7 @@ MUTANTS = [
     Mutant("csrc/simt/shared_memory.cpp", "fill(variable, poison);", "", SIMT_TESTS),
     Mutant("csrc/simt/shared_memory.cpp", "        fill(upper_canary(), canary);\n", "", SIMT_TESTS),
     Mutant("csrc/simt/collective.cpp", "(warp.waiting & wait.mask) != wait.mask", "warp.waiting == 0", SIMT_TESTS),
-    Mutant("csrc/simt/async_copy.cpp", "if (execution.configuration.lazy)", "if (false)", SIMT_TESTS),
+    Mutant("csrc/simt/async_copy.cpp", "if (!execution.configuration.lazy) return", "return", SIMT_TESTS),
     # CUDA convolution: phases, barriers, the last rows, splits, edges, the tree of a block, sums over the pieces
     Mutant(
         CUDA_CONV_GATHER,
@@ -526,6 +527,23 @@ MUTANTS = [
     _numba("max_pool.py", "offset // g.filter_w % g.filter_h", "offset // g.filter_w", "max_pool_offsets"),
     _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
     _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
+    _numba("batch_norm.py", "variance * count / (count - 1.0)", "variance", "moments"),
+    _numba("conv_direct.py", "(group * g.channels + c)", "c", "depthwise"),
+    _numba("conv_im2col.py", "bias[channel + i]", "bias[channel]", "im2col"),
+    _numba("gemm.py", "+ p * columns + j] = b[at + p * row + j", "+ p * columns + j] = b[at + p * row + p", "product"),
+    _numba("avg_pool.py", "size + 2 * padding", "size + padding", "avg_pool"),
+    _numba("local_response_norm.py", "c - (window - 1) // 2)", "c - window // 2)", "local_response_norm"),
+    _numba("channel_sum.py", "            add_parts(totals, parts)\n", "", "channel_sum"),
+    _numba("channels.py", "        parts[i] = 0\n", "", "channel_sum"),
+    _numba("relu.py", "y[i] <= 0", "y[i] < 0", "relu"),
+    _numba("pool_windows.py", "-(-(o + 1) * size // out)", "(o + 1) * size // out", "adaptive"),
+    _numba("sharing.py", "items * (before + 1) // threads", "items // threads * (before + 1)", "threads"),
+    Mutant(f"{NUMBA}threads.py", "            _exchange(before)\n", "            pass\n", NUMBA_THREADS_TEST),
+    Mutant(f"{NUMBA}forks.py", "forked = False", "forked = True", NUMBA_THREADS_TEST),
+    Mutant(f"{NUMBA}cuda_relu.py", "if i < x.size:", "if i + 1 < x.size:", NUMBA_CUDA_TESTS),
+    Mutant(f"{NUMBA}cuda_max_pool.py", "value > best or", "value >= best or", NUMBA_CUDA_TESTS),
+    Mutant(f"{NUMBA}cuda_conv_direct.py", "if j >= 0 and j <", "if j <", NUMBA_CUDA_TESTS),
+    Mutant(f"{NUMBA}cuda_gemm_tiled.py", "cuda.syncthreads()\n        for p", "for p", NUMBA_CUDA_TESTS),
     # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
     Mutant(CUDA_MMA, "async_copy_wait<kStages - 2>();", "async_copy_wait<kStages - 1>();", CUDA_MMA_GEMM_TESTS),
     Mutant(CUDA_MMA, "kStages - 2>();\n        __syncthreads();", "kStages - 2>();", CUDA_MMA_GEMM_TESTS),
@@ -570,6 +588,31 @@ MUTANTS = [
     _triton("conv_fft.py", "real * cosines + imaginary * sines", "real * cosines - imaginary * sines", "conv_fft_line"),
     _triton("conv_fft.py", "(row == 0) | (row == N1 // 2)", "row == 0", "conv_fft_strided"),
     _triton("conv_fft_plans.py", '"ADD": first > 0', '"ADD": first > 9', "conv_fft_tiles"),
+    # the filters of a group, the images of a step, 16-bit sums, the last tile, windows that end in the padding, the
+    # gradient at 0, the first part, roundings, the last rows of tiles, the channel of a bias
+    _triton("conv_direct.py", "channel // rows * weight_group + channel % rows", "channel % rows", "conv_strided"),
+    _triton("conv_im2col.py", "(n + first_image) * source_n", "n * source_n", "conv_images"),
+    _triton(
+        "conv_plans.py",
+        "g, sums = self.geometry, sum_dtype(p.dtype)",
+        "g, sums = self.geometry, p.dtype",
+        "conv_images",
+    ),
+    _triton(
+        "gemm_persistent.py",
+        "row_tiles * column_tiles, PROGRAMS",
+        "row_tiles * column_tiles - 1, PROGRAMS",
+        "persistent",
+    ),
+    _triton(
+        "avg_pool.py", "tl.minimum(end, size + PADDING) - first", "tl.minimum(end, size) - first", "avg_pool_gradient"
+    ),
+    _triton("relu.py", "value <= 0", "value < 0", "relu_gradient"),
+    _triton("channel_sum.py", "range(0, count)", "range(1, count)", "channel_sum"),
+    _triton("language.py", "0x7FFF + ((bits >> 16) & 1)", "0x8000", "gemm_rounded"),
+    _triton("language.py", "bitcast=True) + 0x1000)", "bitcast=True))", "gemm"),
+    _triton("language.py", "first + inside % height", "first + inside % GROUP", "gemm"),
+    _triton("conv_epilogue.py", "bias + channel, mask", "bias + 0 * channel, mask", "conv"),
     # another tile than the rule's: the programs that cover the matrix, the end of a part; shared memory for all stages
     _triton("plans.py", "p.batch * tile.covering", "p.batch * tile_of(product_of(p, precision)).covering", "gemm"),
     _triton(
@@ -579,6 +622,12 @@ MUTANTS = [
         "conv",
     ),
     Mutant("kernels/triton/tiles.py", "tile.stages * tile.operands", "tile.operands", "tests/triton/test_tiles.py"),
+    Mutant(
+        "kernels/triton/windows.py",
+        "tl.program_id(0).to(tl.int64) * BLOCK",
+        "tl.program_id(0) * BLOCK",
+        "tests/triton/test_addresses.py::test_elements_beyond_two_to_the_31 -m full",
+    ),
     Mutant(
         "kernels/triton/channels.py", ".to(tl.int64)[:, None]", "[:, None]", "tests/triton/test_addresses.py -m full"
     ),

@@ -56,6 +56,14 @@ CASES = {
     "strided": "conv2d.grad_input n1c3h8w9 k4r3s3 u2 p1 f32 nchw cpu",
     "max_pool": "max_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu indices",
     "max_pool_offsets": "max_pool3d.grad_input n1c3d5h6w9 t2r3s2 u1x2x1 p1 d1x1x3 f32 nchw cpu offsets",
+    "depthwise": "conv2d.forward n2c6h7w9 k12r3s3 u2x1 p1 g6 f32 nchw cpu bias+relu",
+    "avg_pool": "avg_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu",
+    "adaptive": "adaptive_avg_pool2d.forward n1c3h7w10 o3x4 f32 nchw cpu",
+    "moments": "batch_norm.forward n3c5h4w5 f32 nchw cpu training",
+    "local_response_norm": "local_response_norm.grad_input n2c9h3w4 l4 f32 nchw cpu",
+    "channel_sum": "channel_sum.forward n2c5h4w3 f32 nhwc cpu",
+    "relu": "relu.grad_input e70 f32 cpu",
+    "threads": "relu.forward e100000 f32 cpu",
     "batch_norm": "batch_norm.grad_input n3c5h4w5 f32 nhwc cpu training+relu",
 }
 

@@ -24,7 +24,8 @@ from ..fuzz import check
 
 FAR = 2**30 + 8
 IMAGES = (
-    "conv2d.{} n3c5h4w5 k4r3s3 p1 f16 {} cpu", "max_pool2d.{} n3c5h4w5 r2s2 u2 f16 {} cpu indices",
+    "conv1d.{} n3c5w9 k4s3 p1 f16 {} cpu", "conv2d.{} n3c5h4w5 k4r3s3 p1 f16 {} cpu",
+    "conv3d.{} n3c5d3h4w5 k4t2r3s3 p1 f16 {} cpu", "max_pool2d.{} n3c5h4w5 r2s2 u2 f16 {} cpu indices",
     "avg_pool2d.{} n3c5h4w5 r2s2 u2 f16 {} cpu", "batch_norm.{} n3c5h4w5 f16 {} cpu training",
     "local_response_norm.{} n3c5h4w5 l3 f16 {} cpu", "channel_sum.{} n3c5h4w5 f16 {} cpu",
 )  # fmt: skip

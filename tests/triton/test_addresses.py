@@ -2,11 +2,17 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pycv.kernels import triton as backend
+from pycv.problem import parse
+
+from . import ahead
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +31,21 @@ def test_masked_loads_name_their_fill_value():
     files = sorted((ROOT / "kernels/triton").glob("*.py"))
     found = {file.name: lines for file in files if (lines := masked_loads_without_fill(file.read_text()))}
     assert not found and any("tl.load(" in file.read_text() for file in files)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(backend.interpreted(), reason="TRITON_INTERPRET=1: nothing is compiled")
+def test_elements_beyond_two_to_the_31():
+    """In the code for a GPU 64 bits count them; 32 do where those are enough, but for relu's."""
+    for text, wide in (
+        ("max_pool2d.forward n32c64h64w64 r2s2 u2 bf16 nchw cuda", False),
+        ("max_pool2d.forward n131072c64h64w64 r2s2 u2 bf16 nchw cuda", True),
+        ("relu.forward e4294967296 bf16 cuda", True),
+    ):
+        (kernel,) = ahead.kernels(problem := parse(text), "direct")
+        with ahead.pretending(90):
+            (binary,) = ahead.compiled(problem, kernel)
+        assert bool(re.search(r"setp\.[lg][te]\.[su]64", binary.asm["ptx"])) == wide, text
 
 
 @pytest.mark.full

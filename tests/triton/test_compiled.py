@@ -147,6 +147,12 @@ TILED = (
     ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/tf32"),
     ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f32 nchw cuda", "implicit_gemm/3xtf32"),
     ("conv2d.grad_weight n32c256h56w56 k256r3s3 p1 f64 nchw cuda", "implicit_gemm"),
+    ("conv2d.forward n32c128h56w56 k128r3s3 p1 g128 bf16 nhwc cuda", "direct"),
+    ("conv2d.grad_input n32c128h56w56 k128r3s3 u2 p1 g128 f32 nchw cuda", "direct"),
+    ("conv2d.grad_weight n32c128h56w56 k128r3s3 p1 g128 f64 nhwc cuda", "direct"),
+    ("max_pool2d.forward n32c64h112w112 r3s3 u2 p1 bf16 nhwc cuda offsets", "direct"),
+    ("max_pool3d.grad_input n8c32d16h56w56 t3r3s3 u2 p1 f64 nchw cuda offsets", "direct"),
+    ("avg_pool2d.grad_input n32c64h112w112 r3s3 u2 p1 f64 nchw cuda", "direct"),
 )
 
 

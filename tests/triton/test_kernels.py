@@ -26,6 +26,7 @@ CASES = {
     "gemm": "gemm.forward b2m37n35k19 f32 a=col b=row/37/800 out=any/2/80/3000 res=row cpu bias+residual+relu",
     "persistent": "gemm.forward m70n72k40 f16 b=col/48/3456 res=row cpu bias+residual",
     "persistent_columns": "gemm.forward m48n64k19 bf16 a=col cpu relu",
+    "gemm_rounded": "gemm.forward m9n9k9000 bf16 cpu",
     "gemm_bf16": "gemm.forward m5n18k40 bf16 b=col cpu bias",
     "conv": "conv2d.forward n2c5h7w9 k18r3s2 u2x1 p1 d1x2 f32 nchw cpu bias+relu",
     "conv_nhwc": "conv2d.forward n1c33h6w5 k6r3s3 p1 f16 nhwc cpu residual res=nchw",

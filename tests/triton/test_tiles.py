@@ -5,10 +5,11 @@ import random
 import pytest
 
 from pycv import registry, settings
-from pycv.kernels.triton.tiles import AMPERE, HOPPER, Product, candidates, tile_of
+from pycv.kernels.triton.tiles import AMPERE, GROUP, HOPPER, Block, Product, blocks, candidates, tile_of
 from pycv.problem import ITEMSIZES, parse
 
 from ..seed import SEED
+from . import ahead
 from .test_backend import in_a_new_process
 
 PRECISIONS = {"f32": ("ieee", "tf32", "tf32x3")}
@@ -29,7 +30,7 @@ def drawn(count):
 def test_a_handful_within_all_limits():
     for product, limits in drawn(500):
         found = candidates(product, limits)
-        assert found[0] == tile_of(product) and len(set(found)) == len(found) <= 9, product
+        assert found[0] == tile_of(product) and len(set(found)) == len(found) <= 10, product
         assert len({str(tile) for tile in found}) == len(found)
         for tile in found:
             staged = tile.stages * (tile.rows + tile.columns) * tile.depth * ITEMSIZES[product.dtype]
@@ -50,16 +51,64 @@ def test_what_shapes_leave():
     assert {tile.columns for tile in candidates(Product(100_000, 64, 576, "bf16"), HOPPER)} <= {32, 64}
 
 
+def test_orders_of_tiles():
+    """Column by column in strips of rows, or row by row; where there is one row of tiles there is one order."""
+    groups = [tile.group for tile in candidates(Product(4096, 4096, 4096, "bf16"), HOPPER)]
+    assert groups[0] == GROUP and set(groups) == {GROUP, 1}
+    assert {tile.group for tile in candidates(Product(16, 4096, 4096, "bf16"), HOPPER)} == {GROUP}
+
+
+def test_blocks_of_what_is_no_product():
+    draw = random.Random(SEED)
+    for _ in range(300):
+        positions, channels = (draw.choice((1, 5, 17, 200, 4096, 100_000)) for _ in range(2))
+        rule = Block(min(512, 1 << draw.randrange(10)), min(8, 1 << draw.randrange(4)), 4)
+        found = blocks(rule, positions, channels, most := draw.choice((4, 8, 16)))
+        assert found[0] == rule and len({str(block) for block in found}) == len(found) <= 9
+        for block in found[1:]:
+            assert 32 * block.warps <= block.elements <= 32 * block.warps * most, (rule, block)
+            assert block.positions < 2 * positions and block.channels < 2 * channels, (positions, channels, block)
+    assert blocks(Block(16, 64, 4), 100_000, 128, 16)[1:] and blocks(Block(512, 1, 4), 100_000, 1, 8)[1:]
+
+
+WITH_BLOCKS = (
+    "conv2d.{} n32c128h56w56 k128r3s3 p1 g128 f32 nhwc cuda",
+    "avg_pool2d.{} n32c64h112w112 r3s3 f32 nchw cuda",
+)
+
+
+@pytest.mark.parametrize("text", WITH_BLOCKS)
+def test_depthwise_and_pooling_have_a_choice(text):
+    for pass_ in ("forward", "grad_input"):
+        problem = parse(text.format(pass_))
+        (kernel,) = ahead.kernels(problem, "direct")
+        made = [each.plan(problem, 1, 2**28).launches[0] for each in kernel.in_tiles(problem)]
+        names = ("BP", "BR", "BLOCK", "num_warps")
+        assert len(made) > 3 and len({tuple(map(launch._arguments.get, names)) for launch in made}) == len(made)
+
+
 def test_the_key_holds_all_that_changes_the_code():
-    """Every argument of the problem and the setting of determinism, and so does the file: device, versions, kernels."""
-    text = "conv2d.forward n8c64h56w56 k64r3s3 p1 d{} g{} {} {} cuda"
+    """Every argument of the problem and every setting, and so does the file: device, versions, kernels."""
+    text, problems = "conv2d.forward n8c64h56w56 k64r3s3 p1 {} cuda", []
+    for changed in (
+        "bf16 nhwc", "d2 bf16 nhwc", "g4 bf16 nhwc", "u2 bf16 nhwc", "f16 nhwc", "f32 nhwc", "f64 nhwc", "bf16 nchw",
+        "bf16 nchw>nhwc", "bf16 nhwc>nchw", "bf16 nhwc w=nhwc", "bf16 nhwc/230400/72>nhwc",
+    ):  # fmt: skip
+        problems.append(text.format(changed))
+    problems += [f"{problems[0]} {epilogue}" for epilogue in ("bias", "bias+relu", "residual", "bias+residual+relu")]
+    used = [
+        {}, {"deterministic": True}, {"precision": "fast"}, {"precision": "strict"}, {"workspace_limit": 2**20},
+    ]  # fmt: skip
     keys = set()
-    for changed in ("1 1 bf16 nhwc", "2 1 bf16 nhwc", "1 4 bf16 nhwc", "1 1 f16 nhwc", "1 1 bf16 nchw"):
-        problem = parse(text.format(*changed.split()))
-        for deterministic in (False, True):
-            with settings.use(deterministic=deterministic):
+    for problem in map(parse, problems):
+        for setting in used:
+            with settings.use(**setting):
                 keys.add(registry._tuning_key([], problem, settings.current(), 1, False))
-    assert len(keys) == 10
+    assert len(keys) == len(problems) * len(used)
+    with settings.use():
+        kernel = registry.kernels("conv2d", "forward")[0]
+        keys.add(registry._tuning_key([kernel], parse(problems[0]), settings.current(), 1, True))
+    assert len(keys) == len(problems) * len(used) + 1
 
 
 @pytest.mark.full
