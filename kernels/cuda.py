@@ -31,7 +31,6 @@ from pycv.problem import (
     PoolProblem,
     Sizes,
 )
-from pycv.settings import DEFAULT_WORKSPACE_LIMIT
 
 from . import Kernel, _fields, _geometry, _limits
 
@@ -208,11 +207,14 @@ def _plan_gemm(algorithm: str):
     return plan
 
 
+_USUAL_LIMIT = 2**28  # of the workspace, in bytes: where settings say nothing
+
+
 def _tiles_gemm(algorithm: str):
-    """What its kernels offer to be measured; by the default limit of the workspace, which decides the first one."""
+    """What its kernels offer to be measured. The limit of the workspace decides no more than which is the first."""
 
     def tiles(p: GemmProblem) -> list[str]:
-        return _module().gemm_tiles(algorithm, *_fields.gemm(p), DEFAULT_WORKSPACE_LIMIT)
+        return _module().gemm_tiles(algorithm, *_fields.gemm(p), _USUAL_LIMIT)
 
     return tiles
 

@@ -88,6 +88,10 @@ def test_so_it_is_where_the_rule_takes_the_large_one(text, algorithm):
     assert rule == first
 
 
+def test_the_rule_knows_the_limit_that_is_in_force_by_default():
+    assert cuda._USUAL_LIMIT == settings.DEFAULT_WORKSPACE_LIMIT
+
+
 def test_what_is_offered():
     """No tile of which a quarter would do, no wide one where the narrow one is as wide as the result; none twice."""
     for (_, algorithm), sizes in product(MMA[1:3], ("m64n64k512", "m1n64k9")):

@@ -163,6 +163,8 @@ def test_what_is_worth_a_copy():
     assert workspace("m8192n8192k8192 f16 a=row/8193/0 b=col") == 0  # gathered in time
     assert workspace("m4096n8192k8192 f16 a=row/8193/0") == 2 * 4096 * 8192  # so that boxes bring b
     assert workspace("m8192n4096k8192 f16 a=row/8193/0 out=col") == 2 * 8192 * 8192  # out^T = b^T a^T
+    assert workspace("m256n8192k8192 f16 b=row/8193/0") == 0
+    assert workspace("m256n8192k8192 f16 a=col b=row/8193/0") == 2 * 256 * 8192  # beside b no boxes bring a by lines
     assert workspace("m131n259k75 bf16") == 0
     assert workspace("b9m1024n8192k1024 bf16 b=row/8193/0") == 2 * 8192 * 1024  # one for all
     assert workspace(BOTH) == COPIES["a"] + COPIES["b"]
