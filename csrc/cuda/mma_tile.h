@@ -104,8 +104,9 @@ struct Tf32Arithmetic {
 
 // 3xTF32: an operand is the sum of two of tf32, of 22 bits together; the product of the smaller ones, below 2^-22 of
 // the whole, is left out. The first is the nearest finite one, so that the second holds what is beyond, an infinity or
-// NaN, too: what fp32 makes of such operands comes out. That takes two instructions of two cycles for each of the 24
-// registers of a slice of a warp: 96 cycles beside 48 products of 8 cycles each, in another unit.
+// NaN, too: what fp32 makes of such operands comes out, but that its two largest numbers round to 2^128. That takes two
+// instructions of two cycles for each of the 24 registers of a slice of a warp: 96 cycles beside 48 products of 8
+// cycles each, in another unit.
 struct Tf32x3Arithmetic {
     using T = float;
     using Operand = tf32;
@@ -158,7 +159,7 @@ struct WarpProducts {
     __device__ __forceinline__ void add(const T* a_tile, const T* b_tile) {
         static_assert(TileA::depth == TileB::depth);
         const int row = Shape::warp_row(), column = Shape::warp_column();
-#pragma unroll
+#pragma unroll(Arithmetic::terms == 1 ? TileA::depth / kSlice<T> : 1)  // of two terms, registers for one
         for (int slice = 0; slice < TileA::depth / kSlice<T>; ++slice) {
             FragmentA a[Arithmetic::terms][Shape::down];
             FragmentB b[Arithmetic::terms][Shape::across];
@@ -178,15 +179,25 @@ struct WarpProducts {
         }
     }
 
-    // Small terms first.
+    // Of two terms the small ones first, and the products of a slice by themselves: tensor cores cut off what a sum has
+    // no bits for, each time towards zero, which in a long sum would be more than 3xTF32 keeps. So the additions to it
+    // are done elsewhere, rounding: 64 instructions beside 48 products of 8 cycles.
     __device__ __forceinline__ void multiply(const FragmentA (&a)[Arithmetic::terms][Shape::down],
                                              const FragmentB (&b)[Arithmetic::terms][Shape::across]) {
         using Operand = typename Arithmetic::Operand;
-        if constexpr (Arithmetic::terms == 2) {
-            for_each_sum([&](FragmentSums& to, int i, int j) { multiply_add<Operand>(to, a[1][i], b[0][j]); });
-            for_each_sum([&](FragmentSums& to, int i, int j) { multiply_add<Operand>(to, a[0][i], b[1][j]); });
+        if constexpr (Arithmetic::terms == 1) {
+            for_each_sum([&](FragmentSums& to, int i, int j) { multiply_add<Operand>(to, a[0][i], b[0][j]); });
+        } else {
+            for_each_pair_of_sums([&](FragmentSums* to, int i, int j) {
+                FragmentSums slice[2] = {};
+#pragma unroll
+                for (int term = 0; term < 3; ++term)
+#pragma unroll
+                    for (int k = 0; k < 2; ++k) multiply_add<Operand>(slice[k], a[term == 0][i], b[term == 1][j + k]);
+#pragma unroll
+                for (int e = 0; e < 8; ++e) to[e / 4].of[e % 4] += slice[e / 4].of[e % 4];
+            });
         }
-        for_each_sum([&](FragmentSums& to, int i, int j) { multiply_add<Operand>(to, a[0][i], b[0][j]); });
     }
 
     template <class Visit>
@@ -195,6 +206,14 @@ struct WarpProducts {
         for (int i = 0; i < Shape::down; ++i)
 #pragma unroll
             for (int j = 0; j < Shape::across; ++j) visit(sums[i][j], i, j);
+    }
+
+    template <class Visit>
+    __device__ __forceinline__ void for_each_pair_of_sums(Visit visit) {
+#pragma unroll
+        for (int i = 0; i < Shape::down; ++i)
+#pragma unroll
+            for (int j = 0; j < Shape::across; j += 2) visit(sums[i] + j, i, j);
     }
 
     // Part of k: the sums of a block as one piece of memory, in the order in which its threads hold them.

@@ -24,6 +24,11 @@ float element(unsigned bits, int half) {
     return std::bit_cast<float>(bits & 0xffffe000u);
 }
 
+// The float next to a double, towards zero.
+float cut(double value) {
+    return static_cast<float>(std::bit_cast<double>(std::bit_cast<std::uint64_t>(value) & ~std::uint64_t{0x1fffffff}));
+}
+
 template <MatrixType type>
 void multiply_lanes(const Lanes& lanes, Site site) {
     need_all_lanes(lanes, "mma.sync", site);
@@ -42,7 +47,10 @@ void multiply_lanes(const Lanes& lanes, Site site) {
     }
     for (int row = 0; row < rows; row++)
         for (int k = 0; k < depth; k++)
-            for (int column = 0; column < columns; column++) sums[row][column] += a[row][k] * b[k][column];
+            for (int column = 0; column < columns; column++) {
+                const double product = static_cast<double>(a[row][k]) * b[k][column];
+                sums[row][column] = cut(sums[row][column] + product);
+            }
     for (int lane = 0; lane < warp_size; lane++) {
         auto& own = *static_cast<MatrixFragments*>(lanes.results[lane]);
         for (int i = 0; i < 4; i++) own.sums[i] = sums[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];

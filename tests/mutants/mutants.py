@@ -76,6 +76,7 @@ CUDA_MMA_PLAN, CUDA_MMA_GEMM_TESTS, CUDA_MMA_CONV_TESTS = (
         f"tests/cuda/test_mma_conv.py::test_{it}" for it in ("every_arithmetic_and_layout", "one_and_three_dimensions")
     ),
 )
+CUDA_3XTF32_TESTS = "tests/cuda/test_mma_conv.py -k 'numeric_class or range_of_fp32'"
 CUDA_MMA_PROLOGUES = "tests/cuda/test_mma_conv.py -k prologue"
 CUDA_PROLOGUES = "tests/cuda/test_conv.py -k prologue"
 CUDA_MMA_PARTS = "tests/cuda/test_mma_conv.py::test_parts_of_the_depth"
@@ -559,6 +560,9 @@ MUTANTS = [
     Mutant(CUDA_MMA_CONV, "min(vector, p.tap_channels - channel)", "vector", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "count > 0 && inside(line, slice, size)", "count > 0", CUDA_MMA_CONV_TESTS),
     Mutant(CUDA_MMA_CONV, "p.channels && c < line.count", "p.channels", CUDA_MMA_CONV_TESTS),
+    # 3xTF32: what tensor cores cut off, the largest numbers
+    Mutant(CUDA_MMA, "multiply_add<Operand>(slice[k]", "multiply_add<Operand>(to[k]", CUDA_3XTF32_TESTS),
+    Mutant(CUDA_MMA, "fminf(fmaxf(value, -kLargestTf32), kLargestTf32)", "value", CUDA_3XTF32_TESTS),
     # prologues: padding that they change, channels of another group or place in a vector
     Mutant(CUDA_MMA_CONV, "!inside(shared->lines[row].point, slice.point, size)", "false", CUDA_MMA_PROLOGUES),
     Mutant(CUDA_MMA_CONV, "(block.group) * p.tap_channels + slice.channel", "(slice.channel)", CUDA_MMA_PROLOGUES),
