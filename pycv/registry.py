@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -169,6 +169,15 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     reason = f"preferred, {verdict.reason}" if preferred else verdict.reason
     estimates = tuple(sorted(verdict.seconds.items(), key=lambda item: item[1]))
     return Choice(problem, verdict.kernel, verdict.plan, reason, tuple(rejected), estimates, verdict.basis)
+
+
+def same_kernel(choice: Choice, problem: Problem, settings: Settings, threads: int) -> Choice | None:
+    """The chosen kernel for a problem that differs a little from the one it was chosen for; None where it does not
+    take that, or torch was chosen."""
+    kernel = choice.kernel
+    if choice.plan is None or kernel.supports(problem) is not None:
+        return None
+    return replace(choice, problem=problem, plan=_plan(kernel, problem, settings, threads))
 
 
 def _why_none(reasons: list[tuple[str, str]]) -> str:
