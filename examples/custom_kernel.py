@@ -47,7 +47,7 @@ def supports(problem):
     """None, or in words why not."""
     if problem.device != "cpu" or problem.dtype not in ("f32", "f64"):
         return f"{problem.dtype} on {problem.device}: mine takes f32 and f64 on the CPU"
-    return None
+    return "mask: mine has none" if problem.mask else None
 
 
 def plan(problem, threads, workspace_limit):

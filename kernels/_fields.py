@@ -63,7 +63,7 @@ def norm(p: NormProblem) -> Fields:
 
 
 def pointwise(p: PointwiseProblem) -> Fields:
-    return p.op, p.pass_, p.dtype, p.count
+    return p.op, p.pass_, p.dtype, p.count, p.mask
 
 
 def layouts(problem: Any) -> list[Layout]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pycv.problem import ConvProblem
+from pycv.problem import ConvProblem, PointwiseProblem
 
 from . import _fields
 
@@ -21,6 +21,11 @@ def dtype_or_layout(problem, dtypes: tuple[str, ...], whose: str) -> str | None:
 def prologue(p: ConvProblem, whose: str) -> str | None:
     """What kernels without a prologue do not take."""
     return f"prologue {'+'.join(p.prologue)}: the {whose} kernels have none" if p.prologue else None
+
+
+def mask(p: PointwiseProblem, whose: str) -> str | None:
+    """What kernels do not take whose gradient of relu reads the forward's output."""
+    return f"mask: the {whose} kernels have none" if p.mask else None
 
 
 def long_axis(p) -> str | None:

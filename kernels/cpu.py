@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
-from . import Kernel, _fields, _geometry, large_results
+from . import Kernel, _fields, _geometry, _limits, large_results
 
 try:
     import pycv._cpu as _cpu  # `from pycv` would speak of a circular import where there is none
@@ -88,6 +88,10 @@ def _plain_conv(p: ConvProblem) -> str | None:
     if p.prologue:
         return f"prologue {'+'.join(p.prologue)}: this kernel has none"
     return _unblocked(p)
+
+
+def _relu(p: PointwiseProblem) -> str | None:
+    return _limits.mask(p, "C++") or _supports(p)
 
 
 def _same_blocks(p: PoolProblem) -> str | None:
@@ -244,5 +248,5 @@ KERNELS: list[Kernel] = [
     *_entries(["batch_norm"], _GATHERS, ("direct",), _plan_norm, _one_block),
     *_entries(["local_response_norm"], _GATHERS, ("direct",), _plan_norm),
     *_entries(["channel_sum"], ("forward",), ("direct",), _plan_norm),
-    *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise, _supports),
+    *_entries(["relu"], _GATHERS, ("direct",), _plan_pointwise, _relu),
 ]

@@ -141,10 +141,15 @@ class _StreamedPlan:
         self.prepared_weight_bytes = getattr(plan, "prepared_weight_bytes", 0)
         self._plan = plan
         self._launch = getattr(plan, "launch", None)
+        self._launch_masked = getattr(plan, "launch_masked", None)
 
     def launch(self, *addresses: int) -> None:
         with _device_of(*addresses) as device:
             self._launch(*addresses, _raw_stream(device))  # type: ignore[misc]
+
+    def launch_masked(self, *addresses: int) -> None:
+        with _device_of(*addresses) as device:
+            self._launch_masked(*addresses, _raw_stream(device))  # type: ignore[misc]
 
     def run(self, *arguments: Any, **named: Any) -> None:
         addresses = (value for value in (*arguments, *named.values()) if type(value) is int)  # not alpha, eps ...

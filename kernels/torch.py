@@ -25,18 +25,18 @@ from pycv.problem import (
     output_size,
 )
 
-from . import Kernel
+from . import Kernel, _limits
 
 Tensors = dict[str, Tensor]
 
 
-def _always(problem: Problem) -> None:
-    return None
+def _supports(problem: Problem) -> str | None:
+    return _limits.mask(problem, "torch") if isinstance(problem, PointwiseProblem) else None
 
 
 def entry(op: str, pass_: str) -> Kernel:
     """torch's registry entry for an op and pass. It has no plan: the op calls torch itself."""
-    return Kernel(op, pass_, "torch", "torch", _always, None)
+    return Kernel(op, pass_, "torch", "torch", _supports, None)
 
 
 def conv_pass(

@@ -7,7 +7,7 @@ Grammar of the text (tokens separated by spaces; those in brackets may be left o
     gemm:      gemm.forward [bBATCH]mMnNkK DTYPE [a=MATRIX] [b=MATRIX] [out=MATRIX] [res=MATRIX] DEVICE [EPILOGUE]
     pool:      OP.PASS nNcC[dDhHwW] [[tT]rRsS] [oOUT] [uSTRIDE] [pPADDING] [dDILATION] DTYPE LAYOUT DEVICE [FLAGS]
     norm:      OP.PASS nNcC[dDhHwW] [lWINDOW] DTYPE LAYOUT DEVICE [FLAGS]
-    pointwise: OP.PASS eCOUNT DTYPE DEVICE
+    pointwise: OP.PASS eCOUNT DTYPE DEVICE [FLAGS]
 
     OP        conv1d conv2d conv3d; max_pool2d, adaptive_avg_pool3d, ...; batch_norm, local_response_norm, channel_sum;
               relu
@@ -22,7 +22,8 @@ Grammar of the text (tokens separated by spaces; those in brackets may be left o
     DTYPE     f32 f64 f16 bf16 and whatever else torch has, DEVICE cpu or cuda
     PROLOGUE  scale (per channel, with a shift) and relu joined by +, applied to the input in that order
     EPILOGUE  bias, residual and relu joined by +, applied in that order
-    FLAGS     pooling: indices or offsets, exclude_pad, divisorN; batch_norm: training and the epilogue; joined by +
+    FLAGS     pooling: indices or offsets, exclude_pad, divisorN; batch_norm: training and the epilogue; relu: mask;
+              joined by +
 
 Example: ``conv2d.forward n8c64h56w56 k64r3s3 p1 f32 nchw cpu``. ``parse(str(problem)) == problem`` always holds.
 """
@@ -424,13 +425,23 @@ class NormProblem:
 
 @dataclass(frozen=True)
 class PointwiseProblem:
-    """A function of single elements over ``count`` of them, dense in memory."""
+    """A function of single elements over ``count`` of them, dense in memory.
+
+    ``mask``: forward also writes a bit per element, whether the gradient passes there, and grad_input reads those in
+    place of the forward's output. That of element i is bit i % 8 of byte i // 8, the last byte filled up with zeros.
+    """
 
     op: str
     pass_: str
     count: int
     dtype: str = "f32"
     device: str = "cpu"
+    mask: bool = False
+
+    @property
+    def mask_bytes(self) -> int:
+        """Of the mask, where there is one."""
+        return -(-self.count // 8)
 
     @property
     def flops(self) -> int:
@@ -438,10 +449,11 @@ class PointwiseProblem:
 
     @property
     def bytes(self) -> int:
-        return _itemsize(self.dtype) * self.count * (2 if self.pass_ == "forward" else 3)
+        tensors = 2 if self.pass_ == "forward" or self.mask else 3
+        return _itemsize(self.dtype) * self.count * tensors + (self.mask_bytes if self.mask else 0)
 
     def __str__(self) -> str:
-        return f"{self.op}.{self.pass_} e{self.count} {self.dtype} {self.device}"
+        return f"{self.op}.{self.pass_} e{self.count} {self.dtype} {self.device}" + (" mask" if self.mask else "")
 
 
 Problem = ConvProblem | GemmProblem | PoolProblem | NormProblem | PointwiseProblem
@@ -544,7 +556,7 @@ def _read_tokens(tokens: list[str]) -> dict:
 
 
 def _is_flag(word: str) -> bool:
-    known = (*EPILOGUES, "indices", "offsets", "exclude_pad", "training")
+    known = (*EPILOGUES, "indices", "offsets", "exclude_pad", "training", "mask")
     return word in known or re.match(r"divisor-?\d+$", word) is not None
 
 
@@ -560,7 +572,7 @@ def _build(op: str, pass_: str, fields: dict) -> Problem:
     if not _OPS.match(op):
         raise ValueError(f"op {op!r} is not known")
     if op == "relu":
-        return PointwiseProblem(op, pass_, fields["e"], **common)
+        return PointwiseProblem(op, pass_, fields["e"], **common, mask="mask" in flags)
     if "e" in fields:
         raise ValueError(f"e{fields['e']}: elements are what relu has; {op} has sizes")
     layouts = {name: fields[name] for name in ("input", "output") if name in fields}

@@ -195,6 +195,15 @@ def _choose(problem: Problem, settings: Settings, threads: int, kept: bool, too_
     return Choice(problem, verdict.kernel, verdict.plan, reason, tuple(rejected), estimates, verdict.basis)
 
 
+def same_kernel(choice: Choice, problem: Problem, settings: Settings, threads: int) -> Choice | None:
+    """The chosen kernel for a problem that differs a little from the one it was chosen for; None where it does not
+    take that, or torch was chosen."""
+    kernel = choice.kernel
+    if choice.plan is None or kernel.supports(problem) is not None:
+        return None
+    return replace(choice, problem=problem, plan=_plan(kernel, problem, settings, threads))
+
+
 def _why_none(reasons: list[tuple[str, str]]) -> str:
     """Of the kernels that were asked for, each reason once; what was asked for, where no kernel is all of it."""
     told: dict[str, list[str]] = {}

@@ -299,7 +299,8 @@ def norm(source: Source, op: str, budget: int) -> NormProblem:
 
 def pointwise(source: Source, op: str, budget: int) -> PointwiseProblem:
     count = source.integer(0, 300) if budget <= BUDGET else source.integer(60_000, 150_000)
-    return PointwiseProblem(op, source.pick(("forward", "grad_input")), count, _dtype(source))
+    pass_, dtype = source.pick(("forward", "grad_input")), _dtype(source)
+    return PointwiseProblem(op, pass_, count, dtype, mask=source.integer(0, 2) == 0)
 
 
 FAMILIES: dict[str, Callable[[Source, str, int], Any]] = {
@@ -310,10 +311,10 @@ FAMILIES: dict[str, Callable[[Source, str, int], Any]] = {
 
 
 def is_public(p: Problem) -> bool:
-    """Whether torch's tensors and functions can ask for it: no blocked layout, no prologue."""
+    """Whether torch's tensors and functions can ask for it: no blocked layout, prologue or mask."""
     layouts = (getattr(p, name, None) for name in ("input", "output", "residual"))
     blocked = any(isinstance(layout, Layout) and layout.block > 1 for layout in layouts)
-    return not blocked and not getattr(p, "prologue", ())
+    return not blocked and not getattr(p, "prologue", ()) and not getattr(p, "mask", False)
 
 
 def valid(p: Problem) -> bool:
@@ -351,6 +352,9 @@ def data(p: Problem, kind: str, rng: np.random.Generator) -> tuple[dict[str, np.
         shape = (p.n, p.c, *p.size)
         arrays["indices"] = reference.run(forward, {"input": rng.integers(-2, 3, shape).astype(float)})["indices"]
         _repeat(arrays["indices"], _strides_of(p, "indices"))
+    if "mask" in arrays:
+        forward = replace(p, pass_="forward")
+        arrays["mask"] = reference.run(forward, {"input": rng.integers(-2, 3, p.count).astype(float)})["mask"]
     if isinstance(p, GemmProblem) and "residual" in arrays and scalars["beta"] == 0:
         arrays["residual"][...] = np.nan  # must not be read
     if isinstance(p, NormProblem) and p.op == "batch_norm":

@@ -47,10 +47,7 @@ def operands(problem: Problem, arrays: dict[str, np.ndarray] | None = None) -> l
         return list(_pool_operands(problem))
     if isinstance(problem, NormProblem):
         return [o for o in _norm_operands(problem) if arrays is None or not o.read or o.name in arrays]
-    names = ["input"] if problem.pass_ == "forward" else ["input", "grad_output"]
-    return [_dense(name, problem.count, problem.dtype) for name in names] + [
-        _dense("output", problem.count, problem.dtype, read=False, written=True)
-    ]
+    return list(_pointwise_operands(problem))
 
 
 def _dense(name: str, count: int, dtype: str, read: bool = True, written: bool = False) -> Operand:
@@ -136,6 +133,17 @@ def _batch_norm_vectors(p: NormProblem, forward: bool) -> Iterator[Operand]:
     if not forward:
         for name in ("grad_weight", "grad_bias"):
             yield _dense(name, p.c, p.dtype, read=False, written=True)
+
+
+def _pointwise_operands(p: PointwiseProblem) -> Iterator[Operand]:
+    forward = p.pass_ == "forward"
+    if forward or not p.mask:
+        yield _dense("input", p.count, p.dtype)
+    if not forward:
+        yield _dense("grad_output", p.count, p.dtype)
+    yield _dense("output", p.count, p.dtype, read=False, written=True)
+    if p.mask:
+        yield _dense("mask", p.mask_bytes, "uint8", read=not forward, written=forward)
 
 
 class _Tensor:
@@ -254,7 +262,7 @@ def run(
         if weight == "b":
             scalars = scalars | {"b_prepared": True}
     if isinstance(problem, PointwiseProblem):
-        pointers.setdefault("grad_output", 0)
+        pointers = {"input": 0, "grad_output": 0} | pointers
     plan.run(**pointers, **scalars)
     for memory in guarded:
         memory.check()

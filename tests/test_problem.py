@@ -35,6 +35,7 @@ def test_text_round_trips(data):
         "local_response_norm.grad_input n1c9h2w2 l5 f64 nchw cpu",
         "channel_sum.forward n4c3h5w5 f32 nhwc cpu",
         "relu.forward e100 f32 cpu",
+        "relu.grad_input e100 bf16 cuda mask",
     ],
 )
 def test_canonical_text(text):

@@ -120,7 +120,8 @@ void define(py::module_& m) {
     define_gemm_plan<cuda::GemmPlan, Address>(m);
     define_pool_plan<cuda::PoolPlan, Address>(m);
     define_norm_plan<cuda::NormPlan, Address>(m);
-    define_pointwise_plan<cuda::PointwisePlan, Address>(m);
+    define_pointwise_plan<cuda::PointwisePlan, Address>(m).def_property_readonly(
+        "launch_masked", &bound_launch<cuda::PointwisePlan, launch_masked<cuda::PointwisePlan, Address>>);
 
     define_planner(m, "conv_plan", conv_problem, conv_plan);
     define_planner(m, "gemm_plan", gemm_problem, gemm_plan);

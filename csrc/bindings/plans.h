@@ -103,8 +103,9 @@ void run_norm(const Plan& plan, Address input, Address grad_output, Address outp
 }
 
 template <class Plan, class... Stream>
-void run_pointwise(const Plan& plan, Address input, Address grad_output, Address output, Stream... stream) {
-    const PointwiseArguments arguments{pointer(input), pointer(grad_output), pointer(output)};
+void run_pointwise(const Plan& plan, Address input, Address grad_output, Address output, Address mask,
+                   Stream... stream) {
+    const PointwiseArguments arguments{pointer(input), pointer(grad_output), pointer(output), pointer(mask)};
     const WithoutGil release;
     plan.run(arguments, stream_of(stream)...);
 }
@@ -196,7 +197,16 @@ PyObject* launch_pointwise(PyObject* capsule, PyObject* const* arguments, Py_ssi
     Addresses<3, sizeof...(Stream)> a;
     if (!a.read(arguments, given)) return nullptr;
     return none_or_error(
-        [&] { run_pointwise(plan_of<Plan>(capsule), a[0], a[1], a[2], static_cast<Stream>(a[3])...); });
+        [&] { run_pointwise(plan_of<Plan>(capsule), a[0], a[1], a[2], 0, static_cast<Stream>(a[3])...); });
+}
+
+// With the mask behind them.
+template <class Plan, class... Stream>
+PyObject* launch_masked(PyObject* capsule, PyObject* const* arguments, Py_ssize_t given) {
+    Addresses<4, sizeof...(Stream)> a;
+    if (!a.read(arguments, given)) return nullptr;
+    return none_or_error(
+        [&] { run_pointwise(plan_of<Plan>(capsule), a[0], a[1], a[2], a[3], static_cast<Stream>(a[4])...); });
 }
 
 using Launch = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
@@ -266,10 +276,10 @@ void define_norm_plan(py::module_& m) {
 }
 
 template <class Plan, class... Stream>
-void define_pointwise_plan(py::module_& m) {
-    py::class_<Plan>(m, "PointwisePlan", py::module_local())
+py::class_<Plan> define_pointwise_plan(py::module_& m) {
+    return py::class_<Plan>(m, "PointwisePlan", py::module_local())
         .def("run", &run_pointwise<Plan, Stream...>, py::arg("input"), py::arg("grad_output"), py::arg("output"),
-             stream_argument<Stream>()...)
+             py::arg("mask") = 0, stream_argument<Stream>()...)
         .def_property_readonly("launch", &bound_launch<Plan, launch_pointwise<Plan, Stream...>>);
 }
 

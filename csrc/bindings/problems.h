@@ -171,8 +171,8 @@ inline NormProblem norm_problem(const std::string& op, const std::string& pass, 
 }
 
 inline PointwiseProblem pointwise_problem(const std::string& op, const std::string& pass, const std::string& dtype,
-                                          int64_t count) {
-    return {kind_of(kPointwise, op), pass_of(pass), dtype_of(dtype), count};
+                                          int64_t count, bool mask) {
+    return {kind_of(kPointwise, op), pass_of(pass), dtype_of(dtype), count, mask};
 }
 
 // A function of the module: name(algorithm, fields of the problem..., others...) -> what `make` returns, a plan mostly.

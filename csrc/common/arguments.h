@@ -57,9 +57,11 @@ struct NormArguments {
 };
 
 struct PointwiseArguments {
-    const void* input;  // relu grad_input: the forward's output (its sign is the mask)
+    const void* input;  // relu grad_input: the forward's output (its sign is the mask); with a mask null
     const void* grad_output;
-    void* output;  // may be the input (in place)
+    void* output;          // may be the input (in place)
+    void* mask = nullptr;  // where the problem has it: bit i % 8 of byte i / 8 says whether element i of relu's
+                           // gradient passes; written forward, read backward
 };
 
 }  // namespace pycv

@@ -106,6 +106,7 @@ struct PointwiseProblem {
     Pass pass;  // forward or grad_input
     DType dtype;
     int64_t count;  // elements, dense
+    bool mask;      // the gradient reads bits that forward writes, in place of the forward's output
 };
 
 // What a measurement of the machine's peaks runs on; no tensor is involved.

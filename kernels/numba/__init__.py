@@ -45,6 +45,10 @@ def _conv(p: ConvProblem) -> str | None:
     return _limits.prologue(p, "Numba") or _supports(p)
 
 
+def _relu(p: PointwiseProblem) -> str | None:
+    return _limits.mask(p, "Numba") or _supports(p)
+
+
 def _plan_conv(algorithm: str):
     def plan(p: ConvProblem, threads: int, workspace_limit: int):
         from . import conv_plans
@@ -94,5 +98,5 @@ KERNELS: list[Kernel] = [
     *_entries(_POOLS, _GATHERS, "direct", _plan_pool),
     *_entries(["batch_norm", "local_response_norm"], _GATHERS, "direct", _plan_norm),
     *_entries(["channel_sum"], ("forward",), "direct", _plan_norm),
-    *_entries(["relu"], _GATHERS, "direct", _plan_pointwise),
+    *_entries(["relu"], _GATHERS, "direct", _plan_pointwise, _relu),
 ]

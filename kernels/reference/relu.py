@@ -8,8 +8,15 @@ from pycv.problem import PointwiseProblem
 
 
 def run(problem: PointwiseProblem, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """forward reads ``input``; grad_input reads the forward's output as ``input``, and ``grad_output``."""
-    x = arrays["input"]
+    """forward reads ``input``; grad_input reads the forward's output as ``input``, and ``grad_output``.
+
+    With a mask, forward also gives that, bytes, which grad_input reads in place of ``input``.
+    """
     if problem.pass_ == "forward":
-        return {"output": np.maximum(x, 0)}
-    return {"output": np.where(x <= 0, 0.0, arrays["grad_output"])}
+        y = np.maximum(arrays["input"], 0)
+        return {"output": y} | ({"mask": np.packbits(~(y <= 0), bitorder="little")} if problem.mask else {})
+    if problem.mask:
+        passes = np.unpackbits(arrays["mask"], count=problem.count, bitorder="little") != 0
+    else:
+        passes = ~(arrays["input"] <= 0)
+    return {"output": np.where(passes, arrays["grad_output"], 0.0)}

@@ -88,6 +88,10 @@ def _conv(p: ConvProblem) -> str | None:
     return _limits.prologue(p, "Triton") or _spatial(p)
 
 
+def _relu(p: PointwiseProblem) -> str | None:
+    return _limits.mask(p, "Triton") or _supports(p)
+
+
 def _direct_conv(p: ConvProblem) -> str | None:
     return _limits.many_channels(p) or _conv(p)
 
@@ -310,5 +314,5 @@ KERNELS: list[Kernel] = [
     *_entries(["batch_norm"], _GATHERS, "direct", _plan_norm, _norm),
     *_entries(["local_response_norm"], _GATHERS, "direct", _plan_norm, _spatial),
     *_entries(["channel_sum"], ("forward",), "direct", _plan_norm, _norm),
-    *_entries(["relu"], _GATHERS, "direct", _plan_pointwise),
+    *_entries(["relu"], _GATHERS, "direct", _plan_pointwise, _relu),
 ]

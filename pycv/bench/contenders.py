@@ -410,7 +410,8 @@ def _norm(nn: ModuleType, functional: ModuleType, p: NormProblem, data: Data) ->
 
 
 def _pointwise(nn: ModuleType, functional: ModuleType, p: PointwiseProblem, data: Data) -> _Forward:
-    return _Forward(partial(getattr(functional, p.op), data["input"]))
+    run = partial(getattr(functional, p.op), data["input"])
+    return _Forward(partial(_for_gradient, data["input"], run) if p.mask and p.pass_ == "forward" else run)
 
 
 _FORWARD: dict[type, Callable[..., _Forward]] = {

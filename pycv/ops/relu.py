@@ -1,5 +1,11 @@
 """relu: y = max(x, 0). Gradient: grad_output where y > 0 (NaN lets it through, as in torch), else 0.
 
+What backward has to know of y is a bit per element. Where the kernels of both passes have a mask (those for CUDA),
+forward keeps that, in place, too: of an fp32 element the graph holds and backward reads 0.125 bytes, not 4, and y may
+change before backward comes. Elsewhere it keeps y. The kernels for the CPU have no mask: the next layer mostly keeps y
+as its input and has just read it, for its own gradient, when backward comes; so at most the 4 of 12 bytes could be had,
+where caches do not hold y, and every call would pay for a second tensor.
+
 Under torch.compile, export, transforms and modes the layer is torch's own op: it fuses there. Autocast leaves relu
 alone, and so do we.
 
@@ -48,6 +54,9 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         if run is not None and input.requires_grad and _is_grad_enabled():
             if inplace and (input.is_leaf or input._is_view()):
                 return _torch_relu(input, inplace)  # refuses many of these before it writes: we could only afterwards
+            masked = call.masked
+            if masked is not None and plain(input):
+                return _apply_masked(input, inplace, masked)
             return _apply_relu(input, inplace, call)
         if inplace or run is None or registry.recorders or not input.is_contiguous() or input.is_neg():
             return call.forward_any(input, inplace)
@@ -83,6 +92,11 @@ def _is_dense(x: Tensor) -> bool:
     return x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
+def _dense(x: Tensor) -> Tensor:
+    """x, or a copy that is dense, with the axes in the order of x."""
+    return x if _is_dense(x) else _empty_like(x).copy_(x)
+
+
 class _Call:
     """The kernels for tensors of one size and dtype under one setting, forward and (once asked for) backward.
 
@@ -100,7 +114,24 @@ class _Call:
         return self._choose("grad_input")
 
     def _choose(self, pass_: str) -> registry.Choice:
-        return registry.choose(PointwiseProblem("relu", pass_, *self._problem), self._settings, threads())
+        return registry.choose(self._problem_of(pass_), self._settings, threads())
+
+    def _problem_of(self, pass_: str, mask: bool = False) -> PointwiseProblem:
+        return PointwiseProblem("relu", pass_, *self._problem, mask)
+
+    @cached_property
+    def masked(self) -> _Masked | None:
+        """The same kernels with a mask; None where they have none."""
+        if (forward := self._with_mask(self._choice)) is None:
+            return None
+        grad_input = self._with_mask(self._grad_input_choice)
+        return (
+            None if grad_input is None else _Masked(forward, grad_input, self._problem_of("forward", True).mask_bytes)
+        )
+
+    def _with_mask(self, choice: registry.Choice) -> registry.Choice | None:
+        problem = self._problem_of(choice.problem.pass_, True)
+        return registry.same_kernel(choice, problem, self._settings, threads())
 
     def forward(self, x: Tensor, inplace: bool) -> Tensor:
         """What :func:`relu` does without a gradient, once more: there it stands in line, to save this very call."""
@@ -125,7 +156,7 @@ class _Call:
             self.run(x.data_ptr(), 0, x.data_ptr())
             increment_version(x)
             return x
-        source = x if _is_dense(x) else _empty_like(x).copy_(x)  # dense, with the axes in the order of x
+        source = _dense(x)
         out = _empty_like(source)
         self.run(source.data_ptr(), 0, out.data_ptr())
         return x.copy_(out) if inplace else out
@@ -154,6 +185,57 @@ class _Call:
         return grad_input
 
 
+class _Masked:
+    """The kernels of a :class:`_Call` that write a mask forward and read it backward."""
+
+    def __init__(self, forward: registry.Choice, grad_input: registry.Choice, size: int):
+        self._forward, self._grad_input = forward, grad_input
+        self._bytes = size
+
+    def forward(self, x: Tensor, inplace: bool) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """The result, the mask, and the strides of the dense memory in whose order the bits of the mask are."""
+        if not registry.recorders:
+            return self._run_forward(x, inplace)
+        with registry.timed(self._forward):
+            return self._run_forward(x, inplace)
+
+    def _run_forward(self, x: Tensor, inplace: bool) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        source = _dense(x)
+        out = x if inplace and source is x else _empty_like(source)
+        mask = torch.empty(self._bytes, dtype=torch.uint8, device=x.device)
+        self._forward.plan.launch_masked(source.data_ptr(), 0, out.data_ptr(), mask.data_ptr())
+        if out is x:
+            increment_version(x)
+        return x.copy_(out) if inplace and out is not x else out, mask, out.stride()
+
+    def grad_input(self, mask: Tensor, strides: tuple[int, ...], grad_output: Tensor) -> Tensor:
+        """``strides`` are those of the memory that the mask describes. Differentiable in grad_output."""
+        if observed() or not plain(grad_output):
+            return torch.where(_bits(mask, strides, grad_output), grad_output, 0)
+        if grad_output.requires_grad and torch.is_grad_enabled():
+            return _apply_masked_grad_input(mask, strides, grad_output, self)
+        return self.run_grad_input(mask, strides, grad_output)
+
+    def run_grad_input(self, mask: Tensor, strides: tuple[int, ...], grad_output: Tensor) -> Tensor:
+        if not registry.recorders:
+            return self._run_grad_input(mask, strides, grad_output)
+        with registry.timed(self._grad_input):
+            return self._run_grad_input(mask, strides, grad_output)
+
+    def _run_grad_input(self, mask: Tensor, strides: tuple[int, ...], grad_output: Tensor) -> Tensor:
+        grad_input = torch.empty_strided(grad_output.shape, strides, dtype=grad_output.dtype, device=grad_output.device)
+        if grad_output.stride() != strides:
+            grad_output = _empty_like(grad_input).copy_(grad_output)
+        self._grad_input.plan.launch_masked(0, grad_output.data_ptr(), grad_input.data_ptr(), mask.data_ptr())
+        return grad_input
+
+
+def _bits(mask: Tensor, strides: tuple[int, ...], like: Tensor) -> Tensor:
+    """The mask of torch's operations: true where the gradient passes, with the shape of ``like``."""
+    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    return (mask.unsqueeze(1) >> places & 1).bool().flatten().as_strided(like.shape, strides)
+
+
 _calls: dict[tuple, _Call] = {}
 
 
@@ -173,6 +255,22 @@ class _Relu(torch.autograd.Function):
         return ctx.call.grad_input(y, grad_output), None, None
 
 
+class _MaskedRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, inplace, masked):
+        y, mask, strides = masked.forward(x, inplace)
+        if inplace:
+            ctx.mark_dirty(x)
+        ctx.save_for_backward(mask)
+        ctx.masked, ctx.strides = masked, strides
+        return y
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        (mask,) = ctx.saved_tensors
+        return ctx.masked.grad_input(mask, ctx.strides, grad_output), None, None
+
+
 class _ReluGradInput(torch.autograd.Function):
     """Linear in grad_output, constant almost everywhere in y: its own double backward is itself."""
 
@@ -188,5 +286,22 @@ class _ReluGradInput(torch.autograd.Function):
         return None, ctx.call.grad_input(y, grad), None
 
 
+class _MaskedReluGradInput(torch.autograd.Function):
+    """Linear in grad_output: its own double backward is itself."""
+
+    @staticmethod
+    def forward(ctx, mask, strides, grad_output, masked):
+        ctx.save_for_backward(mask)
+        ctx.masked, ctx.strides = masked, strides
+        return masked.run_grad_input(mask, strides, grad_output)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (mask,) = ctx.saved_tensors
+        return None, None, ctx.masked.grad_input(mask, ctx.strides, grad), None
+
+
 _apply_relu = super(torch.autograd.Function, _Relu).apply
+_apply_masked = super(torch.autograd.Function, _MaskedRelu).apply
+_apply_masked_grad_input = super(torch.autograd.Function, _MaskedReluGradInput).apply
 _apply_relu_grad_input = super(torch.autograd.Function, _ReluGradInput).apply

@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pycv import registry
 from pycv.info import commit
 from pycv.kernels import Kernel
 from pycv.listing import small_problem
+from pycv.problem import PointwiseProblem, Problem
 
 from .. import backend, compare, draw, raw
 
@@ -39,17 +41,23 @@ def problem_for(kernel: Kernel) -> str:
     return text
 
 
+def with_mask(problem: Problem, kernel: Kernel) -> list[Problem]:
+    """The problem, and for relu that with a mask, which is another function of the device."""
+    masked = [replace(problem, mask=True)] if isinstance(problem, PointwiseProblem) else []
+    return [problem, *(other for other in masked if kernel.supports(other) is None)]
+
+
 def wrong(kernel: Kernel) -> str | None:
     """What is wrong with the kernel's results, None if nothing is."""
     problem = backend.parse(problem_for(kernel))
     if reason := kernel.supports(problem):
         return f"does not support {problem}: {reason}"
-    for kind, limit in zip(("normal", "integers"), LIMITS, strict=True):
-        arrays, scalars = draw.data(problem, kind, np.random.default_rng(0))
+    for (kind, limit), one in product(zip(("normal", "integers"), LIMITS, strict=True), with_mask(problem, kernel)):
+        arrays, scalars = draw.data(one, kind, np.random.default_rng(0))
         try:
-            computed = raw.run(problem, kernel, arrays, scalars, workspace_limit=limit)
-            read, numeric_class = compare.as_read(kernel, problem, arrays)
-            compare.assert_close(problem, computed, read, False, numeric_class, **scalars)
+            computed = raw.run(one, kernel, arrays, scalars, workspace_limit=limit)
+            read, numeric_class = compare.as_read(kernel, one, arrays)
+            compare.assert_close(one, computed, read, False, numeric_class, **scalars)
         except (AssertionError, RuntimeError) as error:
             return str(error)
     return None

@@ -172,7 +172,7 @@ def test_every_entry_is_in_the_module_and_can_be_planned():
 
 def test_what_a_kernel_throws_is_an_error_of_python(monkeypatch):
     """On both ways in: a workspace that is not aligned stops the first asynchronous copy."""
-    plan = cuda.host_module().pointwise_plan("direct", "relu", "forward", "f32", 2**40)
+    plan = cuda.host_module().pointwise_plan("direct", "relu", "forward", "f32", 2**40, False)
     for call in (plan.run, plan.launch):
         with pytest.raises(RuntimeError, match="relu_kernel"):
             call(2, 0, 2)

@@ -88,6 +88,8 @@ channel_sum.forward n3c70h9w8 f32 nhwc>nchw cpu
 channel_sum.forward n2c16h47w45 f16 nchw cpu
 relu.{} e4099 f32 cpu
 relu.{} e4104 bf16 cpu
+relu.{} e4099 f32 cpu mask
+relu.{} e1101 f64 cpu mask
 """
 LIMITS = (2**28, 2**16)  # of the workspace: with splits, and in pieces
 DRAWN = 10

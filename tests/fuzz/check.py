@@ -99,6 +99,7 @@ def simplifications(problem: Problem) -> Iterator[Problem]:
 
 def _simplifications(p: Problem) -> Iterator[Problem]:
     if isinstance(p, PointwiseProblem):
+        yield replace(p, mask=False)
         yield from (replace(p, count=count) for count in _smaller(p.count, 0))
         return
     for name in ("input", "weight", "output", "a", "b", "out", "residual"):

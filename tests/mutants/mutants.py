@@ -412,7 +412,10 @@ MUTANTS = [
     ),
     # CUDA kernels by host execution: what is left over, the edge of a tile, waits, parts of k, the transposed problem
     Mutant(CUDA_RELU, "if (i < count) out[i]", "if (i + 1 < count) out[i]", CUDA_RELU_TESTS),
-    Mutant(CUDA_RELU, "return value <= 0 ?", "return value < 0 ?", CUDA_RELU_TESTS),
+    Mutant(CUDA_RELU, "return !(to_accumulator(y) <= 0);", "return !(to_accumulator(y) < 0);", CUDA_RELU_TESTS),
+    Mutant(CUDA_RELU, "<< (place + i)", "<< (place + N - 1 - i)", CUDA_RELU_TESTS),
+    Mutant(CUDA_RELU, "lanes < 8 / N; lanes *= 2) bits |=", "lanes < 4 / N; lanes *= 2) bits |=", CUDA_RELU_TESTS),
+    Mutant(CUDA_RELU, "mask[first / 8] >> (first % 8)", "mask[first / 8] >> (first % N)", CUDA_RELU_TESTS),
     Mutant(CUDA_TILES, "k + k_ < depth ? within : 0", "within", CUDA_GEMM_TESTS),
     Mutant(CUDA_TILES, "from_ += source_.advance;", "from_ += source_.k_stride;", CUDA_GEMM_TESTS),
     Mutant(CUDA_PIPELINE, "async_copy_wait<0>();", "async_copy_wait<1>();", CUDA_GEMM_TESTS),

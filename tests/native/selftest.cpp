@@ -584,7 +584,7 @@ void run_relu(const KernelEntry& entry, int64_t count, Pass pass) {
         y.values[i] = pass == Pass::forward ? (x.values[i] < 0 ? 0.0 : x.values[i])
                       : x.values[i] <= 0    ? 0.0
                                             : grad.values[i];
-    const PointwiseProblem p{PointwiseKind::relu, pass, dtype_of<T>, count};
+    const PointwiseProblem p{PointwiseKind::relu, pass, dtype_of<T>, count, false};
     describe("relu", text(pass), dtype_name<T>, "elements", count, side);
     const std::unique_ptr<PointwisePlan> plan(entry.pointwise(p, pick({1, 3})));
     plan->run({x_image.data(), pass == Pass::forward ? nullptr : grad_image.data(), y_image.data()});

@@ -10,6 +10,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 import pycv
 from pycv import functional as PF
 from pycv import registry
+from pycv.problem import PointwiseProblem
 
 from ..backend import BACKEND, DEVICE, STANDIN
 from .agreement import gradients_hold, outcome
@@ -150,6 +151,44 @@ def test_in_place_on_an_inference_tensor():
     for function in (F.relu, PF.relu):
         with pytest.raises(RuntimeError, match="outside InferenceMode"):
             function(x, inplace=True)
+
+
+def keeps_a_mask():
+    """Whether the kernels under test have one."""
+    (one,) = [k for k in registry.kernels("relu", "forward") if (k.backend, k.algorithm) == (BACKEND, "direct")]
+    return one.supports(PointwiseProblem("relu", "forward", 1, device=DEVICE, mask=True)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("inplace", [False, True], ids=["", "in place"])
+@pytest.mark.parametrize("layout", ["dense", "transposed", "channels_last", "strided", "scalar", "empty"])
+def test_what_is_kept_for_backward(layout, inplace, dtype):
+    """A bit per element where there is a mask, else the result; with strange gradients, of every order, and batched."""
+    x, saved = LAYOUTS[layout]().to(dtype), []
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    given = torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=x.device).copy_(leaves[0])
+    expected = F.relu(leaves[1])
+    with (
+        pycv.use(backend=BACKEND),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
+    ):
+        y = PF.relu(given, inplace)
+    kept = [t for t in saved if t.dtype is torch.uint8]
+    assert [t.numel() for t in kept] == ([-(-x.numel() // 8)] if keeps_a_mask() else [])
+    assert torch.equal(y, expected)
+    grads = torch.randn(3, *x.shape, dtype=dtype)
+    for g in (grads[0], grads.movedim(0, -1).contiguous()[..., 1], grads[:1, ...].expand(3, *x.shape)[2]):
+        ours, torchs = (
+            torch.autograd.grad(out, leaf, g, retain_graph=True)
+            for out, leaf in zip((y, expected), leaves, strict=True)
+        )
+        assert torch.equal(ours[0], torchs[0])
+    g = grads[0].clone().requires_grad_()
+    (first,) = torch.autograd.grad(y, leaves[0], g, create_graph=True)
+    (second,) = torch.autograd.grad(first, g, grads[1])
+    assert torch.equal(second, torch.ops.aten.threshold_backward(grads[1], expected.detach(), 0))
+    (batched,) = torch.autograd.grad(y, leaves[0], grads, is_grads_batched=True)
+    assert torch.equal(batched, torch.where(expected.detach() > 0, grads, 0))
 
 
 def test_gradients_of_every_order_and_layout():
