@@ -46,7 +46,7 @@ def supports(problem):
     device = "cpu" if interpreted() else "cuda"
     if problem.device != device or problem.dtype not in ("f32", "f64", "f16"):
         return f"{problem.dtype} on {problem.device}: mine takes f32, f64 and f16 on {device}"
-    return None
+    return "mask: mine has none" if problem.mask else None
 
 
 def plan(problem, threads, workspace_limit, tile=1024):

@@ -8,6 +8,7 @@ the op's other path: its torch.library op, or torch's own op where that is the b
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -114,11 +115,16 @@ def holds_tensor(arguments: tuple) -> bool:
 
 
 def choose(device: torch.device, problem: Problem, settings: Settings, kept: bool = False) -> registry.Choice:
-    """The registry's choice, made on the tensors' own GPU: torch's current one may be of another kind."""
+    """The registry's choice for tensors of a device."""
+    with current_gpu(device):
+        return registry.choose(problem, settings, threads(), kept)
+
+
+def current_gpu(device: torch.device) -> AbstractContextManager:
+    """Around choosing: kernels are judged on torch's current GPU, and that of the tensors may be of another kind."""
     if device.type == "cuda" and device.index != torch.cuda.current_device():
-        with torch.cuda.device(device):
-            return registry.choose(problem, settings, threads(), kept)
-    return registry.choose(problem, settings, threads(), kept)
+        return torch.cuda.device(device)
+    return nullcontext()
 
 
 def remember(choices: dict[tuple, T], key: tuple, choice: T) -> T:

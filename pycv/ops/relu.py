@@ -25,7 +25,7 @@ from torch.autograd.graph import increment_version
 
 from .. import registry, settings
 from ..problem import PointwiseProblem
-from ._dispatch import DTYPES, observed, plain, remember, threads
+from ._dispatch import DTYPES, choose, current_gpu, observed, plain, remember, threads
 
 _empty_like = torch.empty_like
 _is_grad_enabled = torch.is_grad_enabled
@@ -105,7 +105,7 @@ class _Call:
 
     def __init__(self, x: Tensor, current: settings.Settings):
         self._problem = (x.numel(), DTYPES.get(x.dtype, str(x.dtype)), x.device.type)
-        self._settings = current
+        self._settings, self._device = current, x.device
         self._choice = self._choose("forward")
         self.run: Any = self._choice.plan.launch if self._choice.plan is not None else None
 
@@ -114,7 +114,7 @@ class _Call:
         return self._choose("grad_input")
 
     def _choose(self, pass_: str) -> registry.Choice:
-        return registry.choose(self._problem_of(pass_), self._settings, threads())
+        return choose(self._device, self._problem_of(pass_), self._settings)
 
     def _problem_of(self, pass_: str, mask: bool = False) -> PointwiseProblem:
         return PointwiseProblem("relu", pass_, *self._problem, mask)
@@ -131,7 +131,8 @@ class _Call:
 
     def _with_mask(self, choice: registry.Choice) -> registry.Choice | None:
         problem = self._problem_of(choice.problem.pass_, True)
-        return registry.same_kernel(choice, problem, self._settings, threads())
+        with current_gpu(self._device):
+            return registry.same_kernel(choice, problem, self._settings, threads())
 
     def forward(self, x: Tensor, inplace: bool) -> Tensor:
         """What :func:`relu` does without a gradient, once more: there it stands in line, to save this very call."""
