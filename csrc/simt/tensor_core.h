@@ -1,8 +1,8 @@
 // Tensor cores on the host: ldmatrix and mma.sync as collectives of a full warp (cuda/device/mma.h says who holds
 // what).
 //
-// Products of two operands are exact; they are added to the sum one after the other, in the order of k, and what the sum
-// has no bits for is cut off each time, towards zero: the device adds several at once before it cuts.
+// Products of two operands are exact; they are added to the sum one after the other, in the order of k, and what the
+// sum has no bits for is cut off each time, towards zero: the device adds several at once before it cuts.
 #pragma once
 
 #include "runtime.h"
