@@ -1,7 +1,8 @@
 // The shared memory of the block that runs: one dynamic piece, and the kernel's __shared__ variables.
 //
 // Every block finds it poisoned: what it reads before it has written is NaN in every floating-point type. Around the
-// dynamic piece lie canaries; AddressSanitizer guards both kinds at every access.
+// dynamic piece lie canaries; around the variables, which lie where the linker puts them, none. AddressSanitizer guards
+// both kinds at every access.
 #pragma once
 
 #include <cstddef>

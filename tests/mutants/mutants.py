@@ -56,6 +56,7 @@ SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py:
 NUMBA, NUMBA_CUDA_TESTS = "kernels/numba/", "tests/numba/test_cuda.py"
 NUMBA_THREADS_TEST = "tests/numba/test_backend.py::test_torchs_runtime_and_the_users_thread_count"
 CUDA_RELU, CUDA_RELU_TESTS = "csrc/cuda/relu.cu", "tests/cuda/test_relu.py"
+CUDA_FAR_TESTS = "tests/cuda/test_far_apart.py"
 CUDA_TILES, CUDA_PIPELINE, CUDA_WARPS, CUDA_GEMM_TESTS = (
     "csrc/cuda/gemm_tiles.h",
     "csrc/cuda/gemm_pipeline.h",
@@ -442,6 +443,18 @@ MUTANTS = [
     Mutant("csrc/cuda/max_pool.cu", ".where[v] + v * next)", ".where[v])", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/max_pool.cu", "folds[0].where[v] += g.w.before(at.w + v);", ";", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/avg_pool.cu", "divisor.along<A>(g.w, window + k);", "W::filter;", CUDA_POOL_TESTS),
+    # offsets in 32 bits
+    Mutant("csrc/cuda/norm.h", "return image * n +", "return static_cast<int>(image * n) +", CUDA_FAR_TESTS),
+    Mutant(
+        "csrc/cuda/avg_pool.cu", "<V>(g, x + at.n * g.input.n +", "<V>(g, x + int(at.n * g.input.n) +", CUDA_FAR_TESTS
+    ),
+    Mutant(
+        "csrc/cuda/gemm.h",
+        "strides.batch + row * strides.row +",
+        "strides.batch + int(row * strides.row) +",
+        CUDA_FAR_TESTS,
+    ),
+    Mutant("csrc/cuda/conv_gather.h", "{n * s.n + offset_of(s, sd", "{int(n * s.n) + offset_of(s, sd", CUDA_FAR_TESTS),
     # norms and transposes: barriers of a tree, the last chunk, relu's mask, mirrored windows, rows as columns
     Mutant(CUDA_NORM, "        __syncthreads();\n    }\n    if", "    }\n    if", CUDA_NORM_TESTS),
     Mutant(CUDA_NORM, "i < chunks; i +=", "i + 1 < chunks; i +=", CUDA_NORM_TESTS),

@@ -296,6 +296,21 @@ TWINS(static_bounds) {
     cases::expect(out, cases::table(threads, index_of));
 }
 
+// What lies behind the variable is of no use to anybody here, so that no result shows the write.
+__global__ void static_overrun_kernel(int* out, int shift) {
+    __shared__ int tile[threads];
+    const int i = static_cast<int>(threadIdx.x);
+    tile[i] = i;
+    if (i == threads - 1) tile[i + shift] = i;  // line: static_overrun
+    out[i] = tile[i];
+}
+
+TWINS(static_overrun) {
+    std::vector<int> out(threads, -1);
+    launch(static_overrun_kernel, dim3(1), dim3(threads), 0, nullptr, out.data(), Right ? 0 : 1);
+    cases::expect(out, cases::table(threads, index_of));
+}
+
 __global__ void dynamic_bounds_kernel(int* out, int shift) {
     PYCV_SHARED(int, tile);
     const int i = static_cast<int>(threadIdx.x);

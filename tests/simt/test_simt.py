@@ -93,6 +93,7 @@ ADDRESSES = {
     "global_bounds": r"heap-buffer-overflow .*planted.cu:LINE in difference_kernel",
     "async_bounds": r"error: async_bounds_kernel<false>: an asynchronous copy reads out of bounds \(planted.cu:LINE, ",
     "static_bounds": r"global-buffer-overflow .*planted.cu:LINE in static_bounds_kernel",
+    "static_overrun": r"global-buffer-overflow .*planted.cu:LINE in static_overrun_kernel",
     "dynamic_bounds": r"use-after-poison .*planted.cu:LINE in dynamic_bounds_kernel",
 }
 # No thread order shows these: threads run one at a time here.
