@@ -566,6 +566,9 @@ MUTANTS = [
     _triton(
         "avg_pool.py", "tl.minimum(end, size + PADDING) - first", "tl.minimum(end, size) - first", "avg_pool_gradient"
     ),
+    _triton("gemm_persistent.py", "out.store([row, column]", "out.store([column, row]", "persistent"),
+    _triton("gemm_persistent.py", "column = (first_column + ", "column = (0 * first_column + ", "persistent"),
+    _triton("plans.py", "self._described if fits", "self._described if True", "persistent"),
     _triton("relu.py", "value <= 0", "value < 0", "relu_gradient"),
     _triton("channel_sum.py", "range(0, count)", "range(1, count)", "channel_sum"),
     _triton("language.py", "0x7FFF + ((bits >> 16) & 1)", "0x8000", "gemm_rounded"),
