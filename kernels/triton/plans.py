@@ -83,14 +83,14 @@ class Gemm:
 
 class PersistentGemm:
     """As Gemm, for what gemm_persistent.py takes. A second launch does without descriptors, for addresses that they do
-    not take."""
+    not take: in the tile of the rule, as the larger ones leave too few registers for addresses."""
 
     workspace_bytes = 0
     prepared_weight_bytes = 0
 
     def __init__(self, p: GemmProblem, processors: int, tile: Tile | None = None) -> None:
-        tile = tile or tile_of(product_of(p, "ieee"))
-        programs = min(processors, tile.covering(p.m, p.n))
+        rule = tile_of(product_of(p, "ieee"))
+        tile = tile or rule
         strides = {
             "a": p.a.strides(p.m, p.k), "b": p.b.strides(p.k, p.n), "out": p.out.strides(p.m, p.n),
             "residual": (p.residual or p.out).strides(p.m, p.n),
@@ -105,15 +105,15 @@ class PersistentGemm:
         self._blocks = tuple(blocks)
         self._described, self._plain = self.launches = tuple(
             Launch(
-                gemm_persistent.product, programs, pointers,
+                gemm_persistent.product, programs := min(processors, each.covering(p.m, p.n)), pointers,
                 m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
                 **{f"{x}_row": row for x, (_, row, _) in strides.items()},
                 **{f"{x}_column": column for x, (_, _, column) in strides.items()},
                 DESCRIBED="a" in described, OUT_DESCRIBED="out" in described,
                 A_IS_COLUMNS=p.a.kind == "col", B_IS_COLUMNS=p.b.kind == "col", PROGRAMS=programs,
-                ACC=sum_type(p.dtype), PRECISION="ieee", **tile.constants(),
+                ACC=sum_type(p.dtype), PRECISION="ieee", **each.constants(),
             )
-            for described, pointers in ((blocks, addresses | blocks), ({}, addresses))
+            for each, described, pointers in ((tile, blocks, addresses | blocks), (rule, {}, addresses))
         )  # fmt: skip
 
     def run(
