@@ -504,7 +504,6 @@ MUTANTS = [
     _numba("pool_windows.py", "-(-(o + 1) * size // out)", "(o + 1) * size // out", "adaptive"),
     _numba("sharing.py", "items * (before + 1) // threads", "items // threads * (before + 1)", "threads"),
     Mutant(f"{NUMBA}threads.py", "            _exchange(before)\n", "            pass\n", NUMBA_THREADS_TEST),
-    Mutant(f"{NUMBA}forks.py", "forked = False", "forked = True", NUMBA_THREADS_TEST),
     Mutant(f"{NUMBA}cuda_relu.py", "if i < x.size:", "if i + 1 < x.size:", NUMBA_CUDA_TESTS),
     Mutant(f"{NUMBA}cuda_max_pool.py", "value > best or", "value >= best or", NUMBA_CUDA_TESTS),
     Mutant(f"{NUMBA}cuda_conv_direct.py", "if j >= 0 and j <", "if j <", NUMBA_CUDA_TESTS),
