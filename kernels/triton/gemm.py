@@ -32,24 +32,24 @@ def product(
         sums = multiply_add(left, right, sums, PRECISION)
         from_a += tl.cast(a_column, tl.int64) * BK
         from_b += tl.cast(b_row, tl.int64) * BK
-    finish(
-        sums, out, bias, residual, alpha, beta, batch, rows, columns, m, n, out_batch, out_row, out_column,
-        residual_batch, residual_row, residual_column, SCALED, RELU, ACC,
+    sums = finished(
+        sums, bias, residual, alpha, beta, batch, rows, columns, m, n, residual_batch, residual_row, residual_column,
+        SCALED, RELU, ACC,
     )  # fmt: skip
+    put(out + batch * out_batch + rows * out_row + columns * out_column, sums, (rows < m) & (columns < n))
 
 
 @triton.jit
-def finish(
-    sums, out, bias, residual, alpha, beta, batch, rows, columns, m, n, out_batch, out_row, out_column,
-    residual_batch, residual_row, residual_column, SCALED: tl.constexpr, RELU: tl.constexpr, ACC: tl.constexpr,
+def finished(
+    sums, bias, residual, alpha, beta, batch, rows, columns, m, n, residual_batch, residual_row, residual_column,
+    SCALED: tl.constexpr, RELU: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """All that follows the product, and the store."""
-    inside = (rows < m) & (columns < n)
+    """All that follows the product, but the store."""
     if SCALED:
         sums *= number(alpha, ACC)
     if residual is not None:
         at = residual + batch * residual_batch + rows * residual_row + columns * residual_column
-        added = tl.load(at, mask=inside, other=0).to(ACC)
+        added = tl.load(at, mask=(rows < m) & (columns < n), other=0).to(ACC)
         if SCALED:
             added *= number(beta, ACC)
         sums += added
@@ -57,4 +57,4 @@ def finish(
         sums += tl.load(bias + columns, mask=columns < n, other=0).to(ACC)
     if RELU:
         sums = tl.where(sums < 0, 0.0, sums)
-    put(out + batch * out_batch + rows * out_row + columns * out_column, sums, inside)
+    return sums

@@ -22,13 +22,18 @@ def number(bits, ACC: tl.constexpr):
 
 
 @triton.jit
-def put(pointer, value, mask):
-    """Stores values rounded to nearest even."""
-    if INTERPRETED and pointer.dtype.element_ty == tl.bfloat16:
+def rounded(value, dtype: tl.constexpr):
+    """In another dtype, to nearest even."""
+    if INTERPRETED and dtype == tl.bfloat16:
         bits = value.to(tl.int32, bitcast=True)
         nearest = ((bits + (0x7FFF + ((bits >> 16) & 1))) & -0x10000).to(tl.float32, bitcast=True)
         value = tl.where(value != value, value, nearest)
-    tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
+    return value.to(dtype)
+
+
+@triton.jit
+def put(pointer, value, mask):
+    tl.store(pointer, rounded(value, pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit

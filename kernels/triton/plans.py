@@ -82,40 +82,48 @@ class Gemm:
 
 
 class PersistentGemm:
-    """As Gemm. Addresses that no descriptor takes are left to a plan of that kind."""
+    """As Gemm, for what gemm_persistent.py takes. A second launch does without descriptors, for addresses that they do
+    not take: in the tile of the rule, as the larger ones leave too few registers for addresses."""
 
     workspace_bytes = 0
     prepared_weight_bytes = 0
 
     def __init__(self, p: GemmProblem, processors: int, tile: Tile | None = None) -> None:
-        tile = tile or tile_of(product_of(p, "ieee"))
-        programs = min(processors, tile.covering(p.m, p.n))
-        out, residual = p.out.strides(p.m, p.n), (p.residual or p.out).strides(p.m, p.n)
-        pointers: dict[str, str | Block] = {
+        rule = tile_of(product_of(p, "ieee"))
+        tile = tile or rule
+        strides = {
+            "a": p.a.strides(p.m, p.k), "b": p.b.strides(p.k, p.n), "out": p.out.strides(p.m, p.n),
+            "residual": (p.residual or p.out).strides(p.m, p.n),
+        }  # fmt: skip
+        row = strides["out"][1]
+        stored = p.out.kind == "row" and row >= p.n and row * ITEMSIZES[p.dtype] % DESCRIPTOR_ALIGNMENT == 0
+        addresses: dict[str, str | Block] = dict.fromkeys(("a", "b", "out", "bias", "residual"), p.dtype)
+        blocks = {
             "a": _block(p.a, p.dtype, p.m, p.k, (tile.rows, tile.depth)),
             "b": _block(p.b, p.dtype, p.k, p.n, (tile.depth, tile.columns)),
-            **dict.fromkeys(("out", "bias", "residual"), p.dtype),
-        }  # fmt: skip
-        self.launches = (
+        } | ({"out": _block(p.out, p.dtype, p.m, p.n, (tile.rows, tile.columns))} if stored else {})
+        self._blocks = tuple(blocks)
+        self._described, self._plain = self.launches = tuple(
             Launch(
-                gemm_persistent.product, programs, pointers,
+                gemm_persistent.product, programs := min(processors, each.covering(p.m, p.n)), pointers,
                 m=p.m, n=p.n, k=p.k, alpha=bits(1.0), beta=bits(1.0), SCALED=False, RELU="relu" in p.epilogue,
-                out_row=out[1], out_column=out[2], residual_row=residual[1], residual_column=residual[2],
+                **{f"{x}_row": row for x, (_, row, _) in strides.items()},
+                **{f"{x}_column": column for x, (_, _, column) in strides.items()},
+                DESCRIBED="a" in described, OUT_DESCRIBED="out" in described,
                 A_IS_COLUMNS=p.a.kind == "col", B_IS_COLUMNS=p.b.kind == "col", PROGRAMS=programs,
-                ACC=sum_type(p.dtype), PRECISION="ieee", **tile.constants(),
-            ),
+                ACC=sum_type(p.dtype), PRECISION="ieee", **each.constants(),
+            )
+            for each, described, pointers in ((tile, blocks, addresses | blocks), (rule, {}, addresses))
         )  # fmt: skip
-        self._tiled = Gemm(p, "ieee")
 
     def run(
         self, a: int, b: int, out: int, bias: int = 0, residual: int = 0, alpha: float = 1.0, beta: float = 1.0,
         workspace: int = 0, b_prepared: bool = False,
     ) -> None:  # fmt: skip
         """With beta 0 the residual is not read."""
-        if (a | b) % DESCRIPTOR_ALIGNMENT:
-            self._tiled.run(a, b, out, bias, residual, alpha, beta)
-            return
-        self.launches[0](_scaled(alpha, beta), a=a, b=b, out=out, bias=bias, residual=residual if beta != 0 else 0)
+        operands = {"a": a, "b": b, "out": out, "bias": bias, "residual": residual if beta != 0 else 0}
+        fits = all(operands[name] % DESCRIPTOR_ALIGNMENT == 0 for name in self._blocks)
+        (self._described if fits else self._plain)(_scaled(alpha, beta), **operands)
 
     def launch(self, a: int, b: int, out: int, bias: int, residual: int, workspace: int, b_prepared: bool) -> None:
         self.run(a, b, out, bias, residual)

@@ -556,7 +556,6 @@ MUTANTS = [
     _numba("pool_windows.py", "-(-(o + 1) * size // out)", "(o + 1) * size // out", "adaptive"),
     _numba("sharing.py", "items * (before + 1) // threads", "items // threads * (before + 1)", "threads"),
     Mutant(f"{NUMBA}threads.py", "            _exchange(before)\n", "            pass\n", NUMBA_THREADS_TEST),
-    Mutant(f"{NUMBA}forks.py", "forked = False", "forked = True", NUMBA_THREADS_TEST),
     Mutant(f"{NUMBA}cuda_relu.py", "if i < x.size:", "if i + 1 < x.size:", NUMBA_CUDA_TESTS),
     Mutant(f"{NUMBA}cuda_max_pool.py", "value > best or", "value >= best or", NUMBA_CUDA_TESTS),
     Mutant(f"{NUMBA}cuda_conv_direct.py", "if j >= 0 and j <", "if j <", NUMBA_CUDA_TESTS),
@@ -627,6 +626,9 @@ MUTANTS = [
     _triton(
         "avg_pool.py", "tl.minimum(end, size + PADDING) - first", "tl.minimum(end, size) - first", "avg_pool_gradient"
     ),
+    _triton("gemm_persistent.py", "out.store([row, column]", "out.store([column, row]", "persistent"),
+    _triton("gemm_persistent.py", "column = (first_column + ", "column = (0 * first_column + ", "persistent"),
+    _triton("plans.py", "self._described if fits", "self._described if True", "persistent"),
     _triton("relu.py", "value <= 0", "value < 0", "relu_gradient"),
     _triton("channel_sum.py", "range(0, count)", "range(1, count)", "channel_sum"),
     _triton("language.py", "0x7FFF + ((bits >> 16) & 1)", "0x8000", "gemm_rounded"),

@@ -98,6 +98,10 @@ def compiled(problem, kernel, capability):
     algorithm = kernel.full_algorithm
     on_tensor_cores = algorithm != "direct" and (problem.dtype != "f32" or algorithm == "fft" or "tf32" in algorithm)
     assert ("mma.sync" in code or "wgmma.mma_async" in code) == on_tensor_cores
+    if algorithm == "persistent" and capability >= 90:  # blocks of operands and result, by its first launch
+        described = binaries[0].asm["ptx"]
+        assert "cp.async.bulk.tensor.2d.global.shared" in described and "st.global" not in described
+        assert "cp.async.bulk.tensor.2d.shared" in described
     assert max(binary.metadata.shared for binary in binaries) <= SHARED_MEMORY[capability]
     return binaries
 
