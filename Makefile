@@ -55,10 +55,14 @@ test-triton:  ## the op tests on the Triton kernels, in its interpreter, every m
 	@$(INTERPRETED) .venv/bin/python -m tests.fuzz --n 500
 	@$(PYTEST) -m "full or not full" tests/triton
 
-test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, in .venv-torch211
+test-torch211: build/constraints-torch211.txt  ## the op tests at the oldest supported torch, and the rehearsal with nothing else
 	@VENV=.venv-torch211 CONSTRAINTS=$< tools/setup.sh test
 	@.venv-torch211/bin/python -m pytest -n 2 tests/ops tests/nn
-	@PYTHON=.venv-torch211/bin/python benchmarks/gpu/check.sh --rehearse runs/gpu-rehearsal
+	@$(or $(PYTHON),python3) -m venv --clear .venv-torch211-bare
+	@.venv-torch211-bare/bin/pip install -q --no-compile --disable-pip-version-check -c $< $(PIP_ARGS) \
+	    torch numpy pytest pybind11 setuptools
+	@! .venv-torch211-bare/bin/python -c 'import hypothesis' 2>/dev/null
+	@PYTHON=.venv-torch211-bare/bin/python benchmarks/gpu/check.sh --rehearse runs/gpu-rehearsal
 
 # torch 2.11 excludes newer versions of setuptools and Triton.
 build/constraints-torch211.txt: constraints.txt Makefile
@@ -95,6 +99,6 @@ format:  ## rewrite every file as lint wants it
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.cc' -o -name '*.cu' -o -name '*.h')
 
 clean:  ## remove everything that was built or downloaded
-	rm -rf .venv .venv-torch211 build dist *.egg-info pycv/*.so runs
+	rm -rf .venv .venv-torch211 .venv-torch211-bare build dist *.egg-info pycv/*.so runs
 	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@
 #
 # Needs PyTorch >= 2.11, NumPy, pytest, pybind11 and setuptools for the interpreter that PYTHON names (python3), for the
 # CUDA C++ kernels CUDA 13 (nvcc, compute-sanitizer), for Triton's the package triton, and no network; the tools of CUDA
-# are looked for in PATH and CUDA_HOME (/usr/local/cuda). Without --backend both are checked, each where what it needs is
+# are looked for in PATH and CUDA_HOME (/usr/local/cuda). Without --backend both are checked, where what they need is
 # there. OUT (runs/gpu; a new one is named with a slash) receives a log per stage and what the last stages write. Each
 # stage can run alone by its name, and is stopped after ten minutes; one that fails does not stop the others. What goes
 # file by file or problem by problem is "unfinished" when its time is over: run it again, and it goes on from there.
@@ -269,7 +269,7 @@ tune() {
 goes_on() {
     local status=$out/stages/$1.status
     [[ " $unfinished 124 137 " == *" $(cat "$status" 2>/dev/null) "* ]] &&
-        [[ -z $(find csrc kernels pycv tests benchmarks -newer "$status" \( -name '*.py' -o -name '*.cu' -o -name '*.h' \)) ]]
+        [[ -z $(find csrc kernels pycv tests benchmarks -newer "$status" -regex '.*\.\(py\|cu\|h\)') ]]
 }
 
 export -f test_with test_each small sanitized "${all[@]}"
@@ -282,7 +282,8 @@ for name in "${chosen[@]}"; do
         rm -rf "$out/stages/$name"
         [[ " bench ncu tune " == *" $name "* ]] && rm -rf "${out:?}/$name"
     fi
-    lists="stage=$name backends='${backends[*]}' of_cuda='${of_cuda[*]}' of_triton='${of_triton[*]}' without=' ${without[*]} '"
+    lists="stage=$name backends='${backends[*]}' without=' ${without[*]} '"
+    lists+=" of_cuda='${of_cuda[*]}' of_triton='${of_triton[*]}'"
     timeout -k 10 600 bash -c "$lists; set -uo pipefail; $name" </dev/null 2>&1 | tee "$out/stages/$name.log"
     status=${PIPESTATUS[0]}
     echo "$status" >"$out/stages/$name.status"

@@ -1,7 +1,7 @@
 """What nvcc makes of csrc/cuda: it compiles for every architecture, tuned kernels spill nothing, the module loads.
 
-With PYCV_DRAWN=1, as in CI, every file is compiled for one of the architectures, drawn by the seed; those for Hopper's
-tensor cores for Hopper. That is of the code for the device alone, half the time: host execution compiles the rest.
+With PYCV_DRAWN=1, as in CI, files whose kernels are tuned are compiled for every architecture, the others for one of
+them, drawn by the seed; those for Hopper's tensor cores for Hopper.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pycv import registry
+from pycv.bench import readme
 from tools import cuda, native
 
 from ..seed import SEED
@@ -22,15 +24,21 @@ from ..seed import SEED
 JOBS = cuda.kernel_jobs()
 # The kernels that they launch are in a file of each arithmetic.
 PLANS_ONLY = {"gemm_mma_sync.cu", "gemm_wgmma_3_persistent.cu", "conv_wgmma.cu"}
+COPIES_ONLY = PLANS_ONLY | {"conv_implicit_gemm.cu", "conv_mma_sync.cu"}  # ... or all but those that rearrange weights
 
 
 DRAWN = os.environ.get("PYCV_DRAWN") == "1"
 
 
+def tuned(job: native.Job) -> bool:
+    """A file says "Tuned:" in its header comment if none of its kernels may spill registers."""
+    return re.search(r"^// .*Tuned:", (native.ROOT / job.source).read_text(), re.MULTILINE) is not None
+
+
 def architectures(job: native.Job) -> list[str]:
     """Those that the tests compile a file for."""
     every = cuda.DEFAULT_ARCHITECTURES.split(";")
-    if not DRAWN:
+    if not DRAWN or tuned(job):
         return every
     drawn = "9.0a" if "_wgmma" in job.source else random.Random(f"{SEED}.{job.source}").choice(every)
     return [drawn.removesuffix("+PTX")]
@@ -42,7 +50,7 @@ def nvcc_for(job: native.Job) -> cuda.Nvcc:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI is to compile the CUDA kernels, but there is no nvcc: {cuda.INSTALL}")
         pytest.skip("no nvcc here")
-    return cuda.Nvcc(home, ";".join(architectures(job)), ("-cubin",) if DRAWN else ())
+    return cuda.Nvcc(home, ";".join(architectures(job)))
 
 
 def compiled(job: native.Job) -> Path:
@@ -70,11 +78,10 @@ def kernels(report: str) -> list[tuple[str, str, int]]:
 @pytest.mark.full  # minutes; CI runs it as a stage of its own
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: Path(job.source).name)
 def test_compiles_everywhere_and_tuned_kernels_spill_nothing(job):
-    """A file says "Tuned:" in its header comment if none of its kernels may spill registers."""
     found = kernels(cuda.report_of(compiled(job)).read_text())
     expected = set() if Path(job.source).name in PLANS_ONLY else set(map(machine, architectures(job)))
     assert {architecture for _, architecture, _ in found} == expected
-    if re.search(r"^// .*Tuned:", (native.ROOT / job.source).read_text(), re.MULTILINE):
+    if tuned(job):
         assert [entry for entry in found if entry[2]] == []
 
 
@@ -82,6 +89,8 @@ def machine_code(job: native.Job, architecture: str) -> list[str]:
     """Of each kernel of a file, by cuobjdump; its name comes first."""
     cuobjdump = cuda.cuobjdump()
     if cuobjdump is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI is to look at the machine code, but there is no cuobjdump, neither nvcc's nor triton's")
         pytest.skip("no cuobjdump, neither of the toolkit nor of triton")
     command = [cuobjdump, "-sass", "-arch", architecture, compiled(job)]
     code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -149,7 +158,24 @@ def test_hopper_multiplies_and_copies_on_its_own(job):
 
 
 def test_some_file_is_tuned():
-    assert any("// Tuned:" in (native.ROOT / job.source).read_text() for job in JOBS)
+    assert any(map(tuned, JOBS))
+
+
+def test_tuned_files_are_compiled_for_every_architecture_on_every_commit(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "DRAWN", True)
+    every = cuda.DEFAULT_ARCHITECTURES.split(";")
+    for job in JOBS:
+        assert architectures(job) == every if tuned(job) else len(architectures(job)) == 1
+
+
+def test_the_readme_says_which_kernels_are_drawn():
+    """Of those that are in files of their own name."""
+    names = {Path(job.source).stem: job for job in JOBS if "_wgmma" not in job.source}
+    for kernel in registry.kernels():
+        family = re.sub(r"[123]d$", "", kernel.op)
+        job = names.get(f"{family}_{kernel.algorithm}") or names.get(family)
+        if kernel.backend == "cuda" and job is not None and Path(job.source).name not in COPIES_ONLY:
+            assert (readme.DRAWN.match(f"{family}: {kernel.algorithm}") is None) == tuned(job), kernel.name
 
 
 def test_spills_are_seen():
@@ -170,7 +196,6 @@ print(module.device_count(), module.device_error())
 
 
 @pytest.mark.full
-@pytest.mark.skipif(DRAWN, reason="PYCV_DRAWN=1 compiles no code for the host")
 def test_the_module_loads_without_a_driver(tmp_path):
     target = tmp_path / "_cuda.so"
     cuda.link(target, nvcc_for(JOBS[0]), cuda.DEFAULT_ARCHITECTURES, [compiled(job) for job in JOBS])
