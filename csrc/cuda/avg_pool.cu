@@ -147,7 +147,7 @@ __global__ void avg_pool_gradient_kernel(PoolWindows g, PoolPlaces places, PoolD
     }
 }
 
-// V * stride neighbouring inputs (pool_rows.h); those of two rows would take 190 registers.
+// V * stride neighbouring inputs of one row (pool_rows.h): up to 184 registers, the counts of its windows among them.
 template <class T, class W, int V>
 __global__ void avg_pool_rows_gradient_kernel(PoolWindows g, PoolPlaces places, PoolDivisor divisor,
                                               const T* grad_output, T* grad_input) {
