@@ -147,8 +147,8 @@ __global__ void avg_pool_gradient_kernel(PoolWindows g, PoolPlaces places, PoolD
     }
 }
 
-// V * stride neighbouring inputs of R rows (pool_rows.h).
-template <class T, class W, int V, int R>
+// V * stride neighbouring inputs of one row (pool_rows.h): up to 184 registers, the counts of its windows among them.
+template <class T, class W, int V>
 __global__ void avg_pool_rows_gradient_kernel(PoolWindows g, PoolPlaces places, PoolDivisor divisor,
                                               const T* grad_output, T* grad_input) {
     using A = accumulator_t<T>;
@@ -156,14 +156,11 @@ __global__ void avg_pool_rows_gradient_kernel(PoolWindows g, PoolPlaces places, 
     const int64_t item = pool_item();
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
-    const PoolSpan d = g.d.covering(at.d);
+    const PoolSpan d = g.d.covering(at.d), h = g.h.covering(at.h);
     const int window = at.w / W::stride;
-    PoolSpan h[R];
-#pragma unroll
-    for (int r = 0; r < R; ++r) h[r] = g.h.covering(min(at.h + r, g.h.size - 1));
-    A sums[R][Reach::inputs] = {};
+    A sums[Reach::inputs] = {};
     for (int i = d.begin; i < d.end; ++i)
-        for (int j = h[0].begin; j < h[R - 1].end; ++j) {
+        for (int j = h.begin; j < h.end; ++j) {
             const T* row = grad_output + at.n * g.output.n + at.c * g.output.c + pool_offset(g.output, i, j, 0);
             RowSegment<Reach::first, Reach::last, V, A> grads;
             grads.load(row, window, g.w.out, A(0));
@@ -171,33 +168,19 @@ __global__ void avg_pool_rows_gradient_kernel(PoolWindows g, PoolPlaces places, 
             const A share = 1 / (divisor.whole<A>() * count);
 #pragma unroll
             for (int k = Reach::first; k <= Reach::last; ++k) {
-                A& grad = grads.of[k - Reach::first];
-                grad *= share;
+                A grad = grads.of[k - Reach::first] * share;
                 const bool inside = window + k >= 0 && window + k < g.w.out;
                 if (!divisor.given && inside) grad /= divisor.along<A>(g.w, window + k);
-            }
-            A across[Reach::inputs] = {};
-#pragma unroll
-            for (int k = Reach::first; k <= Reach::last; ++k)
 #pragma unroll
                 for (int t = 0; t < W::filter; ++t) {
                     const int input = k * W::stride - W::padding + t;
-                    if (input >= 0 && input < Reach::inputs) across[input] += grads.of[k - Reach::first];
+                    if (input >= 0 && input < Reach::inputs) sums[input] += grad;
                 }
-#pragma unroll
-            for (int r = 0; r < R; ++r) {
-                if (j < h[r].begin || j >= h[r].end) continue;
-#pragma unroll
-                for (int v = 0; v < Reach::inputs; ++v) sums[r][v] += across[v];
             }
         }
+    T* const to = grad_input + at.n * g.input.n + at.c * g.input.c + pool_offset(g.input, at.d, at.h, at.w);
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-        if (at.h + r >= g.h.size) break;
-        T* const to = grad_input + at.n * g.input.n + at.c * g.input.c + pool_offset(g.input, at.d, at.h + r, at.w);
-#pragma unroll
-        for (int v = 0; v < Reach::inputs; v += V) store_row_of<V>(to + v, sums[r] + v, g.w.size - at.w - v);
-    }
+    for (int v = 0; v < Reach::inputs; v += V) store_row_of<V>(to + v, sums + v, g.w.size - at.w - v);
 }
 
 template <class T>
@@ -247,10 +230,10 @@ private:
 
     template <class W>
     void rows_gradient(const PoolArguments& a, Stream stream) const {
-        constexpr int V = widest_vector<T>, R = kPoolVectorRows;
-        const PoolPlaces places(false, p_.n, p_.c, 1, p_.size, R, V * W::stride);
+        constexpr int V = widest_vector<T>;
+        const PoolPlaces places(false, p_.n, p_.c, 1, p_.size, 1, V * W::stride);
         if (places.count() == 0) return;
-        launch(avg_pool_rows_gradient_kernel<T, W, V, R>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_,
+        launch(avg_pool_rows_gradient_kernel<T, W, V>, pool_grid(places.count()), kPoolThreads, 0, stream, windows_,
                places, divisor_, static_cast<const T*>(a.output), static_cast<T*>(a.input));
     }
 

@@ -1,15 +1,15 @@
 // Pooling of rows in vectors: windows along the width that the compiler knows, over rows without gaps (nchw).
 //
-// A thread computes V neighbouring outputs (16 bytes), in the gradient the V * stride inputs of 2 rows that they begin
-// at. It loads the segment of a row that these windows cover once, by vectors, and takes every element of every
-// window from its registers, which is why filter, stride and padding along the width are compile-time constants. The
-// other axes are as in pool.h. What a segment has before and behind the row is filled up with what changes no fold.
+// A thread computes V neighbouring outputs (16 bytes), in the gradient the V * stride inputs that they begin at, for
+// max of 2 rows. It loads the segment of a row that these windows cover once, by vectors, and takes every element of
+// every window from its registers, which is why filter, stride and padding along the width are compile-time constants.
+// The other axes are as in pool.h. What a segment has before and behind the row is filled up with what changes no fold.
 //
 // Accesses of global memory per output (forward, offsets; all in fp32 / bf16), from the same bytes of memory:
 //                      bytes         scalar, by columns      here
 //     2x2 stride 2     21 / 11       6 loads and stores      1.5 / 0.75
 //     3x3 stride 2     21 / 11       8.8                     2.8 / 1.4, of which 0.8 / 0.4 edges of segments
-// Gradient, per input: 3x3 at stride 2 takes 3.3 scalar ones, here 0.75 / 0.38.
+// Gradient of max, per input: 3x3 at stride 2 takes 3.3 scalar ones, here 0.75 / 0.38.
 // A warp's scalar load at stride 2 uses half of each sector; a vector load uses all of it. Rows that windows of several
 // outputs share come out of L1: two rows of outputs to a thread would save 0.4 accesses, for 40 registers.
 //
