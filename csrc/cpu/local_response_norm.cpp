@@ -98,9 +98,11 @@ private:
             ratio[i] *= s[i];
             g[i] *= s[i];
         }
-        const T factor = static_cast<T>(-2 * a.alpha * a.beta / p_.window);
-        window_sums(scratch, width, s);
-        for (int64_t i = 0; i < count; ++i) g[i] += factor * x[i] * s[i];
+        if (a.beta != 0) {  // else s is no part of it, even where it is 0
+            const T factor = static_cast<T>(-2 * a.alpha * a.beta / p_.window);
+            window_sums(scratch, width, s);
+            for (int64_t i = 0; i < count; ++i) g[i] += factor * x[i] * s[i];
+        }
         put(g, p_.input, width, static_cast<T*>(a.output) + in);
     }
 

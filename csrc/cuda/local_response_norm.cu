@@ -154,8 +154,9 @@ __global__ void gradient_kernel(LrnTiles tiles, LrnScalars<accumulator_t<T>> sca
         const int own = row + tiles.after;
         const A s = scalars.k + scalars.factor * column_sum(squares, own, own + reach, place);
         const A through = column_sum(terms, row, row + reach, place);
-        const A value = tile.load(grad_output, tiles.y, channel, position) * scalars.negative_power(s) -
-                        scalars.slope * tile.load(x, tiles.x, channel, position) * through;
+        A value = tile.load(grad_output, tiles.y, channel, position) * scalars.negative_power(s);
+        if (scalars.beta != 0)  // else s is no part of it, even where it is 0
+            value -= scalars.slope * tile.load(x, tiles.x, channel, position) * through;
         grad_input[tiles.x.at(tile.n, channel, position)] = from_accumulator<T>(value);
     });
 }
