@@ -1,8 +1,13 @@
 """Pooling on the GPU: windows that overlap or not, vectors of channels and what has none, the edges of blocks."""
 
+import numpy as np
 import pytest
 
-from .execution import assert_right
+from pycv.kernels import reference
+
+from .. import raw
+from ..backend import parse
+from .execution import assert_right, kernels
 
 KINDS = (("avg_pool", ""), ("max_pool", "indices"), ("max_pool", "offsets"))
 DTYPES = ("f32", "f64", "f16", "bf16")
@@ -147,3 +152,14 @@ def test_rows_in_vectors(window, dtype):
 )
 def test_geometry_of_rows_in_vectors(text, pass_):
     assert_right(text.format(pass_), kinds=["integers", "nonfinite" if "max" in text else "normal"])
+
+
+@pytest.mark.parametrize("flag", ["indices", "offsets"])
+def test_rows_of_minus_infinity(flag):
+    """Each window of a segment names its first element inside: behind the padding at the left edge."""
+    problem = parse(f"max_pool2d.forward n1c1h5w16 r3s3 o3x8 u2 p1 f32 nchw cpu {flag}")
+    (kernel,) = kernels(problem)
+    arrays = {"input": np.full((1, 1, 5, 16), -np.inf)}
+    computed, expected = raw.run(problem, kernel, arrays, {}, offset=0), reference.run(problem, arrays)
+    assert expected["indices"].any()
+    np.testing.assert_array_equal(computed["indices"], expected["indices"])
