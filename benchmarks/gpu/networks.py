@@ -38,6 +38,7 @@ NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "alexnet")
 BATCHES = (32, 1, 256)
 PRECISIONS = ("fp32", "bf16", "tf32")
 MODES = ("inference", "training")
+BACKENDS = ("cuda", "triton")  # forced, where `pycv` runs what is verified
 CONTENDERS = ("pycv", "cuda", "torch:nchw", "torch:nhwc", "torch:compiled")
 LEAST_SECONDS = 2.0  # below which a configuration is left out
 COMPILE_SECONDS = 90.0  # torch.compile takes half a minute per network: not once fewer seconds remain
@@ -123,11 +124,11 @@ def _ready(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool
 
 
 def _call(name: str, network: nn.Module, x: Tensor, labels: Tensor, train: bool) -> Callable[[], Any]:
-    if name in ("pycv", "cuda"):
+    if name in ("pycv", *BACKENDS):
         pycv.patch(network)
     if name == "torch:compiled":
         network = torch.compile(network, dynamic=False)
-    chosen = {"backend": "cuda"} if name == "cuda" else {}
+    chosen = {"backend": name} if name in BACKENDS else {}
     if not train:
 
         def infer() -> Tensor:
