@@ -223,6 +223,11 @@ struct Names {
     }
 };
 
+// The windows that cover any of `count` neighbouring positions, or those of them that exist.
+__device__ __forceinline__ PoolSpan covering_rows(const PoolAxis& axis, int first, int count) {
+    return {axis.covering(first).begin, axis.covering(min(first + count, axis.size) - 1).end};
+}
+
 template <class T, int V, int R, Indices I>
 __global__ void max_pool_gradient_kernel(PoolWindows g, PoolPlaces places, const T* grad_output,
                                          const index_t<I>* indices, T* grad_input) {
@@ -230,8 +235,7 @@ __global__ void max_pool_gradient_kernel(PoolWindows g, PoolPlaces places, const
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
     const PoolSpan d = g.d.covering(at.d), w = g.w.covering(at.w);
-    const int last_row = min(at.h + R, g.h.size) - 1;
-    const PoolSpan h{g.h.covering(at.h).begin, g.h.covering(last_row).end};
+    const PoolSpan h = covering_rows(g.h, at.h, R);
     Own<I, R> own(g, at);
     Elements<T, V> sums[R] = {};
     for (int i = d.begin; i < d.end; ++i)
@@ -268,8 +272,8 @@ __global__ void max_pool_rows_gradient_kernel(PoolWindows g, PoolPlaces places, 
     if (item >= places.count()) return;
     const PoolPlace at = places.at(item);
     const PoolSpan d = g.d.covering(at.d);
-    const int last_row = min(at.h + R, g.h.size) - 1, window = at.w / W::stride;
-    const PoolSpan h{g.h.covering(at.h).begin, g.h.covering(last_row).end};
+    const PoolSpan h = covering_rows(g.h, at.h, R);
+    const int window = at.w / W::stride;
     Own<I, R> own(g, at);
     A sums[R][Reach::inputs] = {};
     for (int i = d.begin; i < d.end; ++i)

@@ -434,7 +434,12 @@ MUTANTS = [
     Mutant("csrc/cuda/max_pool.cu", "rows[r] = d < 0 || h < 0 ? kNone", "rows[r] = d < 0 ? kNone", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/pool.h", "number < filter && number * dilation == distance", "number < filter", CUDA_POOL_TESTS),
     Mutant("csrc/cuda/pool.h", "        row = slice;\n", "", CUDA_POOL_TESTS),
-    Mutant("csrc/cuda/max_pool.cu", "g.h.covering(last_row).end", "g.h.covering(at.h).end", CUDA_POOL_TESTS),
+    Mutant(
+        "csrc/cuda/max_pool.cu",
+        "axis.covering(min(first + count, axis.size) - 1).end",
+        "axis.covering(first).end",
+        CUDA_POOL_TESTS,
+    ),
     Mutant("csrc/cuda/division.h", "(__umulhi(n, magic_) + n)", "__umulhi(n, magic_)", CUDA_POOL_TESTS),
     # rows in vectors: the end of a row, the windows on the left, names of the windows of a thread, shares at the edge
     Mutant(CUDA_POOL_ROWS, "position < 0 || position + V > size", "position < 0", CUDA_POOL_TESTS),
@@ -526,7 +531,7 @@ MUTANTS = [
     Mutant(CUDA_FFT, "    }\n    __syncthreads();\n}", "    }\n}", CUDA_FFT_TESTS),
     Mutant(CUDA_FFT, "z[q] * conjugate(roots", "z[q] * (roots", CUDA_FFT_TESTS),
     Mutant(CUDA_FFT_TILE, "f == width / 2 ? width + 1 :", "", CUDA_FFT_TESTS),
-    Mutant(CUDA_FFT_TILE, "value += value * T(0);", "", CUDA_FFT_TESTS),
+    Mutant(CUDA_FFT_TILE, "value += value * A(0);", "", CUDA_FFT_TESTS),
     Mutant(CUDA_FFT_TILE, "element * step == at && element >= low", "element >= low", CUDA_FFT_TESTS),
     Mutant(CUDA_FFT_AXES, "axis.padding - (axis.extent - 1), results()", "axis.padding, results()", CUDA_FFT_TESTS),
     Mutant(
@@ -562,9 +567,14 @@ MUTANTS = [
     Mutant(f"{NUMBA}cuda_gemm_tiled.py", "cuda.syncthreads()\n        for p", "for p", NUMBA_CUDA_TESTS),
     # tensor cores: waits, barriers, a term of 3xTF32, the ends of vectors, parts, taps, channels that fill no vector
     Mutant(CUDA_MMA, "async_copy_wait<kStages - 2>();", "async_copy_wait<kStages - 1>();", CUDA_MMA_GEMM_TESTS),
-    Mutant(CUDA_MMA, "kStages - 2>();\n        __syncthreads();", "kStages - 2>();", CUDA_MMA_GEMM_TESTS),
-    Mutant(CUDA_MMA, "multiply_add<Operand>(to, a[0][i], b[1][j]);", "", CUDA_MMA_GEMM_TESTS),
-    Mutant(CUDA_MMA, "first[i] = to_tf32(value);", "first[i] = __float_as_uint(value);", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "arrived(stage);\n        __syncthreads();", "arrived(stage);", CUDA_MMA_GEMM_TESTS),
+    Mutant(CUDA_MMA, "b[term == 1][j + k]", "b[0][j + k]", CUDA_MMA_GEMM_TESTS),
+    Mutant(
+        CUDA_MMA,
+        "first[i] = to_tf32(Arithmetic::terms == 2 ?",
+        "first[i] = __float_as_uint(Arithmetic::terms == 2 ?",
+        CUDA_MMA_GEMM_TESTS,
+    ),
     Mutant(CUDA_MMA_GEMM, "columns < 0 ? 0 : columns < N ? columns : N", "columns < 0 ? 0 : N", CUDA_MMA_GEMM_TESTS),
     Mutant(
         CUDA_MMA_GEMM,

@@ -107,7 +107,7 @@ def test_the_key_holds_all_that_changes_the_code():
     assert len(keys) == len(problems) * len(used)
     with settings.use():
         kernel = registry.kernels("conv2d", "forward")[0]
-        keys.add(registry._tuning_key([kernel], parse(problems[0]), settings.current(), 1, True))
+        keys.add(registry._tuning_key([kernel.name], parse(problems[0]), settings.current(), 1, True))
     assert len(keys) == len(problems) * len(used) + 1
 
 
