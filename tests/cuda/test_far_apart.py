@@ -59,6 +59,6 @@ def test_offsets_beyond_two_to_the_31(text):
     schedule("forward")
     arrays, scalars = draw.data(problem, "normal", np.random.default_rng(0))
     for kernel in chosen:
-        read, numeric_class = compare.as_read(kernel, arrays)
+        read, numeric_class = compare.as_read(kernel, problem, arrays)
         computed = run(problem, kernel, arrays, scalars)
         compare.assert_close(problem, computed, read, False, numeric_class, **scalars)
