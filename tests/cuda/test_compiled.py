@@ -1,7 +1,7 @@
 """What nvcc makes of csrc/cuda: it compiles for every architecture, tuned kernels spill nothing, the module loads.
 
 With PYCV_DRAWN=1, as in CI, every file is compiled for one of the architectures, drawn by the seed; those for tensor
-cores for one that has them.
+cores for one that has them. That is of the code for the device alone, half the time: host execution compiles the rest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def nvcc_for(job: native.Job) -> cuda.Nvcc:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI is to compile the CUDA kernels, but there is no nvcc: {cuda.INSTALL}")
         pytest.skip("no nvcc here")
-    return cuda.Nvcc(home, ";".join(architectures(job)))
+    return cuda.Nvcc(home, ";".join(architectures(job)), ("-cubin",) if DRAWN else ())
 
 
 def compiled(job: native.Job) -> Path:
@@ -185,6 +185,7 @@ print(module.device_count(), module.device_error())
 
 
 @pytest.mark.full
+@pytest.mark.skipif(DRAWN, reason="PYCV_DRAWN=1 compiles no code for the host")
 def test_the_module_loads_without_a_driver(tmp_path):
     target = tmp_path / "_cuda.so"
     cuda.link(target, nvcc_for(JOBS[0]), cuda.DEFAULT_ARCHITECTURES, [compiled(job) for job in JOBS])
