@@ -7,6 +7,7 @@
 // Bound by memory bandwidth: each input and each output element moves once (fp32, 2x2 at stride 2: 5 bytes per input
 // element, one addition). Rows that windows share are summed along the width once.
 // Tuned: no kernel of this file may spill registers.
+#include "dtypes.h"
 #include "pool_rows.h"
 
 namespace pycv::cuda {
@@ -265,13 +266,7 @@ private:
 };
 
 PoolPlan* plan_avg_pool(const PoolProblem& problem) {
-    switch (problem.dtype) {
-        case DType::f32: return new AvgPool<float>(problem);
-        case DType::f64: return new AvgPool<double>(problem);
-        case DType::f16: return new AvgPool<half>(problem);
-        case DType::bf16: return new AvgPool<bfloat16>(problem);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> PoolPlan* { return new AvgPool<T>(problem); });
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 // Bound by memory bandwidth: training reads x twice and writes y, 12 bytes per fp32 element; its gradient reads x and g
 // twice and writes grad_input, 20; evaluation 8. Less where a tensor fits the L2 cache. About 10 operations each.
 // Tuned: no kernel of this file may spill registers.
+#include "dtypes.h"
 #include "norm.h"
 
 namespace pycv::cuda {
@@ -387,13 +388,7 @@ private:
 };
 
 NormPlan* plan_batch_norm(const NormProblem& problem) {
-    switch (problem.dtype) {
-        case DType::f32: return new BatchNorm<float>(problem);
-        case DType::f64: return new BatchNorm<double>(problem);
-        case DType::f16: return new BatchNorm<half>(problem);
-        case DType::bf16: return new BatchNorm<bfloat16>(problem);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> NormPlan* { return new BatchNorm<T>(problem); });
 }
 
 }  // namespace

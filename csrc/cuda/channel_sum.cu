@@ -3,6 +3,7 @@
 // One read of x (4 bytes and one addition per fp32 element), bound by memory bandwidth. Two launches (norm.h), no
 // atomics: the same sum every time.
 // Tuned: no kernel of this file may spill registers.
+#include "dtypes.h"
 #include "norm.h"
 
 namespace pycv::cuda {
@@ -78,13 +79,7 @@ private:
 };
 
 NormPlan* plan_channel_sum(const NormProblem& problem) {
-    switch (problem.dtype) {
-        case DType::f32: return new ChannelSum<float>(problem);
-        case DType::f64: return new ChannelSum<double>(problem);
-        case DType::f16: return new ChannelSum<half>(problem);
-        case DType::bf16: return new ChannelSum<bfloat16>(problem);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> NormPlan* { return new ChannelSum<T>(problem); });
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "conv_direct_stem.h"
+#include "dtypes.h"
 
 namespace pycv::cuda {
 namespace {
@@ -368,13 +369,7 @@ ConvPlan* plan(const ConvProblem& problem, int64_t workspace_limit) {
 }
 
 ConvPlan* plan_direct(const ConvProblem& problem, int64_t workspace_limit) {
-    switch (problem.dtype) {
-        case DType::f32: return plan<float>(problem, workspace_limit);
-        case DType::f64: return plan<double>(problem, workspace_limit);
-        case DType::f16: return plan<half>(problem, workspace_limit);
-        case DType::bf16: return plan<bfloat16>(problem, workspace_limit);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> ConvPlan* { return plan<T>(problem, workspace_limit); });
 }
 
 }  // namespace

@@ -21,12 +21,7 @@ __device__ __forceinline__ void load_values(accumulator_t<T>* values, const T* f
 #pragma unroll
         for (int i = 0; i < V; ++i) values[i] = to_accumulator(__ldg(from + i));
     } else {
-#pragma unroll
-        for (int i = 0; i < V; i += N) {
-            const Vector<T, N> part = load_vector_read_only<N>(from + i);
-#pragma unroll
-            for (int j = 0; j < N; ++j) values[i + j] = to_accumulator(part[j]);
-        }
+        load_vectors_read_only<N, V>(from, values, [](T element) { return to_accumulator(element); });
     }
 }
 
@@ -74,13 +69,7 @@ __device__ __forceinline__ void write_channels(const DirectGather<T>& p, const G
     constexpr int N = kPart<T, V>;
     if constexpr (N * sizeof(T) >= 4) {
         if (to.c == 1 && count == V && reinterpret_cast<uintptr_t>(out) % (N * sizeof(T)) == 0) {
-#pragma unroll
-            for (int v = 0; v < V; v += N) {
-                Vector<T, N> part;
-#pragma unroll
-                for (int j = 0; j < N; ++j) part[j] = values[v + j];
-                store_vector(out + v, part);
-            }
+            store_vectors<N>(out, values);
             return;
         }
     }

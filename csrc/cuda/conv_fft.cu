@@ -27,6 +27,7 @@
 #include <stdexcept>
 
 #include "device/launch.h"
+#include "dtypes.h"
 #include "fft_axes.h"
 #include "plan.h"
 
@@ -41,13 +42,13 @@ struct Spectra {
     Axis h, w;
     Planes planes;
 
-    void fill(const Elements<const T>& from, const TileRange& range, bool conjugated, Complex<accumulator_t<T> >* to,
+    void fill(const Elements<const T>& from, const TileRange& range, bool conjugated, SpectrumNumber<T>* to,
               Stream stream) const {
         if (blocks(range) == 0) return;
         launch(to_spectra<T>, dim3(blocks(range)), dim3(kThreads), shared_bytes(), stream, shape, lanes(), h, w, from,
                range, planes, conjugated, to);
     }
-    void read(const Complex<accumulator_t<T> >* from, const TileRange& range, Finish<T> finish, const Elements<T>& to,
+    void read(const SpectrumNumber<T>* from, const TileRange& range, Finish<T> finish, const Elements<T>& to,
               Stream stream) const {
         if (blocks(range) == 0) return;
         finish.scale = 1 / static_cast<accumulator_t<T> >(4.0 * shape.height() * shape.width());
@@ -58,7 +59,7 @@ struct Spectra {
 private:
     int lanes() const { return lanes_of<accumulator_t<T> >(shape, planes.channels); }
     size_t shared_bytes() const {
-        return static_cast<size_t>(shape.shared_elements(lanes())) * sizeof(Complex<accumulator_t<T> >);
+        return static_cast<size_t>(shape.shared_elements(lanes())) * sizeof(SpectrumNumber<T>);
     }
     unsigned blocks(const TileRange& range) const {
         return static_cast<unsigned>(planes.groups * range.count * ceil_div<int64_t>(planes.channels, lanes()));
@@ -115,7 +116,7 @@ public:
 
     void prepare_weight(const void* weight, void* prepared, Stream stream) const override {
         weight_.fill(filters(static_cast<const T*>(weight), p_.weight, p_.k / groups_, forward_),
-                     filter_range(sources_), forward_, static_cast<Complex<accumulator_t<T> >*>(prepared), stream);
+                     filter_range(sources_), forward_, static_cast<SpectrumNumber<T>*>(prepared), stream);
     }
 
     void run(const ConvArguments& a, Stream stream) const override {
@@ -126,26 +127,24 @@ public:
         const T* const residual = p_.has_residual ? static_cast<const T*>(a.residual) : nullptr;
         const Finish<T> finish{1, p_.bias ? static_cast<const T*>(a.bias) : nullptr,
                                elements(residual, p_.residual, channels_), p_.relu};
-        Complex<accumulator_t<T> >* const spectra = static_cast<Complex<accumulator_t<T> >*>(a.workspace);
-        Complex<accumulator_t<T> >* const sums = spectra + source_.planes.elements();
+        SpectrumNumber<T>* const spectra = static_cast<SpectrumNumber<T>*>(a.workspace);
+        SpectrumNumber<T>* const sums = spectra + source_.planes.elements();
         for (int64_t begin = 0; begin < grid_.count(); begin += at_a_time_) {
             const TileRange range(grid_, begin, std::min(grid_.count(), begin + at_a_time_));
             source_.fill(from, range, false, spectra, stream);
-            run_product(product(range.count, spectra, static_cast<const Complex<accumulator_t<T> >*>(a.weight), sums),
-                        stream);
+            run_product(product(range.count, spectra, static_cast<const SpectrumNumber<T>*>(a.weight), sums), stream);
             computed_.read(sums, range, finish, to, stream);
         }
     }
 
 private:
-    static constexpr int64_t kSize = sizeof(Complex<accumulator_t<T> >);
+    static constexpr int64_t kSize = sizeof(SpectrumNumber<T>);
 
     int64_t frequencies() const { return tiling_.shape().frequencies(); }
     Planes planes(int64_t channels, int64_t tiles) const { return {groups_, frequencies(), channels, tiles, true}; }
 
-    BatchedProduct<Complex<accumulator_t<T> > > product(int64_t tiles, const Complex<accumulator_t<T> >* spectra,
-                                                        const Complex<accumulator_t<T> >* weight,
-                                                        Complex<accumulator_t<T> >* sums) const {
+    BatchedProduct<SpectrumNumber<T> > product(int64_t tiles, const SpectrumNumber<T>* spectra,
+                                               const SpectrumNumber<T>* weight, SpectrumNumber<T>* sums) const {
         const Planes &s = source_.planes, &w = weight_.planes, &c = computed_.planes;
         return {groups_ * frequencies(),          tiles, channels_, sources_, {spectra, s.plane, s.line, true},
                 {weight, w.plane, w.line, false}, sums,  c.plane,   c.line,   false};
@@ -197,7 +196,7 @@ public:
     }
 
 private:
-    static constexpr int64_t kSize = sizeof(Complex<accumulator_t<T> >);
+    static constexpr int64_t kSize = sizeof(SpectrumNumber<T>);
 
     int64_t frequencies() const { return tiling_.shape().frequencies(); }
 
@@ -235,9 +234,9 @@ private:
     // The filters of `part` from `first` on.
     void find(const ConvArguments& a, const Part& first, const Part& part, Stream stream) const {
         const Spectra<T> x = inputs(part), y = outputs(part), found = sums(part);
-        Complex<accumulator_t<T> >* const sums = static_cast<Complex<accumulator_t<T> >*>(a.workspace);
-        Complex<accumulator_t<T> >* const tiles = sums + found.planes.elements();
-        Complex<accumulator_t<T> >* const gradients = tiles + x.planes.elements();
+        SpectrumNumber<T>* const sums = static_cast<SpectrumNumber<T>*>(a.workspace);
+        SpectrumNumber<T>* const tiles = sums + found.planes.elements();
+        SpectrumNumber<T>* const gradients = tiles + x.planes.elements();
         const Strides &input = p_.input, &output = p_.output, &weight = p_.weight;
         const T* const from_x = static_cast<const T*>(a.input) + (first.groups * all_.inputs + first.inputs) * input.c;
         const T* const from_y =
@@ -255,10 +254,9 @@ private:
         found.read(sums, filter_range(part.outputs), finish, filters(to, weight, all_.outputs, false), stream);
     }
 
-    BatchedProduct<Complex<accumulator_t<T> > > product(const Planes& x, const Planes& y, const Planes& found,
-                                                        int64_t tiles, const Complex<accumulator_t<T> >* inputs,
-                                                        const Complex<accumulator_t<T> >* outputs,
-                                                        Complex<accumulator_t<T> >* sums, bool add) const {
+    BatchedProduct<SpectrumNumber<T> > product(const Planes& x, const Planes& y, const Planes& found, int64_t tiles,
+                                               const SpectrumNumber<T>* inputs, const SpectrumNumber<T>* outputs,
+                                               SpectrumNumber<T>* sums, bool add) const {
         return {
             x.groups * frequencies(),         y.channels, x.channels,  tiles,      {outputs, y.plane, y.line, false},
             {inputs, x.plane, x.line, false}, sums,       found.plane, found.line, add};
@@ -279,13 +277,7 @@ ConvPlan* plan(const ConvProblem& problem, int64_t workspace_limit) {
 }
 
 ConvPlan* plan_fft(const ConvProblem& problem, int64_t workspace_limit) {
-    switch (problem.dtype) {
-        case DType::f32: return plan<float>(problem, workspace_limit);
-        case DType::f64: return plan<double>(problem, workspace_limit);
-        case DType::f16: return plan<half>(problem, workspace_limit);
-        case DType::bf16: return plan<bfloat16>(problem, workspace_limit);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> ConvPlan* { return plan<T>(problem, workspace_limit); });
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "conv_tiles.h"
+#include "dtypes.h"
 
 namespace pycv::cuda {
 namespace {
@@ -205,13 +206,8 @@ private:
 };
 
 ConvPlan* plan_implicit_gemm(const ConvProblem& problem, int64_t workspace_limit) {
-    switch (problem.dtype) {
-        case DType::f32: return new ImplicitGemm<float>(problem, workspace_limit);
-        case DType::f64: return new ImplicitGemm<double>(problem, workspace_limit);
-        case DType::f16: return new ImplicitGemm<half>(problem, workspace_limit);
-        case DType::bf16: return new ImplicitGemm<bfloat16>(problem, workspace_limit);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype,
+                    [&]<class T>() -> ConvPlan* { return new ImplicitGemm<T>(problem, workspace_limit); });
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 // transform overflows, the infinity may have the wrong sign: it becomes NaN, so that relu does not hide it.
 #include "device/half.h"
 #include "device/launch.h"
+#include "dtypes.h"
 #include "plan.h"
 #include "winograd.h"
 #include "winograd_grad_weight.h"
@@ -212,13 +213,7 @@ ConvPlan* plan(const ConvProblem& problem, int64_t workspace_limit) {
 
 template <int M>
 ConvPlan* plan_winograd(const ConvProblem& problem, int64_t workspace_limit) {
-    switch (problem.dtype) {
-        case DType::f32: return plan<float, M>(problem, workspace_limit);
-        case DType::f64: return plan<double, M>(problem, workspace_limit);
-        case DType::f16: return plan<half, M>(problem, workspace_limit);
-        case DType::bf16: return plan<bfloat16, M>(problem, workspace_limit);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> ConvPlan* { return plan<T, M>(problem, workspace_limit); });
 }
 
 }  // namespace

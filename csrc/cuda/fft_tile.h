@@ -185,11 +185,15 @@ __device__ __forceinline__ void each_element(const Shape& shape, int lanes, bool
     }
 }
 
+// Spectra of 16-bit elements are kept in fp32.
+template <class T>
+using SpectrumNumber = Complex<accumulator_t<T> >;
+
 // The spectra of the tiles in `range`, or their conjugates, into planes.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     to_spectra(Shape shape, int lanes, Axis h, Axis w, Elements<const T> from, TileRange range, Planes planes,
-               bool conjugated, Complex<accumulator_t<T> >* to) {
+               bool conjugated, SpectrumNumber<T>* to) {
     using A = accumulator_t<T>;
     PYCV_SHARED(Complex<A>, shared);
     const SharedTiles<A> tiles(shape, lanes, shared);
@@ -233,8 +237,8 @@ struct Finish {
 // The elements of the tiles in `range` from the spectra in planes.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    from_spectra(Shape shape, int lanes, Axis h, Axis w, const Complex<accumulator_t<T> >* from, TileRange range,
-                 Planes planes, Finish<T> finish, Elements<T> to) {
+    from_spectra(Shape shape, int lanes, Axis h, Axis w, const SpectrumNumber<T>* from, TileRange range, Planes planes,
+                 Finish<T> finish, Elements<T> to) {
     using A = accumulator_t<T>;
     PYCV_SHARED(Complex<A>, shared);
     const SharedTiles<A> tiles(shape, lanes, shared);

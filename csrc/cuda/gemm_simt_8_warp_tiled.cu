@@ -8,6 +8,7 @@
 // second kernel adds the parts, always in the same order. Blocks walk through the tiles in strips of 8 tile rows, so
 // that those that run at the same time read few different tiles of b.
 #include "device/multiprocessors.h"
+#include "dtypes.h"
 #include "gemm_pipeline.h"
 
 namespace pycv::cuda {
@@ -154,13 +155,7 @@ private:
 };
 
 GemmPlan* plan_warp_tiled(const GemmProblem& problem, int64_t workspace_limit) {
-    switch (problem.dtype) {
-        case DType::f32: return new WarpTiled<float>(problem, workspace_limit);
-        case DType::f64: return new WarpTiled<double>(problem, workspace_limit);
-        case DType::f16: return new WarpTiled<half>(problem, workspace_limit);
-        case DType::bf16: return new WarpTiled<bfloat16>(problem, workspace_limit);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> GemmPlan* { return new WarpTiled<T>(problem, workspace_limit); });
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 // gradient), mostly from cache; about size + 20 operations, three times that in the gradient: bound by memory
 // bandwidth.
 // Tuned: no kernel of this file may spill registers.
+#include "dtypes.h"
 #include "norm.h"
 
 namespace pycv::cuda {
@@ -195,13 +196,7 @@ private:
 };
 
 NormPlan* plan_local_response_norm(const NormProblem& problem) {
-    switch (problem.dtype) {
-        case DType::f32: return new LocalResponseNorm<float>(problem);
-        case DType::f64: return new LocalResponseNorm<double>(problem);
-        case DType::f16: return new LocalResponseNorm<half>(problem);
-        case DType::bf16: return new LocalResponseNorm<bfloat16>(problem);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> NormPlan* { return new LocalResponseNorm<T>(problem); });
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 // Tuned: no kernel of this file may spill registers.
 #include <type_traits>
 
+#include "dtypes.h"
 #include "pool_rows.h"
 
 namespace pycv::cuda {
@@ -402,13 +403,7 @@ private:
 };
 
 PoolPlan* plan_max_pool(const PoolProblem& problem) {
-    switch (problem.dtype) {
-        case DType::f32: return new MaxPool<float>(problem);
-        case DType::f64: return new MaxPool<double>(problem);
-        case DType::f16: return new MaxPool<half>(problem);
-        case DType::bf16: return new MaxPool<bfloat16>(problem);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> PoolPlan* { return new MaxPool<T>(problem); });
 }
 
 }  // namespace

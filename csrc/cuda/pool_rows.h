@@ -77,25 +77,12 @@ __device__ __forceinline__ bool moves_by(const T* address) {
 
 template <int V, int Bytes, class T, class Value>
 __device__ __forceinline__ void load_row_by(const T* from, Value* to) {
-    constexpr int N = Bytes / sizeof(T);
-#pragma unroll
-    for (int first = 0; first < V; first += N) {
-        const Vector<T, N> part = load_vector_read_only<N>(from + first);
-#pragma unroll
-        for (int n = 0; n < N; ++n) to[first + n] = row_value(part[n]);
-    }
+    load_vectors_read_only<Bytes / static_cast<int>(sizeof(T)), V>(from, to, [](T value) { return row_value(value); });
 }
 
 template <int V, int Bytes, class T>
 __device__ __forceinline__ void store_row_by(T* to, const T (&values)[V]) {
-    constexpr int N = Bytes / sizeof(T);
-#pragma unroll
-    for (int first = 0; first < V; first += N) {
-        Vector<T, N> part;
-#pragma unroll
-        for (int n = 0; n < N; ++n) part[n] = values[first + n];
-        store_vector(to + first, part);
-    }
+    store_vectors<Bytes / static_cast<int>(sizeof(T))>(to, values);
 }
 
 // The widest access for V elements of T, and what is tried next.

@@ -11,6 +11,7 @@
 #include "device/launch.h"
 #include "device/vector.h"
 #include "device/warp.h"
+#include "dtypes.h"
 #include "integers.h"
 #include "plan.h"
 
@@ -150,13 +151,7 @@ private:
 };
 
 PointwisePlan* plan_relu(const PointwiseProblem& problem) {
-    switch (problem.dtype) {
-        case DType::f32: return new Relu<float>(problem);
-        case DType::f64: return new Relu<double>(problem);
-        case DType::f16: return new Relu<half>(problem);
-        case DType::bf16: return new Relu<bfloat16>(problem);
-    }
-    return nullptr;
+    return of_dtype(problem.dtype, [&]<class T>() -> PointwisePlan* { return new Relu<T>(problem); });
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 namespace pycv::simt {
 namespace {
 
-/// The message, until this thread's next one.
+// The message, until this thread's next one.
 const char* refused(std::string_view rule, std::string_view given) {
     static thread_local std::string message;
     message = std::string(rule) + ", not '" + std::string(given) + "'";

@@ -56,4 +56,26 @@ __device__ __forceinline__ void store_vector(T* address, const Vector<T, N>& val
     *const_cast<Vector<T, N>*>(as_vector<T, N>(address PYCV_SITE_ARGUMENT)) = value;
 }
 
+// V neighbours in accesses of N, from global memory that no thread of this launch writes: to[i] = convert(from[i]).
+template <int N, int V, class T, class Value, class Convert>
+__device__ __forceinline__ void load_vectors_read_only(const T* from, Value* to, const Convert& convert) {
+#pragma unroll
+    for (int first = 0; first < V; first += N) {
+        const Vector<T, N> part = load_vector_read_only<N>(from + first);
+#pragma unroll
+        for (int n = 0; n < N; ++n) to[first + n] = convert(part[n]);
+    }
+}
+
+template <int N, int V, class T>
+__device__ __forceinline__ void store_vectors(T* to, const T (&values)[V]) {
+#pragma unroll
+    for (int first = 0; first < V; first += N) {
+        Vector<T, N> part;
+#pragma unroll
+        for (int n = 0; n < N; ++n) part[n] = values[first + n];
+        store_vector(to + first, part);
+    }
+}
+
 }  // namespace pycv::cuda
