@@ -4,7 +4,7 @@ The kernels take tensors of a GPU and run on torch's current stream. With PYCV_C
 instead and this CPU executes them (pycv._simt, which `python -m tools.simt` builds): slow, for tests.
 
 Nothing predicts times on a GPU yet: of the entries of an op and pass that support a problem, the first is preferred.
-GEMM on tensor cores offers tiles, which autotune measures: those that csrc/cuda names (gemm_tile_entry.h).
+GEMM and convolution on tensor cores offer tiles, which autotune measures: those that csrc/cuda names (tile_entry.h).
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ def _device_count() -> int:
 
 
 def _plan_conv(algorithm: str):
-    def plan(p: ConvProblem, threads: int, workspace_limit: int):
-        return _planned("conv_plan", algorithm, *_fields.conv(p), workspace_limit)
+    def plan(p: ConvProblem, threads: int, workspace_limit: int, tile: str = ""):
+        return _planned("conv_plan", algorithm, *_fields.conv(p), workspace_limit, tile)
 
     return plan
 
@@ -215,9 +215,17 @@ def _plan_gemm(algorithm: str):
 _USUAL_LIMIT = 2**28  # of the workspace, in bytes: where settings say nothing
 
 
-def _tiles_gemm(algorithm: str):
-    """What its kernels offer to be measured. The limit of the workspace decides no more than which is the first."""
+# What a kernel offers to be measured. The limit of the workspace decides no more than which is the first.
 
+
+def _tiles_conv(algorithm: str):
+    def tiles(p: ConvProblem) -> list[str]:
+        return _module().conv_tiles(algorithm, *_fields.conv(p), _USUAL_LIMIT)
+
+    return tiles
+
+
+def _tiles_gemm(algorithm: str):
     def tiles(p: GemmProblem) -> list[str]:
         return _module().gemm_tiles(algorithm, *_fields.gemm(p), _USUAL_LIMIT)
 
@@ -545,12 +553,12 @@ KERNELS: list[Kernel] = [
     *_wgmma_entries(["gemm"], ("forward",), _EARLIER_WGMMA, ("", "tf32"), _plan_gemm, _earlier_wgmma),
     *_entries(["gemm"], ("forward",), _EARLIER_GEMMS, _plan_gemm, _earlier_gemm),
     *_entries(_CONVS, PASSES, ("direct",), _plan_conv, _direct_conv),
-    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("",), _plan_conv, _conv_wgmma),
-    *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv),
+    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("",), _plan_conv, _conv_wgmma, _tiles_conv),
+    *_mma_entries(_CONVS, PASSES, ("",), _plan_conv, _conv, _tiles_conv),
     *_entries(_CONVS, PASSES, ("implicit_gemm",), _plan_conv, _conv),
-    *_mma_entries(_CONVS, PASSES, ("3xtf32",), _plan_conv, _conv),
-    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("tf32",), _plan_conv, _conv_wgmma),
-    *_mma_entries(_CONVS, PASSES, ("tf32",), _plan_conv, _conv),
+    *_mma_entries(_CONVS, PASSES, ("3xtf32",), _plan_conv, _conv, _tiles_conv),
+    *_wgmma_entries(_CONVS[:2], PASSES, ("wgmma",), ("tf32",), _plan_conv, _conv_wgmma, _tiles_conv),
+    *_mma_entries(_CONVS, PASSES, ("tf32",), _plan_conv, _conv, _tiles_conv),
     *_winograd_entries(),
     *_entries(["conv1d", "conv2d"], PASSES, ("fft",), _plan_conv, _fft, "default"),
     *_entries(_CONVS, PASSES, ("im2col",), _plan_conv, _im2col),

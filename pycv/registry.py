@@ -31,7 +31,7 @@ from .kernels import cuda as _cuda_backend
 from .kernels import numba as _numba_backend
 from .kernels import torch as _vendor
 from .kernels import triton as _triton_backend
-from .problem import Problem
+from .problem import NormProblem, Problem
 from .settings import BACKENDS, NUMERIC_CLASSES, Settings
 
 
@@ -146,7 +146,7 @@ def choose(problem: Problem, settings: Settings, threads: int, kept: bool = Fals
     ``kept``: the caller keeps the prepared weight, so that preparing it is no part of a call.
 
     What a kernel needs of workspace shows when it is planned, which only those are that may be taken. A GPU kernel that
-    needs more than the settings allow is passed over, and the others are weighed again.
+    needs more than the settings allow is passed over, and the others are weighed again; not so of norms.
 
     Raises
     ------
@@ -321,7 +321,8 @@ def _plan(kernel: Kernel, problem: Problem, settings: Settings, threads: int) ->
         return None
     plan = kernel.plan(problem, threads, settings.workspace_limit)
     needed = getattr(plan, "workspace_bytes", 0)
-    if kernel.on_gpu and needed > settings.workspace_limit:
+    # What norms and sums keep for each channel is never much, and no kernel of them does with less.
+    if kernel.on_gpu and needed > settings.workspace_limit and not isinstance(problem, NormProblem):
         reason = f"needs {needed} bytes of workspace, workspace_limit={settings.workspace_limit}"
         raise _TooMuchWorkspace(replace(kernel, tile="").name, reason)
     return plan

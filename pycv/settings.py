@@ -169,8 +169,9 @@ def use(**settings) -> Iterator[None]:
         Only kernels that are bit-identical from run to run. None: ``torch.use_deterministic_algorithms`` decides.
     workspace_limit : int
         Bytes of workspace that a kernel may ask for. Where it is little kernels take smaller pieces or fewer parts at a
-        time; a GPU kernel that needs more all the same is passed over. On a CPU it bounds what grows with the problem:
-        some 100 KB for each thread, pieces that stay in its caches, come on top. torch's kernels are not bound by it.
+        time; a GPU kernel that needs more all the same is passed over. What norms keep for each channel comes on top.
+        On a CPU it bounds what grows with the problem: some 100 KB for each thread, pieces that stay in its caches,
+        come on top, too. torch's kernels are not bound by it.
     weight_cache_limit : int
         Bytes of prepared weights that all layers of the process together may keep; a layer whose prepared weight would
         exceed it prepares on every call.

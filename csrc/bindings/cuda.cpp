@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "../cuda/gemm_tile_entry.h"
 #include "../cuda/plan.h"
+#include "../cuda/tile_entry.h"
 #include "plans.h"
 #include "problems.h"
 
@@ -41,26 +41,38 @@ const cuda::KernelEntry& entry_of(const std::string& algorithm, const Problem& p
 using std::string;
 using std::unique_ptr;
 
-unique_ptr<cuda::ConvPlan> conv_plan(const string& algorithm, const ConvProblem& problem, int64_t workspace_limit) {
-    return unique_ptr<cuda::ConvPlan>(entry_of(algorithm, problem).conv(problem, workspace_limit));
-}
-
 using TileNames = std::vector<string>;
 
 // Of a kernel that has no choice, none.
-TileNames gemm_tiles(const string& algorithm, const GemmProblem& problem, int64_t workspace_limit) {
-    const cuda::GemmTileEntry* entry = cuda::find_tiles(algorithm.c_str());
+template <class Entry, class Problem>
+TileNames tiles(const string& algorithm, const Problem& problem, int64_t workspace_limit) {
+    const Entry* entry = cuda::find_tiles<Entry>(algorithm.c_str());
     return entry ? entry->offered(problem, workspace_limit) : TileNames{};
 }
 
-// In a tile that is offered; "" is that of the rule.
+// The factory of a tile that is offered.
+template <class Entry, class Problem>
+typename Entry::Factory in_tiles(const string& algorithm, const Problem& problem, int64_t workspace_limit,
+                                 const string& tile) {
+    const TileNames offered = tiles<Entry>(algorithm, problem, workspace_limit);
+    if (std::find(offered.begin(), offered.end(), tile) == offered.end())
+        throw std::invalid_argument(algorithm + " offers no tile " + tile + " for this problem");
+    return cuda::find_tiles<Entry>(algorithm.c_str())->factory;
+}
+
+// The tile "" is that of the rule, here and for products.
+unique_ptr<cuda::ConvPlan> conv_plan(const string& algorithm, const ConvProblem& problem, int64_t workspace_limit,
+                                     const string& tile) {
+    if (tile.empty()) return unique_ptr<cuda::ConvPlan>(entry_of(algorithm, problem).conv(problem, workspace_limit));
+    const auto factory = in_tiles<cuda::ConvTileEntry>(algorithm, problem, workspace_limit, tile);
+    return unique_ptr<cuda::ConvPlan>(factory(problem, workspace_limit, tile));
+}
+
 unique_ptr<cuda::GemmPlan> gemm_plan(const string& algorithm, const GemmProblem& problem, int64_t workspace_limit,
                                      const string& tile) {
     if (tile.empty()) return unique_ptr<cuda::GemmPlan>(entry_of(algorithm, problem).gemm(problem, workspace_limit));
-    const TileNames tiles = gemm_tiles(algorithm, problem, workspace_limit);
-    if (std::find(tiles.begin(), tiles.end(), tile) == tiles.end())
-        throw std::invalid_argument(algorithm + " offers no tile " + tile + " for this problem");
-    return unique_ptr<cuda::GemmPlan>(cuda::find_tiles(algorithm.c_str())->factory(problem, workspace_limit, tile));
+    const auto factory = in_tiles<cuda::GemmTileEntry>(algorithm, problem, workspace_limit, tile);
+    return unique_ptr<cuda::GemmPlan>(factory(problem, workspace_limit, tile));
 }
 
 unique_ptr<cuda::PoolPlan> pool_plan(const string& algorithm, const PoolProblem& problem) {
@@ -125,7 +137,8 @@ void define(py::module_& m) {
 
     define_planner(m, "conv_plan", conv_problem, conv_plan);
     define_planner(m, "gemm_plan", gemm_problem, gemm_plan);
-    define_planner(m, "gemm_tiles", gemm_problem, gemm_tiles);
+    define_planner(m, "conv_tiles", conv_problem, tiles<cuda::ConvTileEntry, ConvProblem>);
+    define_planner(m, "gemm_tiles", gemm_problem, tiles<cuda::GemmTileEntry, GemmProblem>);
     define_planner(m, "pool_plan", pool_problem, pool_plan);
     define_planner(m, "norm_plan", norm_problem, norm_plan);
     define_planner(m, "pointwise_plan", pointwise_problem, pointwise_plan);

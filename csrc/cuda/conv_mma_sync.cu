@@ -12,10 +12,12 @@
 // A prologue is applied in shared memory (conv_mma_kernel.h), whatever the layout.
 //
 // Not for depthwise and other thin groups: a tile is 64 channels of one group at least.
+#include <memory>
 #include <utility>
 
 #include "conv_mma.h"
 #include "mma_plans.h"
+#include "mma_tiles_offered.h"
 #include "transpose.h"
 
 namespace pycv::cuda {
@@ -65,12 +67,28 @@ struct ReadTensor {
     }
 };
 
+// The tiles of a pass; the one in the middle for 64 channels.
+constexpr MmaTiles kImageTiles = {kLargeTile, kTallTile, kSmallTile};
+constexpr MmaTiles kWeightTiles = {kLargeTile, kWideTile, kSmallTile};
+constexpr MmaTiles tiles_of(Pass pass) { return pass == Pass::grad_weight ? kWeightTiles : kImageTiles; }
+
+// The matrix product of a convolution: one of each group and phase, the size of those of the first phase, which is the
+// largest.
+struct ConvProduct {
+    int64_t count = 0, rows = 0, columns = 0, depth = 0;
+};
+
+class MmaConvPlan : public ConvPlan {
+public:
+    virtual std::vector<std::string> offered() const = 0;
+};
+
 template <class Arithmetic>
-class MmaConv final : public ConvPlan {
+class MmaConv final : public MmaConvPlan {
     using T = typename Arithmetic::T;
 
 public:
-    MmaConv(const ConvProblem& problem, int64_t workspace_limit) : problem_(problem) {
+    MmaConv(const ConvProblem& problem, int64_t workspace_limit, MmaTiles tiles) : problem_(problem) {
         const int64_t c = problem.c / problem.groups, k = problem.k / problem.groups;
         conv_.geometry = geometry_of(problem);
         conv_.n = static_cast<int>(problem.n);
@@ -95,7 +113,12 @@ public:
             conv_.residual_strides = problem.residual;
             conv_.relu = problem.relu;
         }
-        share(std::max<int64_t>(workspace_limit - source_.bytes - plain_.bytes, 0));
+        product_ = product();
+        share(tiles, std::max<int64_t>(workspace_limit - source_.bytes - plain_.bytes, 0));
+    }
+
+    std::vector<std::string> offered() const override {
+        return offered_tiles(tiles_of(problem_.pass), tile_.tile, product_.rows, product_.columns);
     }
 
     int64_t workspace_bytes() const override {
@@ -161,51 +184,72 @@ private:
                (conv_.groups == 1 || group % N == 0);
     }
 
-    // Tiles, and where they are few, parts of the depth: of the first phase, which is the largest.
-    void share(int64_t workspace_limit) {
-        conv_.parts = 1;
-        if (conv_.geometry.phase_count() == 0) return;
+    ConvProduct product() const {
+        if (conv_.geometry.phase_count() == 0) return {};
         const Gather gather = conv_.geometry.phase(0);
-        constexpr int64_t N = widest_vector<T>;
         const bool grad_weight = problem_.pass == Pass::grad_weight;
-        const int64_t positions = gather.positions() * problem_.n;
-        const int64_t taps = (grad_weight ? gather.taps() : problem_.filter.count()) * conv_.tap_vectors() * N;
-        const MmaTileIndex flat = grad_weight ? kWideTile : kTallTile;  // for 64 channels
-        tile_ = choose_mma_tile({kLargeTile, flat, kSmallTile},
-                                static_cast<int64_t>(conv_.groups) * conv_.geometry.phase_count(),
-                                grad_weight ? conv_.channels : positions, grad_weight ? taps : conv_.channels,
-                                grad_weight ? positions : taps, kMmaDepth<T>, workspace_limit);
+        const int64_t positions = gather.positions() * problem_.n, channels = conv_.channels;
+        const int64_t taps = (grad_weight ? gather.taps() : problem_.filter.count()) *
+                             static_cast<int64_t>(conv_.tap_vectors()) * widest_vector<T>;
+        const int64_t count = static_cast<int64_t>(conv_.groups) * conv_.geometry.phase_count();
+        if (grad_weight) return {count, channels, taps, positions};
+        return {count, positions, channels, taps};
+    }
+
+    // Tiles, and where they are few, parts of the depth.
+    void share(MmaTiles tiles, int64_t workspace_limit) {
+        conv_.parts = 1;
+        if (product_.count == 0) return;
+        tile_ = choose_mma_tile(tiles, product_.count, product_.rows, product_.columns, product_.depth, kMmaDepth<T>,
+                                workspace_limit);
         conv_.down = tile_.down;
         conv_.across = tile_.across;
         conv_.parts = tile_.parts;
-        conv_.part_depth = grad_weight ? tile_.part_depth : tile_.part_depth / N;
+        conv_.part_depth = problem_.pass == Pass::grad_weight ? tile_.part_depth : tile_.part_depth / widest_vector<T>;
     }
 
     ConvProblem problem_;
     ConvMma<T> conv_{};
     ReadTensor source_, plain_;
+    ConvProduct product_;
     MmaTileChoice tile_;
 };
 
-ConvPlan* plan_16_bits(const ConvProblem& problem, int64_t workspace_limit) {
-    if (problem.dtype == DType::f16) return new MmaConv<HalfArithmetic>(problem, workspace_limit);
-    return new MmaConv<BfloatArithmetic>(problem, workspace_limit);
+MmaConvPlan* plan_of(const ConvProblem& problem, int64_t workspace_limit, MmaTiles tiles) {
+    if (problem.dtype == DType::f16) return new MmaConv<HalfArithmetic>(problem, workspace_limit, tiles);
+    if (problem.dtype == DType::bf16) return new MmaConv<BfloatArithmetic>(problem, workspace_limit, tiles);
+    return new MmaConv<Tf32Arithmetic>(problem, workspace_limit, tiles);
+}
+MmaConvPlan* plan_of_3xtf32(const ConvProblem& problem, int64_t workspace_limit, MmaTiles tiles) {
+    return new MmaConv<Tf32x3Arithmetic>(problem, workspace_limit, tiles);
 }
 
-template <class Arithmetic>
-ConvPlan* plan_f32(const ConvProblem& problem, int64_t workspace_limit) {
-    return new MmaConv<Arithmetic>(problem, workspace_limit);
+using Maker = MmaConvPlan* (*)(const ConvProblem&, int64_t, MmaTiles);
+
+template <Maker make>
+ConvPlan* plan_by_rule(const ConvProblem& problem, int64_t workspace_limit) {
+    return make(problem, workspace_limit, tiles_of(problem.pass));
+}
+template <Maker make>
+ConvPlan* plan_in(const ConvProblem& problem, int64_t workspace_limit, const std::string& tile) {
+    return make(problem, workspace_limit, {tile_of(tile)});
+}
+template <Maker make>
+std::vector<std::string> offered(const ConvProblem& problem, int64_t workspace_limit) {
+    return std::unique_ptr<MmaConvPlan>(make(problem, workspace_limit, tiles_of(problem.pass)))->offered();
 }
 
 }  // namespace
 
 ConvPlan* plan_conv_mma(const ConvProblem& problem, int64_t workspace_limit) {
-    if (problem.dtype == DType::f32) return plan_f32<Tf32Arithmetic>(problem, workspace_limit);
-    return plan_16_bits(problem, workspace_limit);
+    return plan_by_rule<plan_of>(problem, workspace_limit);
 }
 
-PYCV_KERNEL("conv", "mma_sync", plan_16_bits);
-PYCV_KERNEL("conv", "mma_sync/3xtf32", plan_f32<Tf32x3Arithmetic>);
-PYCV_KERNEL("conv", "mma_sync/tf32", plan_f32<Tf32Arithmetic>);
+PYCV_KERNEL("conv", "mma_sync", plan_by_rule<plan_of>);
+PYCV_KERNEL("conv", "mma_sync/3xtf32", plan_by_rule<plan_of_3xtf32>);
+PYCV_KERNEL("conv", "mma_sync/tf32", plan_by_rule<plan_of>);
+PYCV_CONV_TILES("mma_sync", offered<plan_of>, plan_in<plan_of>);
+PYCV_CONV_TILES("mma_sync/3xtf32", offered<plan_of_3xtf32>, plan_in<plan_of_3xtf32>);
+PYCV_CONV_TILES("mma_sync/tf32", offered<plan_of>, plan_in<plan_of>);
 
 }  // namespace pycv::cuda

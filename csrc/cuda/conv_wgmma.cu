@@ -9,9 +9,12 @@
 // images of contiguous channels, of one group. The weight is prepared as for mma_sync, which runs where an address is
 // not aligned to 16 bytes.
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "conv_wgmma_grad_weight.h"
 #include "conv_wgmma_phases.h"
+#include "tile_entry.h"
 
 namespace pycv::cuda {
 
@@ -36,24 +39,51 @@ void launch_conv_wgmma_phases<Tf32Arithmetic>(const Gemm<float>&, const ConvImag
 
 namespace {
 
-// The tile that is done first: waves of blocks, at the share of its peak that a multiprocessor may reach with it (not
-// measured yet: what it reads of shared memory for a multiply-add lets expect it).
-GroupColumns choose_columns(int64_t positions, int64_t channels) {
-    constexpr struct {
-        GroupColumns columns;
-        double rate;
-    } rows[] = {{GroupColumns::wide, 1.0}, {GroupColumns::narrow, 0.85}, {GroupColumns::thin, 0.6}};
+// The share of its peak that a multiprocessor may reach with a tile: not measured yet, what it reads of shared memory
+// for a multiply-add lets expect it.
+constexpr struct {
+    GroupColumns columns;
+    double rate;
+} kColumns[] = {{GroupColumns::wide, 1.0}, {GroupColumns::narrow, 0.85}, {GroupColumns::thin, 0.6}};
+
+int64_t positions_of(const ConvProblem& p) { return p.n * (p.pass == Pass::forward ? p.out : p.size).count(); }
+int64_t channels_of(const ConvProblem& p) { return p.pass == Pass::forward ? p.k : p.c; }
+
+// The tile that is done first: waves of blocks, each as long as it is wide.
+GroupColumns choose_columns(const ConvProblem& p) {
+    const int64_t rows = ceil_div<int64_t>(positions_of(p), WideGroups::rows);
     GroupColumns best = GroupColumns::thin;
     double least = 0;
-    for (const auto& row : rows) {
+    for (const auto& row : kColumns) {
         const auto columns = static_cast<int64_t>(row.columns);
-        const int64_t tiles = ceil_div<int64_t>(positions, WideGroups::rows) * ceil_div(channels, columns);
+        const int64_t tiles = rows * ceil_div(channels_of(p), columns);
         const double time = static_cast<double>(ceil_div(tiles, kPlannedMultiprocessors) * columns) / row.rate;
         if (least != 0 && time >= least) continue;
         least = time;
         best = row.columns;
     }
     return best;
+}
+
+std::string name_of(GroupColumns columns) { return tile_name(WideGroups::rows, static_cast<int>(columns)); }
+
+// None of which half would do.
+std::vector<std::string> offered(const ConvProblem& p, int64_t workspace_limit) {
+    if (p.pass == Pass::grad_weight) return offered_wgmma_grad_weight(p);
+    const GroupColumns rule = choose_columns(p);
+    std::vector<std::string> names{name_of(rule)};
+    for (const auto& row : kColumns) {
+        const bool halved =
+            row.columns != GroupColumns::thin && 2 * channels_of(p) <= static_cast<int64_t>(row.columns);
+        if (row.columns != rule && !halved) names.push_back(name_of(row.columns));
+    }
+    return names;
+}
+
+GroupColumns columns_of(const std::string& tile) {
+    for (const auto& row : kColumns)
+        if (tile == name_of(row.columns)) return row.columns;
+    return GroupColumns::thin;
 }
 
 // Of a dense tensor of contiguous channels: its pixels as the rows of a matrix.
@@ -64,11 +94,13 @@ class WgmmaConv final : public ConvPlan {
     using T = typename Arithmetic::T;
 
 public:
-    explicit WgmmaConv(const ConvProblem& p)
-        : problem_(p), forward_(p.pass == Pass::forward), unaligned_(plan_conv_mma(p, 0)), geometry_(geometry_of(p)) {
-        positions_ = p.n * (forward_ ? p.out : p.size).count();
-        if (positions_ > 0) columns_ = choose_columns(positions_, forward_ ? p.k : p.c);
-    }
+    WgmmaConv(const ConvProblem& p, GroupColumns columns)
+        : problem_(p),
+          forward_(p.pass == Pass::forward),
+          unaligned_(plan_conv_mma(p, 0)),
+          geometry_(geometry_of(p)),
+          positions_(positions_of(p)),
+          columns_(columns) {}
 
     int64_t workspace_bytes() const override { return unaligned_->workspace_bytes(); }
     int64_t prepared_weight_bytes() const override { return unaligned_->prepared_weight_bytes(); }
@@ -117,23 +149,26 @@ private:
     bool forward_;
     std::unique_ptr<ConvPlan> unaligned_;
     Geometry geometry_;
-    int64_t positions_ = 0;
-    GroupColumns columns_ = GroupColumns::thin;
+    int64_t positions_;
+    GroupColumns columns_;
 };
 
-ConvPlan* plan_16_bits(const ConvProblem& problem, int64_t workspace_limit) {
-    if (problem.pass == Pass::grad_weight) return plan_wgmma_grad_weight(problem, workspace_limit);
-    if (problem.dtype == DType::f16) return new WgmmaConv<HalfArithmetic>(problem);
-    return new WgmmaConv<BfloatArithmetic>(problem);
+ConvPlan* plan_in(const ConvProblem& problem, int64_t workspace_limit, const std::string& tile) {
+    if (problem.pass == Pass::grad_weight) return plan_wgmma_grad_weight(problem, workspace_limit, tile);
+    const GroupColumns columns = columns_of(tile);
+    if (problem.dtype == DType::f16) return new WgmmaConv<HalfArithmetic>(problem, columns);
+    if (problem.dtype == DType::bf16) return new WgmmaConv<BfloatArithmetic>(problem, columns);
+    return new WgmmaConv<Tf32Arithmetic>(problem, columns);
 }
-ConvPlan* plan_tf32(const ConvProblem& problem, int64_t workspace_limit) {
-    if (problem.pass == Pass::grad_weight) return plan_wgmma_grad_weight(problem, workspace_limit);
-    return new WgmmaConv<Tf32Arithmetic>(problem);
+ConvPlan* plan_by_rule(const ConvProblem& problem, int64_t workspace_limit) {
+    return plan_in(problem, workspace_limit, offered(problem, workspace_limit).front());
 }
 
 }  // namespace
 
-PYCV_KERNEL("conv", "wgmma", plan_16_bits);
-PYCV_KERNEL("conv", "wgmma/tf32", plan_tf32);
+PYCV_KERNEL("conv", "wgmma", plan_by_rule);
+PYCV_KERNEL("conv", "wgmma/tf32", plan_by_rule);
+PYCV_CONV_TILES("wgmma", offered, plan_in);
+PYCV_CONV_TILES("wgmma/tf32", offered, plan_in);
 
 }  // namespace pycv::cuda

@@ -16,11 +16,14 @@
 // element of the weight.
 // Tuned: no kernel of this file may spill registers.
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "conv_wgmma_grad_weight.h"
 #include "conv_wgmma_grad_weight_gathered.h"
 #include "conv_windows.h"
 #include "gemm_wgmma_3_persistent.h"
+#include "tile_entry.h"
 
 namespace pycv::cuda {
 namespace {
@@ -109,6 +112,22 @@ __global__ void __launch_bounds__(kAdded) add_filter_sums(T* weight, const Filte
     weight[k * s.weight.n + c * s.weight.c + r * s.weight.h + tap % s.filter.w * s.weight.w] = from_accumulator<T>(sum);
 }
 
+const std::string kWideTile = tile_name(WideGroups::rows, WideGroups::columns);
+const std::string kNarrowTile = tile_name(NarrowGroups::rows, NarrowGroups::columns);
+
+// The columns of the product: filter positions, by panels of channels.
+struct FilterColumns {
+    int panel, channel_blocks;  // channels of a panel; panels of a filter position
+    int64_t count;
+
+    explicit FilterColumns(const ConvProblem& p)
+        : panel(p.dtype == DType::f32 ? static_cast<int>(std::max<int64_t>(p.c, 1)) : kPanel),
+          channel_blocks(static_cast<int>(ceil_div<int64_t>(p.c, panel))) {
+        const int64_t elements = p.filter.count() * channel_blocks * panel;
+        count = ceil_div<int64_t>(elements, widest_vector<float>) * widest_vector<float>;
+    }
+};
+
 template <class Arithmetic>
 class WgmmaGradWeight final : public ConvPlan {
     using T = typename Arithmetic::T;
@@ -116,24 +135,20 @@ class WgmmaGradWeight final : public ConvPlan {
     static constexpr int depth = 128 / sizeof(T);  // positions of a step
 
 public:
-    WgmmaGradWeight(const ConvProblem& p, int64_t workspace_limit) : problem_(p), others_(plan_conv_mma(p, 0)) {
+    WgmmaGradWeight(const ConvProblem& p, int64_t workspace_limit, bool wide)
+        : problem_(p), others_(plan_conv_mma(p, 0)), columns_(p), wide_(wide) {
         const Gather gather = geometry_of(p).phase(0);
         windows_ = ConvWindows(gather);
-        panel_ = gathered ? static_cast<int>(std::max<int64_t>(p.c, 1)) : kPanel;
-        channel_blocks_ = static_cast<int>(ceil_div<int64_t>(p.c, panel_));
-        const int64_t elements = static_cast<int64_t>(windows_.taps()) * channel_blocks_ * panel_;
-        columns_ = ceil_div<int64_t>(elements, widest_vector<float>) * widest_vector<float>;
         positions_ = p.n * gather.positions();
-        wide_ = columns_ > NarrowGroups::columns;
         share(workspace_limit);
     }
 
     int64_t workspace_bytes() const override {
-        return std::max(others_->workspace_bytes(), parts_ * problem_.k * columns_ * 4);
+        return std::max(others_->workspace_bytes(), parts_ * problem_.k * columns_.count * 4);
     }
 
     void run(const ConvArguments& a, Stream stream) const override {
-        const bool nothing = positions_ == 0 || problem_.k == 0 || columns_ == 0;
+        const bool nothing = positions_ == 0 || problem_.k == 0 || columns_.count == 0;
         if (nothing || !(gathered || all_aligned(16, a.input, a.output))) {
             others_->run(a, stream);
             return;
@@ -141,16 +156,18 @@ public:
         auto* const sums = static_cast<float*>(a.workspace);
         wide_ ? multiply<WideGroups>(a, sums, stream) : multiply<NarrowGroups>(a, sums, stream);
         const ConvProblem& p = problem_;
-        const FilterSums added{sums, parts_, p.k, columns_, p.c, panel_, channel_blocks_, extent(p.filter), p.weight};
-        launch(add_filter_sums<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(p.k * columns_, kAdded))), kAdded, 0,
-               stream, static_cast<T*>(a.weight), added);
+        const FilterSums added{
+            sums,    parts_, p.k, columns_.count, p.c, columns_.panel, columns_.channel_blocks, extent(p.filter),
+            p.weight};
+        launch(add_filter_sums<T>, dim3(static_cast<unsigned>(ceil_div<int64_t>(p.k * columns_.count, kAdded))), kAdded,
+               0, stream, static_cast<T*>(a.weight), added);
     }
 
 private:
     // As many parts as occupy a large device, and fit into the workspace.
     void share(int64_t workspace_limit) {
         const int64_t steps = std::max<int64_t>(ceil_div<int64_t>(positions_, depth), 1);
-        const int64_t bytes = std::max<int64_t>(problem_.k * columns_ * 4, 1);
+        const int64_t bytes = std::max<int64_t>(problem_.k * columns_.count * 4, 1);
         const int64_t tiles = std::max<int64_t>(wide_ ? tiles_of<WideGroups>() : tiles_of<NarrowGroups>(), 1);
         const int64_t wanted = std::min({kPlannedMultiprocessors / tiles, workspace_limit / bytes, steps});
         steps_ = ceil_div(steps, std::max<int64_t>(wanted, 1));
@@ -159,7 +176,7 @@ private:
 
     template <class Shape>
     int64_t tiles_of() const {
-        return ceil_div<int64_t>(problem_.k, Shape::rows) * ceil_div<int64_t>(columns_, Shape::columns);
+        return ceil_div<int64_t>(problem_.k, Shape::rows) * ceil_div<int64_t>(columns_.count, Shape::columns);
     }
 
     template <class Shape>
@@ -168,9 +185,9 @@ private:
         Gemm<float> g{};
         g.batch = parts_;
         g.m = p.k;
-        g.n = columns_;
+        g.n = columns_.count;
         g.out = sums;
-        g.out_strides = {p.k * columns_, columns_, 1};
+        g.out_strides = {p.k * columns_.count, columns_.count, 1};
         g.epilogue.alpha = 1;
         const int64_t tiles = parts_ * tiles_of<Shape>();
         const auto start = [&](auto kernel, const auto& operands) {
@@ -185,7 +202,7 @@ private:
                                         p.input.w,
                                         static_cast<int>(p.size.h),
                                         static_cast<int>(p.size.w),
-                                        panel_,
+                                        columns_.panel,
                                         static_cast<int>(positions_),
                                         steps,
                                         windows_,
@@ -199,7 +216,7 @@ private:
                 windows_map(kTensorElement<Arithmetic>, input, windows_, kPositions),
                 result_map(g),
                 windows_,
-                channel_blocks_,
+                columns_.channel_blocks,
                 tiles,
                 steps};
             start(conv_wgmma_grad_weight<Arithmetic, Shape>, filter);
@@ -209,18 +226,23 @@ private:
     ConvProblem problem_;
     std::unique_ptr<ConvPlan> others_;  // for runs that these kernels do not take
     ConvWindows windows_;
-    int panel_ = 1, channel_blocks_ = 0;
-    int64_t columns_ = 0;  // of the product: filter positions, by panels of channels
+    FilterColumns columns_;
     int64_t positions_ = 0, steps_ = 1, parts_ = 1;
-    bool wide_ = false;
+    bool wide_;
 };
 
 }  // namespace
 
-ConvPlan* plan_wgmma_grad_weight(const ConvProblem& problem, int64_t workspace_limit) {
-    if (problem.dtype == DType::f32) return new WgmmaGradWeight<Tf32Arithmetic>(problem, workspace_limit);
-    if (problem.dtype == DType::f16) return new WgmmaGradWeight<HalfArithmetic>(problem, workspace_limit);
-    return new WgmmaGradWeight<BfloatArithmetic>(problem, workspace_limit);
+std::vector<std::string> offered_wgmma_grad_weight(const ConvProblem& problem) {
+    if (FilterColumns(problem).count <= NarrowGroups::columns) return {kNarrowTile};
+    return {kWideTile, kNarrowTile};
+}
+
+ConvPlan* plan_wgmma_grad_weight(const ConvProblem& problem, int64_t workspace_limit, const std::string& tile) {
+    const bool wide = tile == kWideTile;
+    if (problem.dtype == DType::f32) return new WgmmaGradWeight<Tf32Arithmetic>(problem, workspace_limit, wide);
+    if (problem.dtype == DType::f16) return new WgmmaGradWeight<HalfArithmetic>(problem, workspace_limit, wide);
+    return new WgmmaGradWeight<BfloatArithmetic>(problem, workspace_limit, wide);
 }
 
 }  // namespace pycv::cuda

@@ -7,8 +7,8 @@
 // Bound by the tensor cores where m, n and k are large: a tile of 128 x 128 reads 2 / 128 elements of L2 for each
 // multiply-add.
 #include "gemm_mma.h"
-#include "gemm_tile_entry.h"
 #include "mma_plans.h"
+#include "mma_tiles_offered.h"
 
 namespace pycv::cuda {
 
@@ -23,31 +23,28 @@ void launch_gemm_mma<Tf32x3Arithmetic>(const Gemm<float>&, MmaTileIndex, const M
 
 namespace {
 
-using Tiles = std::initializer_list<MmaTileIndex>;
-constexpr Tiles kAllTiles = {kLargeTile, kSmallTile};
+constexpr MmaTiles kAllTiles = {kLargeTile, kSmallTile};
 
 // out^T = b^T a^T: so that rows of the result are contiguous
 bool computes_transposed(const GemmProblem& p) { return p.out.column != 1 && p.out.row == 1; }
 
-// One of these tiles, and the parts of k.
-MmaTileChoice choose(const GemmProblem& p, Tiles tiles, int64_t workspace_limit) {
-    const bool transpose = computes_transposed(p);
-    const int64_t m = transpose ? p.n : p.m, n = transpose ? p.m : p.n;
-    const int64_t depth = p.dtype == DType::f32 ? kMmaDepth<float> : kMmaDepth<half>;
-    return choose_mma_tile(tiles, p.batch, m, n, p.k, depth, workspace_limit);
+struct ResultSize {
+    int64_t rows, columns;
+};
+ResultSize computed(const GemmProblem& p) {
+    return computes_transposed(p) ? ResultSize{p.n, p.m} : ResultSize{p.m, p.n};
 }
 
-std::string name_of(MmaTileIndex tile) { return tile_name(kMmaTiles[tile].rows, kMmaTiles[tile].columns); }
+// One of these tiles, and the parts of k.
+MmaTileChoice choose(const GemmProblem& p, MmaTiles tiles, int64_t workspace_limit) {
+    const auto [rows, columns] = computed(p);
+    const int64_t depth = p.dtype == DType::f32 ? kMmaDepth<float> : kMmaDepth<half>;
+    return choose_mma_tile(tiles, p.batch, rows, columns, p.k, depth, workspace_limit);
+}
 
-// None that is twice as large as the result both ways.
 std::vector<std::string> offered(const GemmProblem& p, int64_t workspace_limit) {
-    const MmaTileIndex rule = choose(p, kAllTiles, workspace_limit).tile;
-    std::vector<std::string> names{name_of(rule)};
-    for (const MmaTileIndex tile : kAllTiles) {
-        const bool fits = 2 * std::max(p.m, p.n) > std::min(kMmaTiles[tile].rows, kMmaTiles[tile].columns);
-        if (tile != rule && fits) names.push_back(name_of(tile));
-    }
-    return names;
+    const auto [rows, columns] = computed(p);
+    return offered_tiles(kAllTiles, choose(p, kAllTiles, workspace_limit).tile, rows, columns);
 }
 
 template <class Arithmetic>
@@ -55,7 +52,7 @@ class MmaGemm final : public GemmPlan {
     using T = typename Arithmetic::T;
 
 public:
-    MmaGemm(const GemmProblem& p, int64_t workspace_limit, Tiles tiles)
+    MmaGemm(const GemmProblem& p, int64_t workspace_limit, MmaTiles tiles)
         : problem_(p), transpose_(computes_transposed(p)), choice_(choose(p, tiles, workspace_limit)) {}
 
     int64_t workspace_bytes() const override {
@@ -78,16 +75,16 @@ private:
     MmaTileChoice choice_;
 };
 
-GemmPlan* plan_of(const GemmProblem& problem, int64_t workspace_limit, Tiles tiles) {
+GemmPlan* plan_of(const GemmProblem& problem, int64_t workspace_limit, MmaTiles tiles) {
     if (problem.dtype == DType::f16) return new MmaGemm<HalfArithmetic>(problem, workspace_limit, tiles);
     if (problem.dtype == DType::bf16) return new MmaGemm<BfloatArithmetic>(problem, workspace_limit, tiles);
     return new MmaGemm<Tf32Arithmetic>(problem, workspace_limit, tiles);
 }
-GemmPlan* plan_of_3xtf32(const GemmProblem& problem, int64_t workspace_limit, Tiles tiles) {
+GemmPlan* plan_of_3xtf32(const GemmProblem& problem, int64_t workspace_limit, MmaTiles tiles) {
     return new MmaGemm<Tf32x3Arithmetic>(problem, workspace_limit, tiles);
 }
 
-using Maker = GemmPlan* (*)(const GemmProblem&, int64_t, Tiles);
+using Maker = GemmPlan* (*)(const GemmProblem&, int64_t, MmaTiles);
 
 template <Maker make>
 GemmPlan* plan_by_rule(const GemmProblem& problem, int64_t workspace_limit) {
@@ -95,7 +92,7 @@ GemmPlan* plan_by_rule(const GemmProblem& problem, int64_t workspace_limit) {
 }
 template <Maker make>
 GemmPlan* plan_in(const GemmProblem& problem, int64_t workspace_limit, const std::string& tile) {
-    return make(problem, workspace_limit, {tile == name_of(kLargeTile) ? kLargeTile : kSmallTile});
+    return make(problem, workspace_limit, {tile_of(tile)});
 }
 
 }  // namespace

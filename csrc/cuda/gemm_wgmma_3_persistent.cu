@@ -6,8 +6,8 @@
 //
 // Bound by the tensor cores where m, n and k are large: a tile of 128 x 256 reads 3 / 256 elements of L2 for each
 // multiply-add.
-#include "gemm_tile_entry.h"
 #include "gemm_wgmma_3_copies.h"
+#include "tile_entry.h"
 
 namespace pycv::cuda {
 

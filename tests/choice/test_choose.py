@@ -321,6 +321,17 @@ def test_a_gpu_kernel_that_needs_too_much_workspace_is_passed_over(use_kernels):
         assert chosen().plan is plans["large"]
 
 
+def test_what_norms_keep_for_each_channel_comes_on_top_of_the_limit(monkeypatch):
+    """No kernel of theirs does with less, and nothing else could sum up the gradient of a bias."""
+    plan = FakePlan(1e6)
+    plan.workspace_bytes = 4
+    fake = kernel("sums", plan, backend="cuda", op="channel_sum")
+    monkeypatch.setitem(registry._by_op(), ("channel_sum", "forward"), (fake,))
+    with pycv.use(backend="cuda", workspace_limit=0):
+        problem = parse("channel_sum.forward n1c1h1w1 f32 nchw")
+        assert registry.choose(problem, settings.current(), 1).plan is plan
+
+
 def test_torchs_precision_switches_are_in_the_key_old_and_new(use_kernels):
     """Where the new ones were set torch refuses to say what the old ones are."""
     use_kernels(kernel("quick", FakePlan(9e6, seconds=1e-4)), kernel("slow", FakePlan(3e6, seconds=1e-3)))

@@ -18,23 +18,12 @@ from pycv.problem import parse as parse_as_it_is
 from .. import draw, raw
 from ..backend import DEVICE, by_host, parse
 from .execution import ALL_ORDERS, assert_right, kernels, schedule
+from .tiles import kernel_of, offered, ran_in
 
 MMA = [("f16", "mma_sync"), ("bf16", "mma_sync"), ("f32", "mma_sync/3xtf32"), ("f32", "mma_sync/tf32")]
 WGMMA = [("bf16", "wgmma_3_persistent"), ("f32", "wgmma_3_persistent/tf32")]
 TILES = {"mma_sync": ("64x64", "128x128"), "wgmma_3_persistent": ("128x128", "128x256")}
 EVERY = [(*each, tile) for each in (*MMA, *WGMMA) for tile in TILES[each[1].partition("/")[0]]]
-
-
-def kernel_of(text: str, algorithm: str):
-    """A kernel; where this GPU has it not, nothing to test."""
-    found = kernels(parse(text), algorithm)
-    if not found:
-        pytest.skip(f"{algorithm}: not on this GPU")
-    return found[0]
-
-
-def offered(text: str, algorithm: str) -> list[str]:
-    return [kernel.tile for kernel in kernel_of(text, algorithm).in_tiles(parse(text))]
 
 
 @pytest.mark.parametrize(("dtype", "algorithm", "tile"), EVERY)
@@ -54,20 +43,6 @@ def test_every_tile_in_parts_of_k(tile, dtype, algorithm):
     for limit in (2**28, 2 * 4 * 128 * 128, 0):
         text = f"gemm.forward m70n66k530 {dtype} res=row cpu bias+residual+relu"
         assert_right(text, algorithm, tile=tile, kinds=["normal"], orders=["reverse"], workspace_limit=limit)
-
-
-def ran_in(text: str, algorithm: str, count: int) -> list[set[str]]:
-    """The functions, shapes of tiles among their names, that run by the rule and in the tiles offered, the first few of
-    these."""
-    kernel, problem, host = kernel_of(text, algorithm), parse(text), cuda.host_module()
-    assert host is not None
-    arrays, scalars = draw.data(problem, "integers", np.random.default_rng(0))
-    ran = []
-    for each in (kernel, *kernel.in_tiles(problem))[:count]:
-        host.launched()
-        raw.run(problem, each, arrays, scalars)
-        ran.append(set(host.launched()))
-    return ran
 
 
 @by_host

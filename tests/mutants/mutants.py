@@ -96,6 +96,10 @@ WGMMA_OPERANDS, WGMMA_PLAN, WGMMA_COPIES = (
 )
 WGMMA_ONE_TESTS = "tests/cuda/test_wgmma_gemm.py::test_extents_of_one"
 GEMM_TILE_TESTS = "tests/cuda/test_gemm_tiles.py::test_the_rules_own_tile_is_the_first"
+MMA_OFFERED = "csrc/cuda/mma_tiles_offered.h"
+CONV_TILE_TESTS = " ".join(
+    f"tests/cuda/test_conv_tiles.py::test_{it}" for it in ("the_rules_own_tile_is_the_first", "what_is_offered")
+)
 WGMMA_WORTH_TEST = "tests/cuda/test_wgmma_gemm.py::test_what_is_worth_a_copy"
 WGMMA_COPY_TESTS = "tests/cuda/test_wgmma_gemm.py::test_copies_of_batches_and_strides"
 WGMMA_GATHERED_TESTS = " ".join(
@@ -699,7 +703,11 @@ MUTANTS = [
     Mutant("csrc/cuda/padded_copy.cu", "+ row * c.from_row", "+ row * c.pitch()", WGMMA_COPY_TESTS),
     # tiles that are asked for
     Mutant(WGMMA_PLAN, "bool wide = tile == kWideTile;", "bool wide = false;", GEMM_TILE_TESTS),
-    Mutant("csrc/cuda/gemm_mma_sync.cu", "tile == name_of(kLargeTile)", "tile.empty()", GEMM_TILE_TESTS),
+    Mutant(MMA_OFFERED, "if (name == name_of(tile)) return tile;", "(void)tile;", GEMM_TILE_TESTS),
+    Mutant(MMA_OFFERED, "one != other && small", "small", CONV_TILE_TESTS),
+    Mutant(MMA_OFFERED, "bool needed = tile != rule;", "bool needed = true;", CONV_TILE_TESTS),
+    Mutant("csrc/cuda/conv_wgmma.cu", "tile == name_of(row.columns)", "tile.empty()", CONV_TILE_TESTS),
+    Mutant("csrc/cuda/conv_wgmma_grad_weight.cu", "tile == kWideTile", "true", CONV_TILE_TESTS),
     Mutant(WGMMA_GATHERED, "first_column + first + column >= g.n", "column >= g.n", WGMMA_GATHERED_TESTS),
     Mutant(WGMMA_FILTER_GATHER, "        sync_warp();\n", "", WGMMA_FILTER_GATHER_TESTS),
     Mutant(WGMMA_FILTER_GATHER, "] + dy)", "])", WGMMA_FILTER_GATHER_TESTS),
