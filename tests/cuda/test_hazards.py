@@ -32,13 +32,14 @@ gemm.forward b2m70n66k20 f64 a=col out=col cpu relu | simt
 gemm.forward m200n264k168 f32 b=col cpu bias | wgmma
 gemm.forward b2m136n200k328 bf16 a=col cpu | wgmma
 gemm.forward m36n40k1001 f16 cpu | wgmma_3
+gemm.forward m200n264k73 f32 cpu | wgmma_3
 gemm.forward m70n20k520 f32 cpu bias+relu | simt_8 mma
 gemm.forward m140n136k24 f32 a=col cpu | simt_8 mma
 
 conv2d.{} n2c20h7w11 k36r3s3 p1 f32 nchw cpu
 conv2d.{} n2c20h7w11 k36r3s3 p1 f32 nhwc cpu
 conv2d.{} n2c72h9w9 k72r3s3 p1 bf16 nhwc cpu | wgmma mma winograd implicit
-conv2d.{} n2c40h9w8 k24r3s3 u2 p1 f16 nhwc cpu | wgmma mma direct
+conv2d.{} n2c40h9w8 k24r3s3 u2 p1 f16 nhwc cpu | wgmma mma direct im2col
 conv2d.{} n2c36h9w8 k24r3s3 u2 p1 f32 nhwc cpu | wgmma fft implicit
 conv2d.{} n1c6h15w13 k10r5s4 u2x1 p2 g2 f64 nchw cpu
 conv2d.{} n2c40h10w9 k40r3s3 p1 g40 f32 nhwc cpu | direct
