@@ -304,7 +304,8 @@ def test_torch_as_the_backend_of_one_pass(pass_):
 def test_workspace_limit_bounds_im2col():
     x, w = torch.randn(4, 16, 40, 40), torch.randn(16, 16, 3, 3)
     made = []
-    for limit in (1 << 16, 1 << 28):
+    little = 1 << 20 if BACKEND == "triton" else 1 << 16  # Triton's holds one image at least, of 832 KB
+    for limit in (little, 1 << 28):
         with pycv.use(backend=BACKEND, algorithm="im2col", workspace_limit=limit), registry.record() as calls:
             torch.testing.assert_close(PF.conv2d(x, w), F.conv2d(x, w), rtol=1e-4, atol=1e-4)
         made.append(calls[0].choice.plan.workspace_bytes)
