@@ -201,17 +201,30 @@ def _image(p: NormProblem) -> tuple[Image, int]:
     return Image._make((*sizes, *x, *y, *z, block)), -(-p.c // block)
 
 
+def _in_long_rows(g: Image) -> Image:
+    """The same image with rows joined where in all tensors one begins where the last ended: each row has its price."""
+    for outer in "hdn":
+        size = getattr(g, outer)
+        strides = [(getattr(g, f"{tensor}_{outer}"), getattr(g, f"{tensor}_w")) for tensor in "xyz"]
+        if size > 1 and any(step != g.w * of_w for step, of_w in strides):
+            break
+        g = g._replace(**{outer: 1, "w": size * g.w})
+    return g
+
+
 class _Norm(NormPlan):
-    def __init__(self, p: NormProblem) -> None:
+    def __init__(self, p: NormProblem, long_rows: bool) -> None:
         self._forward = p.pass_ == "forward"
         self._g, self._blocks = _image(p)
+        if long_rows:
+            self._g = _in_long_rows(self._g)
         self._input, self._output = (image_view(layout, p.n, p.c, p.size, p.dtype) for layout in (p.input, p.output))
         self._steps = p.n * p.c * prod(p.size)
 
 
 class BatchNorm(_Norm):
     def __init__(self, p: NormProblem, team: int) -> None:
-        super().__init__(p)
+        super().__init__(p, long_rows=True)
         self._training, self._relu = p.training, "relu" in p.epilogue
         team = worthwhile(team, 2 * self._steps, max(1, self._blocks))
         sums, parameters = (team * count * self._g.block for count in (2 * batch_norm.SUMS, batch_norm.PARAMETERS))
@@ -250,7 +263,7 @@ class BatchNorm(_Norm):
 
 class LocalResponseNorm(_Norm):
     def __init__(self, p: NormProblem, team: int) -> None:
-        super().__init__(p)
+        super().__init__(p, long_rows=False)  # its workspace holds a row
         self._window = p.window
         team = worthwhile(team, 8 * self._steps, max(1, self._steps // max(1, p.c * self._g.w)))
         elements = team * self._g.w * (p.c if self._forward else 2 * p.c + 1)
@@ -268,7 +281,7 @@ class LocalResponseNorm(_Norm):
 
 class ChannelSum(_Norm):
     def __init__(self, p: NormProblem, team: int) -> None:
-        super().__init__(p)
+        super().__init__(p, long_rows=True)
         team = worthwhile(team, self._steps, max(1, self._blocks))
         self.workspace_bytes = 16 * team * self._g.block
         views = (self._input, View(p.c, p.dtype), View(2 * team * self._g.block, "f64"))

@@ -128,6 +128,7 @@ def test_measured_tiles_are_kept_and_run(tmp_path):
         "choice = log[0].choice\n"
         "constants = choice.plan.launches[0]._arguments\n"
         "launched = '%(BM)dx%(BN)dx%(BK)dw%(num_warps)ds%(num_stages)d' % constants\n"
+        "launched += '' if constants['GROUP'] == 8 else 'g%(GROUP)d' % constants\n"
         "print(choice.kernel.name, launched, len(choice.estimates))"
     )
     where = {"TRITON_INTERPRET": "1", "PYCV_CACHE_DIR": str(tmp_path)}
