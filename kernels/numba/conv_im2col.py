@@ -4,8 +4,8 @@ and tap), and of the gathered elements, a row per term and a column per position
 The product is never whole in memory: a thread computes a tile of channels and positions at a time, from panels of
 gathered elements that stay in its L2 cache, and writes it where it belongs with bias, residual and relu. Gathering
 costs a read and a write of each element and tap for every ROWS channels. grad_input is the same with the roles of input
-and output exchanged; where the stride is not 1 most of what it gathers is 0. In grad_weight the gradient's elements are
-the left matrix, and terms the columns.
+and output exchanged, phase by phase where the stride is not 1 (conv_phases.py). In grad_weight the gradient's elements
+are the left matrix, and terms the columns.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .product import clear, multiply
 from .sharing import share
 
 ROWS, DEPTH, COLUMNS = 512, 256, 256  # of a tile and its panel
+LINES = 16  # rows of a weight that are arranged together
 PITCH = 16  # elements that a row of a tile is longer than it needs to be: rows 4 KB apart would share few cache lines
 
 
@@ -191,14 +192,19 @@ def _gather_gradient(grad, g, channel, rows, position, columns, panel, panel_at,
 
 @kernel
 def arrange(threads, weight, prepared, groups, rows, channels, d, h, w, at_group, at_row, at_channel, at_d, at_h, at_w):
-    """The weight as the product reads it: (group, row, term), dense."""
+    """The weight as the product reads it: (group, row, term), dense. LINES rows together, which in grad_input are
+    neighbours in memory, so that each of its cache lines is read once."""
+    blocks = -(-rows // LINES)
     for thread in prange(threads):
-        begin, end = share(groups * rows, thread, threads)
-        for row in range(begin, end):
-            from_ = row // rows * at_group + row % rows * at_row
+        begin, end = share(groups * blocks, thread, threads)
+        for block in range(begin, end):
+            group, first = block // blocks, block % blocks * LINES
             for c in range(channels):
-                for i in range(d):
-                    for j in range(h):
-                        for k in range(w):
-                            to = (((row * channels + c) * d + i) * h + j) * w + k
-                            prepared[to] = weight[from_ + c * at_channel + i * at_d + j * at_h + k * at_w]
+                for row in range(first, min(first + LINES, rows)):
+                    from_ = group * at_group + row * at_row + c * at_channel
+                    to = ((group * rows + row) * channels + c) * d * h * w
+                    for i in range(d):
+                        for j in range(h):
+                            for k in range(w):
+                                prepared[to] = weight[from_ + i * at_d + j * at_h + k * at_w]
+                                to += 1

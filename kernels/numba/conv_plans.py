@@ -10,10 +10,12 @@ from pycv.problem import ITEMSIZES, ConvProblem, Layout, Sizes
 from .._plans import ConvPlan
 from . import conv_direct, conv_im2col
 from .conv_gather import Gather, Weight
-from .conv_im2col import PITCH, Residual, Tiling
+from .conv_im2col import PITCH, Residual
+from .conv_phases import Im2colPhases
+from .conv_tiling import image_tiling, weight_tiling
 from .memory import View, is_row, spatial, strides_of
 from .plans import Cost, Launch, image_view
-from .sharing import round_up, worthwhile
+from .sharing import worthwhile
 
 
 def plan(algorithm: str, p: ConvProblem, team: int, workspace_limit: int) -> Any:
@@ -21,7 +23,11 @@ def plan(algorithm: str, p: ConvProblem, team: int, workspace_limit: int) -> Any
     elements = workspace_limit // ITEMSIZES[p.dtype]
     if p.pass_ == "grad_weight":
         return DirectGradWeight(p, team) if algorithm == "direct" else Im2colGradWeight(p, team, elements)
-    return DirectImage(p, team) if algorithm == "direct" else Im2colImage(p, team, elements)
+    if algorithm == "direct":
+        return DirectImage(p, team)
+    if p.pass_ == "grad_input" and max(p.stride) > 1:
+        return Im2colPhases(p, _geometry(p), team, elements)
+    return Im2colImage(p, team, elements)
 
 
 # -------------------------------------------------------------------------------------------------------- geometry
@@ -62,7 +68,7 @@ class _Plan(ConvPlan):
 class _Image(_Plan):
     """One image from another and the weight."""
 
-    def __init__(self, p: ConvProblem) -> None:
+    def __init__(self, p: ConvProblem, team: int) -> None:
         self._forward = p.pass_ == "forward"
         channels, size = (p.k, p.output_size) if self._forward else (p.c, p.size)
         strides = None if p.residual is None else strides_of(p.residual, channels, size)
@@ -74,7 +80,7 @@ class _Image(_Plan):
             image_view(p.output, p.n, p.k, p.output_size, p.dtype),
         )
         source, computed = (input, output) if self._forward else (output, input)
-        weight, at_weight = self._weight(p)
+        weight, at_weight = self._weight(p, team)
         others = (
             View(channels, p.dtype),
             image_view(p.residual or Layout(), p.n if strides else 0, channels, size, p.dtype),
@@ -82,7 +88,7 @@ class _Image(_Plan):
         self._views = (source, weight, computed, *others)
         self._numbers = ("relu" in p.epilogue, self._g, at_weight, Residual(*(strides or (0,) * 5)))
 
-    def _weight(self, p: ConvProblem) -> tuple[View, Weight]:
+    def _weight(self, p: ConvProblem, team: int) -> tuple[View, Weight]:
         """The weight as the kernel reads it, where possible as it is: one stride must lead through all terms."""
         g, taps, view = self._g, spatial(p.filter, 1), _weight_view(p)
         k, c, *others = strides_of(p.weight, p.c // p.groups, p.filter)
@@ -93,10 +99,11 @@ class _Image(_Plan):
             return view, Weight(group, row, channel)
         if is_row(taps, steps) and steps[2] in (1, channel) and (g.channels == 1 or channel == count * steps[2]):
             return view, Weight(group, row, steps[2])
-        dense = View(p.groups * g.rows * self._terms, p.dtype)
-        self.prepared_weight_bytes = p.groups * g.rows * self._terms * ITEMSIZES[p.dtype]
+        elements = p.groups * g.rows * self._terms
+        dense = View(elements, p.dtype)
+        self.prepared_weight_bytes = elements * ITEMSIZES[p.dtype]
         numbers = (p.groups, g.rows, g.channels, *taps, group, row, channel, *steps)
-        self._prepare = Launch(conv_im2col.arrange, 1, (view, dense), numbers)
+        self._prepare = Launch(conv_im2col.arrange, worthwhile(team, elements, elements), (view, dense), numbers)
         return dense, Weight(g.rows * self._terms, self._terms, 1)
 
     def prepare_weight(self, weight: int, prepared: int) -> None:
@@ -109,11 +116,11 @@ class _Image(_Plan):
 
 class Im2colImage(_Image):
     def __init__(self, p: ConvProblem, team: int, elements: int) -> None:
-        super().__init__(p)
+        super().__init__(p, team)
         g, itemsize = self._g, ITEMSIZES[p.dtype]
         products = self._positions * self._terms * g.groups * g.rows
         team = worthwhile(team, products // 8, max(1, self._positions))
-        self._tiling = _tiling(g.groups, g.rows, self._terms, self._positions, team, elements)
+        self._tiling = image_tiling(g.groups, g.rows, self._terms, self._positions, team, elements)
         team = max(1, min(team, g.groups * self._tiling.row_blocks * self._tiling.column_blocks))
         workspace = team * (self._tiling.rows + self._tiling.depth) * (self._tiling.columns + PITCH)
         self.workspace_bytes = workspace * itemsize
@@ -123,22 +130,9 @@ class Im2colImage(_Image):
         self._launch = Launch(conv_im2col.image, team, views, (*self._numbers, self._tiling))
 
 
-def _tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
-    """Tiles of positions that fall evenly to the threads; tiles of rows where there are too few positions. Smaller
-    ones where the workspace would exceed so many elements."""
-    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, terms))
-    blocks = round_up(max(1, -(-positions // conv_im2col.COLUMNS)), team)
-    columns = max(1, min(positions, round_up(-(-positions // blocks), 16)))
-    if groups * -(-rows // height) * -(-positions // columns) < team:
-        height = max(1, min(height, round_up(-(-rows // team), 4)))
-    while team * (height + depth) * (columns + PITCH) > elements and max(height, depth, columns) > 16:
-        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
-    return Tiling(height, depth, columns, -(-rows // height), -(-positions // columns))
-
-
 class DirectImage(_Image):
     def __init__(self, p: ConvProblem, team: int) -> None:
-        super().__init__(p)
+        super().__init__(p, team)
         g = self._g
         products = self._positions * self._terms * g.groups * g.rows
         team = worthwhile(team, products, max(1, p.n * g.groups * g.rows * g.depth * g.height))
@@ -163,7 +157,7 @@ class Im2colGradWeight(_Plan):
         terms, positions = g.channels * prod(p.filter), p.n * prod(p.output_size)
         products = terms * positions * g.groups * g.rows
         team = worthwhile(team, products // 8, max(1, g.groups * g.rows * terms))
-        tiling = _weight_tiling(g.groups, g.rows, terms, positions, team, elements)
+        tiling = weight_tiling(g.groups, g.rows, terms, positions, team, elements)
         team = max(1, min(team, g.groups * tiling.row_blocks * tiling.column_blocks))
         pitch = tiling.columns + PITCH
         workspace = team * (tiling.rows * (pitch + tiling.depth + PITCH) + tiling.depth * pitch)
@@ -180,22 +174,6 @@ class Im2colGradWeight(_Plan):
 
     def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
         self._launch((input, output, weight, workspace))
-
-
-def _weight_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
-    """Tiles of terms, and of rows where those are too few for the threads. A tile of many rows gathers little."""
-    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, positions))
-    columns = max(1, min(conv_im2col.COLUMNS, terms))
-    if groups * -(-rows // height) * -(-terms // columns) < team:
-        if terms >= 32 * team:
-            columns = round_up(-(-terms // team), 16)
-        else:
-            height = max(1, min(height, round_up(-(-rows // team), 4)))
-    while team * (height * (columns + depth + 2 * PITCH) + depth * (columns + PITCH)) > elements:
-        if max(height, depth, columns) <= 16:
-            break
-        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
-    return Tiling(height, depth, columns, -(-rows // height), -(-terms // columns))
 
 
 class DirectGradWeight(_Plan):

@@ -54,6 +54,7 @@ CASES = {
     "product": "gemm.forward m7n37k9 f32 b=col cpu bias+relu",
     "im2col": "conv2d.forward n2c3h7w9 k5r3s3 u2x1 p1 f32 nchw cpu bias",
     "strided": "conv2d.grad_input n1c3h8w9 k4r3s3 u2 p1 f32 nchw cpu",
+    "phases": "conv2d.grad_input n2c4h13w10 k6r5s3 u3x4 p2x1 d2 g2 f32 nchw res=nhwc cpu bias+residual+relu",
     "max_pool": "max_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu indices",
     "max_pool_offsets": "max_pool3d.grad_input n1c3d5h6w9 t2r3s2 u1x2x1 p1 d1x1x3 f32 nchw cpu offsets",
     "depthwise": "conv2d.forward n2c6h7w9 k12r3s3 u2x1 p1 g6 f32 nchw cpu bias+relu",

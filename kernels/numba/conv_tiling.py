@@ -1,0 +1,36 @@
+"""Tiles of the matrix products of conv_im2col.py: how large, so that they fall evenly to the threads."""
+
+from __future__ import annotations
+
+from . import conv_im2col
+from .conv_im2col import PITCH, Tiling
+from .sharing import round_up
+
+
+def image_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
+    """Tiles of positions that fall evenly to the threads; tiles of rows where there are too few positions. Smaller
+    ones where the workspace would exceed so many elements."""
+    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, terms))
+    blocks = round_up(max(1, -(-positions // conv_im2col.COLUMNS)), team)
+    columns = max(1, min(positions, round_up(-(-positions // blocks), 16)))
+    if groups * -(-rows // height) * -(-positions // columns) < team:
+        height = max(1, min(height, round_up(-(-rows // team), 4)))
+    while team * (height + depth) * (columns + PITCH) > elements and max(height, depth, columns) > 16:
+        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
+    return Tiling(height, depth, columns, -(-rows // height), -(-positions // columns))
+
+
+def weight_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
+    """Tiles of terms, and of rows where those are too few for the threads. A tile of many rows gathers little."""
+    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, positions))
+    columns = max(1, min(conv_im2col.COLUMNS, terms))
+    if groups * -(-rows // height) * -(-terms // columns) < team:
+        if terms >= 32 * team:
+            columns = round_up(-(-terms // team), 16)
+        else:
+            height = max(1, min(height, round_up(-(-rows // team), 4)))
+    while team * (height * (columns + depth + 2 * PITCH) + depth * (columns + PITCH)) > elements:
+        if max(height, depth, columns) <= 16:
+            break
+        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
+    return Tiling(height, depth, columns, -(-rows // height), -(-terms // columns))
