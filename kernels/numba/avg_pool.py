@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from numba import prange
 
+from .channels import row_sum
 from .compiled import inner, kernel
 from .pool_windows import clear_plane, windows
 from .sharing import share
@@ -32,21 +33,27 @@ def _row(row, x, y, g, divisor, count_include_pad):
     for w in range(g.out_w):
         d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, g)
         total = x.dtype.type(0)
-        for i in range(d_first, d_end):
-            for j in range(h_first, h_end):
-                from_ = plane + i * g.input_d + j * g.input_h
-                for k in range(w_first, w_end):
-                    total += x[from_ + k * g.input_w]
-        y[to + w * g.output_w] = total / x.dtype.type(_divisor(d, h, w, g, divisor, count_include_pad))
+        if g.input_w == 1 and w_end - w_first == g.size_w:  # rows of the window follow each other
+            for i in range(d_first, d_end):
+                from_ = plane + i * g.input_d + h_first * g.input_h
+                total += row_sum(x[from_ : from_ + (h_end - h_first) * g.size_w])
+        else:
+            for i in range(d_first, d_end):
+                for j in range(h_first, h_end):
+                    from_ = plane + i * g.input_d + j * g.input_h
+                    for k in range(w_first, w_end):
+                        total += x[from_ + k * g.input_w]
+        met = (d_end - d_first) * (h_end - h_first) * (w_end - w_first)
+        y[to + w * g.output_w] = total / x.dtype.type(_divisor(d, h, w, met, g, divisor, count_include_pad))
 
 
 @inner
-def _divisor(d, h, w, g, divisor, count_include_pad):
+def _divisor(d, h, w, met, g, divisor, count_include_pad):
+    """``met``: the positions of the window that lie in the image."""
     if divisor != 0:
         return divisor
     if g.adaptive or not count_include_pad:
-        d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, g)
-        return (d_end - d_first) * (h_end - h_first) * (w_end - w_first)
+        return met
     count = _padded(d, g.size_d, g.filter_d, g.stride_d, g.padding_d)
     count *= _padded(h, g.size_h, g.filter_h, g.stride_h, g.padding_h)
     return count * _padded(w, g.size_w, g.filter_w, g.stride_w, g.padding_w)
@@ -74,9 +81,10 @@ def _spread(n, c, grad_input, grad_output, g, divisor, count_include_pad):
         for h in range(g.out_h):
             row = n * g.output_n + c * g.output_c + d * g.output_d + h * g.output_h
             for w in range(g.out_w):
-                count = grad_input.dtype.type(_divisor(d, h, w, g, divisor, count_include_pad))
-                part = grad_output[row + w * g.output_w] / count
                 d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, g)
+                met = (d_end - d_first) * (h_end - h_first) * (w_end - w_first)
+                count = grad_input.dtype.type(_divisor(d, h, w, met, g, divisor, count_include_pad))
+                part = grad_output[row + w * g.output_w] / count
                 for i in range(d_first, d_end):
                     for j in range(h_first, h_end):
                         to = plane + i * g.input_d + j * g.input_h

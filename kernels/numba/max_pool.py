@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from .compiled import inner, kernel
-from .pool_windows import clear_plane, windows
+from .pool_windows import Pool, clear_plane, windows
 from .sharing import share
 
 
@@ -67,33 +67,33 @@ def _offset(d, h, w, i, j, k, g):
     return (at_d * g.filter_h + at_h) * g.filter_w + at_w
 
 
-@inner
-def _position(d, h, w, offset, g):
-    """Where the element of this number lies: the other way round."""
-    i = d * g.stride_d - g.padding_d + offset // g.filter_w // g.filter_h * g.dilation_d
-    j = h * g.stride_h - g.padding_h + offset // g.filter_w % g.filter_h * g.dilation_h
-    return i, j, w * g.stride_w - g.padding_w + offset % g.filter_w * g.dilation_w
+def steps_of(g: Pool) -> np.ndarray:
+    """Of the element of each number in a window: how far it lies from where the window begins, padding and all."""
+    numbers = np.indices((g.filter_d, g.filter_h, g.filter_w)).reshape(3, -1)
+    return np.array([g.dilation_d * g.input_d, g.dilation_h * g.input_h, g.dilation_w * g.input_w]) @ numbers
 
 
 @kernel
-def gradient(threads, grad_input, grad_output, indices, g, offsets):
+def gradient(threads, grad_input, grad_output, indices, steps, g):
+    """``steps`` are those of offsets, and empty where ``indices`` are positions."""
     for thread in prange(threads):
         begin, end = share(g.n * g.c, thread, threads)
         for plane in range(begin, end):
-            _scatter(plane // g.c, plane % g.c, grad_input, grad_output, indices, g, offsets)
+            _scatter(plane // g.c, plane % g.c, grad_input, grad_output, indices, steps, g)
 
 
 @inner
-def _scatter(n, c, grad_input, grad_output, indices, g, offsets):
+def _scatter(n, c, grad_input, grad_output, indices, steps, g):
     plane = n * g.input_n + c * g.input_c
     clear_plane(grad_input, plane, g)
     for d in range(g.out_d):
         for h in range(g.out_h):
             row = n * g.output_n + c * g.output_c + d * g.output_d + h * g.output_h
+            begin = plane + (d * g.stride_d - g.padding_d) * g.input_d + (h * g.stride_h - g.padding_h) * g.input_h
             for w in range(g.out_w):
                 index = np.int64(indices[row + w * g.output_w])
-                if offsets:
-                    i, j, k = _position(d, h, w, index, g)
+                if steps.size > 0:
+                    at = begin + (w * g.stride_w - g.padding_w) * g.input_w + steps[index]
                 else:
-                    i, j, k = index // g.size_w // g.size_h, index // g.size_w % g.size_h, index % g.size_w
-                grad_input[plane + i * g.input_d + j * g.input_h + k * g.input_w] += grad_output[row + w * g.output_w]
+                    at = plane + index * g.input_w  # the positions of a plane follow each other
+                grad_input[at] += grad_output[row + w * g.output_w]

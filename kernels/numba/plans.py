@@ -172,10 +172,14 @@ class Pooling:
         output = image_view(p.output, p.n, p.c, p.output_size, p.dtype)
         views = [image_view(p.input, p.n, p.c, p.size, p.dtype), output]
         numbers: tuple = (g,)
+        offsets = p.indices == "offset"
         if self._max:
-            kernel = max_pool.forward if self._forward else max_pool.gradient
             views.append(image_view(p.output, p.n, p.c, p.output_size, p.index_dtype))
-            numbers = (g, p.indices == "offset")
+        if self._max and self._forward:
+            kernel, numbers = max_pool.forward, (g, offsets)
+        elif self._max:
+            kernel, self._steps = max_pool.gradient, max_pool.steps_of(g)
+            views.append(View(self._steps.size if offsets else 0, "i64"))
         else:
             kernel = avg_pool.forward if self._forward else avg_pool.gradient
             numbers = (g, p.divisor, p.count_include_pad)
@@ -183,7 +187,8 @@ class Pooling:
         self._launch = Launch(kernel, worthwhile(team, 4 * p.flops, max(1, items)), tuple(views), numbers)
 
     def run(self, input: int, output: int, indices: int = 0) -> None:
-        self._launch((input, output, indices) if self._max else (input, output))
+        steps = () if self._forward or not self._max else (self._steps.ctypes.data,)
+        self._launch((input, output, indices, *steps) if self._max else (input, output))
 
     launch = run
 

@@ -553,7 +553,7 @@ MUTANTS = [
     _numba("conv_phases.py", "residual += self._residual.offset * self._itemsize", "pass", "phases"),
     _numba("conv_im2col.py", "from_ = group * at_group + row", "from_ = row", "phases"),
     _numba("max_pool.py", "value > best or value != value", "value > best", "max_pool"),
-    _numba("max_pool.py", "offset // g.filter_w % g.filter_h", "offset // g.filter_w", "max_pool_offsets"),
+    _numba("max_pool.py", "g.dilation_w * g.input_w])", "g.input_w])", "max_pool_offsets"),
     _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
     _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
     _numba("batch_norm.py", "variance * count / (count - 1.0)", "variance", "moments"),
