@@ -14,7 +14,7 @@ import torch
 from pycv import registry, settings
 from pycv.bench import machine
 from pycv.choice import model, verified
-from pycv.kernels import cuda
+from pycv.kernels import Kernel, cuda
 from pycv.ops import _workspace
 from tools import simt
 
@@ -54,6 +54,18 @@ def _preferred():
     if name := os.environ.get("PYCV_TEST_PREFER"):
         settings.set_default(prefer=name)
     yield
+
+
+@pytest.fixture
+def only_kernels(monkeypatch):
+    """Puts kernels in the place of all that an op and pass have, until the test ends; nothing remembers them then."""
+
+    def install(op: str, pass_: str, *kernels: Kernel) -> None:
+        monkeypatch.setitem(registry._by_op(), (op, pass_), kernels)
+        registry.algorithms.cache_clear()
+
+    yield install
+    registry.algorithms.cache_clear()
 
 
 @pytest.fixture(autouse=True)

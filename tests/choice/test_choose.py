@@ -45,19 +45,16 @@ def kernel(algorithm, plan, variant="", **changes):
 
 
 @pytest.fixture
-def use_kernels(monkeypatch, tmp_path):
+def use_kernels(only_kernels, monkeypatch, tmp_path):
     """Puts these kernels, and torch where asked, in the place of those of conv2d.forward; no measured table."""
     monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
 
     def install(*kernels, torch_too=False, table=None):
-        key = ("conv2d", "forward")
-        torchs = (next(k for k in registry.kernels(*key) if k.backend == "torch"),) if torch_too else ()
-        monkeypatch.setitem(registry._by_op(), key, (*kernels, *torchs))
-        registry.algorithms.cache_clear()
+        torchs = [k for k in registry.kernels("conv2d", "forward") if k.backend == "torch"] if torch_too else []
+        only_kernels("conv2d", "forward", *kernels, *torchs)
         monkeypatch.setattr(model, "current", lambda: table or model.Table("fake", RATES, {1: {}}))
 
-    yield install
-    registry.algorithms.cache_clear()
+    return install
 
 
 def chosen(threads=1, kept=False):
@@ -321,12 +318,11 @@ def test_a_gpu_kernel_that_needs_too_much_workspace_is_passed_over(use_kernels):
         assert chosen().plan is plans["large"]
 
 
-def test_what_norms_keep_for_each_channel_comes_on_top_of_the_limit(monkeypatch):
+def test_what_norms_keep_for_each_channel_comes_on_top_of_the_limit(only_kernels):
     """No kernel of theirs does with less, and nothing else could sum up the gradient of a bias."""
     plan = FakePlan(1e6)
     plan.workspace_bytes = 4
-    fake = kernel("sums", plan, backend="cuda", op="channel_sum")
-    monkeypatch.setitem(registry._by_op(), ("channel_sum", "forward"), (fake,))
+    only_kernels("channel_sum", "forward", kernel("sums", plan, backend="cuda", op="channel_sum"))
     with pycv.use(backend="cuda", workspace_limit=0):
         problem = parse("channel_sum.forward n1c1h1w1 f32 nchw")
         assert registry.choose(problem, settings.current(), 1).plan is plan

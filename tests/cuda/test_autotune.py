@@ -45,18 +45,16 @@ def directory(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def use_plans(monkeypatch):
+def use_plans(only_kernels):
     """Puts kernels with these plans, by algorithm, in the place of those of conv2d.forward."""
 
     def install(**plans: Any) -> None:
         made = (
             Kernel("conv2d", "forward", "cuda", n, lambda p: None, lambda *_, plan=p: plan) for n, p in plans.items()
         )
-        monkeypatch.setitem(registry._by_op(), ("conv2d", "forward"), tuple(made))
-        registry.algorithms.cache_clear()
+        only_kernels("conv2d", "forward", *made)
 
-    yield install
-    registry.algorithms.cache_clear()
+    return install
 
 
 def chosen(autotuned: bool = True, problem: Any = CONV) -> registry.Choice:

@@ -96,12 +96,12 @@ def test_a_tile_that_is_not_offered_is_refused():
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="stands in for kernels of the CPU")
 @pytest.mark.parametrize("algorithm", ["mma_sync", "wgmma"])
-def test_autotune_measures_every_tile(algorithm, monkeypatch, tmp_path):
+def test_autotune_measures_every_tile(algorithm, only_kernels, monkeypatch, tmp_path):
     monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(autotune, "SECONDS", 0.0)
     monkeypatch.setattr(model, "predicted", lambda *_: None)
     (kernel,) = kernels(problem := parse_as_it_is("conv2d.forward n1c16h9w9 k136r1s1 f16 nhwc"), algorithm)
-    monkeypatch.setitem(registry._by_op(), ("conv2d", "forward"), (replace(kernel, backend="cpu"),))
+    only_kernels("conv2d", "forward", replace(kernel, backend="cpu"))
     with pycv.use(autotune=True):
         choice = registry.choose(problem, settings.current(), torch.get_num_threads())
     tiles = [each.tile for each in kernel.in_tiles(problem)]

@@ -88,14 +88,14 @@ def test_a_tile_that_is_not_offered_is_refused():
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="stands in for kernels of the CPU")
 @pytest.mark.parametrize(("algorithm", "tiles"), TILES.items())
-def test_autotune_keeps_a_tile(algorithm, tiles, monkeypatch, tmp_path):
+def test_autotune_keeps_a_tile(algorithm, tiles, only_kernels, monkeypatch, tmp_path):
     """Measured for real, once; what runs then, also where it is read again, is the winner. The entries stand in for
     those of the CPU, where nothing needs a GPU's events."""
     monkeypatch.setenv("PYCV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(autotune, "SECONDS", 0.0)
     monkeypatch.setattr(model, "predicted", lambda *_: None)
     (kernel,) = kernels(problem := parse_as_it_is("gemm.forward m96n160k16 f16"), algorithm)
-    monkeypatch.setitem(registry._by_op(), ("gemm", "forward"), (replace(kernel, backend="cpu"),))
+    only_kernels("gemm", "forward", replace(kernel, backend="cpu"))
 
     def choose(autotuned: bool) -> registry.Choice:
         with pycv.use(autotune=autotuned):
