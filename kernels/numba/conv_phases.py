@@ -18,10 +18,10 @@ from pycv.problem import ITEMSIZES, ConvProblem, Layout
 from .._plans import ConvPlan
 from . import conv_im2col
 from .conv_gather import Gather, Weight
-from .conv_im2col import PITCH, Residual, Tiling
-from .conv_tiling import image_tiling
+from .conv_im2col import Residual
+from .conv_tiling import Shares, image_shares
 from .memory import View, extent, spatial, strides_of
-from .plans import Cost, Launch
+from .plans import Cost, Launch, image_view
 from .sharing import worthwhile
 
 
@@ -88,19 +88,19 @@ class _Phase:
         numbers = (p.groups, g.rows, g.channels, *taps, k * (p.k // p.groups), c, k, *of_taps)
         return Launch(conv_im2col.arrange, team, (view, View(self.weights, p.dtype)), numbers)
 
-    def plan(self, tiling: Tiling, team: int, workspace: View) -> None:
+    def plan(self, shares: Shares, workspace: View) -> None:
         p = self._p
         none = View(0, p.dtype)
         residual = self._residual
-        source = View(extent((p.n, p.k, *p.output_size), p.output.strides(p.k, p.output_size)), p.dtype)
+        source = image_view(p.output, p.n, p.k, p.output_size, p.dtype)
         views = (
             source, View(self.weights, p.dtype), self._computed.view, View(p.c, p.dtype),
             none if residual is None else residual.view, workspace,
         )  # fmt: skip
         at_weight = Weight(self.gather.rows * self.terms, self.terms, 1)
         at_residual = Residual(*(residual.strides if residual else (0,) * 5))
-        numbers = ("relu" in p.epilogue, self.gather, at_weight, at_residual, tiling)
-        self._launch = Launch(conv_im2col.image, team, views, numbers)
+        numbers = ("relu" in p.epilogue, self.gather, at_weight, at_residual, shares.tiling)
+        self._launch = Launch(conv_im2col.image, shares.threads, views, numbers)
 
     def prepare_weight(self, weight: int, prepared: int) -> None:
         if self.weights > 0:
@@ -117,27 +117,20 @@ class Im2colPhases(ConvPlan):
     """``whole``: the gather of the problem; the workspace is to hold ``elements`` at most."""
 
     def __init__(self, p: ConvProblem, whole: Gather, team: int, elements: int) -> None:
-        numbers = [range(min(s, n)) for s, n in zip(spatial(p.stride, 1), spatial(p.size, 1), strict=True)]
+        axes = [range(min(s, n)) for s, n in zip(spatial(p.stride, 1), spatial(p.size, 1), strict=True)]
         self._phases: list[_Phase] = []
         at = 0
-        for phase in product(*numbers):
+        for phase in product(*axes):
             self._phases.append(_Phase(p, whole, phase, at, team))
             at += self._phases[-1].weights
         self.prepared_weight_bytes = at * ITEMSIZES[p.dtype]
-        planned, workspace, products, gathered = [], 0, 0.0, 0.0
-        for each in self._phases:
-            steps = each.positions * each.terms * whole.groups * whole.rows
-            threads = worthwhile(team, steps // 8, max(1, each.positions))
-            tiling = image_tiling(whole.groups, whole.rows, each.terms, each.positions, threads, elements)
-            threads = max(1, min(threads, whole.groups * tiling.row_blocks * tiling.column_blocks))
-            workspace = max(workspace, threads * (tiling.rows + tiling.depth) * (tiling.columns + PITCH))
-            products += steps / threads
-            gathered += each.positions * each.terms * whole.groups * tiling.row_blocks / threads
-            planned.append((each, tiling, threads))
+        shares = [image_shares(whole.groups, whole.rows, x.terms, x.positions, team, elements) for x in self._phases]
+        workspace = max((each.workspace for each in shares), default=0)
         self.workspace_bytes = workspace * ITEMSIZES[p.dtype]
-        for each, tiling, threads in planned:
-            each.plan(tiling, threads, View(workspace, p.dtype))
-        self.cost = Cost(products, gathered, p.bytes, len(planned))
+        for each, share in zip(self._phases, shares, strict=True):
+            each.plan(share, View(workspace, p.dtype))
+        products, gathered = sum(each.products for each in shares), sum(each.gathered for each in shares)
+        self.cost = Cost(products, gathered, p.bytes, len(shares))
 
     def prepare_weight(self, weight: int, prepared: int) -> None:
         for phase in self._phases:

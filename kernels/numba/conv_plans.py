@@ -12,7 +12,7 @@ from . import conv_direct, conv_im2col
 from .conv_gather import Gather, Weight
 from .conv_im2col import PITCH, Residual
 from .conv_phases import Im2colPhases
-from .conv_tiling import image_tiling, weight_tiling
+from .conv_tiling import image_shares, weight_tiling
 from .memory import View, is_row, spatial, strides_of
 from .plans import Cost, Launch, image_view
 from .sharing import worthwhile
@@ -117,17 +117,12 @@ class _Image(_Plan):
 class Im2colImage(_Image):
     def __init__(self, p: ConvProblem, team: int, elements: int) -> None:
         super().__init__(p, team)
-        g, itemsize = self._g, ITEMSIZES[p.dtype]
-        products = self._positions * self._terms * g.groups * g.rows
-        team = worthwhile(team, products // 8, max(1, self._positions))
-        self._tiling = image_tiling(g.groups, g.rows, self._terms, self._positions, team, elements)
-        team = max(1, min(team, g.groups * self._tiling.row_blocks * self._tiling.column_blocks))
-        workspace = team * (self._tiling.rows + self._tiling.depth) * (self._tiling.columns + PITCH)
-        self.workspace_bytes = workspace * itemsize
-        gathered = self._positions * self._terms * g.groups * self._tiling.row_blocks
-        self.cost = Cost(products / team, gathered / team, p.bytes)
-        views = (*self._views, View(workspace, p.dtype))
-        self._launch = Launch(conv_im2col.image, team, views, (*self._numbers, self._tiling))
+        g = self._g
+        shares = image_shares(g.groups, g.rows, self._terms, self._positions, team, elements)
+        self.workspace_bytes = shares.workspace * ITEMSIZES[p.dtype]
+        self.cost = Cost(shares.products, shares.gathered, p.bytes)
+        views = (*self._views, View(shares.workspace, p.dtype))
+        self._launch = Launch(conv_im2col.image, shares.threads, views, (*self._numbers, shares.tiling))
 
 
 class DirectImage(_Image):

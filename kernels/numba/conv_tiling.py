@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from . import conv_im2col
 from .conv_im2col import PITCH, Tiling
-from .sharing import round_up
+from .sharing import round_up, worthwhile
 
 
-def image_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
+class Shares(NamedTuple):
+    """How threads share a product: its tiles, how many threads, the elements of workspace that they need, and the
+    multiply-adds and gathered elements of each."""
+
+    tiling: Tiling
+    threads: int
+    workspace: int
+    products: float
+    gathered: float
+
+
+def image_shares(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Shares:
+    """Of an image (forward, grad_input, a phase of it); the workspace is to hold ``elements`` at most."""
+    products = positions * terms * groups * rows
+    threads = worthwhile(team, products // 8, max(1, positions))
+    tiling = _image_tiling(groups, rows, terms, positions, threads, elements)
+    threads = max(1, min(threads, groups * tiling.row_blocks * tiling.column_blocks))
+    workspace = threads * (tiling.rows + tiling.depth) * (tiling.columns + PITCH)
+    gathered = positions * terms * groups * tiling.row_blocks
+    return Shares(tiling, threads, workspace, products / threads, gathered / threads)
+
+
+def _image_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
     """Tiles of positions that fall evenly to the threads; tiles of rows where there are too few positions. Smaller
     ones where the workspace would exceed so many elements."""
     height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, terms))

@@ -173,12 +173,14 @@ class Pooling:
         views = [image_view(p.input, p.n, p.c, p.size, p.dtype), output]
         numbers: tuple = (g,)
         offsets = p.indices == "offset"
+        self._tables: tuple[int, ...] = ()
         if self._max:
             views.append(image_view(p.output, p.n, p.c, p.output_size, p.index_dtype))
         if self._max and self._forward:
             kernel, numbers = max_pool.forward, (g, offsets)
         elif self._max:
             kernel, self._steps = max_pool.gradient, max_pool.steps_of(g)
+            self._tables = (self._steps.ctypes.data,)
             views.append(View(self._steps.size if offsets else 0, "i64"))
         else:
             kernel = avg_pool.forward if self._forward else avg_pool.gradient
@@ -187,8 +189,7 @@ class Pooling:
         self._launch = Launch(kernel, worthwhile(team, 4 * p.flops, max(1, items)), tuple(views), numbers)
 
     def run(self, input: int, output: int, indices: int = 0) -> None:
-        steps = () if self._forward or not self._max else (self._steps.ctypes.data,)
-        self._launch((input, output, indices, *steps) if self._max else (input, output))
+        self._launch((input, output, indices, *self._tables) if self._max else (input, output))
 
     launch = run
 
