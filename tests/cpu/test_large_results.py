@@ -70,24 +70,22 @@ def test_a_large_plan_is_the_plan_in_all_else(advice):
     assert plan.workspace_bytes == plain.workspace_bytes and plan.cost.bytes == plain.cost.bytes
 
 
-@pytest.mark.skipif(
-    not SETTING.exists() or "[never]" in SETTING.read_text(), reason="this kernel grants no transparent huge pages"
-)
-def test_huge_pages_are_granted():
+@pytest.mark.skipif(not SETTING.exists(), reason="this kernel knows no transparent huge pages")
+def test_the_kernel_takes_the_advice():
+    """Whether it then has huge pages to give depends on what else lies in memory."""
     x = torch.randn(2**24 + 77)
     with use(backend="cpu"):
         y = F.relu(x)
-    assert huge_bytes(y) > 0  # as many as there are free
+    assert "hg" in flags_of_the_mapping_that_holds(y.data_ptr() + y.nbytes // 2)
 
 
-def huge_bytes(x: torch.Tensor) -> int:
-    """Of the mapping that holds the middle of a tensor, in huge pages."""
-    inside, middle = False, x.data_ptr() + x.nbytes // 2
+def flags_of_the_mapping_that_holds(address: int) -> list[str]:
+    inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
-        first = line.split(" ", 1)[0]
-        if "-" in first:
-            begin, end = (int(number, 16) for number in first.split("-"))
-            inside = begin <= middle < end
-        elif inside and first == "AnonHugePages:":
-            return int(line.split()[1]) * 1024
-    return 0
+        name, *values = line.split()
+        if "-" in name:
+            begin, end = (int(number, 16) for number in name.split("-"))
+            inside = begin <= address < end
+        elif inside and name == "VmFlags:":
+            return values
+    return []
