@@ -298,9 +298,8 @@ private:
             const int64_t d = item % rows / p_.size.h, h = item % p_.size.h;
             const int64_t from = n * p_.output.n + run * runs_.output_step;
             T* to = grad_input + n * p_.input.n + run * runs_.input_step + offset(p_.input, d, h, 0);
+            // Padding lanes too: sums of zeros, whatever offset stands there.
             readers_.gather_row(d, h, runs_.channels, grad_output + from, offsets + from, to);
-            // Padding lanes are 0 whatever theirs of grad_output are.
-            clear_lanes(to, p_.size.w, p_.input.w, runs_.padding(run, p_.c));
         });
     }
 

@@ -11,29 +11,34 @@ from numba import prange
 
 from .channels import row_sum
 from .compiled import inner, kernel
-from .pool_windows import clear_plane, windows
+from .pool_windows import clear_plane, next_output_row, output_row, windows
 from .sharing import share
 
 
 @kernel
-def forward(threads, x, y, g, divisor, count_include_pad):
+def forward(threads, x, y, bounds, g, divisor, count_include_pad):
     rows = g.n * g.c * g.out_d * g.out_h
     for thread in prange(threads):
         begin, end = share(rows, thread, threads)
-        for row in range(begin, end):
-            _row(row, x, y, g, divisor, count_include_pad)
+        _rows(begin, end, x, y, bounds, g, divisor, count_include_pad)
 
 
 @inner
-def _row(row, x, y, g, divisor, count_include_pad):
-    h, d = row % g.out_h, row // g.out_h % g.out_d
-    c, n = row // g.out_h // g.out_d % g.c, row // g.out_h // g.out_d // g.c
+def _rows(begin, end, x, y, bounds, g, divisor, count_include_pad):
+    n, c, d, h = output_row(begin, g)
+    for _ in range(begin, end):
+        _row(n, c, d, h, x, y, bounds, g, divisor, count_include_pad)
+        n, c, d, h = next_output_row(n, c, d, h, g)
+
+
+@inner
+def _row(n, c, d, h, x, y, bounds, g, divisor, count_include_pad):
     plane = n * g.input_n + c * g.input_c
     to = n * g.output_n + c * g.output_c + d * g.output_d + h * g.output_h
     for w in range(g.out_w):
-        d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, g)
+        d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, bounds, g)
         total = x.dtype.type(0)
-        if g.input_w == 1 and w_end - w_first == g.size_w:  # rows of the window follow each other
+        if _is_row(w_first, w_end, g):
             for i in range(d_first, d_end):
                 from_ = plane + i * g.input_d + h_first * g.input_h
                 total += row_sum(x[from_ : from_ + (h_end - h_first) * g.size_w])
@@ -45,6 +50,12 @@ def _row(row, x, y, g, divisor, count_include_pad):
                         total += x[from_ + k * g.input_w]
         met = (d_end - d_first) * (h_end - h_first) * (w_end - w_first)
         y[to + w * g.output_w] = total / x.dtype.type(_divisor(d, h, w, met, g, divisor, count_include_pad))
+
+
+@inner
+def _is_row(w_first, w_end, g):
+    """Whether the rows of a window follow each other in the input."""
+    return g.input_w == 1 and g.input_h == g.size_w and w_end - w_first == g.size_w
 
 
 @inner
@@ -66,25 +77,30 @@ def _padded(o, size, filter, stride, padding):
 
 
 @kernel
-def gradient(threads, grad_input, grad_output, g, divisor, count_include_pad):
+def gradient(threads, grad_input, grad_output, bounds, g, divisor, count_include_pad):
     for thread in prange(threads):
         begin, end = share(g.n * g.c, thread, threads)
         for plane in range(begin, end):
-            _spread(plane // g.c, plane % g.c, grad_input, grad_output, g, divisor, count_include_pad)
+            _spread(plane // g.c, plane % g.c, grad_input, grad_output, bounds, g, divisor, count_include_pad)
 
 
 @inner
-def _spread(n, c, grad_input, grad_output, g, divisor, count_include_pad):
+def _spread(n, c, grad_input, grad_output, bounds, g, divisor, count_include_pad):
     plane = n * g.input_n + c * g.input_c
     clear_plane(grad_input, plane, g)
     for d in range(g.out_d):
         for h in range(g.out_h):
             row = n * g.output_n + c * g.output_c + d * g.output_d + h * g.output_h
             for w in range(g.out_w):
-                d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, g)
+                d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, bounds, g)
                 met = (d_end - d_first) * (h_end - h_first) * (w_end - w_first)
                 count = grad_input.dtype.type(_divisor(d, h, w, met, g, divisor, count_include_pad))
                 part = grad_output[row + w * g.output_w] / count
+                if _is_row(w_first, w_end, g):
+                    for i in range(d_first, d_end):
+                        to = plane + i * g.input_d + h_first * g.input_h
+                        grad_input[to : to + (h_end - h_first) * g.size_w] += part
+                    continue
                 for i in range(d_first, d_end):
                     for j in range(h_first, h_end):
                         to = plane + i * g.input_d + j * g.input_h

@@ -48,9 +48,9 @@ class Image(NamedTuple):
 @inner
 def row_offsets(row, g):
     """Where a row of positions (an image, a depth and a height) begins in x, y and z, at channel 0."""
-    h = row % g.h
-    d = row // g.h % g.d
-    n = row // g.h // g.d
+    n, d, h = row, 0, 0
+    if g.d > 1 or g.h > 1:  # divisions take as long as a short row
+        n, d, h = row // g.h // g.d, row // g.h % g.d, row % g.h
     x = n * g.x_n + d * g.x_d + h * g.x_h
     y = n * g.y_n + d * g.y_d + h * g.y_h
     return x, y, n * g.z_n + d * g.z_d + h * g.z_h

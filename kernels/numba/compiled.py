@@ -23,9 +23,10 @@ from . import disk, forks, threads
 
 # Multiplication and addition may become one instruction; sums are left in the order in which they stand.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-inner = numba.njit(**_OPTIONS)
+# A call would copy the tuple that says where elements lie, twenty to forty numbers: everything inner is inlined.
+inner = numba.njit(forceinline=True, **_OPTIONS)
 # A sum of many terms in whatever order vectors make of it.
-summed = numba.njit(**(_OPTIONS | {"fastmath": {"contract", "reassoc"}}))
+summed = numba.njit(forceinline=True, **(_OPTIONS | {"fastmath": {"contract", "reassoc"}}))
 
 PATIENCE = 1.0  # seconds before a compilation is announced
 _compiling = threading.RLock()

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .compiled import inner
+from .product import clear
 
 
 class Gather(NamedTuple):
@@ -117,50 +118,48 @@ def tap_of(term, g):
 
 
 @inner
-def gather(x, g, group, first_term, terms, first_position, positions, panel, panel_at, term_step, position_step):
-    """panel[panel_at + t * term_step + j * position_step] = the element that position first_position + j meets at term
-    first_term + t, 0 where there is none."""
+def gather(x, g, group, first_term, terms, first_position, positions, panel, panel_at, pitch):
+    """panel[panel_at + t * pitch + j] = the element that position first_position + j meets at term first_term + t, 0
+    where there is none. ``g.every_*`` are 1.
+
+    Rows of positions are short, and what a whole one meets differs between taps only: it is found once for each.
+    """
     for t in range(terms):
         c, td, th, tw = tap_of(first_term + t, g)
         channel = (group * g.channels + c) * g.source_c
         shift_d, shift_h = td * g.pace_d + g.first_d, th * g.pace_h + g.first_h
         shift_w = tw * g.pace_w + g.first_w
+        whole, of_whole, whole_source = overlap(0, g.width, g.step_w, 1, shift_w, g.source_width)
         n, d, h, w = locate(first_position, g)
         j = 0
         while j < positions:
             count = min(g.width - w, positions - j)
-            to = panel_at + t * term_step + j * position_step
-            sd = source_of(d, g.step_d, g.every_d, shift_d, g.source_depth)
-            sh = source_of(h, g.step_h, g.every_h, shift_h, g.source_height)
-            start, met, sw = 0, 0, 0
-            if sd >= 0 and sh >= 0:
-                start, met, sw = overlap(w, count, g.step_w, g.every_w, shift_w, g.source_width)
+            to = panel_at + t * pitch + j
+            sd = source_of(d, g.step_d, 1, shift_d, g.source_depth)
+            sh = source_of(h, g.step_h, 1, shift_h, g.source_height)
+            start, met, sw = whole, of_whole, whole_source
+            if sd < 0 or sh < 0:
+                met = 0
+            elif count < g.width:
+                start, met, sw = overlap(w, count, g.step_w, 1, shift_w, g.source_width)
             if met < count:
-                _fill(panel, to, position_step, count)
+                clear(panel, to, count)
             if met > 0:
                 from_ = n * g.source_n + channel + sd * g.source_d + sh * g.source_h + sw * g.source_w
-                to += start * position_step
-                _copy(x, from_, g.step_w * g.source_w, panel, to, g.every_w * position_step, met)
+                copy_row(x, from_, g.step_w * g.source_w, panel, to + start, met)
             j += count
             n, d, h = next_row(n, d, h, g)
             w = 0
 
 
 @inner
-def _fill(to, at, step, count):
+def copy_row(x, from_, step, to, at, count):
+    """A contiguous row from every step-th element."""
+    target = to[at : at + count]
     if step == 1:
-        to[at : at + count] = 0
-    else:
-        for i in range(count):
-            to[at + i * step] = 0
-
-
-@inner
-def _copy(x, from_, from_step, to, at, step, count):
-    if from_step == 1 and step == 1:
-        source, target = x[from_ : from_ + count], to[at : at + count]
+        source = x[from_ : from_ + count]
         for i in range(count):
             target[i] = source[i]
     else:
         for i in range(count):
-            to[at + i * step] = x[from_ + i * from_step]
+            target[i] = x[from_ + i * step]

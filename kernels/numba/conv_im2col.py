@@ -15,11 +15,13 @@ from typing import NamedTuple
 from numba import prange
 
 from .compiled import inner, kernel
-from .conv_gather import gather, locate, next_row
+from .conv_gather import copy_row, gather, locate, next_row
 from .product import clear, multiply
+from .row_products import multiply_rows
 from .sharing import share
 
-ROWS, DEPTH, COLUMNS = 512, 256, 256  # of a tile and its panel
+ROWS, DEPTH, COLUMNS = 512, 128, 512  # of a tile of an image and its panel
+WEIGHT_ROWS, WEIGHT_DEPTH, WEIGHT_COLUMNS = 512, 256, 256  # of a tile of grad_weight and its panels
 LINES = 16  # rows of a weight that are arranged together
 PITCH = 16  # elements that a row of a tile is longer than it needs to be: rows 4 KB apart would share few cache lines
 
@@ -69,7 +71,7 @@ def _tiles(begin, end, thread, x, weight, y, bias, residual, workspace, relu, g,
         clear(workspace, tile, rows * pitch)
         for term in range(0, terms, tiling.depth):
             depth = min(tiling.depth, terms - term)
-            gather(x, g, group, term, depth, position, columns, workspace, panel, pitch, 1)
+            gather(x, g, group, term, depth, position, columns, workspace, panel, pitch)
             at = group * at_weight.group + row * at_weight.row + term * at_weight.term
             multiply(weight, at, at_weight.row, at_weight.term, rows, workspace, panel, pitch, depth, workspace, tile,
                      pitch, columns)  # fmt: skip
@@ -131,7 +133,7 @@ def _store(tiles, tile, pitch, rows, count, relu, y, at, row_step, step):
 @kernel
 def grad_weight(threads, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling):
     """``tiling``: rows and columns of out (channels of the gradient, terms) per tile; depth, positions per panel. A
-    thread uses rows * (columns + depth + 2 * PITCH) + depth * (columns + PITCH) elements of the workspace."""
+    thread uses rows * (columns + PITCH) + (rows + columns) * (depth + PITCH) elements of the workspace."""
     tiles = g.groups * tiling.row_blocks * tiling.column_blocks
     for thread in prange(threads):
         begin, end = share(tiles, thread, threads)
@@ -140,10 +142,10 @@ def grad_weight(threads, x, grad, out, workspace, g, out_row, out_channel, out_d
 
 @inner
 def _weight_tiles(begin, end, thread, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling):
-    pitch, left_pitch = tiling.columns + PITCH, tiling.depth + PITCH
-    tile = thread * (tiling.rows * (pitch + left_pitch) + tiling.depth * pitch)
+    pitch, panel_pitch = tiling.columns + PITCH, tiling.depth + PITCH
+    tile = thread * (tiling.rows * pitch + (tiling.rows + tiling.columns) * panel_pitch)
     left = tile + tiling.rows * pitch
-    panel = left + tiling.rows * left_pitch
+    right = left + tiling.rows * panel_pitch
     positions = g.images * g.depth * g.height * g.width
     taps = g.taps_d * g.taps_h * g.taps_w
     for item in range(begin, end):
@@ -154,10 +156,10 @@ def _weight_tiles(begin, end, thread, x, grad, out, workspace, g, out_row, out_c
         clear(workspace, tile, rows * pitch)
         for position in range(0, positions, tiling.depth):
             depth = min(tiling.depth, positions - position)
-            _gather_gradient(grad, g, group * g.rows + row, rows, position, depth, workspace, left, left_pitch)
-            gather(x, g, group, term, columns, position, depth, workspace, panel, 1, pitch)
-            multiply(workspace, left, left_pitch, 1, rows, workspace, panel, pitch, depth, workspace, tile, pitch,
-                     columns)  # fmt: skip
+            _gather_gradient(grad, g, group * g.rows + row, rows, position, depth, workspace, left, panel_pitch)
+            gather(x, g, group, term, columns, position, depth, workspace, right, panel_pitch)
+            multiply_rows(workspace, left, panel_pitch, rows, workspace, right, panel_pitch, columns, depth, workspace,
+                          tile, pitch)  # fmt: skip
         for j in range(columns):
             s = (term + j) % g.taps_w
             r = (term + j) // g.taps_w % g.taps_h
@@ -177,14 +179,7 @@ def _gather_gradient(grad, g, channel, rows, position, columns, panel, panel_at,
         while j < columns:
             count = min(g.width - w, columns - j)
             at = n * g.at_n + (channel + i) * g.at_c + d * g.at_d + h * g.at_h + w * g.at_w
-            row = panel[panel_at + i * pitch + j : panel_at + i * pitch + j + count]
-            if g.at_w == 1:
-                source = grad[at : at + count]
-                for k in range(count):
-                    row[k] = source[k]
-            else:
-                for k in range(count):
-                    row[k] = grad[at + k * g.at_w]
+            copy_row(grad, at, g.at_w, panel, panel_at + i * pitch + j, count)
             j += count
             n, d, h = next_row(n, d, h, g)
             w = 0

@@ -154,8 +154,8 @@ class Im2colGradWeight(_Plan):
         team = worthwhile(team, products // 8, max(1, g.groups * g.rows * terms))
         tiling = weight_tiling(g.groups, g.rows, terms, positions, team, elements)
         team = max(1, min(team, g.groups * tiling.row_blocks * tiling.column_blocks))
-        pitch = tiling.columns + PITCH
-        workspace = team * (tiling.rows * (pitch + tiling.depth + PITCH) + tiling.depth * pitch)
+        rows, columns = tiling.rows, tiling.columns
+        workspace = team * (rows * (columns + PITCH) + (rows + columns) * (tiling.depth + PITCH))
         self.workspace_bytes = workspace * ITEMSIZES[p.dtype]
         gathered = positions * g.groups * (terms * tiling.row_blocks + g.rows * tiling.column_blocks)
         self.cost = Cost(products / team, gathered / team, p.bytes)

@@ -45,15 +45,16 @@ def _image_tiling(groups: int, rows: int, terms: int, positions: int, team: int,
 
 
 def weight_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
-    """Tiles of terms, and of rows where those are too few for the threads. A tile of many rows gathers little."""
-    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, positions))
-    columns = max(1, min(conv_im2col.COLUMNS, terms))
+    """Tiles of terms that fall evenly to the threads; tiles of rows where there are too few terms. A tile of many rows
+    gathers little."""
+    height, depth = max(1, min(conv_im2col.WEIGHT_ROWS, rows)), max(1, min(conv_im2col.WEIGHT_DEPTH, positions))
+    blocks = max(1, -(-terms // conv_im2col.WEIGHT_COLUMNS))
+    if groups * -(-rows // height) % team:
+        blocks = round_up(blocks, team)
+    columns = max(1, min(terms, round_up(-(-terms // blocks), 16)))
     if groups * -(-rows // height) * -(-terms // columns) < team:
-        if terms >= 32 * team:
-            columns = round_up(-(-terms // team), 16)
-        else:
-            height = max(1, min(height, round_up(-(-rows // team), 4)))
-    while team * (height * (columns + depth + 2 * PITCH) + depth * (columns + PITCH)) > elements:
+        height = max(1, min(height, round_up(-(-rows // team), 4)))
+    while team * (height * (columns + PITCH) + (height + columns) * (depth + PITCH)) > elements:
         if max(height, depth, columns) <= 16:
             break
         height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))

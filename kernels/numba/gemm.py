@@ -3,7 +3,8 @@
 The result is cut into tiles; a thread computes a tile in its workspace, from panels of b whose rows are contiguous
 (b itself where they are, else a copy), and then writes it where it belongs. A copy of b costs a read and a write of
 each element for every ROWS rows of a: little beside the product where there are many rows, and for one row as much as
-reading b does; ``prepare`` makes it once for a b that stays.
+reading b does; ``prepare`` makes it once for a b that stays. Few rows of a need no copy where they and the columns of b
+are contiguous, as in a linear layer (row_products.py); many would meet columns whose distance shares few cache lines.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from numba import prange
 
 from .compiled import inner, kernel
 from .product import clear, multiply
+from .row_products import multiply_rows
 from .sharing import share
 
-ROWS, DEPTH, COLUMNS = 256, 256, 256  # of a tile and its panel: half a megabyte in f32
+ROWS, DEPTH, COLUMNS = 256, 128, 512  # of a tile and its panel: three quarters of a megabyte in f32
+FEW_ROWS = 64  # of a, for which a copy of b would not pay
 
 
 class Matrices(NamedTuple):
@@ -41,13 +44,15 @@ class Matrices(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """How the result is cut: the sizes of a tile and its panel, and how many there are."""
+    """How the result is cut: the sizes of a tile and its panel, and how many there are. ``in_rows``: rows of a meet
+    columns of b where they lie."""
 
     rows: int
     depth: int
     columns: int
     row_blocks: int
     column_blocks: int
+    in_rows: bool
 
 
 @kernel
@@ -74,6 +79,9 @@ def _tiles(begin, end, thread, a, b, out, bias, residual, workspace, alpha, beta
             depth = min(tiling.depth, g.k - p)
             a_at = batch * g.a_batch + row * g.a_row + p * g.a_column
             b_at = batch * g.b_batch + p * g.b_row + column * g.b_column
+            if tiling.in_rows:
+                multiply_rows(a, a_at, g.a_row, rows, b, b_at, g.b_column, columns, depth, workspace, tile, columns)
+                continue
             right, right_at, right_row = b, b_at, g.b_row
             if g.b_column != 1:
                 _pack(b, b_at, g.b_row, g.b_column, depth, columns, workspace, panel)

@@ -12,28 +12,33 @@ import numpy as np
 from numba import prange
 
 from .compiled import inner, kernel
-from .pool_windows import Pool, clear_plane, windows
+from .pool_windows import Pool, clear_plane, next_output_row, output_row, windows
 from .sharing import share
 
 
 @kernel
-def forward(threads, x, y, indices, g, offsets):
+def forward(threads, x, y, indices, bounds, g, offsets):
     """``indices`` is empty where nobody asks for them, and takes ``offsets`` if so."""
     rows = g.n * g.c * g.out_d * g.out_h
     for thread in prange(threads):
         begin, end = share(rows, thread, threads)
-        for row in range(begin, end):
-            _row(row, x, y, indices, g, offsets)
+        _rows(begin, end, x, y, indices, bounds, g, offsets)
 
 
 @inner
-def _row(row, x, y, indices, g, offsets):
-    h, d = row % g.out_h, row // g.out_h % g.out_d
-    c, n = row // g.out_h // g.out_d % g.c, row // g.out_h // g.out_d // g.c
+def _rows(begin, end, x, y, indices, bounds, g, offsets):
+    n, c, d, h = output_row(begin, g)
+    for _ in range(begin, end):
+        _row(n, c, d, h, x, y, indices, bounds, g, offsets)
+        n, c, d, h = next_output_row(n, c, d, h, g)
+
+
+@inner
+def _row(n, c, d, h, x, y, indices, bounds, g, offsets):
     plane = n * g.input_n + c * g.input_c
     to = n * g.output_n + c * g.output_c + d * g.output_d + h * g.output_h
     for w in range(g.out_w):
-        best, i, j, k = _largest(x, plane, d, h, w, g)
+        best, i, j, k = _largest(x, plane, d, h, w, bounds, g)
         y[to + w * g.output_w] = best
         if offsets:
             indices[to + w * g.output_w] = _offset(d, h, w, i, j, k, g)
@@ -42,9 +47,9 @@ def _row(row, x, y, indices, g, offsets):
 
 
 @inner
-def _largest(x, plane, d, h, w, g):
+def _largest(x, plane, d, h, w, bounds, g):
     """The largest element of a window, and its position."""
-    d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, g)
+    d_first, d_end, h_first, h_end, w_first, w_end = windows(d, h, w, bounds, g)
     best = x.dtype.type(-np.inf)
     best_i, best_j, best_k = d_first, h_first, w_first
     for i in range(d_first, d_end, g.dilation_d):

@@ -28,7 +28,7 @@ from . import (
 from .channels import BLOCK, Image
 from .compiled import Compiled
 from .memory import View, extent, spatial, strides_of
-from .pool_windows import Pool
+from .pool_windows import Pool, bounds_of
 from .sharing import round_up, worthwhile
 
 
@@ -93,9 +93,10 @@ class Gemm:
         self._tiling, team = _tiling(p, team, workspace_limit // itemsize)
         elements = team * (self._tiling.rows + self._tiling.depth) * self._tiling.columns
         self.workspace_bytes = itemsize * elements
-        copies = p.batch == 1 and b[2] != 1
+        in_place = b[2] == 1 or self._tiling.in_rows
+        copies = p.batch == 1 and not in_place
         self.prepared_weight_bytes = itemsize * p.k * p.n if copies else 0
-        packed = 0 if b[2] == 1 else p.batch * p.k * p.n * self._tiling.row_blocks
+        packed = 0 if in_place else p.batch * p.k * p.n * self._tiling.row_blocks
         self.cost = Cost(p.flops / 2 / team, packed / team, p.bytes)
         dense = View(p.k * p.n, p.dtype)
         views = tuple(
@@ -145,7 +146,8 @@ def _tiling(p: GemmProblem, team: int, elements: int) -> tuple[gemm.Tiling, int]
             rows = min(rows, max(1, round_up(-(-p.m // team), 4)))
     while team * (rows + depth) * columns > elements and max(rows, depth, columns) > 16:
         rows, depth, columns = (max(1, size // 2) if size > 16 else size for size in (rows, depth, columns))
-    tiling = gemm.Tiling(rows, depth, columns, -(-p.m // rows), -(-p.n // columns))
+    in_rows = p.m <= gemm.FEW_ROWS and p.a.strides(p.m, p.k)[2] == 1 and p.b.strides(p.k, p.n)[1] == 1
+    tiling = gemm.Tiling(rows, depth, columns, -(-p.m // rows), -(-p.n // columns), in_rows)
     return tiling, max(1, min(team, p.batch * tiling.row_blocks * tiling.column_blocks))
 
 
@@ -173,23 +175,25 @@ class Pooling:
         views = [image_view(p.input, p.n, p.c, p.size, p.dtype), output]
         numbers: tuple = (g,)
         offsets = p.indices == "offset"
-        self._tables: tuple[int, ...] = ()
         if self._max:
             views.append(image_view(p.output, p.n, p.c, p.output_size, p.index_dtype))
-        if self._max and self._forward:
-            kernel, numbers = max_pool.forward, (g, offsets)
-        elif self._max:
-            kernel, self._steps = max_pool.gradient, max_pool.steps_of(g)
-            self._tables = (self._steps.ctypes.data,)
-            views.append(View(self._steps.size if offsets else 0, "i64"))
+        if self._max and not self._forward:
+            kernel, self._table = max_pool.gradient, max_pool.steps_of(g)
+            views.append(View(self._table.size if offsets else 0, "i64"))
         else:
-            kernel = avg_pool.forward if self._forward else avg_pool.gradient
-            numbers = (g, p.divisor, p.count_include_pad)
+            self._table = bounds_of(g)
+            views.append(View(self._table.size, "i64"))
+            if self._max:
+                kernel, numbers = max_pool.forward, (g, offsets)
+            else:
+                kernel = avg_pool.forward if self._forward else avg_pool.gradient
+                numbers = (g, p.divisor, p.count_include_pad)
         items = p.n * p.c * (prod(p.output_size) if self._forward else 1)
         self._launch = Launch(kernel, worthwhile(team, 4 * p.flops, max(1, items)), tuple(views), numbers)
 
     def run(self, input: int, output: int, indices: int = 0) -> None:
-        self._launch((input, output, indices, *self._tables) if self._max else (input, output))
+        table = self._table.ctypes.data
+        self._launch((input, output, indices, table) if self._max else (input, output, table))
 
     launch = run
 

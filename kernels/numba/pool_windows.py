@@ -1,12 +1,15 @@
 """Windows of pooling: along an axis, the positions first + r * dilation that lie inside the image.
 
 A window of the ordinary ops starts at o * stride - padding and has ``filter`` taps; the adaptive ones cut the axis into
-``out`` overlapping parts, from floor(o * size / out) to ceil((o + 1) * size / out).
+``out`` overlapping parts, from floor(o * size / out) to ceil((o + 1) * size / out). A plan finds all of them when it is
+made: a division takes as long as a window of a few elements.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
 
 from .compiled import inner
 
@@ -47,32 +50,60 @@ class Pool(NamedTuple):
     output_w: int
 
 
-@inner
-def window(o, size, filter, out, stride, padding, dilation, adaptive):
-    """(first, end) of window o: its positions are first, first + dilation, ... below end."""
+def bounds_of(g: Pool) -> np.ndarray:
+    """(first, end) of the windows along depth, then height, then width: positions first, first + dilation, ... below
+    end."""
+    axes = zip(g[2:5], g[5:8], g[8:11], g[11:14], g[14:17], g[17:20], strict=True)
+    return np.concatenate([_along(g.adaptive, *axis) for axis in axes]).reshape(-1)
+
+
+def _along(
+    adaptive: int, size: int, filter: int, out: int, stride: int, padding: int, dilation: int
+) -> np.ndarray:  # (out, 2)
+    o = np.arange(out)
     if adaptive:
-        return o * size // out, -(-(o + 1) * size // out)
+        return np.stack([o * size // out, -(-(o + 1) * size // out)], axis=1)
     first = o * stride - padding
-    end = min(first + (filter - 1) * dilation + 1, size)
-    if first < 0:
-        first += -(first // dilation) * dilation
-    return first, end
+    end = np.minimum(first + (filter - 1) * dilation + 1, size)
+    return np.stack([first + np.maximum(-(first // dilation), 0) * dilation, end], axis=1)
 
 
 @inner
-def windows(d, h, w, g):
+def windows(d, h, w, bounds, g):
     """Those of an output position along the three axes."""
-    d_first, d_end = window(d, g.size_d, g.filter_d, g.out_d, g.stride_d, g.padding_d, g.dilation_d, g.adaptive)
-    h_first, h_end = window(h, g.size_h, g.filter_h, g.out_h, g.stride_h, g.padding_h, g.dilation_h, g.adaptive)
-    w_first, w_end = window(w, g.size_w, g.filter_w, g.out_w, g.stride_w, g.padding_w, g.dilation_w, g.adaptive)
-    return d_first, d_end, h_first, h_end, w_first, w_end
+    along_d, along_h, along_w = 2 * d, 2 * (g.out_d + h), 2 * (g.out_d + g.out_h + w)
+    return (
+        bounds[along_d], bounds[along_d + 1], bounds[along_h], bounds[along_h + 1], bounds[along_w], bounds[along_w + 1]
+    )  # fmt: skip
+
+
+@inner
+def output_row(row, g):
+    """(image, channel, depth, height) of a row of outputs."""
+    h, d = row % g.out_h, row // g.out_h % g.out_d
+    plane = row // g.out_h // g.out_d
+    return plane // g.c, plane % g.c, d, h
+
+
+@inner
+def next_output_row(n, c, d, h, g):
+    if h + 1 < g.out_h:
+        return n, c, d, h + 1
+    if d + 1 < g.out_d:
+        return n, c, d + 1, 0
+    if c + 1 < g.c:
+        return n, c + 1, 0, 0
+    return n + 1, 0, 0, 0
 
 
 @inner
 def clear_plane(x, at, g):
     """Zeros at all positions of one channel of one image."""
     for d in range(g.size_d):
+        plane = at + d * g.input_d
+        if g.input_w == 1 and g.input_h == g.size_w:
+            x[plane : plane + g.size_h * g.size_w] = 0
+            continue
         for h in range(g.size_h):
-            row = at + d * g.input_d + h * g.input_h
             for w in range(g.size_w):
-                x[row + w * g.input_w] = 0
+                x[plane + h * g.input_h + w * g.input_w] = 0

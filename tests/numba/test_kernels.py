@@ -51,10 +51,12 @@ def test_families(ops):
 
 # One per kernel that the mutants break: small, with every edge.
 CASES = {
-    "product": "gemm.forward m7n37k9 f32 b=col cpu bias+relu",
+    "product": "gemm.forward m71n37k9 f32 b=col cpu bias+relu",
+    "row_products": "gemm.forward m7n37k19 f32 b=col cpu bias+relu",
     "im2col": "conv2d.forward n2c3h7w9 k5r3s3 u2x1 p1 f32 nchw cpu bias",
     "strided": "conv2d.grad_input n1c3h8w9 k4r3s3 u2 p1 f32 nchw cpu",
     "phases": "conv2d.grad_input n2c4h13w10 k6r5s3 u3x4 p2x1 d2 g2 f32 nchw res=nhwc cpu bias+residual+relu",
+    "grad_weight": "conv2d.grad_weight n2c3h13w13 k5r3s3 p1 f32 nchw cpu",
     "max_pool": "max_pool2d.forward n2c3h7w8 r3s3 u2 p1 f32 nchw cpu indices",
     "max_pool_offsets": "max_pool3d.grad_input n1c3d5h6w9 t2r3s2 u1x2x1 p1 d1x1x3 f32 nchw cpu offsets",
     "depthwise": "conv2d.forward n2c6h7w9 k12r3s3 u2x1 p1 g6 f32 nchw cpu bias+relu",
@@ -63,7 +65,7 @@ CASES = {
     "moments": "batch_norm.forward n3c5h4w5 f32 nchw cpu training",
     "rows": "batch_norm.forward n3c5h4w5 f32 nhwc/150/7 cpu training",
     "local_response_norm": "local_response_norm.grad_input n2c9h3w4 l4 f32 nchw cpu",
-    "channel_sum": "channel_sum.forward n2c5h4w3 f32 nhwc cpu",
+    "channel_sum": "channel_sum.forward n2c5h4w3 f32 nhwc/90/7 cpu",
     "relu": "relu.grad_input e70 f32 cpu",
     "threads": "relu.forward e100000 f32 cpu",
     "batch_norm": "batch_norm.grad_input n3c5h4w5 f32 nhwc cpu training+relu",
