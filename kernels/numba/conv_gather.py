@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .compiled import inner
-from .product import clear
 
 
 class Gather(NamedTuple):
@@ -118,9 +117,9 @@ def tap_of(term, g):
 
 
 @inner
-def gather(x, g, group, first_term, terms, first_position, positions, panel, panel_at, pitch):
-    """panel[panel_at + t * pitch + j] = the element that position first_position + j meets at term first_term + t, 0
-    where there is none. ``g.every_*`` are 1.
+def gather(x, g, group, first_term, terms, first_position, positions, panel, panel_at, term_step, position_step):
+    """panel[panel_at + t * term_step + j * position_step] = the element that position first_position + j meets at term
+    first_term + t, 0 where there is none. ``g.every_*`` are 1.
 
     Rows of positions are short, and what a whole one meets differs between taps only: it is found once for each.
     """
@@ -134,7 +133,7 @@ def gather(x, g, group, first_term, terms, first_position, positions, panel, pan
         j = 0
         while j < positions:
             count = min(g.width - w, positions - j)
-            to = panel_at + t * pitch + j
+            to = panel_at + t * term_step + j * position_step
             sd = source_of(d, g.step_d, 1, shift_d, g.source_depth)
             sh = source_of(h, g.step_h, 1, shift_h, g.source_height)
             start, met, sw = whole, of_whole, whole_source
@@ -143,23 +142,30 @@ def gather(x, g, group, first_term, terms, first_position, positions, panel, pan
             elif count < g.width:
                 start, met, sw = overlap(w, count, g.step_w, 1, shift_w, g.source_width)
             if met < count:
-                clear(panel, to, count)
+                _clear(panel, to, position_step, count)
             if met > 0:
                 from_ = n * g.source_n + channel + sd * g.source_d + sh * g.source_h + sw * g.source_w
-                copy_row(x, from_, g.step_w * g.source_w, panel, to + start, met)
+                copy(x, from_, g.step_w * g.source_w, panel, to + start * position_step, position_step, met)
             j += count
             n, d, h = next_row(n, d, h, g)
             w = 0
 
 
 @inner
-def copy_row(x, from_, step, to, at, count):
-    """A contiguous row from every step-th element."""
-    target = to[at : at + count]
+def _clear(to, at, step, count):
     if step == 1:
-        source = x[from_ : from_ + count]
+        to[at : at + count] = 0
+    else:
+        for i in range(count):
+            to[at + i * step] = 0
+
+
+@inner
+def copy(x, from_, from_step, to, at, step, count):
+    if from_step == 1 and step == 1:
+        source, target = x[from_ : from_ + count], to[at : at + count]
         for i in range(count):
             target[i] = source[i]
     else:
         for i in range(count):
-            target[i] = x[from_ + i * step]
+            to[at + i * step] = x[from_ + i * from_step]

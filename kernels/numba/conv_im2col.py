@@ -6,6 +6,9 @@ gathered elements that stay in its L2 cache, and writes it where it belongs with
 costs a read and a write of each element and tap for every ROWS channels. grad_input is the same with the roles of input
 and output exchanged, phase by phase where the stride is not 1 (conv_phases.py). In grad_weight the gradient's elements
 are the left matrix, and terms the columns.
+
+A panel lies as one of two products wants it (``in_rows``, chosen in conv_tiling.py): the columns of the product are
+long rows of it (product.py), or what is summed is (row_products.py).
 """
 
 from __future__ import annotations
@@ -15,25 +18,24 @@ from typing import NamedTuple
 from numba import prange
 
 from .compiled import inner, kernel
-from .conv_gather import copy_row, gather, locate, next_row
+from .conv_gather import copy, gather, locate, next_row, tap_of
 from .product import clear, multiply
 from .row_products import multiply_rows
 from .sharing import share
 
-ROWS, DEPTH, COLUMNS = 512, 128, 512  # of a tile of an image and its panel
-WEIGHT_ROWS, WEIGHT_DEPTH, WEIGHT_COLUMNS = 512, 256, 256  # of a tile of grad_weight and its panels
 LINES = 16  # rows of a weight that are arranged together
 PITCH = 16  # elements that a row of a tile is longer than it needs to be: rows 4 KB apart would share few cache lines
 
 
 class Tiling(NamedTuple):
-    """Sizes of a tile and its panel, and how many tiles there are along each side."""
+    """Sizes of a tile and its panel, how many tiles there are along each side, and how the panel lies."""
 
     rows: int
     depth: int
     columns: int
     row_blocks: int
     column_blocks: int
+    in_rows: bool
 
 
 class Residual(NamedTuple):
@@ -48,8 +50,8 @@ class Residual(NamedTuple):
 
 @kernel
 def image(threads, x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual, tiling):
-    """forward and grad_input. ``bias`` and ``residual`` are empty where there is none. A thread uses
-    (rows + depth) * (columns + PITCH) elements of the workspace."""
+    """forward and grad_input. ``bias`` and ``residual`` are empty where there is none. A thread uses rows * (columns +
+    PITCH) elements of the workspace, and those of its panel."""
     tiles = g.groups * tiling.row_blocks * tiling.column_blocks
     for thread in prange(threads):
         begin, end = share(tiles, thread, threads)
@@ -59,7 +61,8 @@ def image(threads, x, weight, y, bias, residual, workspace, relu, g, at_weight, 
 @inner
 def _tiles(begin, end, thread, x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual, tiling):
     pitch = tiling.columns + PITCH
-    tile = thread * (tiling.rows + tiling.depth) * pitch
+    term_step, position_step, panel_elements = _panel(tiling)
+    tile = thread * (tiling.rows * pitch + panel_elements)
     panel = tile + tiling.rows * pitch
     positions = g.images * g.depth * g.height * g.width
     terms = g.channels * g.taps_d * g.taps_h * g.taps_w
@@ -71,12 +74,31 @@ def _tiles(begin, end, thread, x, weight, y, bias, residual, workspace, relu, g,
         clear(workspace, tile, rows * pitch)
         for term in range(0, terms, tiling.depth):
             depth = min(tiling.depth, terms - term)
-            gather(x, g, group, term, depth, position, columns, workspace, panel, pitch)
+            gather(x, g, group, term, depth, position, columns, workspace, panel, term_step, position_step)
             at = group * at_weight.group + row * at_weight.row + term * at_weight.term
-            multiply(weight, at, at_weight.row, at_weight.term, rows, workspace, panel, pitch, depth, workspace, tile,
-                     pitch, columns)  # fmt: skip
+            _add_product(weight, at, at_weight.row, at_weight.term, rows, depth, columns, workspace, panel, tile,
+                         tiling)  # fmt: skip
         channel = group * g.rows + row
         _write(workspace, tile, pitch, channel, rows, position, columns, y, bias, residual, relu, g, at_residual)
+
+
+@inner
+def _panel(tiling):
+    """(step from a term of its sums to the next, step from a column to the next, elements) of a panel."""
+    if tiling.in_rows:
+        return 1, tiling.depth + PITCH, tiling.columns * (tiling.depth + PITCH)
+    return tiling.columns + PITCH, 1, tiling.depth * (tiling.columns + PITCH)
+
+
+@inner
+def _add_product(left, at, row, column, rows, depth, columns, workspace, panel, tile, tiling):
+    """The tile += the left matrix (rows x depth) times the panel (depth x columns)."""
+    pitch = tiling.columns + PITCH
+    if tiling.in_rows:
+        multiply_rows(left, at, row, rows, workspace, panel, tiling.depth + PITCH, columns, depth, workspace, tile,
+                      pitch)  # fmt: skip
+    else:
+        multiply(left, at, row, column, rows, workspace, panel, pitch, depth, workspace, tile, pitch, columns)
 
 
 @inner
@@ -131,43 +153,46 @@ def _store(tiles, tile, pitch, rows, count, relu, y, at, row_step, step):
 
 
 @kernel
-def grad_weight(threads, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling):
-    """``tiling``: rows and columns of out (channels of the gradient, terms) per tile; depth, positions per panel. A
-    thread uses rows * (columns + PITCH) + (rows + columns) * (depth + PITCH) elements of the workspace."""
+def grad_weight(threads, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, in_order, tiling):
+    """``tiling``: rows and columns of out (channels of the gradient, terms) per tile; depth, positions per panel.
+    ``in_order``: terms follow each other in out. A thread uses the elements of the workspace that :func:`image` does,
+    and rows * (depth + PITCH)."""
     tiles = g.groups * tiling.row_blocks * tiling.column_blocks
+    strides = (out_row, out_channel, out_d, out_h, out_w)
     for thread in prange(threads):
         begin, end = share(tiles, thread, threads)
-        _weight_tiles(begin, end, thread, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling)
+        _weight_tiles(begin, end, thread, x, grad, out, workspace, g, strides, in_order, tiling)
 
 
 @inner
-def _weight_tiles(begin, end, thread, x, grad, out, workspace, g, out_row, out_channel, out_d, out_h, out_w, tiling):
-    pitch, panel_pitch = tiling.columns + PITCH, tiling.depth + PITCH
-    tile = thread * (tiling.rows * pitch + (tiling.rows + tiling.columns) * panel_pitch)
+def _weight_tiles(begin, end, thread, x, grad, out, workspace, g, strides, in_order, tiling):
+    pitch, left_pitch = tiling.columns + PITCH, tiling.depth + PITCH
+    position_step, term_step, panel_elements = _panel(tiling)
+    tile = thread * (tiling.rows * (pitch + left_pitch) + panel_elements)
     left = tile + tiling.rows * pitch
-    right = left + tiling.rows * panel_pitch
+    panel = left + tiling.rows * left_pitch
     positions = g.images * g.depth * g.height * g.width
-    taps = g.taps_d * g.taps_h * g.taps_w
+    terms = g.channels * g.taps_d * g.taps_h * g.taps_w
     for item in range(begin, end):
         row = item % tiling.row_blocks * tiling.rows
         term = item // tiling.row_blocks % tiling.column_blocks * tiling.columns
         group = item // tiling.row_blocks // tiling.column_blocks
-        rows, columns = min(tiling.rows, g.rows - row), min(tiling.columns, g.channels * taps - term)
+        rows, columns = min(tiling.rows, g.rows - row), min(tiling.columns, terms - term)
         clear(workspace, tile, rows * pitch)
         for position in range(0, positions, tiling.depth):
             depth = min(tiling.depth, positions - position)
-            _gather_gradient(grad, g, group * g.rows + row, rows, position, depth, workspace, left, panel_pitch)
-            gather(x, g, group, term, columns, position, depth, workspace, right, panel_pitch)
-            multiply_rows(workspace, left, panel_pitch, rows, workspace, right, panel_pitch, columns, depth, workspace,
-                          tile, pitch)  # fmt: skip
-        for j in range(columns):
-            s = (term + j) % g.taps_w
-            r = (term + j) // g.taps_w % g.taps_h
-            t = (term + j) // g.taps_w // g.taps_h % g.taps_d
-            c = (term + j) // taps
-            at = (group * g.rows + row) * out_row + c * out_channel + t * out_d + r * out_h + s * out_w
+            _gather_gradient(grad, g, group * g.rows + row, rows, position, depth, workspace, left, left_pitch)
+            gather(x, g, group, term, columns, position, depth, workspace, panel, term_step, position_step)
+            _add_product(workspace, left, left_pitch, 1, rows, depth, columns, workspace, panel, tile, tiling)
+        first = (group * g.rows + row) * strides[0]
+        if in_order:
             for i in range(rows):
-                out[at + i * out_row] = workspace[tile + i * pitch + j]
+                copy(workspace, tile + i * pitch, 1, out, first + i * strides[0] + term, 1, columns)
+        else:
+            for j in range(columns):
+                c, t, r, s = tap_of(term + j, g)
+                at = first + c * strides[1] + t * strides[2] + r * strides[3] + s * strides[4]
+                copy(workspace, tile + j, pitch, out, at, strides[0], rows)
 
 
 @inner
@@ -179,7 +204,7 @@ def _gather_gradient(grad, g, channel, rows, position, columns, panel, panel_at,
         while j < columns:
             count = min(g.width - w, columns - j)
             at = n * g.at_n + (channel + i) * g.at_c + d * g.at_d + h * g.at_h + w * g.at_w
-            copy_row(grad, at, g.at_w, panel, panel_at + i * pitch + j, count)
+            copy(grad, at, g.at_w, panel, panel_at + i * pitch + j, 1, count)
             j += count
             n, d, h = next_row(n, d, h, g)
             w = 0

@@ -124,7 +124,10 @@ class Im2colPhases(ConvPlan):
             self._phases.append(_Phase(p, whole, phase, at, team))
             at += self._phases[-1].weights
         self.prepared_weight_bytes = at * ITEMSIZES[p.dtype]
-        shares = [image_shares(whole.groups, whole.rows, x.terms, x.positions, team, elements) for x in self._phases]
+        shares = [
+            image_shares(whole.groups, whole.rows, x.terms, x.positions, team, elements, in_rows=True)
+            for x in self._phases
+        ]
         workspace = max((each.workspace for each in shares), default=0)
         self.workspace_bytes = workspace * ITEMSIZES[p.dtype]
         for each, share in zip(self._phases, shares, strict=True):

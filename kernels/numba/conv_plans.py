@@ -10,9 +10,9 @@ from pycv.problem import ITEMSIZES, ConvProblem, Layout, Sizes
 from .._plans import ConvPlan
 from . import conv_direct, conv_im2col
 from .conv_gather import Gather, Weight
-from .conv_im2col import PITCH, Residual
+from .conv_im2col import Residual
 from .conv_phases import Im2colPhases
-from .conv_tiling import image_shares, weight_tiling
+from .conv_tiling import image_shares, weight_shares
 from .memory import View, is_row, spatial, strides_of
 from .plans import Cost, Launch, image_view
 from .sharing import worthwhile
@@ -80,13 +80,13 @@ class _Image(_Plan):
             image_view(p.output, p.n, p.k, p.output_size, p.dtype),
         )
         source, computed = (input, output) if self._forward else (output, input)
-        weight, at_weight = self._weight(p, team)
+        weight, self._at_weight = self._weight(p, team)
         others = (
             View(channels, p.dtype),
             image_view(p.residual or Layout(), p.n if strides else 0, channels, size, p.dtype),
         )
         self._views = (source, weight, computed, *others)
-        self._numbers = ("relu" in p.epilogue, self._g, at_weight, Residual(*(strides or (0,) * 5)))
+        self._numbers = ("relu" in p.epilogue, self._g, self._at_weight, Residual(*(strides or (0,) * 5)))
 
     def _weight(self, p: ConvProblem, team: int) -> tuple[View, Weight]:
         """The weight as the kernel reads it, where possible as it is: one stride must lead through all terms."""
@@ -118,7 +118,8 @@ class Im2colImage(_Image):
     def __init__(self, p: ConvProblem, team: int, elements: int) -> None:
         super().__init__(p, team)
         g = self._g
-        shares = image_shares(g.groups, g.rows, self._terms, self._positions, team, elements)
+        in_rows = self._at_weight.term == 1
+        shares = image_shares(g.groups, g.rows, self._terms, self._positions, team, elements, in_rows)
         self.workspace_bytes = shares.workspace * ITEMSIZES[p.dtype]
         self.cost = Cost(shares.products, shares.gathered, p.bytes)
         views = (*self._views, View(shares.workspace, p.dtype))
@@ -150,22 +151,18 @@ class Im2colGradWeight(_Plan):
     def __init__(self, p: ConvProblem, team: int, elements: int) -> None:
         g = _geometry(p)
         terms, positions = g.channels * prod(p.filter), p.n * prod(p.output_size)
-        products = terms * positions * g.groups * g.rows
-        team = worthwhile(team, products // 8, max(1, g.groups * g.rows * terms))
-        tiling = weight_tiling(g.groups, g.rows, terms, positions, team, elements)
-        team = max(1, min(team, g.groups * tiling.row_blocks * tiling.column_blocks))
-        rows, columns = tiling.rows, tiling.columns
-        workspace = team * (rows * (columns + PITCH) + (rows + columns) * (tiling.depth + PITCH))
-        self.workspace_bytes = workspace * ITEMSIZES[p.dtype]
-        gathered = positions * g.groups * (terms * tiling.row_blocks + g.rows * tiling.column_blocks)
-        self.cost = Cost(products / team, gathered / team, p.bytes)
+        shares = weight_shares(g.groups, g.rows, terms, positions, team, elements)
+        self.workspace_bytes = shares.workspace * ITEMSIZES[p.dtype]
+        self.cost = Cost(shares.products, shares.gathered, p.bytes)
         input, grad = (
             image_view(p.input, p.n, p.c, p.size, p.dtype),
             image_view(p.output, p.n, p.k, p.output_size, p.dtype),
         )
-        numbers = (g, *strides_of(p.weight, p.c // p.groups, p.filter), tiling)
-        views = (input, grad, _weight_view(p), View(workspace, p.dtype))
-        self._launch = Launch(conv_im2col.grad_weight, team, views, numbers)
+        strides = strides_of(p.weight, p.c // p.groups, p.filter)
+        in_order = p.weight.name == "nchw" or prod(p.filter) == 1
+        numbers = (g, *strides, in_order, shares.tiling)
+        views = (input, grad, _weight_view(p), View(shares.workspace, p.dtype))
+        self._launch = Launch(conv_im2col.grad_weight, shares.threads, views, numbers)
 
     def launch(self, input: int, weight: int, output: int, bias: int, residual: int, workspace: int) -> None:
         self._launch((input, output, weight, workspace))

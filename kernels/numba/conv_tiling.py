@@ -1,12 +1,24 @@
-"""Tiles of the matrix products of conv_im2col.py: how large, so that they fall evenly to the threads."""
+"""Tiles of the matrix products of conv_im2col.py: how large, so that they fall evenly to the threads, and which of the
+two products computes them.
+
+Sums along rows (row_products.py) cost as much for few columns as for many, but a sum of few terms has hardly begun when
+it ends, and in forward and grad_input the panel is gathered across its rows, which the rows of the tile must pay for.
+The other product (product.py) needs long rows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from . import conv_im2col
 from .conv_im2col import PITCH, Tiling
 from .sharing import round_up, worthwhile
+
+ROWS, COLUMNS = 512, 512  # of a tile, at most
+DEPTH, DEPTH_IN_ROWS = 128, 256  # of a panel, at most
+FEW_TERMS = 128  # of a sum
+FEW_COLUMNS = 160  # of a tile of an image
+FEW_POSITIONS = 128  # for a thread: it rather takes fewer rows
 
 
 class Shares(NamedTuple):
@@ -20,42 +32,71 @@ class Shares(NamedTuple):
     gathered: float
 
 
-def image_shares(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Shares:
-    """Of an image (forward, grad_input, a phase of it); the workspace is to hold ``elements`` at most."""
+def image_shares(groups: int, rows: int, terms: int, positions: int, team: int, elements: int, in_rows: bool) -> Shares:
+    """Of an image (forward, grad_input, a phase of it); the workspace is to hold ``elements`` at most. ``in_rows``: the
+    terms of a row of the weight follow each other."""
     products = positions * terms * groups * rows
-    threads = worthwhile(team, products // 8, max(1, positions))
-    tiling = _image_tiling(groups, rows, terms, positions, threads, elements)
-    threads = max(1, min(threads, groups * tiling.row_blocks * tiling.column_blocks))
-    workspace = threads * (tiling.rows + tiling.depth) * (tiling.columns + PITCH)
+    team = worthwhile(team, products // 8, max(1, groups * rows * positions))
+    height, columns = min(ROWS, rows), min(COLUMNS, positions)
+    if groups % team and (positions >= FEW_POSITIONS * team or rows < 4 * team):
+        columns = _even(positions, COLUMNS, team, 16)
+    elif groups % team:
+        height = _even(rows, ROWS, team, 4)
+    in_rows = in_rows and terms >= FEW_TERMS and columns < min(height, FEW_COLUMNS)
+    depth = min(DEPTH_IN_ROWS if in_rows else DEPTH, terms)
+    tiling = _within(elements // team, _image_elements, rows, positions, height, depth, columns, in_rows)
+    threads = max(1, min(team, groups * tiling.row_blocks * tiling.column_blocks))
+    workspace = threads * _image_elements(tiling)
     gathered = positions * terms * groups * tiling.row_blocks
     return Shares(tiling, threads, workspace, products / threads, gathered / threads)
 
 
-def _image_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
-    """Tiles of positions that fall evenly to the threads; tiles of rows where there are too few positions. Smaller
-    ones where the workspace would exceed so many elements."""
-    height, depth = max(1, min(conv_im2col.ROWS, rows)), max(1, min(conv_im2col.DEPTH, terms))
-    blocks = round_up(max(1, -(-positions // conv_im2col.COLUMNS)), team)
-    columns = max(1, min(positions, round_up(-(-positions // blocks), 16)))
-    if groups * -(-rows // height) * -(-positions // columns) < team:
-        height = max(1, min(height, round_up(-(-rows // team), 4)))
-    while team * (height + depth) * (columns + PITCH) > elements and max(height, depth, columns) > 16:
-        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
-    return Tiling(height, depth, columns, -(-rows // height), -(-positions // columns))
+def weight_shares(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Shares:
+    """Of grad_weight, likewise. A tile of many rows gathers little."""
+    products = positions * terms * groups * rows
+    team = worthwhile(team, products // 8, max(1, groups * rows * terms))
+    in_rows = positions >= FEW_TERMS
+    most = DEPTH_IN_ROWS if in_rows else COLUMNS
+    height, columns = min(ROWS, rows), min(most, terms)
+    if groups * -(-rows // ROWS) % team and terms >= 32 * team:
+        columns = _even(terms, most, team, 16)
+    elif groups * -(-rows // ROWS) * -(-terms // most) < team:
+        height = _even(rows, ROWS, team, 4)
+    depth = min(DEPTH_IN_ROWS if in_rows else DEPTH, positions)
+    tiling = _within(elements // team, _weight_elements, rows, terms, height, depth, columns, in_rows)
+    threads = max(1, min(team, groups * tiling.row_blocks * tiling.column_blocks))
+    workspace = threads * _weight_elements(tiling)
+    gathered = positions * groups * (terms * tiling.row_blocks + rows * tiling.column_blocks)
+    return Shares(tiling, threads, workspace, products / threads, gathered / threads)
 
 
-def weight_tiling(groups: int, rows: int, terms: int, positions: int, team: int, elements: int) -> Tiling:
-    """Tiles of terms that fall evenly to the threads; tiles of rows where there are too few terms. A tile of many rows
-    gathers little."""
-    height, depth = max(1, min(conv_im2col.WEIGHT_ROWS, rows)), max(1, min(conv_im2col.WEIGHT_DEPTH, positions))
-    blocks = max(1, -(-terms // conv_im2col.WEIGHT_COLUMNS))
-    if groups * -(-rows // height) % team:
-        blocks = round_up(blocks, team)
-    columns = max(1, min(terms, round_up(-(-terms // blocks), 16)))
-    if groups * -(-rows // height) * -(-terms // columns) < team:
-        height = max(1, min(height, round_up(-(-rows // team), 4)))
-    while team * (height * (columns + PITCH) + (height + columns) * (depth + PITCH)) > elements:
-        if max(height, depth, columns) <= 16:
-            break
-        height, depth, columns = (size // 2 if size > 16 else size for size in (height, depth, columns))
-    return Tiling(height, depth, columns, -(-rows // height), -(-terms // columns))
+def _even(count: int, most: int, team: int, step: int) -> int:
+    """The size of parts of at most so many, as many of them for each thread."""
+    parts = round_up(max(1, -(-count // most)), team)
+    return min(count, round_up(-(-count // parts), step))
+
+
+def _within(
+    elements: int, elements_of: Callable[[Tiling], int], m: int, n: int, rows: int, depth: int, columns: int,
+    in_rows: bool,
+) -> Tiling:  # fmt: skip
+    """The tiling of an m x n matrix, with smaller tiles where a thread would exceed so many elements."""
+    sizes = [max(1, size) for size in (rows, depth, columns)]
+    while True:
+        rows, depth, columns = sizes
+        tiling = Tiling(rows, depth, columns, -(-m // rows), -(-n // columns), in_rows)
+        if elements_of(tiling) <= elements or max(sizes) <= 16:
+            return tiling
+        sizes = [size // 2 if size > 16 else size for size in sizes]
+
+
+def _image_elements(tiling: Tiling) -> int:
+    """Of a tile and its panel."""
+    depth, columns = tiling.depth, tiling.columns
+    panel = columns * (depth + PITCH) if tiling.in_rows else depth * (columns + PITCH)
+    return tiling.rows * (columns + PITCH) + panel
+
+
+def _weight_elements(tiling: Tiling) -> int:
+    """The gradient's elements, too."""
+    return _image_elements(tiling) + tiling.rows * (tiling.depth + PITCH)
