@@ -17,7 +17,7 @@ from numba import prange
 
 from .channels import CHUNK, add_parts, row_offsets, row_sum, strided_row
 from .compiled import inner, kernel, summed
-from .sharing import share
+from .sharing import apart, share
 
 SUMS, PARAMETERS = 3, 4  # per channel of a block: in float64 (twice: sums and parts), and in the tensors' dtype
 
@@ -25,12 +25,12 @@ SUMS, PARAMETERS = 3, 4  # per channel of a block: in float64 (twice: sums and p
 @kernel
 def forward(threads, x, y, weight, bias, running_mean, running_var, mean, invstd, residual, sums, parameters, eps,
             momentum, training, relu, g):  # fmt: skip
-    """Arrays of what is not there are empty. A thread uses 2 * SUMS * g.block elements of ``sums`` and
-    PARAMETERS * g.block of ``parameters``."""
+    """Arrays of what is not there are empty. A thread has apart(2 * SUMS * g.block) elements of ``sums`` and
+    apart(PARAMETERS * g.block) of ``parameters``."""
     for thread in prange(threads):
         begin, end = share(-(-g.c // g.block), thread, threads)
         for block in range(begin, end):
-            at, own = 2 * thread * SUMS * g.block, thread * PARAMETERS * g.block
+            at, own = thread * apart(2 * SUMS * g.block), thread * apart(PARAMETERS * g.block)
             own_sums, own_parameters = sums[at : at + 2 * SUMS * g.block], parameters[own : own + PARAMETERS * g.block]
             _scales(block * g.block, x, weight, bias, running_mean, running_var, mean, invstd, own_sums, own_parameters,
                     eps, momentum, training, g)  # fmt: skip

@@ -13,7 +13,7 @@ from numba import prange
 from .batch_norm import PARAMETERS, SUMS
 from .channels import CHUNK, add_parts, row_offsets, strided_row
 from .compiled import inner, kernel, summed
-from .sharing import share
+from .sharing import apart, share
 
 
 @kernel
@@ -23,7 +23,7 @@ def gradient(threads, x, grad, out, weight, running_mean, running_var, mean, inv
     for thread in prange(threads):
         begin, end = share(-(-g.c // g.block), thread, threads)
         for block in range(begin, end):
-            at, own = 2 * thread * SUMS * g.block, thread * PARAMETERS * g.block
+            at, own = thread * apart(2 * SUMS * g.block), thread * apart(PARAMETERS * g.block)
             own_sums, own_parameters = sums[at : at + 2 * SUMS * g.block], parameters[own : own + PARAMETERS * g.block]
             first = block * g.block
             for i in range(min(g.block, g.c - first)):

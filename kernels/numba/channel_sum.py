@@ -9,16 +9,16 @@ from numba import prange
 
 from .channels import CHUNK, add_parts, row_offsets, row_sum, strided_row
 from .compiled import inner, kernel
-from .sharing import share
+from .sharing import apart, share
 
 
 @kernel
 def forward(threads, x, out, workspace, g):
-    """A thread uses 2 * g.block elements of the workspace, which are float64."""
+    """A thread has apart(2 * g.block) elements of the workspace, which are float64."""
     for thread in prange(threads):
         begin, end = share(-(-g.c // g.block), thread, threads)
         for block in range(begin, end):
-            _sum(block * g.block, x, out, workspace, 2 * thread * g.block, g)
+            _sum(block * g.block, x, out, workspace, thread * apart(2 * g.block), g)
 
 
 @inner

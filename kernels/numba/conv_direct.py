@@ -13,18 +13,18 @@ from numba import prange
 from .compiled import inner, kernel, summed
 from .conv_gather import overlap, source_of
 from .product import clear
-from .sharing import share
+from .sharing import apart, share
 
 
 @kernel
 def image(threads, x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual):
-    """forward and grad_input. ``bias`` and ``residual`` are empty where there is none. A thread uses ``g.width``
-    elements of the workspace."""
+    """forward and grad_input. ``bias`` and ``residual`` are empty where there is none. A thread has
+    apart(g.width) elements of the workspace."""
     rows = g.images * g.groups * g.rows * g.depth * g.height
     for thread in prange(threads):
         begin, end = share(rows, thread, threads)
         for row in range(begin, end):
-            _row(row, thread * g.width, x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual)
+            _row(row, thread * apart(g.width), x, weight, y, bias, residual, workspace, relu, g, at_weight, at_residual)
 
 
 @inner

@@ -15,7 +15,7 @@ from .conv_phases import Im2colPhases
 from .conv_tiling import image_shares, weight_shares
 from .memory import View, is_row, spatial, strides_of
 from .plans import Cost, Launch, image_view
-from .sharing import worthwhile
+from .sharing import apart, worthwhile
 
 
 def plan(algorithm: str, p: ConvProblem, team: int, workspace_limit: int) -> Any:
@@ -132,9 +132,10 @@ class DirectImage(_Image):
         g = self._g
         products = self._positions * self._terms * g.groups * g.rows
         team = worthwhile(team, products, max(1, p.n * g.groups * g.rows * g.depth * g.height))
-        self.workspace_bytes = team * g.width * ITEMSIZES[p.dtype]
+        workspace = team * apart(g.width)
+        self.workspace_bytes = workspace * ITEMSIZES[p.dtype]
         self.cost = _direct_cost(products, team, p, g)
-        views = (*self._views, View(team * g.width, p.dtype))
+        views = (*self._views, View(workspace, p.dtype))
         self._launch = Launch(conv_direct.image, team, views, self._numbers)
 
 

@@ -29,7 +29,7 @@ from .channels import BLOCK, Image
 from .compiled import Compiled
 from .memory import View, extent, spatial, strides_of
 from .pool_windows import Pool, bounds_of
-from .sharing import round_up, worthwhile
+from .sharing import apart, round_up, worthwhile
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,9 @@ class BatchNorm(_Norm):
         super().__init__(p, long_rows=True)
         self._training, self._relu = p.training, "relu" in p.epilogue
         team = worthwhile(team, 2 * self._steps, max(1, self._blocks))
-        sums, parameters = (team * count * self._g.block for count in (2 * batch_norm.SUMS, batch_norm.PARAMETERS))
+        sums, parameters = (
+            team * apart(count * self._g.block) for count in (2 * batch_norm.SUMS, batch_norm.PARAMETERS)
+        )
         self._sum_bytes = 8 * sums
         self.workspace_bytes = self._sum_bytes + parameters * ITEMSIZES[p.dtype]
         channel, none = View(p.c, p.dtype), View(0, p.dtype)
@@ -293,8 +295,9 @@ class ChannelSum(_Norm):
     def __init__(self, p: NormProblem, team: int) -> None:
         super().__init__(p, long_rows=True)
         team = worthwhile(team, self._steps, max(1, self._blocks))
-        self.workspace_bytes = 16 * team * self._g.block
-        views = (self._input, View(p.c, p.dtype), View(2 * team * self._g.block, "f64"))
+        sums = team * apart(2 * self._g.block)
+        self.workspace_bytes = 8 * sums
+        views = (self._input, View(p.c, p.dtype), View(sums, "f64"))
         self._launch = Launch(channel_sum.forward, team, views, (self._g,))
 
     def run(self, input=0, output=0, workspace=0, **others: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import register_jitable
 
 from .compiled import inner
 
@@ -16,6 +17,13 @@ def worthwhile(threads: int, steps: int, items: int) -> int:
 
 def round_up(value: int, step: int) -> int:
     return -(-value // step) * step
+
+
+@register_jitable
+def apart(elements):
+    """From one thread's elements of a workspace to the next one's: two that write into one cache line wait for each
+    other at every write."""
+    return -(-elements // 32) * 32
 
 
 @inner
