@@ -226,7 +226,7 @@ class _Norm(NormPlan):
     def __init__(self, p: NormProblem, long_rows: bool) -> None:
         self._forward = p.pass_ == "forward"
         self._g, self._blocks = _image(p)
-        if long_rows:
+        if long_rows and self._g.block == 1:  # pixels of a row are summed one by one, and must not become too many
             self._g = _in_long_rows(self._g)
         self._input, self._output = (image_view(layout, p.n, p.c, p.size, p.dtype) for layout in (p.input, p.output))
         self._steps = p.n * p.c * prod(p.size)

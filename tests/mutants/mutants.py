@@ -574,7 +574,7 @@ MUTANTS = [
     _numba("max_pool.py", "value > best or value != value", "value >= best or value != value", "max_pool"),
     _numba("batch_norm_gradient.py", "output.size > 0 and output[from_] <= 0", "output[from_] < 0", "batch_norm"),
     _numba("batch_norm.py", "variance * count / (count - 1.0)", "variance", "moments"),
-    _numba("plans.py", "any(step != g.w * of_w for step, of_w in strides)", "not strides", "rows"),
+    _numba("plans.py", "any(step != g.w * of_w for step, of_w in strides)", "not strides", "moments"),
     _numba("conv_direct.py", "(group * g.channels + c)", "c", "depthwise"),
     _numba("conv_im2col.py", "bias[channel + i]", "bias[channel]", "im2col"),
     _numba("gemm.py", "+ p * columns + j] = b[at + p * row + j", "+ p * columns + j] = b[at + p * row + p", "product"),
