@@ -18,7 +18,7 @@ ROWS, COLUMNS = 512, 512  # of a tile, at most
 DEPTH, DEPTH_IN_ROWS = 128, 256  # of a panel, at most
 FEW_TERMS = 128  # of a sum
 FEW_COLUMNS = 160  # of a tile of an image
-FEW_POSITIONS = 128  # for a thread: it rather takes fewer rows
+FEW_POSITIONS = 128  # for a thread: it rather shares them and takes fewer rows
 
 
 class Shares(NamedTuple):
@@ -37,11 +37,9 @@ def image_shares(groups: int, rows: int, terms: int, positions: int, team: int, 
     terms of a row of the weight follow each other."""
     products = positions * terms * groups * rows
     team = worthwhile(team, products // 8, max(1, groups * rows * positions))
-    height, columns = min(ROWS, rows), min(COLUMNS, positions)
-    if groups % team and (positions >= FEW_POSITIONS * team or rows < 4 * team):
-        columns = _even(positions, COLUMNS, team, 16)
-    elif groups % team:
-        height = _even(rows, ROWS, team, 4)
+    sharing = 1 if groups % team == 0 else team
+    along = max(n for n in range(1, sharing + 1) if sharing % n == 0 and (n == 1 or n * FEW_POSITIONS <= positions))
+    height, columns = _even(rows, ROWS, sharing // along, 4), _even(positions, COLUMNS, along, 16)
     in_rows = in_rows and terms >= FEW_TERMS and columns < min(height, FEW_COLUMNS)
     depth = min(DEPTH_IN_ROWS if in_rows else DEPTH, terms)
     tiling = _within(elements // team, _image_elements, rows, positions, height, depth, columns, in_rows)
@@ -71,7 +69,7 @@ def weight_shares(groups: int, rows: int, terms: int, positions: int, team: int,
 
 
 def _even(count: int, most: int, team: int, step: int) -> int:
-    """The size of parts of at most so many, as many of them for each thread."""
+    """The size of parts of at most so many, as many of them for each of a team."""
     parts = round_up(max(1, -(-count // most)), team)
     return min(count, round_up(-(-count // parts), step))
 
