@@ -11,7 +11,7 @@ from numba import prange
 
 from .channels import row_sum
 from .compiled import inner, kernel
-from .pool_windows import clear_plane, next_output_row, output_row, windows
+from .pool_windows import clear_plane, next_output_row, output_row, rows_follow, windows
 from .sharing import share
 
 
@@ -55,7 +55,7 @@ def _row(n, c, d, h, x, y, bounds, g, divisor, count_include_pad):
 @inner
 def _is_row(w_first, w_end, g):
     """Whether the rows of a window follow each other in the input."""
-    return g.input_w == 1 and g.input_h == g.size_w and w_end - w_first == g.size_w
+    return rows_follow(g) and w_end - w_first == g.size_w
 
 
 @inner

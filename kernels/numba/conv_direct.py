@@ -13,6 +13,7 @@ from numba import prange
 from .compiled import inner, kernel, summed
 from .conv_gather import overlap, source_of
 from .product import clear
+from .row_products import dot
 from .sharing import apart, share
 
 
@@ -105,18 +106,15 @@ def _correlation(x, grad, g, channel, c, td, th, tw):
                 from_ = n * g.source_n + source_channel * g.source_c
                 from_ += sd * g.source_d + sh * g.source_h + sw * g.source_w
                 at = n * g.at_n + channel * g.at_c + d * g.at_d + h * g.at_h + start * g.at_w
-                total += _dot(x, from_, g.step_w * g.source_w, grad, at, g.at_w, met)
+                total += _strided_dot(x, from_, g.step_w * g.source_w, grad, at, g.at_w, met)
     return total
 
 
 @summed
-def _dot(x, from_, from_step, grad, at, step, count):
-    total = x.dtype.type(0)
+def _strided_dot(x, from_, from_step, grad, at, step, count):
     if from_step == 1 and step == 1:
-        a, b = x[from_ : from_ + count], grad[at : at + count]
-        for i in range(count):
-            total += a[i] * b[i]
-    else:
-        for i in range(count):
-            total += x[from_ + i * from_step] * grad[at + i * step]
+        return dot(x, from_, grad, at, count)
+    total = x.dtype.type(0)
+    for i in range(count):
+        total += x[from_ + i * from_step] * grad[at + i * step]
     return total

@@ -37,9 +37,9 @@ def image_shares(groups: int, rows: int, terms: int, positions: int, team: int, 
     terms of a row of the weight follow each other."""
     products = positions * terms * groups * rows
     team = worthwhile(team, products // 8, max(1, groups * rows * positions))
-    sharing = 1 if groups % team == 0 else team
-    along = max(n for n in range(1, sharing + 1) if sharing % n == 0 and (n == 1 or n * FEW_POSITIONS <= positions))
-    height, columns = _even(rows, ROWS, sharing // along, 4), _even(positions, COLUMNS, along, 16)
+    threads = 1 if groups % team == 0 else team  # that share a group: so many its positions, the others its rows
+    across = max(n for n in range(1, threads + 1) if threads % n == 0 and (n == 1 or n * FEW_POSITIONS <= positions))
+    height, columns = _even(rows, ROWS, threads // across, 4), _even(positions, COLUMNS, across, 16)
     in_rows = in_rows and terms >= FEW_TERMS and columns < min(height, FEW_COLUMNS)
     depth = min(DEPTH_IN_ROWS if in_rows else DEPTH, terms)
     tiling = _within(elements // team, _image_elements, rows, positions, height, depth, columns, in_rows)

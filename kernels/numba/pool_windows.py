@@ -53,13 +53,13 @@ class Pool(NamedTuple):
 def bounds_of(g: Pool) -> np.ndarray:
     """(first, end) of the windows along depth, then height, then width: positions first, first + dilation, ... below
     end."""
-    axes = zip(g[2:5], g[5:8], g[8:11], g[11:14], g[14:17], g[17:20], strict=True)
+    fields = ("size", "filter", "out", "stride", "padding", "dilation")
+    axes = [[getattr(g, f"{field}_{axis}") for field in fields] for axis in "dhw"]
     return np.concatenate([_along(g.adaptive, *axis) for axis in axes]).reshape(-1)
 
 
-def _along(
-    adaptive: int, size: int, filter: int, out: int, stride: int, padding: int, dilation: int
-) -> np.ndarray:  # (out, 2)
+def _along(adaptive: int, size: int, filter: int, out: int, stride: int, padding: int, dilation: int) -> np.ndarray:
+    """Of shape (out, 2)."""
     o = np.arange(out)
     if adaptive:
         return np.stack([o * size // out, -(-(o + 1) * size // out)], axis=1)
@@ -97,11 +97,17 @@ def next_output_row(n, c, d, h, g):
 
 
 @inner
+def rows_follow(g):
+    """Whether the rows of a plane of the input follow each other."""
+    return g.input_w == 1 and g.input_h == g.size_w
+
+
+@inner
 def clear_plane(x, at, g):
     """Zeros at all positions of one channel of one image."""
     for d in range(g.size_d):
         plane = at + d * g.input_d
-        if g.input_w == 1 and g.input_h == g.size_w:
+        if rows_follow(g):
             x[plane : plane + g.size_h * g.size_w] = 0
             continue
         for h in range(g.size_h):

@@ -3,7 +3,7 @@
 Four rows of c take four rows of b at once: for each element of a row 4 + 4 numbers are read and 4 written for 16
 multiply-adds, whose other factors, a 4 x 4 block of a, stay in registers. LLVM turns the loop along the row into
 vectors; it needs no more than rows that are contiguous, so a may lie as it likes. What is left over beyond whole blocks
-of four goes row by row. Up to two thirds of the machine's peak where b fits the L2 cache and rows of c are 512 long:
+of four goes row by row. Up to three fifths of the machine's peak where b fits the L2 cache and rows of c are 512 long:
 before each pass along them LLVM makes sure that they do not overlap, which takes as long as a hundred elements.
 """
 

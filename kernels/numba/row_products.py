@@ -88,11 +88,12 @@ def _fewer(a, a_at, a_row, rows, b, b_at, b_row, columns, depth, c, c_at, c_row)
     """At the edges of c: sum by sum."""
     for i in range(rows):
         for j in range(columns):
-            c[c_at + i * c_row + j] += _dot(a, a_at + i * a_row, b, b_at + j * b_row, depth)
+            c[c_at + i * c_row + j] += dot(a, a_at + i * a_row, b, b_at + j * b_row, depth)
 
 
 @summed
-def _dot(a, a_at, b, b_at, depth):
+def dot(a, a_at, b, b_at, depth):
+    """The sum of products along two contiguous rows."""
     u, v = a[a_at : a_at + depth], b[b_at : b_at + depth]
     total = u.dtype.type(0)
     for p in range(depth):

@@ -22,7 +22,7 @@ def round_up(value: int, step: int) -> int:
 @register_jitable
 def apart(elements):
     """From one thread's elements of a workspace to the next one's: two that write into one cache line wait for each
-    other at every write."""
+    other at every write. 32 are two lines of float32."""
     return -(-elements // 32) * 32
 
 

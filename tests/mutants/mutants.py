@@ -583,6 +583,8 @@ MUTANTS = [
     _numba("channel_sum.py", "            add_parts(totals, parts)\n", "", "channel_sum"),
     _numba("channels.py", "        parts[i] = 0\n", "", "channel_sum"),
     _numba("relu.py", "y[i] <= 0", "y[i] < 0", "relu"),
+    _numba("avg_pool.py", "rows_follow(g) and w_end", "w_end - w_first > 0 and w_end", "avg_pool_nhwc"),
+    _numba("plans.py", "long_rows and self._g.block == 1", "long_rows", "pixels"),
     _numba("pool_windows.py", "if c + 1 < g.c:", "if c < g.c:", "avg_pool"),
     _numba("pool_windows.py", "np.maximum(-(first // dilation), 0)", "0", "avg_pool"),
     _numba("pool_windows.py", "-(-(o + 1) * size // out)", "(o + 1) * size // out", "adaptive"),
