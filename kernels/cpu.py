@@ -5,6 +5,8 @@ Which of the entries that support a problem runs it is decided by what it costs 
 
 from __future__ import annotations
 
+import math
+
 from pycv.problem import PASSES, ConvProblem, GemmProblem, NormProblem, PointwiseProblem, PoolProblem
 
 from . import Kernel, _fields, _geometry, _limits, large_results
@@ -102,20 +104,23 @@ def _same_blocks(p: PoolProblem) -> str | None:
 
 _GATHERS = ("forward", "grad_input")
 
-# Winograd's tiles by filter size, and the numeric class that their errors with up to 512 channels allow.
+# Winograd's tiles by filter size, and how many channels a sum of class "default" may have: beyond that it is "fast".
+_ANY = math.inf
 _WINOGRAD_TILES = {
-    3: {"f4": "default", "f6": "fast", "f2": "default"},
-    5: {"f3": "default", "f4": "fast", "f2": "default"},
+    3: {"f4": _ANY, "f5": 256, "f6": 0, "f2": _ANY},
+    5: {"f3": _ANY, "f4": 0, "f2": _ANY},
 }
 
 
-def _winograd(tile: str, filter: int):
+def _winograd(filter: int, channels: float, numeric_class: str):
     def supports(p: ConvProblem) -> str | None:
         if set(p.stride) != {1} or set(p.dilation) != {1}:
             steps = ("x".join(map(str, axes)) for axes in (p.stride, p.dilation))
             return "stride {}, dilation {}: winograd is for 1".format(*steps)
         if set(p.filter) != {filter}:
             return f"filter {'x'.join(map(str, p.filter))}: this tile is for {filter}x{filter}"
+        if (reason := _not_of_class(p, channels, numeric_class)) is not None:
+            return reason
         if p.groups > 1 and any(layout.block > 1 for layout in _fields.layouts(p)):
             return f"{p.groups} groups in a blocked layout"
         return _supports(p)
@@ -123,15 +128,33 @@ def _winograd(tile: str, filter: int):
     return supports
 
 
+def _not_of_class(p: ConvProblem, channels: float, numeric_class: str) -> str | None:
+    """Of a tile that is of class "default" for sums over up to so many channels, otherwise "fast"."""
+    summed = _summed_channels(p)
+    if (summed <= channels) == (numeric_class == "default"):
+        return None
+    return f"sums over {summed} channels: not of numeric class {numeric_class}"
+
+
+def _summed_channels(p: ConvProblem) -> int:
+    """With the phases of a stride. grad_weight sums over positions, whose number makes little difference."""
+    if p.pass_ == "grad_weight":
+        return 1
+    return (p.c * p.stride[0] * p.stride[1] if p.pass_ == "forward" else p.k) // p.groups
+
+
 def _winograd_entries() -> list[Kernel]:
     return [
         Kernel(
-            "conv2d", pass_, "cpu", "winograd", _winograd(tile, filter), _plan_conv(f"winograd/{tile}"),
-            numeric_class=numeric_class, variant=tile,
+            "conv2d", pass_, "cpu", "winograd", _winograd(filter, channels, numeric_class),
+            _plan_conv(f"winograd/{tile}"), numeric_class=numeric_class, variant=tile,
         )
         for pass_ in PASSES
         for filter, tiles in _WINOGRAD_TILES.items()
-        for tile, numeric_class in tiles.items()
+        for tile, channels in tiles.items()
+        for numeric_class in ("default", "fast")
+        if channels > 0 or numeric_class == "fast"
+        if channels < _ANY or numeric_class == "default"
     ]  # fmt: skip
 
 
@@ -156,15 +179,11 @@ def _winograd_strided(taps: int, numeric_class: str):
             return f"{p.groups} groups in a blocked layout"
         if p.pass_ == "grad_input" and any(r <= pad for r, pad in zip(p.filter, p.padding, strict=True)):
             return f"padding {'x'.join(map(str, p.padding))}: there are windows of padding alone"
-        if (_summed_channels(p) <= _STRIDED_CHANNELS) != (numeric_class == "default"):
-            return f"{_summed_channels(p)} channels and phases: not of numeric class {numeric_class}"
+        if (reason := _not_of_class(p, _STRIDED_CHANNELS, numeric_class)) is not None:
+            return reason
         return _supports(p) if p.pass_ == "forward" else _unblocked(p)
 
     return supports
-
-
-def _summed_channels(p: ConvProblem) -> int:
-    return (p.c * p.stride[0] * p.stride[1] if p.pass_ == "forward" else p.k) // p.groups
 
 
 def _winograd_strided_entries() -> list[Kernel]:

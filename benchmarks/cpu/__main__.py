@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from pycv.bench import goals
+from pycv.bench import goals, memory
 from pycv.bench.problems import Case
 from pycv.cli.shared import progress_bar
 
@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     output = options.output or Path("runs/bench/cpu-goals.json")
+    memory.keep_freed()
     rows: list[goals.Row] = []
     errors: list[goals.Row] = []
 

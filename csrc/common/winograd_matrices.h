@@ -17,7 +17,7 @@
 //     A = 4: 0, 1            F(2, 3)  4e-7 / 9e-7, F(3, 2) 4e-7 / 1e-6
 //     A = 6: 0, 5/8, 3/2     F(4, 3)  2e-6 / 5e-6, F(2, 5) 1e-6 / 5e-6, F(5, 2) 2e-6 / 6e-6, F(3, 4) 1e-6 / 3e-6
 //                            (with 0, 1/2, 2 twice as much)
-//     A = 7: 3/8, 7/8, 7/4   F(3, 5)  3e-6 / 7e-6, F(4, 4) 3e-6 / 9e-6
+//     A = 7: 1/4, 7/8, 7/4   F(3, 5)  3e-6 / 7e-6, F(4, 4) 3e-6 / 9e-6, F(5, 3) 4e-6 / 1.3e-5 (256 channels: 8e-6)
 //     A = 8: 0, 1/2, 1, 2    F(6, 3)  9e-6 / 3e-5, F(4, 5) 9e-6 / 2e-5: not within 1e-5, so of numeric class "fast"
 #pragma once
 
@@ -51,7 +51,7 @@ struct Points<6> {
 };
 template <>
 struct Points<7> {
-    static constexpr double at[] = {0.375, -0.375, 0.875, -0.875, 1.75, -1.75};
+    static constexpr double at[] = {0.25, -0.25, 0.875, -0.875, 1.75, -1.75};
 };
 template <>
 struct Points<8> {

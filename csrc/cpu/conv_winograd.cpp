@@ -7,7 +7,7 @@
 //
 //     sums[xi][tile][k] = sum over c of tiles[xi][c][tile] * weight[xi][c][k]
 //
-// a * a multiply-adds per tile and pair of channels instead of m * m * r * r: 2.25 (F2), 4 (F4), 5.06 (F6) times fewer
+// a * a multiply-adds per tile and pair of channels instead of m * m * r * r: 2.25 (F2), 4 (F4), 4.59 (F5), 5.06 (F6) times fewer
 // for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output with the
 // filters turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
 //
@@ -245,7 +245,7 @@ private:
 
     Blocking choose_blocking(int64_t workspace_limit) const {
         constexpr int64_t kSumsBytes = 256 * 1024;         // stay in the L2 cache with a panel of the weight
-        constexpr int64_t kBlockBytes = 256 * 1024;        // the tiles of a block of one thread
+        constexpr int64_t kBlockBytes = 384 * 1024;        // the tiles of a block of one thread
         constexpr int64_t kSharedBytes = 8 * 1024 * 1024;  // the tiles of a block of all threads
         constexpr int64_t kLateBytes = 256 * 1024;         // of a panel, transformed and read again
         constexpr int64_t kLeast = 2 * kTileHeight;        // tiles that make reading the weight once more worth it
@@ -445,7 +445,7 @@ private:
                     for (int64_t i = some.begin; i < some.end; ++i)
                         multiply_panel(space, block, part, plane, vectors_of(i), {0, p_.source_channels},
                                        panel_of(o.weight, o.group, i) + filter_of(plane) * weight_plane(),
-                                       space.sums + sums_at(plane, i - panel));
+                                       weight_plane(), space.sums + sums_at(plane, i - panel));
             }
             for (int64_t i = some.begin; i < some.end; ++i)
                 write_panel(o, space, part, i, space.sums + sums_at(0, i - panel));
@@ -463,7 +463,7 @@ private:
                     prepare_filters(o.weight, o.group, 2 * panel + half, from,
                                     space.weight + (from - source) * kTileWidth<T>, late_plane());
             for (int64_t plane = 0; plane < planes_; ++plane)
-                multiply_panel(space, block, part, plane, vectors, some, space.weight + filter_of(plane) * late_plane(),
+                multiply_panel(space, block, part, plane, vectors, some, space.weight + filter_of(plane) * late_plane(), 0,
                                space.sums + sums_at(plane, 0));
             source += blocking_.depth;
         } while (source < p_.source_channels);
@@ -477,14 +477,14 @@ private:
 
     // The products of some source channels (the first one of a vector), whose rows of the weight are given.
     void multiply_panel(const Space& space, TileRange block, TileRange part, int64_t plane, int64_t vectors,
-                        Range sources, const T* weight, T* sums) const {
+                        Range sources, const T* weight, int64_t ahead, T* sums) const {
         const int64_t count = part.size(), pieces = divide_up(count, kTileHeight);
         const T* tiles =
             space.tiles + plane * tiles_plane() + sources.begin * block.size() + (part.begin - block.begin) * lanes<T>;
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = count * i / pieces, end = count * (i + 1) / pieces;
             plane_product<T>(static_cast<int>(end - begin), static_cast<int>(vectors))(
-                tiles + begin * lanes<T>, block.size() * lanes<T>, weight, sources.end - sources.begin,
+                tiles + begin * lanes<T>, block.size() * lanes<T>, weight, i == 0 ? ahead : 0, sources.end - sources.begin,
                 sources.begin > 0, sums + begin * kTileWidth<T>);
         }
     }
@@ -590,6 +590,7 @@ ConvPlan* plan_winograd(const ConvProblem& problem, int threads, int64_t workspa
 PYCV_KERNEL("conv", "winograd/f2", plan_winograd<2>);
 PYCV_KERNEL("conv", "winograd/f3", plan_winograd<3>);
 PYCV_KERNEL("conv", "winograd/f4", plan_winograd<4>);
+PYCV_KERNEL("conv", "winograd/f5", plan_winograd<5>);
 PYCV_KERNEL("conv", "winograd/f6", plan_winograd<6>);
 PYCV_KERNEL("conv", "winograd/s2d-f2", (plan_winograd<2, Strided::depth>));
 PYCV_KERNEL("conv", "winograd/s2d-f3", (plan_winograd<3, Strided::depth>));

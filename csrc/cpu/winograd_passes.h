@@ -7,7 +7,9 @@
 //     gradient   kOutputs pixels -> kPlanes                taps      kPlanes -> kTaps
 //
 // The input's first pass runs down the columns of a strip of neighbouring tiles, which share their overlapping columns,
-// into a buffer that stays in the L1 cache.
+// into a buffer that stays in the L1 cache. Where the image is far away its pixels take longer to come than to
+// transform: each strip asks for the rows that the tiles below it will add, each output tile for the place of the tile
+// after next.
 #pragma once
 
 #include "../common/winograd_transform.h"
@@ -46,6 +48,8 @@ struct Tile {
             Vec<T> column[W];
 #pragma GCC unroll 9
             for (int i = 0; i < W; ++i) column[i] = load<T>(from + i * row + x * pixel);
+#pragma GCC unroll 9
+            for (int i = W; i < W + kStep; ++i) __builtin_prefetch(from + i * row + x * pixel, 0, 2);
             Axis::template input<T>(column, strip + x * A);
         }
         for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -81,6 +85,8 @@ struct Tile {
                 for (int j = 0; j < A; ++j) line[j] = columns[j][i];
                 Axis::template output<T>(line, result);
                 T* to = output.to + i * output.row + tile * M * output.pixel;
+#pragma GCC unroll 9
+                for (int j = 0; j < M; ++j) __builtin_prefetch(to + (j + 2 * M) * output.pixel, 1);
                 const T* residual = output.residual;
                 if (residual) residual += i * output.residual_row + tile * M * output.residual_pixel;
 #pragma GCC unroll 9

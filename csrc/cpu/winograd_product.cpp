@@ -7,8 +7,8 @@ namespace pycv::cpu::PYCV_ISA {
 namespace {
 
 template <class T, int Vectors, int Height>
-void multiply(const T* __restrict tiles, int64_t block, const T* __restrict weight, int64_t depth, bool add,
-              T* __restrict sums) {
+void multiply(const T* __restrict tiles, int64_t block, const T* __restrict weight, int64_t ahead, int64_t depth,
+              bool add, T* __restrict sums) {
     Vec<T> sum[Height][Vectors] = {};
     for (; depth > 0; depth -= lanes<T>, tiles += block) {
         const T* row = tiles;
@@ -16,7 +16,10 @@ void multiply(const T* __restrict tiles, int64_t block, const T* __restrict weig
         for (; row != end; ++row, weight += kTileWidth<T>) {
             Vec<T> b[Vectors];
 #pragma GCC unroll 2
-            for (int j = 0; j < Vectors; ++j) b[j] = load<T>(weight + j * lanes<T>);
+            for (int j = 0; j < Vectors; ++j) {
+                b[j] = load<T>(weight + j * lanes<T>);
+                __builtin_prefetch(weight + ahead + j * lanes<T>, 0, 2);
+            }
 #pragma GCC unroll 16
             for (int i = 0; i < Height; ++i) {
                 const Vec<T> a = broadcast<T>(row[i * lanes<T>]);

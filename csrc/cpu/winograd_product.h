@@ -2,7 +2,8 @@
 //
 // The transformed input is read as the transforms write it: vectors of `lanes` channels, one per tile, and the next
 // channels `block` elements further; the weight as rows of kTileWidth output channels. `height` tiles by one or two
-// vectors of channels stay in registers for the whole sum, as in gemm_microkernel.h.
+// vectors of channels stay in registers for the whole sum, as in gemm_microkernel.h. The weight is the one operand that
+// comes from far: while a row of it is used, the one `ahead` elements further is asked for.
 #pragma once
 
 #include "gemm_microkernel.h"
@@ -11,7 +12,8 @@ namespace pycv::cpu::PYCV_ISA {
 
 // Writes sums[height][kTileWidth], or adds to them; where `vectors` is 1, only the first half of each row.
 template <class T>
-using PlaneProduct = void (*)(const T* tiles, int64_t block, const T* weight, int64_t depth, bool add, T* sums);
+using PlaneProduct = void (*)(const T* tiles, int64_t block, const T* weight, int64_t ahead, int64_t depth, bool add,
+                              T* sums);
 
 // 0 < height <= kTileHeight
 template <class T>

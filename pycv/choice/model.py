@@ -101,18 +101,26 @@ class Table:
 def predicted(table: Table, kernel: Kernel, problem: Problem, plan: Any, threads: int, kept: bool) -> float | None:
     """Seconds of a call; None for torch where nothing was measured.
 
-    ``plan`` is the kernel's for this problem (None for torch). ``kept``: the prepared weight is at hand; otherwise
-    preparing it is part of the call.
+    ``plan`` is the kernel's for this problem (None for torch). ``kept``: the prepared weight is at hand, in memory: the
+    constants were measured with one that stays in the caches, where the other layers of a network leave it no room.
+    Otherwise preparing it is part of the call.
     """
     step = "kept" if kept and isinstance(problem, GemmProblem) else ""  # its cost counts a matrix that is not prepared
     constants = table.constants(kernel, problem, plan, threads, step)
     if constants is None and kernel.backend == "torch":
         return None
     seconds = _sum(constants, counts_of(problem, plan, threads), table.rates)
+    if kept and isinstance(problem, ConvProblem):
+        seconds += _kept_weight_bytes(problem, plan) * table.rates.guess()["far_bytes"]
     preparing = None if kept else prepare_counts(problem, plan)
     if preparing is not None:
         seconds += _sum(table.constants(kernel, problem, plan, threads, "prepare"), preparing, table.rates)
     return seconds
+
+
+def _kept_weight_bytes(p: ConvProblem, plan: Any) -> float:
+    prepared = getattr(plan, "prepared_weight_bytes", 0)
+    return prepared or p.k * (p.c // p.groups) * math.prod(p.filter) * ITEMSIZES.get(p.dtype, 4)
 
 
 def _sum(constants: Counts | None, counts: Counts, rates: Rates) -> float:
@@ -126,7 +134,7 @@ def counts_of(problem: Problem, plan: Any, threads: int) -> Counts:
     """What the constants are multiplied with."""
     cost = _cost(plan)
     if cost is not None:
-        return _cost_counts(cost, problem)
+        return _cost_counts(cost, problem, _touched(problem, plan))
     if plan is None:
         return _torch_counts(problem, threads)
     return _problem_counts(problem, threads)
@@ -138,7 +146,7 @@ def prepare_counts(problem: Problem, plan: Any) -> Counts | None:
     if not size or not hasattr(plan, "prepare_cost"):
         return None
     cost = _cost(plan, "prepare_cost")
-    return {"bytes": float(size), "calls": 1.0} if cost is None else _cost_counts(cost, problem)
+    return {"bytes": float(size), "calls": 1.0} if cost is None else _cost_counts(cost, problem, cost.bytes)
 
 
 def _cost(plan: Any, name: str = "cost") -> Any | None:
@@ -147,20 +155,25 @@ def _cost(plan: Any, name: str = "cost") -> Any | None:
     return cost if cost is not None and (cost.multiply_adds or cost.vector_elements) else None
 
 
-def _cost_counts(cost: Any, problem: Problem) -> Counts:
+def _touched(problem: Problem, plan: Any) -> float:
+    """Bytes of all the memory of a call, however often it is read: blocks of a weight pass by once per block."""
+    return problem.bytes + getattr(plan, "prepared_weight_bytes", 0) + getattr(plan, "workspace_bytes", 0)
+
+
+def _cost_counts(cost: Any, problem: Problem, touched: float) -> Counts:
     width = _width(problem)
     return {
         "multiply_adds": width * cost.multiply_adds,
         "vector_elements": width * cost.vector_elements,
         "bytes": cost.bytes,
-        "far_bytes": _far(cost.bytes),
+        "far_bytes": _far(touched),
         "regions": cost.regions,
         "calls": 1.0,
     }
 
 
 def _far(bytes: float) -> float:
-    """Those that do not fit into caches."""
+    """Those of the memory that a call touches which do not fit into caches."""
     return max(0.0, bytes - _CACHED)
 
 

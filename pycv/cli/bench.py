@@ -127,7 +127,7 @@ _LISTS = {
 def _run(arguments: list[str]) -> int:
     options = _run_parser().parse_args(arguments)
     from .. import bench
-    from ..bench import report
+    from ..bench import memory, report
 
     with user_input():
         cases = cases_of(options)
@@ -138,6 +138,7 @@ def _run(arguments: list[str]) -> int:
         output = Path(options.json) if options.json else _new_result()
         _require_new(output, options.csv, options.markdown)
     rows: list[Row] = []
+    memory.keep_freed()
 
     def record() -> None:
         _record(report.document(rows), output, options.csv, options.markdown)
@@ -241,7 +242,7 @@ def _sweep(arguments: list[str]) -> int:
     parser.add_argument("--csv", metavar="FILE", help="default: a new file under runs/bench/")
     parser.add_argument("--plot", metavar="FILE", help="an SVG: milliseconds over the first brace of numbers")
     options = parser.parse_args(arguments)
-    from ..bench import report, sweep
+    from ..bench import memory, report, sweep
     from ..bench.data import require_device, require_dtype
 
     with user_input():
@@ -256,6 +257,7 @@ def _sweep(arguments: list[str]) -> int:
         output = Path(options.csv) if options.csv else _new_result(".csv")
         _require_new(output, options.plot)
     rows: list[Row] = []
+    memory.keep_freed()
     with (
         _recorded(rows, lambda: report.create(output, report.as_csv(rows)), output, report.table),
         progress_bar() as progress,

@@ -44,6 +44,7 @@ def _tune_machine(arguments: list[str]) -> int:
     parser.add_argument("--output", metavar="FILE", help="default: this machine's table in pycv's cache directory")
     options = parser.parse_args(arguments)
     from .. import tune as tuning
+    from ..bench import memory
 
     with user_input():
         threads = [number("--threads", text) for text in names(options.threads)] or None
@@ -51,6 +52,7 @@ def _tune_machine(arguments: list[str]) -> int:
             raise ValueError(f"--only {options.only}: no problem of the set starts like this")
         if options.output:
             require_folder(Path(options.output).parent)
+    memory.keep_freed()
     with progress_bar() as progress:
         print(tuning.tune(options.only, threads, Path(options.output) if options.output else None, progress=progress))
     return 0

@@ -131,7 +131,7 @@ bool takes_winograd(const std::string& tile, const ConvProblem& p) {
         const int64_t taps = std::max((f.h + s.h - 1) / s.h, (f.w + s.w - 1) / s.w);
         return among(taps == 2 ? "f3 f5" : taps == 3 ? "f2 f4" : taps == 4 ? "f3 f4" : "", tile.substr(4));
     }
-    return f.h == f.w && s.count() == 1 && among(f.h == 3 ? "f2 f4 f6" : f.h == 5 ? "f2 f3 f4" : "", tile);
+    return f.h == f.w && s.count() == 1 && among(f.h == 3 ? "f2 f4 f5 f6" : f.h == 5 ? "f2 f3 f4" : "", tile);
 }
 
 // The `supports` of kernels/cpu.py, as far as these cases need it.
