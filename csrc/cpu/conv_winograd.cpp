@@ -7,9 +7,9 @@
 //
 //     sums[xi][tile][k] = sum over c of tiles[xi][c][tile] * weight[xi][c][k]
 //
-// a * a multiply-adds per tile and pair of channels instead of m * m * r * r: 2.25 (F2), 4 (F4), 4.59 (F5), 5.06 (F6) times fewer
-// for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output with the
-// filters turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
+// a * a multiply-adds per tile and pair of channels instead of m * m * r * r: 2.25 (F2), 4 (F4), 4.59 (F5), 5.06 (F6)
+// times fewer for 3 x 3, 2.78 (F2), 4.59 (F3), 6.25 (F4) for 5 x 5. grad_input is the forward pass over grad_output
+// with the filters turned by 180 degrees and their channels exchanged. grad_weight: winograd_grad_weight.cpp.
 //
 // A convolution of stride s is one of stride 1 over s * s phases per channel (winograd_phases.h), with filters of
 // ceil(r / s) taps. "s2d" takes the phases for channels: (m + ceil(r / s) - 1)^2 s^2 / m^2 multiply-adds per output and
@@ -463,8 +463,8 @@ private:
                     prepare_filters(o.weight, o.group, 2 * panel + half, from,
                                     space.weight + (from - source) * kTileWidth<T>, late_plane());
             for (int64_t plane = 0; plane < planes_; ++plane)
-                multiply_panel(space, block, part, plane, vectors, some, space.weight + filter_of(plane) * late_plane(), 0,
-                               space.sums + sums_at(plane, 0));
+                multiply_panel(space, block, part, plane, vectors, some, space.weight + filter_of(plane) * late_plane(),
+                               0, space.sums + sums_at(plane, 0));
             source += blocking_.depth;
         } while (source < p_.source_channels);
     }
@@ -484,8 +484,8 @@ private:
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = count * i / pieces, end = count * (i + 1) / pieces;
             plane_product<T>(static_cast<int>(end - begin), static_cast<int>(vectors))(
-                tiles + begin * lanes<T>, block.size() * lanes<T>, weight, i == 0 ? ahead : 0, sources.end - sources.begin,
-                sources.begin > 0, sums + begin * kTileWidth<T>);
+                tiles + begin * lanes<T>, block.size() * lanes<T>, weight, i == 0 ? ahead : 0,
+                sources.end - sources.begin, sources.begin > 0, sums + begin * kTileWidth<T>);
         }
     }
 

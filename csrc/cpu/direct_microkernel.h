@@ -6,7 +6,8 @@
 // the weights of one block of output channels; for grad_weight it is of taps, the steps are positions, and the lanes
 // the output gradients of a block of channels. Each step loads two vectors and broadcasts one element per position:
 // up to 2 * kTileHeight multiply-adds for kTileHeight + 2 loads (gemm_microkernel.h), with nothing packed but a padded
-// copy of the source (direct_tile.h) in which neighbouring positions are neighbours in memory.
+// copy of the source (direct_tile.h) in which neighbouring positions are neighbours in memory. The places of the
+// sums are asked for first: where they are results that exceed the caches, they arrive while the sums are made.
 #pragma once
 
 #include "gemm_microkernel.h"

@@ -78,6 +78,16 @@ def problem_text(sizes: str, r: int, pass_: str = "forward", rest: str = "f32 nc
     return f"conv2d.{pass_} {sizes}r{r}s{r} p{r // 2} {rest}"
 
 
+def test_numeric_class_goes_by_the_channels_that_a_sum_has():
+    for pass_, channels in (("forward", "c{}h9w9 k8"), ("grad_input", "c8h9w9 k{}")):
+        for count, expected in ((256, "default"), (257, "fast")):
+            text = problem_text("n1" + channels.format(count), 3, pass_)
+            assert kernel_of(parse(text), 5).numeric_class == expected
+            assert kernel_of(parse(text), 4).numeric_class == "default"
+            assert kernel_of(parse(text), 6).numeric_class == "fast"
+    assert kernel_of(parse(problem_text("n1c300h9w9 k300", 3, "grad_weight")), 5).numeric_class == "default"
+
+
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize(("m", "r"), TILES)
 def test_sizes_around_every_tile(m, r, pass_):

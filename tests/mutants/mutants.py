@@ -351,6 +351,14 @@ MUTANTS = [
         "rest // size[axis], step",
         "tests/ops/test_pool.py",
     ),
+    Mutant("kernels/cpu.py", '"f5": 256', '"f5": _ANY', "tests/cpu/test_winograd.py"),
+    Mutant("pycv/choice/model.py", "return prepared or p.k", "return p.k", "tests/choice/test_choose.py"),
+    Mutant(
+        "pycv/choice/model.py",
+        "_cost_counts(cost, problem, _touched(problem, plan))",
+        "_cost_counts(cost, problem, cost.bytes)",
+        "tests/choice/test_choose.py",
+    ),
     Mutant("pycv/problem.py", "d <= i or p == 0 for", "d <= i + 9 or p == 0 for", "tests/test_problem.py"),
     Mutant(PLANE_SUMS, "odd += load<T>(p + i + step);", "", "tests/ops/test_pool.py"),
     Mutant(
