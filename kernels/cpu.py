@@ -152,10 +152,15 @@ def _winograd_entries() -> list[Kernel]:
         for pass_ in PASSES
         for filter, tiles in _WINOGRAD_TILES.items()
         for tile, channels in tiles.items()
-        for numeric_class in ("default", "fast")
-        if channels > 0 or numeric_class == "fast"
-        if channels < _ANY or numeric_class == "default"
+        for numeric_class in _classes(pass_, channels)
     ]  # fmt: skip
+
+
+def _classes(pass_: str, channels: float) -> tuple[str, ...]:
+    """Those that a tile's sums may have."""
+    if channels == 0:
+        return ("fast",)
+    return ("default",) if channels == _ANY or pass_ == "grad_weight" else ("default", "fast")
 
 
 # The same for strided convolutions, whose filters have ceil(r / s) taps over c * s * s channels (space to depth): by
