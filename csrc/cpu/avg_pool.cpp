@@ -36,6 +36,7 @@ public:
           runs_(p),
           pixels_(runs_.runs > 0),
           vector_rows_(p.input.w == 1 && p.output.w == 1 && window_extent(axes_.w) <= kPoolColumns),
+          streams_(computed_bytes(p) > kStreamedBytes),
           whole_(!pixels_ && p.input.w == 1 && is_dense(p.input, p.size) && p.size.count() <= kLongestPlane &&
                  covers(axes_.d) && covers(axes_.h) && covers(axes_.w)) {}
 
@@ -195,13 +196,14 @@ private:
         const Span d = span(axes_.d, od), h = span(axes_.h, oh);
         const int64_t count_d = counted(axes_.d, od, d), count_h = counted(axes_.h, oh, h);
         const bool rows_empty = d.begin >= d.end || h.begin >= h.end;
+        const bool streamed = streams_ && is_streamable<T>(y, p_.output.w, runs_.channels);
         const auto finish = [&](int64_t o) {
             const Span w = span(axes_.w, o);
             const bool empty = rows_empty || w.begin >= w.end;
             const T divide = empty ? T(1) : divisor(count_d, count_h, counted(axes_.w, o, w));
             const T factor = reciprocal(divide);
-            return [to = y + o * p_.output.w, divide, factor](int64_t c, auto sum) {
-                store_row(to + c, factor != T(0) ? sum * factor : sum / divide);
+            return [to = y + o * p_.output.w, divide, factor, streamed](int64_t c, auto sum) {
+                put_row(to + c, factor != T(0) ? sum * factor : sum / divide, streamed);
             };
         };
         const WindowRows rows{d, h, 1, 1, next_rows<T>(p_, axes_.h, oh)};
@@ -344,6 +346,7 @@ private:
     ChannelRuns runs_;
     bool pixels_;       // vectors along the channels
     bool vector_rows_;  // vectors along the rows
+    bool streams_;      // what is written, past the caches
     bool whole_;        // one window that is the whole of a dense plane
 };
 

@@ -20,6 +20,7 @@
 #include <cmath>
 
 #include "channel_tiles.h"
+#include "cost.h"
 
 namespace pycv::cpu::PYCV_ISA {
 namespace {
@@ -27,10 +28,9 @@ namespace {
 constexpr int64_t kGrain = 32768;   // elements that are worth another thread
 constexpr int64_t kTileRows = 128;  // terms of a sum in the dtype
 constexpr int64_t kTileElements = 8192;
-constexpr int64_t kApplied = 16384;     // elements of a planar tile in the second pass
-constexpr int64_t kStreamed = 8 << 20;  // bytes of a tensor that is written past the caches
-constexpr int kItems = 16;              // work items of an interleaved tensor
-constexpr int64_t kItemRows = 64;       // positions that are worth another item
+constexpr int64_t kApplied = 16384;  // elements of a planar tile in the second pass
+constexpr int kItems = 16;           // work items of an interleaved tensor
+constexpr int64_t kItemRows = 64;    // positions that are worth another item
 constexpr int kSamples = 8;
 
 // Sums per channel. Forward: of d and d^2; gradient: of g, g * (x - mean) and x - mean.
@@ -63,7 +63,7 @@ public:
         const double m = static_cast<double>(positions_.count());
         share_ = 1 / m;
         unbiased_ = m / (m - 1);
-        streams_ = static_cast<int64_t>(sizeof(T)) * p.n * p.c * p.size.count() > kStreamed;
+        streams_ = static_cast<double>(p.n * p.c * p.size.count()) * sizeof(T) > kStreamedBytes;
         const int64_t count = positions_.count(), elements = channels_ * count;
         threads_ = static_cast<int>(smaller(threads, elements / kGrain + 1));
         blocks_ = static_cast<int>(larger(1, smaller(kItems, smaller(count / kItemRows, elements / kTileElements))));
@@ -319,10 +319,7 @@ private:
     template <class Pass>
     void go(const NormArguments& a) const {
         if (interleaved_) return go_interleaved<Pass>(a);
-        parallel_for(threads_, p_.c, [&](int64_t c) {
-            planar_channel(Pass(a, how_.step * c, streams_), a, c);
-            if (streams_) streamed();
-        });
+        parallel_for(threads_, p_.c, [&](int64_t c) { planar_channel(Pass(a, how_.step * c, streams_), a, c); });
     }
 
     template <class Pass>
@@ -384,7 +381,6 @@ private:
             for (int64_t i = items.begin; i < items.end; ++i)
                 apply_item(pass, item(direction == Direction::forwards ? i : items.begin + items.end - 1 - i),
                            direction, values);
-            if (streams_) streamed();
         });
     }
 

@@ -61,14 +61,17 @@ inline void planes_to_lanes(const T* from, const PlaneVector& planes, T* to, int
     });
 }
 
-// to[channel * stride + position] = from[position * pixel + channel] of the channels that there are.
+// to[channel * stride + position] = from[position * pixel + channel] of the channels that there are; past the caches
+// where that is wanted and can be.
 template <class T>
-inline void lanes_to_planes(const T* from, const PlaneVector& planes, T* to, int64_t pixel = lanes<T>) {
+inline void lanes_to_planes(const T* from, const PlaneVector& planes, T* to, bool streams, int64_t pixel = lanes<T>) {
     for_pieces<T>(planes.positions, [&](int64_t first, int64_t count) {
         const T* source = from + first * pixel;
         T* target = to + first;
         if (count == lanes<T> && planes.channels == lanes<T>)
-            return transpose_block<T>(source, pixel, target, planes.stride);
+            return streams && is_streamable<T>(target, planes.stride)
+                       ? transpose_block<T, true>(source, pixel, target, planes.stride)
+                       : transpose_block<T>(source, pixel, target, planes.stride);
         transpose_part<T>(source, pixel, count, planes.channels, target, planes.stride, count);
     });
 }

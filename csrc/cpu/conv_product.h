@@ -266,7 +266,7 @@ private:
         }
         product.streamed_neighbours =
             !product.streamed.is_lanes && !channels_contiguous(problem_.computed, problem_.channels);
-        product.past_caches = activation_bytes(conv_) > kPastCaches;
+        product.streams = computed_bytes(conv_) > kStreamedBytes;
         product.block_panels = choose_block_panels<T>(product, threads_, workspace_limit);
         return phase;
     }

@@ -137,7 +137,12 @@ class Winograd final : public ConvPlan {
 public:
     Winograd(const ConvProblem& problem, Strided strided, const TileTransforms<T>& tile, int threads,
              int64_t workspace_limit)
-        : conv_(problem), p_(tile_problem(problem, strided)), tile_(tile), planes_(tile.a * tile.a), threads_(threads) {
+        : conv_(problem),
+          p_(tile_problem(problem, strided)),
+          tile_(tile),
+          planes_(tile.a * tile.a),
+          threads_(threads),
+          streams_(computed_bytes(problem) > kPastCaches) {
         source_vectors_ = divide_up(p_.source_channels, lanes<T>);
         filled_channels_ = round_up(p_.channels, p_.computed.block);
         panels_ = divide_up(filled_channels_, kTileWidth<T>);
@@ -529,7 +534,9 @@ private:
                      const T* sums) const {
         const Destination<T>& d = o.destination;
         const int64_t y = row * tile_.m - p_.before_rows, x = columns.begin * tile_.m - p_.before_columns;
-        TileOutput<T> to{d.image.at(n, channel, y, x), p_.computed.h, p_.computed.w, nullptr, 0, 0, bias, d.floor};
+        TileOutput<T> to{
+            d.image.at(n, channel, y, x), p_.computed.h, p_.computed.w, nullptr, 0, 0, bias, d.floor, false};
+        to.streamed = streams_ && is_streamable<T>(to.to, to.row, to.pixel);
         if (d.residual.data) {
             to.residual = d.residual.at(n, channel, y, x);
             to.residual_row = p_.residual.h;
@@ -543,7 +550,7 @@ private:
         const int64_t m = tile_.m, line = r.columns * m * lanes<T>;
         for (int64_t row = 0; row < r.rows; ++row)
             tile_.output(sums + row * r.columns * kTileWidth<T>, sums_plane(), kTileWidth<T>, r.columns,
-                         {space.patch + row * m * line, line, lanes<T>, nullptr, 0, 0, bias, kNoFloor});
+                         {space.patch + row * m * line, line, lanes<T>, nullptr, 0, 0, bias, kNoFloor, false});
         const int64_t top = r.row * m - p_.before_rows, left = r.column * m - p_.before_columns;
         const Box all{top, top + r.rows * m, left, left + r.columns * m};
         if (p_.written.count() > 1) {
@@ -560,6 +567,7 @@ private:
     const TileTransforms<T>& tile_;
     int64_t planes_;
     int threads_;
+    bool streams_;  // the computed tensor, past the caches
     int64_t source_vectors_, filled_channels_, panels_;
     TileReader<T> reader_{};
     Access computed_access_, residual_access_;

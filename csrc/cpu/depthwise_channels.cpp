@@ -26,7 +26,8 @@ public:
           w_(width_phases(problem)),
           vectors_(problem_.groups, L, larger(problem_.computed.block, problem_.source.block)),
           from_memory_(activation_bytes(problem) > kPastCaches && d_.size() == 1 && w_[0].sharing() > 0 &&
-                       !has_prologue()) {
+                       !has_prologue()),
+          streams_(computed_bytes(problem) > kStreamedBytes) {
         // Whole pixels, whose rows follow each other in memory; vectors of channels are shared out where rows are few.
         constexpr int64_t kBandInL2 = 256 << 10;
         const int64_t rows = larger(rows_per_slice() * problem_.size.d, 1), parts = 4 * threads_;
@@ -228,7 +229,8 @@ private:
         if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
         T* to = line.tensors.computed + at.n * o.n + offsets_[v].computed + at.d * o.d + at.h * o.h + x * o.w;
         const int64_t step = w.step * o.w;
-        unroll<P>([&]<int p>() PYCV_INLINE { store_row<V>(to + p * step, sum[p]); });
+        const bool streamed = streams_ && is_streamable<T>(to, step);
+        unroll<P>([&]<int p>() PYCV_INLINE { put_row<V>(to + p * step, sum[p], streamed); });
     }
 
     // Prologue: the tap rows as [outer tap][pixel][vector of the chunk], transformed.
@@ -264,6 +266,7 @@ private:
     ChannelVectors vectors_;
     int64_t chunk_, band_;  // vectors and rows of a work item
     bool from_memory_;      // images whose rows are worth asking for
+    bool streams_;          // the computed tensor, past the caches
     // Where each vector lies, relative to channel 0.
     struct Offsets {
         int64_t source, computed, residual;

@@ -21,6 +21,7 @@ public:
           d_(depth_phases(problem)),
           h_(height_phases(problem)),
           w_(width_phases(problem)),
+          streams_(computed_bytes(problem) > kStreamedBytes),
           copy_(d_, h_, w_, problem_.source_channels) {
         outer_ = new OuterTap[static_cast<size_t>(d_.count() * w_.count() * outer_taps())];
         for (int64_t pd = 0; pd < d_.count(); ++pd)
@@ -334,7 +335,8 @@ private:
         }
         if (problem_.relu) unroll<P>([&]<int p>() PYCV_INLINE { sum[p] = sum[p] < V{} ? V{} : sum[p]; });
         if (t.column == 1 && x.count == kLanes) {
-            unroll<P>([&]<int p>() PYCV_INLINE { store_row<V>(to + p * t.row, sum[p]); });
+            const bool streamed = streams_ && is_streamable<T>(to, t.row);
+            unroll<P>([&]<int p>() PYCV_INLINE { put_row<V>(to + p * t.row, sum[p], streamed); });
         } else {
             V rows[P];  // sums that a loop indexes would not be registers
             unroll<P>([&]<int p>() PYCV_INLINE { rows[p] = sum[p]; });
@@ -357,6 +359,7 @@ private:
     GatherProblem problem_;
     int threads_;
     AxisPhases d_, h_, w_;
+    bool streams_;  // the computed tensor, past the caches
     PaddedPlanes<T> copy_;
     OuterTap* outer_;
 };

@@ -25,7 +25,10 @@ template <class T>
 class TransposedGather final : public ConvPlan {
 public:
     TransposedGather(const ConvProblem& problem, int threads)
-        : conv_(problem), problem_(gather_problem(problem)), threads_(threads > 1 ? threads : 1) {
+        : conv_(problem),
+          problem_(gather_problem(problem)),
+          threads_(threads > 1 ? threads : 1),
+          streams_(computed_bytes(problem) > kStreamedBytes) {
         const int64_t rest = problem.c % kLanes;
         whole_ = plan_channel_gather(of_vector(problem, kLanes, kLanes), 1);
         last_ = rest > 0 ? plan_channel_gather(of_vector(problem, rest, kLanes), 1) : nullptr;
@@ -88,12 +91,13 @@ private:
         of.workspace = computed + block_bytes(problem_.size);
         plan(v).run(of);
         lanes_to_planes<T>(reinterpret_cast<const T*>(computed), {to.c, channels, problem_.size.count()},
-                           tensors.computed + n * to.n + c * to.c);
+                           tensors.computed + n * to.n + c * to.c, streams_);
     }
 
     ConvProblem conv_;
     GatherProblem problem_;
     int threads_;
+    bool streams_;                   // the computed tensor, past the caches
     const ConvPlan *whole_, *last_;  // of a vector of channels, and of fewer
 };
 

@@ -65,6 +65,7 @@ public:
           threads_(threads > 1 ? threads : 1),
           filter_(problem.filter.count()),
           blocks_{problem_.groups, problem_.channels, problem_.source_channels, filter_, 1},
+          streams_(computed_bytes(problem) > kStreamedBytes),
           slots_(filter_),
           phases_(problem_.phases.count()),
           shape_(make_shape()),
@@ -329,6 +330,12 @@ private:
         return !problem_.has_residual || (!problem_.bias && has_vectors(problem_.residual, b, lane_block));
     }
 
+    // Whether such vectors can go past the caches: they are final, and aligned.
+    bool streams(const TileSums<T>& sums) const {
+        return streams_ && blocks_.source_blocks() == 1 &&
+               is_streamable<T>(sums.data, sums.row, sums.position, sums.vector);
+    }
+
     // A block of channels of such a tensor.
     template <class E>
     TileSums<E> vectors_of(E* data, const Strides& s, const Block& b, int64_t lane_block) const {
@@ -340,7 +347,9 @@ private:
     TileSums<T> sums_of(const ConvArguments& arguments, const Block& b, int64_t lane_block, T* sums) const {
         if (!stores_vectors(b, lane_block)) return {sums, b.width * kTileWidth<T>, kTileWidth<T>, lanes<T>};
         T* data = static_cast<T*>(conv_.pass == Pass::forward ? arguments.output : arguments.input);
-        return vectors_of(data, problem_.computed, b, lane_block);
+        TileSums<T> to = vectors_of(data, problem_.computed, b, lane_block);
+        to.streamed = streams(to);
+        return to;
     }
 
     // What the sum over a block of source channels is added to: earlier ones; at first, what of the epilogue is added.
@@ -421,7 +430,7 @@ private:
     template <class E>
     static TileSums<E> every(const TileSums<E>& all, const Gather& g) {
         const TileSums<E> first = all.at(g.h.first, g.w.first);
-        return {first.data, all.row * g.h.step, all.position * g.w.step, all.vector};
+        return {first.data, all.row * g.h.step, all.position * g.w.step, all.vector, all.streamed};
     }
 
     // Writes a block of computed channels, in pieces that do not cross the blocks of a layout.
@@ -447,7 +456,8 @@ private:
                                        {out + o.channel(c), o.block > 1 ? 1 : o.c, o.h, o.w},
                                        {residual ? residual + r.channel(c) : nullptr, r.block > 1 ? 1 : r.c, r.h, r.w},
                                        bias ? bias + c : nullptr,
-                                       problem_.relu};
+                                       problem_.relu,
+                                       streams_};
             block.write(sums + (c - begin));
             c = next;
         }
@@ -465,6 +475,7 @@ private:
     int64_t rows_, columns_;                           // q of the whole tensor
     int64_t block_h_, block_w_, blocks_h_, blocks_w_;  // q of a block, blocks
     bool positions_in_lanes_;
+    bool streams_;  // the computed tensor, past the caches
     Table<TapSlot> slots_;
     Table<DirectPhase> phases_;
     TileShape shape_;

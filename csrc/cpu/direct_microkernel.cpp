@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "row_vectors.h"
+
 namespace pycv::cpu::PYCV_ISA {
 namespace {
 
@@ -18,13 +20,15 @@ void multiply(const TileTerms<T>& terms, const TileSums<const T>& initial, const
                 for (int v = 0; v < Vectors; ++v)
                     sum[r][i][v] = load<T>(initial.data + r * initial.row + i * initial.position + v * initial.vector);
     }
+    if (!sums.streamed) {
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r)
+        for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 16
-        for (int i = 0; i < Width; ++i)
+            for (int i = 0; i < Width; ++i)
 #pragma GCC unroll 2
-            for (int v = 0; v < Vectors; ++v)
-                __builtin_prefetch(sums.data + r * sums.row + i * sums.position + v * sums.vector, 1);
+                for (int v = 0; v < Vectors; ++v)
+                    __builtin_prefetch(sums.data + r * sums.row + i * sums.position + v * sums.vector, 1);
+    }
     const T* source = terms.source;
     const int64_t source_row = terms.source_row, steps = terms.steps;
     const int32_t* offset = terms.offset;
@@ -58,7 +62,7 @@ void multiply(const TileTerms<T>& terms, const TileSums<const T>& initial, const
         for (int i = 0; i < Width; ++i)
 #pragma GCC unroll 2
             for (int v = 0; v < Vectors; ++v)
-                store<T>(sums.data + r * sums.row + i * sums.position + v * sums.vector, sum[r][i][v]);
+                put_row(sums.data + r * sums.row + i * sums.position + v * sums.vector, sum[r][i][v], sums.streamed);
 }
 
 template <class T, int Rows, int Vectors, int... Widths>

@@ -7,7 +7,8 @@
 // the output gradients of a block of channels. Each step loads two vectors and broadcasts one element per position:
 // up to 2 * kTileHeight multiply-adds for kTileHeight + 2 loads (gemm_microkernel.h), with nothing packed but a padded
 // copy of the source (direct_tile.h) in which neighbouring positions are neighbours in memory. The places of the
-// sums are asked for first: where they are results that exceed the caches, they arrive while the sums are made.
+// sums are asked for first, so that they arrive while the sums are made; a result larger than the caches is written
+// past them.
 #pragma once
 
 #include "gemm_microkernel.h"
@@ -19,9 +20,10 @@ template <class E>
 struct TileSums {
     E* data;
     int64_t row, position, vector;
+    bool streamed = false;  // past the caches: whole vectors at aligned addresses
 
     TileSums at(int64_t r, int64_t i) const {
-        return {data ? data + r * row + i * position : nullptr, row, position, vector};
+        return {data ? data + r * row + i * position : nullptr, row, position, vector, streamed};
     }
 };
 

@@ -25,6 +25,7 @@ struct OutputBlock {
     BlockView<const T> residual;  // data null if there is none
     const T* bias;                // of the first channel, or null
     bool relu;
+    bool streams;  // vectors of positions past the caches
 
     // The sums may be changed, and up to lanes<T> - 1 positions behind the last one are read.
     void write(T* sums) const {
@@ -88,6 +89,12 @@ private:
     }
 
     void write_positions(const T* sums, T* to, int64_t count) const {
+        const bool streamed = streams && is_streamable<T>(to, out.channel);
+        streamed ? write_positions<true>(sums, to, count) : write_positions<false>(sums, to, count);
+    }
+
+    template <bool Stream>
+    void write_positions(const T* sums, T* to, int64_t count) const {
         for (int64_t first = 0; first < channels; first += lanes<T>) {
             const int64_t used = smaller(lanes<T>, channels - first);
             for (int64_t i = 0; i < count; i += lanes<T>) {
@@ -98,8 +105,11 @@ private:
                 const int64_t valid = smaller(lanes<T>, count - i);
                 if (used == lanes<T> && valid == lanes<T>) {
 #pragma GCC unroll 16
-                    for (int j = 0; j < lanes<T>; ++j)
-                        store<T>(to + (first + j) * out.channel + i, finished(v[j], broadcast<T>(bias_of(first + j))));
+                    for (int j = 0; j < lanes<T>; ++j) {
+                        const Vec<T> y = finished(v[j], broadcast<T>(bias_of(first + j)));
+                        T* const at = to + (first + j) * out.channel + i;
+                        Stream ? store_streaming<T>(at, y) : store<T>(at, y);
+                    }
                     continue;
                 }
                 for (int64_t j = 0; j < used; ++j) {

@@ -50,6 +50,7 @@ public:
         product_.streamed = lanes_along_n ? rows_side<T>(problem.m, depth) : lanes_side<T>(problem.m, depth);
         product_.stationary = lanes_along_n ? lanes_side<T>(problem.n, depth) : rows_side<T>(problem.n, depth);
         product_.groups = problem.batch;
+        product_.streams = result_bytes(problem) > kStreamedBytes;
         a_in_place_ = lanes_along_n && problem.n <= kFewUses && readable(problem.a.column, problem.a.row);
         if (a_in_place_ && problem.a.column == 1) product_.streamed.format = RowFormat::k_contiguous;
         if (lanes_along_n && problem.m <= kFewUses && problem.n % lanes<T> == 0 && problem.b.column == 1 &&

@@ -168,7 +168,7 @@ struct Product {
     int64_t segments = 1;              // per group
     int64_t block_panels = 1;          // streamed panels that pass by at a time
     bool streamed_neighbours = false;  // neighbours in memory lie along streamed rows: see choose_grid()
-    bool past_caches = false;          // the output would only fill them
+    bool streams = false;              // the output, past the caches
     bool packs_stationary = false;     // by the same team, each thread its share of the panels: see choose_grid()
     // Where stationary panels lie that are read in place: elements between groups, depth blocks and panels.
     struct Place {
@@ -286,10 +286,8 @@ private:
         epilogue.row_bias = tile.row_bias;
         epilogue.column_bias = tile.column_bias;
         T* const out = sink_.out + tile.row_out.first + tile.column_out.first;
-        const bool aligned_rows = reinterpret_cast<uintptr_t>(out) % sizeof(Vec<T>) == 0 &&
-                                  tile.row_out.stride % lanes<T> == 0 && tile.columns % lanes<T> == 0;
-        kernel(operands, {out, tile.row_out.stride, tile.columns, add_, last_ ? &epilogue : nullptr,
-                          p_.past_caches && aligned_rows && !add_ && last_});
+        const bool streamed = p_.streams && !add_ && last_ && is_streamable<T>(out, tile.row_out.stride, tile.columns);
+        kernel(operands, {out, tile.row_out.stride, tile.columns, add_, last_ ? &epilogue : nullptr, streamed});
     }
 
     const Product<T>& p_;
@@ -414,7 +412,6 @@ void multiply_share(const Product<T>& p, const Source& source, const T* stationa
         }
         first = end;
     }
-    if (p.past_caches) streamed();
 }
 
 // Packs some panels of one depth block, which follow each other from `to` on: one panel after the other where the

@@ -64,6 +64,7 @@ public:
           pixels_(runs_.runs > 0),
           vector_rows_(p.input.w == 1 && p.output.w == 1 && window_extent(axes_.w) <= kPoolColumns),
           dense_(is_dense(p.input, p.size)),
+          streams_(computed_bytes(p) > kStreamedBytes),
           offsets_(p.indices == Indices::offset),
           narrow_(offsets_ || p.size.count() <= std::numeric_limits<IndexOf<T>>::max()),
           row_names_(offsets_ ? axes_.w.filter : p.size.w),
@@ -157,8 +158,9 @@ private:
     void fold_pixels_of_row(const T* image, int64_t od, int64_t oh, T* y) const {
         const WindowRows rows{span(axes_.d, od), span(axes_.h, oh), axes_.d.dilation, axes_.h.dilation,
                               next_rows<T>(p_, axes_.h, oh)};
+        const bool streamed = streams_ && is_streamable<T>(y, p_.output.w, runs_.channels);
         const auto finish = [&](int64_t o) {
-            return [to = y + o * p_.output.w](int64_t c, auto best) { store_row(to + c, best); };
+            return [to = y + o * p_.output.w, streamed](int64_t c, auto best) { put_row(to + c, best, streamed); };
         };
         if (runs_.channels >= lanes<T>) {
             fold_pixel_row<Largest, lanes<T>>(image, runs_.channels, axes_.h, axes_.w, p_.input, rows, finish);
@@ -200,14 +202,16 @@ private:
     void index_pixel_row(const T* image, int64_t od, int64_t oh, T* y, Index* indices) const {
         const NamedSpan d = slices(od), h = rows(oh);
         const Span next = next_rows<T>(p_, axes_.h, oh);
+        const bool streamed = streams_ && is_streamable<T>(y, p_.output.w, runs_.channels);
         for (int64_t o = 0; o < p_.out.w; ++o) {
             const NamedSpan w = columns(o);
             if (next.begin < next.end) ask_for(image, runs_.channels, p_.input, next, {w.begin, w.end});
             T* to = y + o * p_.output.w;
             Index* to_index = indices + o * p_.output.w;
             if (narrow_ && runs_.channels >= lanes<T>) {
-                each_group<lanes<T>>(runs_.channels,
-                                     [&]<int N>(int64_t c) { pixel<N>(image + c, d, h, w, to + c, to_index + c); });
+                each_group<lanes<T>>(runs_.channels, [&]<int N>(int64_t c) {
+                    pixel<N>(image + c, d, h, w, to + c, to_index + c, streamed);
+                });
                 continue;
             }
             for (int64_t c = 0; c < runs_.channels; ++c) single(image + c, d, h, w, to + c, to_index + c);
@@ -227,7 +231,8 @@ private:
     static void store_names(uint8_t* to, Names from) { store_bytes<IndexOf<T>, lanes<T>>(to, from); }
 
     template <int N, class Index>
-    void pixel(const T* image, const NamedSpan& d, const NamedSpan& h, const NamedSpan& w, T* y, Index* indices) const {
+    void pixel(const T* image, const NamedSpan& d, const NamedSpan& h, const NamedSpan& w, T* y, Index* indices,
+               bool streamed) const {
         Vec<T> best[N];
         Names where[N];
         for (int v = 0; v < N; ++v) {
@@ -245,7 +250,7 @@ private:
             }
         });
         for (int v = 0; v < N; ++v) {
-            store<T>(y + v * lanes<T>, best[v]);
+            put_row(y + v * lanes<T>, best[v], streamed);
             store_names(indices + v * lanes<T>, where[v]);
         }
     }
@@ -397,6 +402,7 @@ private:
     bool pixels_;       // vectors along the channels
     bool vector_rows_;  // vectors along the rows
     bool dense_;        // the planes of the input
+    bool streams_;      // the values, past the caches
     bool offsets_;
     bool narrow_;                      // names fit IndexOf<T>
     int64_t row_names_, slice_names_;  // from one row, or slice, to the next

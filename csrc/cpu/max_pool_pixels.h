@@ -20,7 +20,7 @@ constexpr int64_t kMostElements = 256;  // of a window with offsets
 template <class T>
 class WindowsOfPixels {
 public:
-    WindowsOfPixels(const PoolProblem& p, const PoolAxes& axes) : p_(p) {
+    WindowsOfPixels(const PoolProblem& p, const PoolAxes& axes) : p_(p), streams_(computed_bytes(p) > kStreamedBytes) {
         if (p.indices != Indices::offset || p.pass != Pass::grad_input) return;
         d_.list(axes.d, p.output.d, axes.h.filter * axes.w.filter);
         h_.list(axes.h, p.output.h, axes.w.filter);
@@ -29,6 +29,7 @@ public:
 
     // A row of pixels of `channels` channels that lie side by side.
     void gather_row(int64_t d, int64_t h, int64_t channels, const T* grad, const uint8_t* offsets, T* to) const {
+        const bool streamed = streams_ && is_streamable<T>(to, p_.input.w, channels);
         Reading rows[kMostElements], readings[kMostElements];
         int64_t row_count = 0;
         for (const Reading* i = d_.begin(d); i < d_.end(d); ++i)
@@ -39,7 +40,7 @@ public:
             for (int64_t r = 0; r < row_count; ++r)
                 for (const Reading* k = w_.begin(w); k < w_.end(w); ++k)
                     readings[count++] = {rows[r].from + k->from, rows[r].name + k->name};
-            gather(readings, count, channels, grad, offsets, to);
+            gather(readings, count, channels, grad, offsets, to, streamed);
         }
     }
 
@@ -85,9 +86,11 @@ private:
     };
 
     static void gather(const Reading* readings, int64_t count, int64_t channels, const T* grad, const uint8_t* offsets,
-                       T* to) {
-        if (channels >= lanes<T>) return gather_vectors<lanes<T>>(readings, count, channels, grad, offsets, to);
-        if (channels >= lanes<T> / 2) return gather_vectors<lanes<T> / 2>(readings, count, channels, grad, offsets, to);
+                       T* to, bool streamed) {
+        if (channels >= lanes<T>)
+            return gather_vectors<lanes<T>>(readings, count, channels, grad, offsets, to, streamed);
+        if (channels >= lanes<T> / 2)
+            return gather_vectors<lanes<T> / 2>(readings, count, channels, grad, offsets, to, false);
         for (int64_t c = 0; c < channels; ++c) {
             T sum = 0;
             for (int64_t r = 0; r < count; ++r)
@@ -98,7 +101,7 @@ private:
 
     template <int L>
     static void gather_vectors(const Reading* readings, int64_t count, int64_t channels, const T* grad,
-                               const uint8_t* offsets, T* to) {
+                               const uint8_t* offsets, T* to, bool streamed) {
         using V = Row<T, L>;
         using I = Row<IndexOf<T>, L>;
         each_group<L>(channels, [&]<int N>(int64_t c) {
@@ -111,11 +114,12 @@ private:
                     sum[v] += found == name ? load_row<V>(grad + at + v * L) : V{};
                 }
             }
-            for (int v = 0; v < N; ++v) store_row(to + c + v * L, sum[v]);
+            for (int v = 0; v < N; ++v) put_row(to + c + v * L, sum[v], streamed);
         });
     }
 
     PoolProblem p_;
+    bool streams_;  // the gradient, past the caches
     Axis d_, h_, w_;
 };
 

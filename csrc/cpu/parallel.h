@@ -6,20 +6,25 @@
 #include <cstdint>
 
 #include "isa.h"
+#include "simd.h"
 
 namespace pycv::cpu::PYCV_ISA {
 
 // Runs body(thread, threads) on each of `threads` threads of one team; `threads` as seen by the body
-// may be smaller than asked for.
+// may be smaller than asked for. What was written is visible afterwards, past the caches or not.
 template <class Body>
 inline void parallel(int threads, const Body& body) {
     threads = usable_threads(threads);
     if (threads <= 1) {
         body(0, 1);
+        finish_streaming();
         return;
     }
 #pragma omp parallel num_threads(threads)
-    body(omp_get_thread_num(), omp_get_num_threads());
+    {
+        body(omp_get_thread_num(), omp_get_num_threads());
+        finish_streaming();
+    }
 }
 
 // Waits for the whole team; only inside a body of parallel(), and only where threads > 1.

@@ -104,7 +104,6 @@ double copy_rate(int64_t bytes, int threads, double seconds) {
                 }
             }
         }
-        if (past_caches) streamed();
         keep<T>(load<T>(to));
     });
     std::free(data);

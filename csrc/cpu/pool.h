@@ -7,6 +7,7 @@
 // Only for kernel files (ISA namespace).
 #pragma once
 
+#include "cost.h"
 #include "integers.h"
 #include "parallel.h"
 #include "plan.h"
@@ -61,6 +62,12 @@ inline PoolAxes pool_axes(const PoolProblem& p) {
     return {axis(p.size.d, p.filter.d, p.stride.d, p.padding.d, p.dilation.d, p.out.d),
             axis(p.size.h, p.filter.h, p.stride.h, p.padding.h, p.dilation.h, p.out.h),
             axis(p.size.w, p.filter.w, p.stride.w, p.padding.w, p.dilation.w, p.out.w)};
+}
+
+// Bytes of the tensor that a pass writes.
+inline double computed_bytes(const PoolProblem& p) {
+    const Spatial& size = p.pass == Pass::forward ? p.out : p.size;
+    return static_cast<double>(p.n * p.c * size.count()) * element_bytes(p.dtype);
 }
 
 inline int64_t offset(const Strides& s, int64_t d, int64_t h, int64_t w) { return d * s.d + h * s.h + w * s.w; }

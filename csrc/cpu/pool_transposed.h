@@ -57,6 +57,7 @@ public:
         : p_(p),
           threads_(threads),
           block_(channels_at_once<T>(p, threads)),
+          streams_(computed_bytes(p) > kStreamedBytes),
           whole_(of_pool_block(p, block_, block_), 1),
           last_(of_pool_block(p, larger(p.c % block_, 1), block_), 1) {}
 
@@ -86,9 +87,11 @@ private:
         for_vectors(channels, [&](int64_t c, int64_t count) {
             if (count == 0) return;
             if (forward) {
-                lanes_to_planes<T>(y + c, {p_.output.c, count, p_.out.count()}, output + c * p_.output.c, block_);
+                lanes_to_planes<T>(y + c, {p_.output.c, count, p_.out.count()}, output + c * p_.output.c, streams_,
+                                   block_);
             } else {
-                lanes_to_planes<T>(x + c, {p_.input.c, count, p_.size.count()}, input + c * p_.input.c, block_);
+                lanes_to_planes<T>(x + c, {p_.input.c, count, p_.size.count()}, input + c * p_.input.c, streams_,
+                                   block_);
             }
         });
     }
@@ -102,6 +105,7 @@ private:
     PoolProblem p_;
     int threads_;
     int64_t block_;      // channels that lie side by side in scratch
+    bool streams_;       // what is written, past the caches
     Plan whole_, last_;  // of a block, and of fewer channels
 };
 

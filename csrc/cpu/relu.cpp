@@ -3,6 +3,7 @@
 // One pass over dense memory, 8 (forward) or 12 (gradient) bytes per fp32 element and one comparison:
 // bound by memory bandwidth. Small tensors stay on the calling thread. What would fill a quarter of a usual last cache
 // is written past it (unless in place): that saves reading its lines first, 4 bytes more per element.
+#include "cost.h"
 #include "parallel.h"
 #include "plan.h"
 #include "simd.h"
@@ -12,7 +13,6 @@ namespace {
 
 // Below this many elements a parallel region costs more than it saves.
 constexpr int64_t kGrain = 32768;
-constexpr int64_t kStreamed = 8 << 20;  // bytes
 
 template <class Lane, class T>
 inline Lane get(const T* p) {
@@ -29,7 +29,6 @@ void write(T* out, int64_t count, bool past_caches, const Term& term) {
         for (; i < count && reinterpret_cast<uintptr_t>(out + i) % sizeof(Vec<T>) != 0; ++i)
             out[i] = term.template operator()<T>(i);
         for (; i + lanes<T> <= count; i += lanes<T>) store_streaming<T>(out + i, term.template operator()<Vec<T>>(i));
-        streamed();
     }
     for (; i + lanes<T> <= count; i += lanes<T>) store<T>(out + i, term.template operator()<Vec<T>>(i));
     for (; i < count; ++i) out[i] = term.template operator()<T>(i);
@@ -43,7 +42,7 @@ public:
     void run(const PointwiseArguments& arguments) const override {
         const int64_t grains = (problem_.count + kGrain - 1) / kGrain;
         const int threads = grains < threads_ ? static_cast<int>(grains) : threads_;
-        const bool past_caches = problem_.count * static_cast<int64_t>(sizeof(T)) > kStreamed &&
+        const bool past_caches = static_cast<double>(problem_.count) * sizeof(T) > kStreamedBytes &&
                                  arguments.output != arguments.input && arguments.output != arguments.grad_output;
         parallel(threads, [&](int thread, int team) {
             const Range range = share(problem_.count, thread, team);

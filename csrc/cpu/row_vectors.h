@@ -26,6 +26,15 @@ inline void store_row(T* p, V v) {
     std::memcpy(p, &v, sizeof v);
 }
 
+// The same past the caches, if `streamed` and for whole vectors (store_streaming()).
+template <class V, class T>
+inline void put_row(T* p, V v, bool streamed) {
+    if constexpr (sizeof(V) == PYCV_VECTOR_BYTES) {
+        if (streamed) return store_streaming<T>(p, v);
+    }
+    store_row<V>(p, v);
+}
+
 // p[0], p[stride], ..., reading nothing beyond the last. Stride is the compile-time one, 0 where it is not 1 or 2.
 template <class T, int L, int Stride>
 inline Row<T, L> load_strided(const T* p, int64_t stride) {

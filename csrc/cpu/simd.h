@@ -28,8 +28,8 @@ inline void store(T* p, Vec<T> v) {
     std::memcpy(p, &v, sizeof v);
 }
 
-// A store to an aligned address that goes past the caches where the target can, for tensors that would only fill them.
-// streamed() makes such stores visible to other threads: before the end of the parallel region.
+// A store to an aligned address that goes past the caches where the target can, for tensors that would only fill them:
+// memory is then written without being read first. finish_streaming() makes such stores visible to other threads.
 template <class T>
 inline void store_streaming(T* p, Vec<T> v) {
 #if PYCV_VECTOR_BYTES == 64 && defined(__AVX512F__)
@@ -45,7 +45,13 @@ inline void store_streaming(T* p, Vec<T> v) {
     store<T>(p, v);
 #endif
 }
-inline void streamed() {
+// Whether p, and all that lies multiples of these strides (in elements) from it, is aligned for such a store.
+template <class T, class... Strides>
+inline bool is_streamable(const T* p, Strides... strides) {
+    const auto elements = (uint64_t{0} | ... | static_cast<uint64_t>(strides));
+    return (reinterpret_cast<uintptr_t>(p) | elements * sizeof(T)) % sizeof(Vec<T>) == 0;
+}
+inline void finish_streaming() {
 #if defined(__SSE2__)
     __builtin_ia32_sfence();
 #endif

@@ -93,8 +93,8 @@ inline void copy_strided(T* __restrict to, const T* __restrict from, int64_t cou
 }
 
 // to[j][i] = from[i][j] for a lanes x lanes block, of which the first `columns` elements of each row of `to` are
-// written.
-template <class T>
+// written. Streamed, rows go past the caches: whole ones at aligned addresses.
+template <class T, bool Streamed = false>
 inline void transpose_block(const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t columns = lanes<T>) {
     Vec<T> v[lanes<T>];
 #pragma GCC unroll 16
@@ -102,7 +102,8 @@ inline void transpose_block(const T* from, int64_t from_stride, T* to, int64_t t
     shuffles::transpose_step<T, 1>(v);
     if (columns == lanes<T>) {
 #pragma GCC unroll 16
-        for (int i = 0; i < lanes<T>; ++i) store<T>(to + i * to_stride, v[i]);
+        for (int i = 0; i < lanes<T>; ++i)
+            Streamed ? store_streaming<T>(to + i * to_stride, v[i]) : store<T>(to + i * to_stride, v[i]);
     } else {
 #pragma GCC unroll 16
         for (int i = 0; i < lanes<T>; ++i) store_partial<T>(to + i * to_stride, v[i], columns);

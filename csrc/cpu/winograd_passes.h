@@ -66,7 +66,12 @@ struct Tile {
         }
     }
 
-    static void output(const T* from, int64_t plane, int64_t step, int64_t tiles, const TileOutput<T>& output) {
+    static void output(const T* from, int64_t plane, int64_t step, int64_t tiles, const TileOutput<T>& to) {
+        to.streamed ? write<true>(from, plane, step, tiles, to) : write<false>(from, plane, step, tiles, to);
+    }
+
+    template <bool Stream>
+    static void write(const T* from, int64_t plane, int64_t step, int64_t tiles, const TileOutput<T>& output) {
         const Vec<T> bias = load<T>(output.bias), floor = broadcast<T>(output.floor);
         for (int64_t tile = 0; tile < tiles; ++tile) {
             Vec<T> columns[A][M];
@@ -86,14 +91,15 @@ struct Tile {
                 Axis::template output<T>(line, result);
                 T* to = output.to + i * output.row + tile * M * output.pixel;
 #pragma GCC unroll 9
-                for (int j = 0; j < M; ++j) __builtin_prefetch(to + (j + 2 * M) * output.pixel, 1);
+                for (int j = 0; !Stream && j < M; ++j) __builtin_prefetch(to + (j + 2 * M) * output.pixel, 1);
                 const T* residual = output.residual;
                 if (residual) residual += i * output.residual_row + tile * M * output.residual_pixel;
 #pragma GCC unroll 9
                 for (int j = 0; j < M; ++j) {
                     Vec<T> v = result[j] + bias;
                     if (residual) v += load<T>(residual + j * output.residual_pixel);
-                    store<T>(to + j * output.pixel, v < floor ? floor : v);
+                    v = v < floor ? floor : v;
+                    Stream ? store_streaming<T>(to + j * output.pixel, v) : store<T>(to + j * output.pixel, v);
                 }
             }
         }

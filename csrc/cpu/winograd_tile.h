@@ -20,6 +20,7 @@ struct TileOutput {
     int64_t residual_row, residual_pixel;
     const T* bias;  // one vector
     T floor;        // 0 for relu, else minus infinity
+    bool streamed;  // past the caches: whole vectors at aligned addresses
 };
 
 template <class T>

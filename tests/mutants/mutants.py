@@ -52,6 +52,7 @@ WINOGRAD, WINOGRAD_BLOCKS, WINOGRAD_IMAGE, WINOGRAD_SUMS, WINOGRAD_TESTS = (
     "tests/cpu/test_winograd.py",
 )
 PHASES, STRIDED_TESTS = "csrc/cpu/winograd_phases.h", "tests/cpu/test_winograd_strided.py"
+STREAMING_TESTS = "tests/cpu/test_streaming.py"
 SIMT_TESTS = "tests/simt/test_simt.py::test_planted_bug tests/simt/test_simt.py::test_right_kernels"
 NUMBA, NUMBA_CUDA_TESTS = "kernels/numba/", "tests/numba/test_cuda.py"
 NUMBA_THREADS_TEST = "tests/numba/test_backend.py::test_torchs_runtime_and_the_users_thread_count"
@@ -225,6 +226,17 @@ MUTANTS = [
         "const int64_t first = 0;",
         FFT_TESTS,
     ),
+    # results past the caches: vectors that are not aligned, and results that are not complete
+    Mutant("csrc/cpu/simd.h", "| elements * sizeof(T)", "", STREAMING_TESTS),
+    Mutant(ROW_VECTORS, "if (streamed) return store_streaming<T>(p, v);", "if (streamed) return;", STREAMING_TESTS),
+    Mutant(CHANNEL_GATHER, "streams_ && is_streamable<T>(to, step)", "streams_", STREAMING_TESTS),
+    Mutant(PLANES, "streams_ && is_streamable<T>(to, t.row)", "streams_", STREAMING_TESTS),
+    Mutant(CHANNEL_PLANES, "streams && is_streamable<T>(target, planes.stride)", "streams", STREAMING_TESTS),
+    Mutant("csrc/cpu/direct_output.h", "streams && is_streamable<T>(to, out.channel)", "streams", STREAMING_TESTS),
+    Mutant(WINOGRAD, "streams_ && is_streamable<T>(to.to, to.row, to.pixel)", "streams_", STREAMING_TESTS),
+    Mutant(AVG_POOL, "streams_ && is_streamable<T>(y, p_.output.w, runs_.channels)", "streams_", STREAMING_TESTS),
+    Mutant(POOL_PIXELS, "streams_ && is_streamable<T>(to, p_.input.w, channels)", "streams_", STREAMING_TESTS),
+    Mutant(PRODUCT, "is_streamable<T>(out, tile.row_out.stride, tile.columns)", "true", STREAMING_TESTS),
     # depthwise: taps of a tile, channels beyond the last vector, what an earlier plane left in the padding, columns
     # that overlapping vectors count twice
     Mutant(TAP_TILE, "sum[(i - b) / U] += value * taps[b];", "sum[(i - b) / U] += value * taps[0];"),
