@@ -1,8 +1,10 @@
 """``pycv tune``: measures the constants of the cost model (pycv/choice/model.py) on this machine, or single choices.
 
 A fixed drawn set of problems covers what the model distinguishes: passes, filters, strides, groups, layouts, dtypes,
-sizes. Each is run by every kernel that supports it and by torch, with one thread and with all; the constants of each
-group are fitted to the times. Nothing here names an algorithm: a kernel that is registered is measured.
+sizes. Each is run by every kernel that supports it and by torch, with one thread and with all, several times over in
+shuffled order: what disturbs a machine for seconds, or takes its caches, would else be taken for the speed of a kernel.
+The constants of each group are fitted to the medians. Nothing here names an algorithm: a kernel that is registered is
+measured.
 
 `tune model` and `tune set` fill the choice cache instead (pycv/choice/cache.py): they run a network or problems once
 under ``autotune``, so that what is measured is what later runs ask for.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +33,7 @@ from .bench.contenders import Unavailable, contender
 from .bench.data import random_data
 from .bench.problems import Case
 from .choice import autotune, cache, device, files, model, runs
-from .choice.fit import Fit, fit
+from .choice.fit import Fit, fit_related
 from .problem import (
     ConvProblem,
     GemmProblem,
@@ -45,10 +48,12 @@ from .problem import (
 from .settings import DEFAULT_WORKSPACE_LIMIT
 
 SEED = 2
-SECONDS = 0.012  # for a contender on a problem
+PASSES = 3  # over all problems
+SECONDS = 0.005  # for a contender on a problem in a pass
 PREPARE_RUNS = 3
 Progress = Callable[[int, int, str], None]
-Samples = dict[str, list[tuple[model.Counts, float]]]
+# Of each group, and in it of each problem and kernel: what is counted there, and the seconds of every pass.
+Times = dict[str, dict[tuple[Problem, str], tuple[model.Counts, list[float]]]]
 
 
 # ---------------------------------------------------------------------------------------------------- the problems
@@ -72,27 +77,28 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind(14, (3,)),
+    _Kind(26, (3,)),
     _Kind(4, (3, 5), channels=(3, 12)),
-    _Kind(4, (3, 5), channels=(16, 96), stem=True),
-    _Kind(8, (3, 5, 7), stride=2, channels=(16, 96), stem=True),
-    _Kind(4, (8, 11), stride=4, channels=(16, 96), stem=True),
-    _Kind(14, (1,)),
-    _Kind(6, (5,)),
+    _Kind(6, (3, 5), channels=(16, 256), stem=True),
+    _Kind(6, (3,), stride=2, channels=(16, 256), stem=True),
+    _Kind(12, (5, 7), stride=2, channels=(16, 512), stem=True),
+    _Kind(8, (8, 11), stride=4, channels=(16, 256), stem=True),
+    _Kind(20, (1,)),
+    _Kind(10, (5,)),
     _Kind(6, (7, 11, 15, 31), channels=(8, 128)),
-    _Kind(8, (3,), stride=2),
+    _Kind(16, (3,), stride=2),
     _Kind(5, (7, 5), stride=2, channels=(3, 64)),
     _Kind(3, (11, 8), stride=4, channels=(3, 32)),
-    _Kind(10, (1,), stride=2),
-    _Kind(12, (3, 5), groups="all"),
-    _Kind(8, (3, 5), stride=2, groups="all"),
+    _Kind(12, (1,), stride=2),
+    _Kind(14, (3, 5), groups="all"),
+    _Kind(10, (3, 5), stride=2, groups="all"),
     _Kind(3, (15, 31), groups="all", channels=(8, 256)),
     _Kind(5, (3,), groups="some", channels=(32, 512)),
     _Kind(3, (3, 7), rank=1),
     _Kind(3, (3,), rank=3, channels=(4, 128)),
     _Kind(3, (1, 3), dtype="f64"),
 )
-_FLOPS = (3e5, 1.5e9)
+_FLOPS = (1e5, 3e9)
 _PRODUCTS = 6e8  # multiply-adds of a matrix product
 _LEAST = 0.8  # of the time that multiply-adds take at the peak: counts contain padding that not every kernel multiplies
 _BYTES = 1.2e8  # of a problem: some come from memory, some results are fresh memory
@@ -139,7 +145,7 @@ def _convolution(draw: random.Random, kind: _Kind) -> ConvProblem:
         if kind.groups != "1":
             groups = c if kind.groups == "all" else draw.choice((2, 4, 8, 32))
             k = c
-        size = round(_log_uniform(draw, 28 if kind.stem else 7, _LARGEST[kind.rank] * (2 if kind.stem else 1)))
+        size = round(_log_uniform(draw, 28 if kind.stem else 2, _LARGEST[kind.rank] * (2 if kind.stem else 1)))
         filter = (draw.choice(kind.filters),) * kind.rank
         axes = ((size,) * kind.rank, filter, (kind.stride,) * kind.rank, tuple(f // 2 for f in filter))
         out = output_size(*axes, (1,) * kind.rank)
@@ -281,27 +287,46 @@ def tune(
     before = torch.get_num_threads()
     counts = sorted({1, before} if threads is None else set(threads))
     rates = _rates()
-    found: dict[int, Samples] = {}
+    found: dict[int, Times] = {}
+    total = len(counts) * PASSES * len(selected)
+    done = 0
     try:
-        for at, count in enumerate(counts):
+        for count in counts:
             torch.set_num_threads(count)
-            samples = found.setdefault(count, {})
-            for done, problem in enumerate(selected):
+            times = found.setdefault(count, {})
+            for problem in _shuffled(selected):
                 if progress:
-                    progress(at * len(selected) + done, len(counts) * len(selected), f"{problem.op}.{problem.pass_}")
-                _measure(problem, count, samples)
+                    progress(done, total, f"{problem.op}.{problem.pass_}")
+                _measure(problem, count, times)
+                done += 1
     finally:
         torch.set_num_threads(before)
     if progress:
-        progress(len(counts) * len(selected), len(counts) * len(selected), "done")
-    least = {"multiply_adds": _LEAST / rates.multiply_adds}
-    fits = {
-        (n, group): fit(taken, rates.guess(), least) for n, groups in found.items() for group, taken in groups.items()
-    }
+        progress(total, total, "done")
+    fits = {(count, group): one for count, times in found.items() for group, one in _fits(times, rates).items()}
     value = _recorded(path, here, rates, fits)
     files.write(path, value)
     model.forget()
     return Tuning(value, path, fits)
+
+
+def _shuffled(selected: Sequence[Problem]) -> Iterator[Problem]:
+    draw = random.Random(SEED)
+    for _ in range(PASSES):
+        yield from draw.sample(selected, len(selected))
+
+
+def _fits(times: Times, rates: model.Rates) -> dict[str, Fit]:
+    """Groups whose names differ in the last word alone, the layout or the kind of problem, are related."""
+    related: dict[str, dict[str, list[tuple[model.Counts, float]]]] = {}
+    for group, taken in times.items():
+        samples = [(counts, statistics.median(seconds)) for counts, seconds in taken.values()]
+        related.setdefault(group.rpartition(" ")[0], {})[group] = samples
+    least = {"multiply_adds": _LEAST / rates.multiply_adds}
+    fits: dict[str, Fit] = {}
+    for groups in related.values():
+        fits |= fit_related(groups, rates.guess(), least)
+    return fits
 
 
 def _rates() -> model.Rates:
@@ -310,8 +335,13 @@ def _rates() -> model.Rates:
     return model.Rates(peaks.flops["f32"] / 2 / peaks.threads, peaks.memory_bandwidth)
 
 
-def _measure(problem: Problem, threads: int, samples: Samples) -> None:
-    """Adds what every kernel takes for a problem, and what it counts there, to the samples of its group."""
+def _measure(problem: Problem, threads: int, times: Times) -> None:
+    """Adds what every kernel takes for a problem, and what it counts there, to the times of its group."""
+
+    def add(kernel, plan, step: str, counts: model.Counts, seconds: float) -> None:
+        taken = times.setdefault(model.group_of(kernel, problem, plan, step), {})
+        taken.setdefault((problem, kernel.name), (counts, []))[1].append(seconds)
+
     contenders = [
         (kernel, kernel.plan(problem, threads, DEFAULT_WORKSPACE_LIMIT) if kernel.plan is not None else None)
         for kernel in _kernels(problem)
@@ -322,8 +352,7 @@ def _measure(problem: Problem, threads: int, samples: Samples) -> None:
         seconds = autotune.measure(problem, contenders, {}, kept, budget=SECONDS * len(contenders))
         for kernel, plan in contenders:
             if kernel.name in seconds:
-                sample = (model.counts_of(problem, plan, threads), seconds[kernel.name])
-                samples.setdefault(model.group_of(kernel, problem, plan, step), []).append(sample)
+                add(kernel, plan, step, model.counts_of(problem, plan, threads), seconds[kernel.name])
     preparable = [(kernel, plan) for kernel, plan in contenders if model.prepare_counts(problem, plan) is not None]
     if not preparable:
         return
@@ -331,8 +360,7 @@ def _measure(problem: Problem, threads: int, samples: Samples) -> None:
     for kernel, plan in preparable:
         call, counts = runs.preparing(plan, operands), model.prepare_counts(problem, plan)
         if call is not None and counts is not None:
-            sample = (counts, min(_timed(call) for _ in range(PREPARE_RUNS)))
-            samples.setdefault(model.group_of(kernel, problem, plan, "prepare"), []).append(sample)
+            add(kernel, plan, "prepare", counts, min(_timed(call) for _ in range(PREPARE_RUNS)))
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -83,7 +83,7 @@ public:
     Cost cost() const override {
         const double units = static_cast<double>(divide_up(items() * lane_blocks(), threads_));
         const double fills = static_cast<double>(divide_up(items(), threads_));
-        const double sums = static_cast<double>(vectors_of_block() * lanes<T>);
+        const double sums = static_cast<double>(vectors_of_block() * lanes<T>) * loads_per_multiply_add();
         const double terms = static_cast<double>(problem_.source_channels * filter_);
         const double tile = static_cast<double>(shape_.template plane<T>() * problem_.source_channels);
         const double outputs = static_cast<double>(problem_.phases.h * problem_.phases.w) * sums;
@@ -191,6 +191,17 @@ private:
         const int64_t channels = smaller(problem_.channels, kTileWidth<T>);
         if (positions_in_lanes_) return block_h_ * divide_up(block_w_, lanes<T>) * channels;
         return block_h_ * block_w_ * divide_up(channels, lanes<T>);
+    }
+
+    // 1 where multiply-adds bound a step, as both take as long. Vectors of positions are loaded anew for each tap, most
+    // of them from two cache lines, and one computed channel does not use them often enough.
+    double loads_per_multiply_add() const {
+        if (!positions_in_lanes_) return 1;
+        const double channels = static_cast<double>(smaller(problem_.channels, kTileHeight));
+        const double vectors = position_vectors(static_cast<int>(channels));
+        constexpr double kLines = 1 + sizeof(Vec<T>) / 64.0;
+        const double loads = (vectors * kLines + channels) / (vectors * channels);
+        return loads > 1 ? loads : 1;
     }
 
     // Vector operations of the busiest thread with blocks of so many rows.

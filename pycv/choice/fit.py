@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PRIOR_WEIGHT = 1e-4  # how much the guess for a constant counts beside one measured time: guesses may be far off
+PRIOR_WEIGHT = 1e-4  # how much the guess for a constant counts beside one measured time: it may be far off
+RELATED_WEIGHT = 0.1  # the same of a constant that all groups of a kernel have together
 OUTLIER = 0.3  # a logarithm beyond which a measured time counts less and less
 LEAST = 1e-3  # of the measured time: what a prediction is taken for if it is less
 ROUNDS = 12
@@ -56,16 +57,21 @@ def nnls(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return x
 
 
+Samples = Sequence[tuple[Mapping[str, float], float]]  # features and measured seconds
+
+
 def fit(
-    samples: Sequence[tuple[Mapping[str, float], float]],
+    samples: Samples,
     guess: Mapping[str, float],
     least: Mapping[str, float] | None = None,
+    prior_weight: float = PRIOR_WEIGHT,
 ) -> Fit:
     """The constants for which sum(constant * feature) comes closest to the measured seconds of ``samples``.
 
-    ``guess`` holds a constant for each feature that may occur; it decides what the samples leave open. Features are
-    scaled by it, and each row by its measured time, so that a microsecond and a second count alike. No constant is
-    below its ``least`` (0): few samples explain one feature by another, and beyond them go wrong without bound.
+    ``guess`` holds a constant for each feature that may occur; it counts ``prior_weight`` times as much as a sample.
+    Features are scaled by it, and each row by its measured time, so that a microsecond and a second count alike. No
+    constant is below its ``least`` (0): few samples explain one feature by another, and beyond them go wrong without
+    bound.
     """
     names = list(guess)
     scale = np.array([max(guess[name], 1e-18) for name in names])
@@ -76,19 +82,29 @@ def fit(
     a = a[:, present]
     least = least or {}
     bounds = (np.array([least.get(name, 0.0) for name in names]) / scale)[present]
-    prior = np.eye(a.shape[1]) * PRIOR_WEIGHT
+    prior = np.eye(a.shape[1]) * prior_weight
     x = bounds
     ratios = np.ones(len(measured))
     for _ in range(ROUNDS):  # iteratively reweighted
         weights = _weights(ratios)
         system = np.vstack([a * weights[:, None], prior])
-        target = np.concatenate([weights, np.full(a.shape[1], PRIOR_WEIGHT)])
+        target = np.concatenate([weights, np.full(a.shape[1], prior_weight)])
         x = bounds + nnls(system, target - system @ bounds)
         ratios = np.maximum(a @ x, LEAST)
     errors = np.abs(a @ x - 1)
     constants = x * scale[present]
     kept = [name for name, there in zip(names, present, strict=True) if there]
     return Fit({name: float(c) for name, c in zip(kept, constants, strict=True)}, tuple(map(float, errors)))
+
+
+def fit_related(
+    groups: Mapping[str, Samples], guess: Mapping[str, float], least: Mapping[str, float] | None = None
+) -> dict[str, Fit]:
+    """A fit for each group: what its own samples leave open, those of all groups together decide."""
+    together = fit([sample for samples in groups.values() for sample in samples], guess, least).constants
+    # A constant of nothing has no scale.
+    nearer = {name: max(together.get(name, value), LEAST * value) for name, value in guess.items()}
+    return {name: fit(samples, nearer, least, RELATED_WEIGHT) for name, samples in groups.items()}
 
 
 def _weights(ratios: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
     seconds = a multiply_adds + b vector_elements + c bytes + d regions + e
 
 The counts are those of the kernel's own plan (``plan.cost``, csrc/cpu/plan.h), the constants those of a table, one set
-per kernel and layout, and another for few channels. Kernels whose plan counts nothing (pooling, norms, pointwise) and
-torch are predicted from the problem instead, with one set of constants per kind of problem (:func:`_kind`). The shapes
-of layers appear nowhere.
+per kernel and layout, and others for few channels and for grouped convolutions. Kernels whose plan counts nothing
+(pooling, norms, pointwise) and torch are predicted from the problem instead, with one set of constants per kind of
+problem (:func:`_kind`). The shapes of layers appear nowhere.
 
 A table is what ``pycv tune machine`` measured on one device class. That of this very machine lies in the cache
 directory; those in ``tables/`` come with pycv and stand for the machines of an instruction set. Where there is neither,
@@ -73,14 +73,13 @@ class Table:
         return bool(self.threads)
 
     def constants(self, kernel: Kernel, problem: Problem, plan: Any, threads: int, step: str = "") -> Counts | None:
-        """Those of the kernel for such problems, else for any number of channels, else in another layout; None: not
-        measured."""
+        """Those of the kernel for such problems, else for all of the layout, else of another; None: not measured."""
         if not self.threads:
             return None
         nearest = min(self.threads, key=lambda count: abs(math.log(count / threads)))
         group = group_of(kernel, problem, plan, step)
         measured = self.threads[nearest]
-        exact = measured.get(group, measured.get(group.removesuffix(_FEW)))
+        exact = measured.get(group, measured.get(group.removesuffix(_FEW).removesuffix(_GROUPED)))
         if exact is not None or kernel.backend == "torch":
             return exact
         return self._stand_ins.get((nearest, group.rpartition(" ")[0]))
@@ -247,7 +246,7 @@ def _family(problem: Problem) -> str:
 def _layout(problem: Problem) -> str:
     if isinstance(problem, ConvProblem):
         name = (problem.output if problem.pass_ == "grad_input" else problem.input).name
-        return name + _FEW if _few_channels(problem) else name
+        return name + (_GROUPED if problem.groups > 1 else _FEW if _few_channels(problem) else "")
     return problem.a.kind + problem.b.kind if isinstance(problem, GemmProblem) else "any"
 
 
@@ -268,7 +267,7 @@ def _kind(p: Problem) -> str:
     return "/".join([p.op, *words, p.dtype, *([layout.name] if layout is not None else [])])
 
 
-_FEW = "/few"
+_FEW, _GROUPED = "/few", "/grouped"
 
 
 def _few_channels(p: ConvProblem) -> bool:

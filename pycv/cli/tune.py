@@ -26,7 +26,7 @@ def tune(arguments: list[str]) -> int:
 
 TUNE_USAGE = """usage: pycv tune machine | model | set | show | clear
 
-  machine   measure the constants of the cost model here: 3 to 5 minutes on an otherwise idle machine
+  machine   measure the constants of the cost model here: about a quarter of an hour on an otherwise idle machine
   model     measure every layer of a network once with every kernel and torch, and remember the fastest
   set       the same for the problems of a set
   show      the cost model in use, and the choices that autotune has measured (pycv.use(autotune=True))
@@ -37,7 +37,7 @@ def _tune_machine(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "pycv tune machine",
         description="Measures what pycv's kernels and torch take on this machine, and records the constants of the "
-        "cost model that chooses among them. Takes 3 to 5 minutes; nothing else should run meanwhile.",
+        "cost model that chooses among them. Takes about a quarter of an hour; nothing else should run meanwhile.",
     )
     parser.add_argument("--only", default="", metavar="OP.PASS", help="only these problems: conv2d.forward")
     parser.add_argument("--threads", default="", metavar="COUNTS", help="default: 1 and as many as torch uses")

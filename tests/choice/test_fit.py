@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pycv.choice.fit import fit, nnls
+from pycv.choice.fit import fit, fit_related, nnls
 
 GUESS = {"a": 1e-9, "b": 1e-9, "calls": 1e-6}
 
@@ -85,3 +85,20 @@ def test_no_constant_is_below_its_least():
     assert fit(samples, {"a": 1e-9, "b": 1e-9}).constants["a"] < 1e-10
     bounded = fit(samples, {"a": 1e-9, "b": 1e-9}, {"a": 5e-9}).constants
     assert bounded["a"] >= 5e-9 and 0 < bounded["b"] < 3e-9
+
+
+def test_what_few_samples_leave_open_comes_from_related_groups():
+    """One sample is all of `a` or all of `b`; of the related group it is known."""
+    truth = {"a": 1e-9, "b": 4e-8, "calls": 1e-6}
+    counts = {"a": 1e5, "b": 1e5, "calls": 1.0}
+    few = [(counts, sum(truth[name] * value for name, value in counts.items()))]
+    found = fit_related({"many": list(samples(truth)), "few": few}, GUESS)
+    assert found["few"].constants == pytest.approx(truth, rel=0.1)
+    assert fit(few, GUESS).constants["a"] > 10 * truth["a"]
+
+
+def test_a_group_of_many_samples_has_its_own_constants():
+    near, far = {"a": 1e-9, "b": 4e-8, "calls": 1e-6}, {"a": 5e-9, "b": 1e-8, "calls": 1e-6}
+    found = fit_related({"near": list(samples(near)), "far": list(samples(far))}, GUESS)
+    assert found["near"].constants == pytest.approx(near, rel=0.15)
+    assert found["far"].constants == pytest.approx(far, rel=0.15)

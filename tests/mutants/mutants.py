@@ -364,6 +364,9 @@ MUTANTS = [
         "tests/ops/test_pool.py",
     ),
     Mutant("kernels/cpu.py", '"f5": 256', '"f5": _ANY', "tests/cpu/test_winograd.py"),
+    Mutant("pycv/tune.py", "statistics.median(seconds)", "max(seconds)", "tests/choice/test_tune.py"),
+    Mutant("pycv/choice/fit.py", "least, RELATED_WEIGHT)", "least)", "tests/choice/test_fit.py"),
+    Mutant("pycv/choice/fit.py", "fit(samples, nearer,", "fit(samples, guess,", "tests/choice/test_fit.py"),
     Mutant("pycv/choice/model.py", "return prepared or p.k", "return p.k", "tests/choice/test_choose.py"),
     Mutant(
         "pycv/choice/model.py",
