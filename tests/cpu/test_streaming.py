@@ -23,7 +23,7 @@ CONVOLUTIONS = [
     ("direct", "conv2d.forward n1c2h128w272 k40r3s3 p1 f64"),
     ("direct", "conv2d.grad_input n1c32h256w272 k5r3s3 u2 p1"),
     ("winograd/f4", "conv2d.forward n1c5h384w352 k32r3s3 p1 f32 nchw cpu bias+residual"),
-    ("winograd/f4", "conv2d.grad_input n1c40h353w383 k5r3s3 p1"),
+    ("winograd/f4", "conv2d.grad_input n1c36h353w383 k5r3s3 p1"),
     ("depthwise", "conv2d.forward n1c32h256w272 k32r3s3 p1 g32"),
     ("depthwise", "conv2d.forward n1c36h257w255 k36r3s3 p1 g36 f32 nchw cpu bias+residual+relu"),
     ("depthwise", "conv2d.forward n1c72h256w272 k72r5s5 u2x1 p2 g72"),
