@@ -102,3 +102,14 @@ def test_a_group_of_many_samples_has_its_own_constants():
     found = fit_related({"near": list(samples(near)), "far": list(samples(far))}, GUESS)
     assert found["near"].constants == pytest.approx(near, rel=0.15)
     assert found["far"].constants == pytest.approx(far, rel=0.15)
+
+
+def test_noise_of_few_samples_gives_way_to_related_groups():
+    """Two samples whose noise says that `a` takes no time."""
+    truth = {"a": 1e-9, "b": 4e-8, "calls": 1e-6}
+    few = [
+        ({"a": 1e6, "b": 1e5, "calls": 1.0}, 1.15 * 5.001e-3),
+        ({"a": 1.2e6, "b": 1e5, "calls": 1.0}, 0.9 * 5.201e-3),
+    ]
+    found = fit_related({"many": list(samples(truth)), "few": few}, GUESS)["few"].constants
+    assert fit(few, truth).constants["a"] < 0.01 * truth["a"] < 0.5 * truth["a"] < found["a"]
